@@ -1,0 +1,148 @@
+//! What a runtime asks of an engine, and the three that there are.
+//!
+//! Invariant: an engine changes slots only through `Slot::on_*`, and whatever it was asked to
+//! begin ends with one of these, whether or not the socket's owner is still there.
+//! Read next: `epoll.rs` (the plainest), `uring.rs`, `sim/`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use super::epoll::Epoll;
+use super::socket::{Key, Slots};
+use super::sys::{self, ListenOptions};
+use super::uring::Uring;
+
+/// Which engine a runtime runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EngineKind {
+    /// Readiness by `epoll(7)`: works wherever Linux does.
+    Epoll,
+    /// Completions by `io_uring(7)`, Linux 6.0 or newer.
+    Uring,
+}
+
+impl EngineKind {
+    /// Its name on the command line and in log lines.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Epoll => "epoll",
+            Self::Uring => "uring",
+        }
+    }
+}
+
+impl FromStr for EngineKind {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        [Self::Epoll, Self::Uring]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or(())
+    }
+}
+
+pub(crate) enum Engine {
+    Epoll(Epoll),
+    Uring(Box<Uring>),
+}
+
+/// Calls the engine's own method: a jump, predicted as it never changes.
+macro_rules! each {
+    ($engine:expr, $own:ident => $call:expr) => {
+        match $engine {
+            Engine::Epoll($own) => $call,
+            Engine::Uring($own) => $call,
+        }
+    };
+}
+
+impl Engine {
+    /// Opens a listening socket.
+    pub(crate) fn listen(
+        &mut self,
+        address: SocketAddr,
+        options: &ListenOptions,
+    ) -> io::Result<i32> {
+        sys::listen(address, options)
+    }
+
+    /// Takes a descriptor's slot into service.
+    pub(crate) fn attach(&mut self, slots: &mut Slots, key: Key) -> io::Result<()> {
+        match self {
+            Self::Epoll(epoll) => epoll.attach(slots, key),
+            Self::Uring(_) => Ok(()),
+        }
+    }
+
+    /// Opens a socket and begins to connect it; `on_connected` or `on_error` follows.
+    pub(crate) fn connect(
+        &mut self,
+        slots: &mut Slots,
+        source: Option<SocketAddr>,
+        address: SocketAddr,
+    ) -> io::Result<Key> {
+        each!(self, engine => engine.connect(slots, source, address))
+    }
+
+    /// Someone waits for input, or for a connection of a listener.
+    pub(crate) fn want_input(&mut self, slots: &mut Slots, key: Key) {
+        each!(self, engine => engine.want_input(slots, key));
+    }
+
+    /// `Slot::sending` has been filled.
+    pub(crate) fn start_send(&mut self, slots: &mut Slots, key: Key) {
+        each!(self, engine => engine.start_send(slots, key));
+    }
+
+    pub(crate) fn shutdown(&mut self, slots: &mut Slots, key: Key) -> io::Result<()> {
+        sys::shutdown_write(slots.get(key).fd)
+    }
+
+    /// Makes the close that follows a reset.
+    pub(crate) fn set_reset(&mut self, slots: &mut Slots, key: Key) {
+        sys::set_linger_zero(slots.get(key).fd);
+    }
+
+    /// The owner is gone: ends what is under way, closes, and vacates the slot in the end.
+    pub(crate) fn close(&mut self, slots: &mut Slots, key: Key) {
+        slots.abandon(key);
+        each!(self, engine => engine.close(slots, key));
+    }
+
+    /// True if an idle connection must not be used: input waits, or it has ended or failed.
+    pub(crate) fn is_stale(&mut self, slots: &mut Slots, key: Key) -> bool {
+        let slot = slots.get(key);
+        if slot.has_input() {
+            return true;
+        }
+        match self {
+            Self::Epoll(_) => slot.readable && sys::peek_ready(slot.fd),
+            Self::Uring(uring) => {
+                uring.want_input(slots, key);
+                false
+            }
+        }
+    }
+
+    pub(crate) fn peer_addr(&self, slots: &mut Slots, key: Key) -> io::Result<SocketAddr> {
+        sys::peer_addr(slots.get(key).fd).map(sys::canonical)
+    }
+
+    pub(crate) fn local_addr(&self, slots: &mut Slots, key: Key) -> io::Result<SocketAddr> {
+        sys::local_addr(slots.get(key).fd).map(sys::canonical)
+    }
+
+    /// Submits what was asked for and reports what happened; waits for something to happen, up to
+    /// `wait_ns` (for ever without one). True if the mailbox was signalled.
+    pub(crate) fn turn(&mut self, slots: &mut Slots, wait_ns: Option<u64>) -> io::Result<bool> {
+        each!(self, engine => engine.turn(slots, wait_ns))
+    }
+
+    /// Ends everything under way: after it nothing writes to memory of this process.
+    pub(crate) fn finish(&mut self, slots: &mut Slots) {
+        each!(self, engine => engine.finish(slots));
+    }
+}

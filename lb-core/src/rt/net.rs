@@ -1,0 +1,385 @@
+//! TCP as protocol code sees it: listeners and streams, the same on every engine.
+//!
+//! Invariant: every future here may be dropped at any point; what was received stays in the slot,
+//! what was handed to `send` goes on being sent.
+//! Read next: `socket.rs` (the slot behind a stream).
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::os::fd::IntoRawFd;
+use std::task::{Context, Poll, Waker};
+
+use super::buffer::Chunk;
+use super::runtime::Io;
+use super::socket::{Key, Kind, Slot};
+use super::{ListenOptions, context};
+
+fn with_io<R>(f: impl FnOnce(&mut Io) -> R) -> R {
+    context::with(|core| f(&mut core.io.borrow_mut()))
+}
+
+/// A socket's slot, closed on drop.
+struct Owned {
+    key: Key,
+    not_send: PhantomData<*const ()>,
+}
+
+impl Owned {
+    const fn new(key: Key) -> Self {
+        Self {
+            key,
+            not_send: PhantomData,
+        }
+    }
+
+    fn with<R>(&self, f: impl FnOnce(&mut Slot) -> R) -> R {
+        with_io(|io| f(io.slots.get(self.key)))
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        context::try_with(|core| {
+            let Io { slots, engine, .. } = &mut *core.io.borrow_mut();
+            if slots.find(self.key).is_some_and(|slot| !slot.closing) {
+                engine.close(slots, self.key);
+            }
+        });
+    }
+}
+
+fn store(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *place = Some(cx.waker().clone()),
+    }
+}
+
+/// A listening TCP socket. Dropping it closes it, and the connections that nobody has taken.
+pub struct TcpListener {
+    socket: Owned,
+}
+
+impl TcpListener {
+    /// Binds and listens. Accepted connections have TCP_NODELAY.
+    ///
+    /// # Errors
+    /// Those of `socket(2)`, `bind(2)` and `listen(2)`.
+    pub fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Self> {
+        with_io(|io| {
+            let fd = io.engine.listen(address, options)?;
+            Self::attach(io, fd)
+        })
+    }
+
+    /// Takes over a socket that listens already.
+    ///
+    /// # Errors
+    /// When it cannot be made non-blocking or watched.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        with_io(|io| Self::attach(io, listener.into_raw_fd()))
+    }
+
+    fn attach(io: &mut Io, fd: i32) -> io::Result<Self> {
+        let socket = Owned::new(io.slots.insert(fd, Kind::Listener));
+        match io.engine.attach(&mut io.slots, socket.key) {
+            Ok(()) => Ok(Self { socket }),
+            Err(error) => {
+                io.engine.close(&mut io.slots, socket.key);
+                Err(error)
+            }
+        }
+    }
+
+    /// The bound address, with the port that the kernel chose for 0.
+    ///
+    /// # Errors
+    /// Those of `getsockname(2)`.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        with_io(|io| io.engine.local_addr(&mut io.slots, self.socket.key))
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOBUFS and ENOMEM: out of descriptors or memory; wait, then call again.
+    pub async fn accept(&self) -> io::Result<TcpStream> {
+        poll_fn(|cx| with_io(|io| self.poll_accept(io, cx))).await
+    }
+
+    fn poll_accept(&self, io: &mut Io, cx: &Context<'_>) -> Poll<io::Result<TcpStream>> {
+        let Io { slots, engine, .. } = io;
+        let key = self.socket.key;
+        if slots
+            .get(key)
+            .accepted
+            .as_ref()
+            .is_none_or(|queue| queue.is_empty())
+        {
+            let errno = std::mem::take(&mut slots.get(key).error);
+            if errno != 0 {
+                return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+            }
+            store(&mut slots.get(key).recv_waker, cx);
+            engine.want_input(slots, key);
+        }
+        let slot = slots.get(key);
+        let errno = slot.error;
+        let Some(fd) = slot.accepted.as_mut().and_then(|queue| queue.pop_front()) else {
+            slot.error = 0;
+            return match errno {
+                0 => Poll::Pending,
+                errno => Poll::Ready(Err(io::Error::from_raw_os_error(errno))),
+            };
+        };
+        let stream = TcpStream {
+            socket: Owned::new(slots.insert(fd, Kind::Stream)),
+        };
+        if let Err(error) = engine.attach(slots, stream.socket.key) {
+            engine.close(slots, stream.socket.key);
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(stream))
+    }
+}
+
+impl fmt::Debug for TcpListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TcpListener")
+            .field(&self.socket.key)
+            .finish()
+    }
+}
+
+/// A TCP connection. One part of a task may receive while another sends; at most one waits for
+/// each at a time. Dropping it cancels what is under way and closes: bytes that `send` took but
+/// the kernel has not are lost, so `flush` first where they matter.
+pub struct TcpStream {
+    socket: Owned,
+}
+
+impl TcpStream {
+    /// Connects, with TCP_NODELAY. Dropping the future cancels the attempt.
+    ///
+    /// # Errors
+    /// Those of `socket(2)` and `connect(2)`.
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
+        Self::connect_by(None, address).await
+    }
+
+    /// As `connect`, from `source`; with its port 0 the kernel chooses one.
+    ///
+    /// # Errors
+    /// Those of `bind(2)` too.
+    pub async fn connect_from(source: SocketAddr, address: SocketAddr) -> io::Result<Self> {
+        Self::connect_by(Some(source), address).await
+    }
+
+    async fn connect_by(source: Option<SocketAddr>, address: SocketAddr) -> io::Result<Self> {
+        let key = with_io(|io| io.engine.connect(&mut io.slots, source, address))?;
+        let stream = Self {
+            socket: Owned::new(key),
+        };
+        poll_fn(|cx| {
+            stream.socket.with(|slot| match (slot.kind, slot.error) {
+                (_, errno @ 1..) => Poll::Ready(Err(io::Error::from_raw_os_error(errno))),
+                (Kind::Connecting, _) => {
+                    store(&mut slot.send_waker, cx);
+                    Poll::Pending
+                }
+                _ => Poll::Ready(Ok(())),
+            })
+        })
+        .await?;
+        Ok(stream)
+    }
+
+    /// The next bytes; an empty chunk at the end of the stream, as often as asked.
+    ///
+    /// # Errors
+    /// What ended the connection, ECONNRESET mostly, after all that was received before.
+    pub async fn recv(&self) -> io::Result<Chunk> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// [`recv`](Self::recv) as a poll, for hand-written futures.
+    pub fn poll_recv(&self, cx: &Context<'_>) -> Poll<io::Result<Chunk>> {
+        with_io(|io| {
+            let Io { slots, engine, .. } = io;
+            let slot = slots.get(self.socket.key);
+            if let Some(input) = slot.take_input() {
+                return Poll::Ready(input);
+            }
+            engine.want_input(slots, self.socket.key);
+            let slot = slots.get(self.socket.key);
+            slot.take_input().map_or_else(
+                || {
+                    store(&mut slot.recv_waker, cx);
+                    Poll::Pending
+                },
+                Poll::Ready,
+            )
+        })
+    }
+
+    /// What has been received already; `None` if nothing has.
+    pub fn try_recv(&self) -> Option<io::Result<Chunk>> {
+        with_io(|io| {
+            let Io { slots, engine, .. } = io;
+            if !slots.get(self.socket.key).has_input() {
+                engine.want_input(slots, self.socket.key);
+            }
+            slots.get(self.socket.key).take_input()
+        })
+    }
+
+    /// Gives back bytes that were received but not used; the next receive returns them first.
+    ///
+    /// # Panics
+    /// With bytes given back already.
+    pub fn unread(&self, chunk: Chunk) {
+        if !chunk.is_empty() {
+            self.socket.with(|slot| {
+                assert!(slot.unread.is_none(), "unread twice");
+                slot.unread = Some(chunk);
+            });
+        }
+    }
+
+    /// Starts to send all of `chunk` once the send before it is done, and returns: one send goes
+    /// on while the caller does.
+    ///
+    /// # Errors
+    /// What ended the connection, EPIPE or ECONNRESET mostly, in this or an earlier send.
+    pub async fn send(&self, chunk: Chunk) -> io::Result<()> {
+        self.send_parts([Some(chunk), None]).await
+    }
+
+    /// As `send`, two chunks by one operation: a head and the first of its body.
+    ///
+    /// # Errors
+    /// As `send`.
+    pub async fn send_two(&self, head: Chunk, body: Chunk) -> io::Result<()> {
+        self.send_parts([Some(head), Some(body)]).await
+    }
+
+    async fn send_parts(&self, mut parts: [Option<Chunk>; 2]) -> io::Result<()> {
+        for part in &mut parts {
+            part.take_if(|chunk| chunk.is_empty());
+        }
+        if parts[0].is_none() {
+            parts.swap(0, 1);
+        }
+        poll_fn(|cx| self.poll_send(cx, &mut parts)).await
+    }
+
+    fn poll_send(&self, cx: &Context<'_>, parts: &mut [Option<Chunk>; 2]) -> Poll<io::Result<()>> {
+        with_io(|io| {
+            let Io { slots, engine, .. } = io;
+            let slot = slots.get(self.socket.key);
+            if slot.error != 0 {
+                return Poll::Ready(Err(io::Error::from_raw_os_error(slot.error)));
+            }
+            if slot.is_sending() {
+                store(&mut slot.send_waker, cx);
+                return Poll::Pending;
+            }
+            slot.sending = std::mem::take(parts);
+            if slot.is_sending() {
+                engine.start_send(slots, self.socket.key);
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// Waits until the kernel has taken everything sent.
+    ///
+    /// # Errors
+    /// As `send`.
+    pub async fn flush(&self) -> io::Result<()> {
+        poll_fn(|cx| {
+            self.socket.with(|slot| {
+                if slot.error != 0 {
+                    return Poll::Ready(Err(io::Error::from_raw_os_error(slot.error)));
+                }
+                if slot.is_sending() {
+                    store(&mut slot.send_waker, cx);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(()))
+            })
+        })
+        .await
+    }
+
+    /// Flushes, then ends our side (FIN); the peer's goes on.
+    ///
+    /// # Errors
+    /// As `send`, and ENOTCONN when the connection is gone.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        self.flush().await?;
+        with_io(|io| io.engine.shutdown(&mut io.slots, self.socket.key))
+    }
+
+    /// Closes with a reset instead of a FIN.
+    pub fn reset(self) {
+        with_io(|io| io.engine.set_reset(&mut io.slots, self.socket.key));
+    }
+
+    /// True if an idle connection must not be used again: the peer has ended or reset it, or sent
+    /// what nobody asked for. Mostly without a system call.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        with_io(|io| {
+            let Io { slots, engine, .. } = io;
+            engine.is_stale(slots, self.socket.key)
+        })
+    }
+
+    /// Waits until the connection fails; a plain end of stream is no failure. It takes the place
+    /// of a waiting receive.
+    pub async fn broken(&self) -> io::Error {
+        poll_fn(|cx| {
+            with_io(|io| {
+                let Io { slots, engine, .. } = io;
+                let slot = slots.get(self.socket.key);
+                if slot.error == 0 && !slot.has_input() {
+                    engine.want_input(slots, self.socket.key);
+                }
+                let slot = slots.get(self.socket.key);
+                if slot.error != 0 {
+                    return Poll::Ready(io::Error::from_raw_os_error(slot.error));
+                }
+                store(&mut slot.recv_waker, cx);
+                Poll::Pending
+            })
+        })
+        .await
+    }
+
+    /// The other end's address; an IPv4 client of a dual-stack listener shows as IPv4.
+    ///
+    /// # Errors
+    /// ENOTCONN when the connection is gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        with_io(|io| io.engine.peer_addr(&mut io.slots, self.socket.key))
+    }
+
+    /// Our end's address.
+    ///
+    /// # Errors
+    /// Those of `getsockname(2)`.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        with_io(|io| io.engine.local_addr(&mut io.slots, self.socket.key))
+    }
+}
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TcpStream").field(&self.socket.key).finish()
+    }
+}

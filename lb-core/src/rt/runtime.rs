@@ -1,0 +1,235 @@
+//! The runtime of one thread: the loop that runs tasks, fires timers and turns the engine.
+//!
+//! Invariant: the thread waits only in `Engine::turn`, and only when no task is ready. Tasks are
+//! polled with nothing of the runtime borrowed.
+//! Read next: `task.rs`, `engine.rs`.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::marker::PhantomData;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+
+use super::buffer::pool;
+use super::engine::{Engine, EngineKind};
+use super::epoll::Epoll;
+use super::remote::{Handle, Inbox};
+use super::socket::Slots;
+use super::task::{MAIN, Tasks};
+use super::timer::Timers;
+use super::uring::{RingFlags, Uring};
+use super::{context, sys};
+
+/// Polls between two turns of the engine, so that neither waits long for the other.
+const POLLS_PER_TURN: usize = 256;
+
+/// Settings of a runtime.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The engine to run on; [`probe`](super::probe::probe) says which one this machine offers.
+    pub engine: EngineKind,
+    /// Core to pin the thread to.
+    pub cpu: Option<usize>,
+    /// Buffers of 16 KiB that may be in use at once, 1 to 16,384; at the limit receives wait.
+    pub buffers_max: usize,
+    /// uring: set-up flags to ask for; those that the kernel refuses are dropped one by one.
+    pub ring_flags: RingFlags,
+}
+
+impl Default for Config {
+    /// The `epoll` engine, not pinned.
+    fn default() -> Self {
+        Self {
+            engine: EngineKind::Epoll,
+            cpu: None,
+            buffers_max: usize::MAX,
+            ring_flags: RingFlags::default(),
+        }
+    }
+}
+
+/// What a runtime holds at the moment; for metrics and for tests that look for leaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Tasks that have not ended, the one of `block_on` not counted.
+    pub tasks: usize,
+    /// Open sockets, and closed ones whose last completion is awaited.
+    pub sockets: usize,
+    /// Armed timers.
+    pub timers: usize,
+    /// Buffers held by tasks and sockets; those lent to the kernel are not counted.
+    pub buffers: usize,
+    /// Chunks on the heap.
+    pub heap_chunks: usize,
+    /// Times that a receive had to wait for a buffer.
+    pub starvations: u64,
+    /// Tasks that panicked.
+    pub panics: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+}
+
+/// What the calling thread's runtime holds; nothing outside of one.
+#[must_use]
+pub fn stats() -> Stats {
+    context::try_with(Core::stats).unwrap_or_default()
+}
+
+/// The runtime of the calling thread. Dropping it drops its tasks and closes their sockets.
+pub struct Runtime {
+    core: Box<Core>,
+    not_send: PhantomData<*const ()>,
+}
+
+pub(crate) struct Io {
+    pub(crate) slots: Slots,
+    pub(crate) engine: Engine,
+}
+
+pub(crate) struct Core {
+    pub(crate) now: Cell<u64>,
+    pub(crate) is_virtual: bool,
+    pub(crate) tasks: Tasks,
+    pub(crate) timers: RefCell<Timers>,
+    pub(crate) io: RefCell<Io>,
+    inbox: Inbox,
+    turns: Cell<u64>,
+}
+
+impl Runtime {
+    /// Makes the calling thread's runtime, and pins the thread if that is asked for.
+    ///
+    /// # Errors
+    /// When the engine is refused (see [`probe`](super::probe::probe)), the core does not exist,
+    /// or the thread has a runtime already.
+    pub fn new(config: &Config) -> io::Result<Self> {
+        /// Each runtime's sockets have generations of their own, see `Slots::first_generation`.
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        if let Some(cpu) = config.cpu {
+            sys::pin_thread(cpu)?;
+        }
+        pool().set_limit(config.buffers_max);
+        let inbox = Inbox::new()?;
+        let engine = match config.engine {
+            EngineKind::Epoll => Engine::Epoll(Epoll::new(inbox.event_fd())?),
+            EngineKind::Uring => {
+                Engine::Uring(Box::new(Uring::new(inbox.event_fd(), config.ring_flags)?))
+            }
+        };
+        let now = sys::monotonic_nanos();
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let core = Box::new(Core {
+            now: Cell::new(now),
+            is_virtual: false,
+            tasks: Tasks::new(inbox.runtime()),
+            timers: RefCell::new(Timers::new(now)),
+            io: RefCell::new(Io {
+                slots: Slots::new(serial.wrapping_mul(0x9E37)),
+                engine,
+            }),
+            inbox,
+            turns: Cell::new(0),
+        });
+        if !context::enter(&core) {
+            return Err(io::Error::other("this thread has a runtime already"));
+        }
+        Ok(Self {
+            core,
+            not_send: PhantomData,
+        })
+    }
+
+    /// A way to reach this runtime from other threads.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.core.inbox.handle()
+    }
+
+    /// Runs the tasks until `future` is ready.
+    ///
+    /// # Panics
+    /// When `future` does, or the engine fails for good (the ring or epoll descriptor is broken).
+    pub fn block_on<F: Future>(&mut self, future: F) -> F::Output {
+        self.core.now.set(sys::monotonic_nanos());
+        let mut future = pin!(future);
+        let waker = self.core.tasks.waker(MAIN, 0);
+        self.core.tasks.wake(MAIN, 0);
+        loop {
+            if self.core.tasks.take_main_ready()
+                && let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker))
+            {
+                return output;
+            }
+            self.core.turn();
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.core.inbox.close();
+        self.core.tasks.clear();
+        {
+            let Io { slots, engine } = &mut *self.core.io.borrow_mut();
+            engine.finish(slots);
+        }
+        context::leave();
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime")
+            .field("stats", &self.core.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    fn turn(&self) {
+        self.turns.set(self.turns.get() + 1);
+        self.tasks.run(POLLS_PER_TURN);
+        let wait_ns = self.wait_ns();
+        let signalled = {
+            let Io { slots, engine } = &mut *self.io.borrow_mut();
+            engine
+                .turn(slots, wait_ns)
+                .expect("the engine's own descriptor works")
+        };
+        self.now.set(sys::monotonic_nanos());
+        self.timers.borrow_mut().advance(self.now.get());
+        if signalled {
+            self.inbox.drain();
+        }
+    }
+
+    /// How long the engine may wait: not at all with work to do, for ever without timers.
+    fn wait_ns(&self) -> Option<u64> {
+        if self.tasks.has_ready() {
+            return Some(0);
+        }
+        let due = self.timers.borrow().next_due_ns()?;
+        Some(due.saturating_sub(sys::monotonic_nanos()))
+    }
+
+    fn stats(&self) -> Stats {
+        let Io { slots, engine } = &*self.io.borrow();
+        let lent = match engine {
+            Engine::Uring(uring) => uring.lent(),
+            Engine::Epoll(_) => 0,
+        };
+        Stats {
+            tasks: self.tasks.live(),
+            sockets: slots.live(),
+            timers: self.timers.borrow().armed(),
+            buffers: pool().in_use() - lent,
+            heap_chunks: pool().heap_live(),
+            starvations: slots.starvations,
+            panics: super::panics(),
+            turns: self.turns.get(),
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! System calls that the standard library does not offer, each as a safe function.
+//!
+//! Invariant: every function takes descriptors that the caller owns and returns `io::Result`.
+#![allow(unsafe_code, reason = "system calls")]
+
+use std::io;
+use std::mem;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::RawFd;
+
+/// A `sockaddr_storage` and the length that is in use.
+#[derive(Clone, Copy)]
+pub(crate) struct RawAddr {
+    pub(crate) storage: libc::sockaddr_storage,
+    pub(crate) len: libc::socklen_t,
+}
+
+impl RawAddr {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let mut raw = Self::empty();
+        match address {
+            SocketAddr::V4(v4) => {
+                let sin = libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: v4.port().to_be(),
+                    sin_addr: libc::in_addr {
+                        s_addr: u32::from_ne_bytes(v4.ip().octets()),
+                    },
+                    sin_zero: [0; 8],
+                };
+                raw.len = size_of_val(&sin) as libc::socklen_t;
+                // SAFETY: sockaddr_storage is at least as large and as aligned as sockaddr_in.
+                unsafe {
+                    (&raw mut raw.storage)
+                        .cast::<libc::sockaddr_in>()
+                        .write(sin)
+                };
+            }
+            SocketAddr::V6(v6) => {
+                let sin6 = libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: v6.port().to_be(),
+                    sin6_flowinfo: v6.flowinfo(),
+                    sin6_addr: libc::in6_addr {
+                        s6_addr: v6.ip().octets(),
+                    },
+                    sin6_scope_id: v6.scope_id(),
+                };
+                raw.len = size_of_val(&sin6) as libc::socklen_t;
+                // SAFETY: sockaddr_storage is at least as large and as aligned as sockaddr_in6.
+                unsafe {
+                    (&raw mut raw.storage)
+                        .cast::<libc::sockaddr_in6>()
+                        .write(sin6)
+                };
+            }
+        }
+        raw
+    }
+
+    const fn empty() -> Self {
+        Self {
+            // SAFETY: all zeroes is a valid sockaddr_storage.
+            storage: unsafe { mem::zeroed() },
+            len: size_of::<libc::sockaddr_storage>() as libc::socklen_t,
+        }
+    }
+
+    pub(crate) const fn as_ptr(&self) -> *const libc::sockaddr {
+        (&raw const self.storage).cast()
+    }
+
+    fn decode(&self) -> io::Result<SocketAddr> {
+        match libc::c_int::from(self.storage.ss_family) {
+            libc::AF_INET => {
+                // SAFETY: the family says that a sockaddr_in was written.
+                let sin = unsafe { &*self.as_ptr().cast::<libc::sockaddr_in>() };
+                let ip = Ipv4Addr::from(sin.sin_addr.s_addr.to_ne_bytes());
+                Ok(SocketAddrV4::new(ip, u16::from_be(sin.sin_port)).into())
+            }
+            libc::AF_INET6 => {
+                // SAFETY: the family says that a sockaddr_in6 was written.
+                let sin6 = unsafe { &*self.as_ptr().cast::<libc::sockaddr_in6>() };
+                let ip = Ipv6Addr::from(sin6.sin6_addr.s6_addr);
+                let port = u16::from_be(sin6.sin6_port);
+                Ok(SocketAddrV6::new(ip, port, sin6.sin6_flowinfo, sin6.sin6_scope_id).into())
+            }
+            family => Err(io::Error::other(format!(
+                "socket address of family {family}"
+            ))),
+        }
+    }
+}
+
+/// Settings of a listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// SO_REUSEPORT, so that each worker has a queue of its own.
+    pub reuse_port: bool,
+    /// Connections that may wait to be accepted; capped by `net.core.somaxconn`.
+    pub backlog: u32,
+    /// IPV6_V6ONLY: false lets `[::]` take IPv4 clients too.
+    pub v6_only: bool,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self {
+            reuse_port: true,
+            backlog: 4096,
+            v6_only: false,
+        }
+    }
+}
+
+/// Turns -1 into `errno`.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+pub(crate) fn monotonic_nanos() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is valid for the write; CLOCK_MONOTONIC always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Pins the calling thread to one core.
+pub(crate) fn pin_thread(cpu: usize) -> io::Result<()> {
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: all zeroes is a valid, empty cpu_set_t.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    // SAFETY: `cpu` is below CPU_SETSIZE.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: `set` is valid for the read; 0 names the calling thread.
+    check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) }).map(drop)
+}
+
+/// A non-blocking TCP socket with TCP_NODELAY.
+pub(crate) fn tcp_socket(address: &SocketAddr) -> io::Result<RawFd> {
+    let family = if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers.
+    let fd = check(unsafe { libc::socket(family, kind, 0) })?;
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1).inspect_err(|_| close(fd))?;
+    Ok(fd)
+}
+
+/// A listening TCP socket. Accepted connections inherit TCP_NODELAY.
+pub(crate) fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<RawFd> {
+    let fd = tcp_socket(&address)?;
+    listen_on(fd, address, options).inspect_err(|_| close(fd))?;
+    Ok(fd)
+}
+
+fn listen_on(fd: RawFd, address: SocketAddr, options: &ListenOptions) -> io::Result<()> {
+    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if options.reuse_port {
+        set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
+    if address.is_ipv6() {
+        set_option(
+            fd,
+            libc::IPPROTO_IPV6,
+            libc::IPV6_V6ONLY,
+            options.v6_only.into(),
+        )?;
+    }
+    bind(fd, address)?;
+    let backlog = libc::c_int::try_from(options.backlog).unwrap_or(libc::c_int::MAX);
+    // SAFETY: no pointers.
+    check(unsafe { libc::listen(fd, backlog) }).map(drop)
+}
+
+/// Binds with IP_BIND_ADDRESS_NO_PORT where the port is 0, so that source ports are shared.
+pub(crate) fn bind_source(fd: RawFd, address: SocketAddr) -> io::Result<()> {
+    if address.port() == 0 {
+        set_option(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+    }
+    bind(fd, address)
+}
+
+fn bind(fd: RawFd, address: SocketAddr) -> io::Result<()> {
+    let raw = RawAddr::new(address);
+    // SAFETY: `raw` outlives the call and holds `len` valid bytes.
+    check(unsafe { libc::bind(fd, raw.as_ptr(), raw.len) }).map(drop)
+}
+
+pub(crate) fn set_option(
+    fd: RawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let size = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `value` is valid for `size` bytes.
+    check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), size) }).map(drop)
+}
+
+/// Takes the socket's pending error (SO_ERROR), 0 if there is none.
+pub(crate) fn take_error(fd: RawFd) -> i32 {
+    let mut value: libc::c_int = 0;
+    let mut size = size_of_val(&value) as libc::socklen_t;
+    let value_ptr = (&raw mut value).cast();
+    // SAFETY: `value` and `size` are valid for the write.
+    let result = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            value_ptr,
+            &raw mut size,
+        )
+    };
+    if result < 0 { libc::EBADF } else { value }
+}
+
+/// Makes the next close send a reset.
+pub(crate) fn set_linger_zero(fd: RawFd) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    let size = size_of_val(&linger) as libc::socklen_t;
+    let linger_ptr = (&raw const linger).cast();
+    // SAFETY: `linger` is valid for `size` bytes. A failure only means an ordinary close.
+    unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, linger_ptr, size) };
+}
+
+pub(crate) fn shutdown_write(fd: RawFd) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::shutdown(fd, libc::SHUT_WR) }).map(drop)
+}
+
+pub(crate) fn close(fd: RawFd) {
+    // SAFETY: the caller owns `fd` and uses it no more. Errors of close leave nothing to do.
+    unsafe { libc::close(fd) };
+}
+
+pub(crate) fn peer_addr(fd: RawFd) -> io::Result<SocketAddr> {
+    address_by(fd, libc::getpeername)
+}
+
+pub(crate) fn local_addr(fd: RawFd) -> io::Result<SocketAddr> {
+    address_by(fd, libc::getsockname)
+}
+
+type AddressCall =
+    unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
+fn address_by(fd: RawFd, call: AddressCall) -> io::Result<SocketAddr> {
+    let mut raw = RawAddr::empty();
+    // SAFETY: storage and length are valid for the writes.
+    check(unsafe { call(fd, (&raw mut raw.storage).cast(), &raw mut raw.len) })?;
+    raw.decode()
+}
+
+/// As `decode`, with IPv4 clients of a dual-stack listener shown as IPv4.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
+/// Begins a non-blocking connect; `Ok(true)` if it is established already.
+pub(crate) fn connect(fd: RawFd, address: SocketAddr) -> io::Result<bool> {
+    let raw = RawAddr::new(address);
+    // SAFETY: `raw` outlives the call and holds `len` valid bytes.
+    match check(unsafe { libc::connect(fd, raw.as_ptr(), raw.len) }) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The next waiting connection, non-blocking.
+pub(crate) fn accept(fd: RawFd) -> io::Result<RawFd> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: null address pointers are allowed.
+    check(unsafe { libc::accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), flags) })
+}
+
+/// Receives into `room` without waiting.
+pub(crate) fn recv(fd: RawFd, room: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: `room` is valid for the write.
+    let count = unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// What `recv` would say, without taking anything: bytes wait, the end, or nothing yet.
+pub(crate) fn peek_ready(fd: RawFd) -> bool {
+    let mut byte = [0u8; 1];
+    let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+    // SAFETY: `byte` is valid for the write.
+    let count = unsafe { libc::recv(fd, byte.as_mut_ptr().cast(), 1, flags) };
+    count >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock
+}
+
+/// Sends one or two slices without waiting.
+pub(crate) fn send(fd: RawFd, first: &[u8], second: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    let count = if second.is_empty() {
+        // SAFETY: `first` is valid for the read.
+        unsafe { libc::send(fd, first.as_ptr().cast(), first.len(), flags) }
+    } else {
+        let mut parts = [io_slice(first), io_slice(second)];
+        let message = message_of(&mut parts);
+        // SAFETY: `message` points to `parts`, both outlive the call.
+        unsafe { libc::sendmsg(fd, &raw const message, flags) }
+    };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+pub(crate) const fn io_slice(bytes: &[u8]) -> libc::iovec {
+    libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    }
+}
+
+pub(crate) fn message_of(parts: &mut [libc::iovec; 2]) -> libc::msghdr {
+    // SAFETY: all zeroes is a valid, empty msghdr.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = parts.len();
+    message
+}
+
+/// A non-blocking eventfd.
+pub(crate) fn eventfd() -> io::Result<RawFd> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })
+}
+
+pub(crate) fn eventfd_signal(fd: RawFd) {
+    let one = 1u64;
+    // SAFETY: eight valid bytes. EAGAIN means that it is signalled already.
+    unsafe { libc::write(fd, (&raw const one).cast(), 8) };
+}
+
+pub(crate) fn eventfd_clear(fd: RawFd) {
+    let mut count = 0u64;
+    // SAFETY: eight bytes valid for the write. EAGAIN means that nothing was signalled.
+    unsafe { libc::read(fd, (&raw mut count).cast(), 8) };
+}
+
+pub(crate) fn epoll_create() -> io::Result<RawFd> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
+}
+
+pub(crate) fn epoll_add(epoll: RawFd, fd: RawFd, events: i32, data: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event {
+        events: events as u32,
+        u64: data,
+    };
+    // SAFETY: `event` is valid for the read.
+    check(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) }).map(drop)
+}
+
+/// Waits for events, for ever without `timeout_ns`. Nanosecond deadlines from Linux 5.11 on,
+/// rounded up to milliseconds before.
+pub(crate) fn epoll_wait(
+    epoll: RawFd,
+    events: &mut [libc::epoll_event],
+    timeout_ns: Option<u64>,
+) -> io::Result<usize> {
+    let count = libc::c_int::try_from(events.len()).unwrap_or(libc::c_int::MAX);
+    let whole_ms = timeout_ns.is_none_or(|ns| ns % 1_000_000 == 0);
+    let result = if whole_ms {
+        let ms = timeout_ns.map_or(-1, |ns| {
+            libc::c_int::try_from(ns / 1_000_000).unwrap_or(i32::MAX)
+        });
+        // SAFETY: `events` is valid for `count` writes.
+        unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), count, ms) }
+    } else {
+        let ns = timeout_ns.unwrap_or(0);
+        let time = libc::timespec {
+            tv_sec: (ns / 1_000_000_000) as libc::time_t,
+            tv_nsec: (ns % 1_000_000_000) as libc::c_long,
+        };
+        let mask = std::ptr::null::<libc::sigset_t>();
+        // SAFETY: `events` is valid for `count` writes, `time` for the read; no signal mask.
+        unsafe { epoll_pwait2(epoll, events.as_mut_ptr(), count, &raw const time, mask) }
+    };
+    check(result).map(|count| count as usize)
+}
+
+/// `epoll_pwait2(2)` by number: older C libraries lack the wrapper.
+///
+/// # Safety
+/// As the system call: `events` valid for `count` writes, `time` for the read.
+unsafe fn epoll_pwait2(
+    epoll: RawFd,
+    events: *mut libc::epoll_event,
+    count: libc::c_int,
+    time: *const libc::timespec,
+    mask: *const libc::sigset_t,
+) -> libc::c_int {
+    // SAFETY: passed on from the caller.
+    let result =
+        unsafe { libc::syscall(libc::SYS_epoll_pwait2, epoll, events, count, time, mask, 8) };
+    if result < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+        // SAFETY: passed on from the caller.
+        let time = unsafe { &*time };
+        let ms = time.tv_sec * 1000 + time.tv_nsec / 1_000_000 + 1;
+        // SAFETY: passed on from the caller.
+        return unsafe { libc::epoll_wait(epoll, events, count, ms as libc::c_int) };
+    }
+    result as libc::c_int
+}
+
+/// Address space for `len` bytes; pages are taken when they are first written.
+pub(crate) fn map_anonymous(len: usize) -> io::Result<*mut u8> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping, no address asked for.
+    let address = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
+    if address == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(address.cast())
+    }
+}
+
+/// Gives back what `map_anonymous` took.
+///
+/// # Safety
+/// `address` and `len` are those of a mapping that nothing refers to any more.
+pub(crate) unsafe fn unmap(address: *mut u8, len: usize) {
+    // SAFETY: passed on from the caller.
+    unsafe { libc::munmap(address.cast(), len) };
+}

@@ -1,0 +1,635 @@
+//! The io_uring engine: multishot receive and accept into lent buffers, one submission a turn.
+//!
+//! Invariant: every operation carries its slot's name and kind in `user_data`, and the slot counts
+//! it until its last completion, so memory that the kernel may use is never given up before.
+//! Never IORING_OP_SPLICE or _SHUTDOWN (they always go to a kernel worker thread); no SQPOLL.
+//! Read next: `buffer.rs`, `ring.rs` (the ring of lent buffers).
+#![allow(unsafe_code, reason = "submission entries point to memory")]
+
+use std::fmt;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
+
+use super::buffer::{self, pool};
+use super::ring::{BufferRing, GROUP};
+use super::socket::{ACCEPTED_MAX, Key, Kind, QUEUE_MAX, Slot, Slots};
+use super::sys::{self, RawAddr};
+
+/// Entries of the submission queue; a fuller one is submitted early.
+const ENTRIES: u32 = 1024;
+/// Entries of the completion queue; the kernel keeps what does not fit.
+const COMPLETIONS: u32 = 8192;
+/// Turns of a millisecond that the end of a runtime waits for what it has cancelled.
+const FINISH_TURNS: u32 = 5000;
+
+/// Set-up flags of a ring. All are asked for; older kernels refuse some (in brackets: since).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingFlags(u8);
+
+impl RingFlags {
+    /// None of them.
+    pub const NONE: Self = Self(0);
+    const SINGLE_ISSUER: u8 = 1;
+    const DEFER_TASKRUN: u8 = 2;
+    const COOP_TASKRUN: u8 = 4;
+    const SUBMIT_ALL: u8 = 8;
+    const NO_SQARRAY: u8 = 16;
+    /// Name and first kernel of each, the newest first: the order in which they are given up.
+    const NAMES: [(u8, &'static str); 5] = [
+        (Self::NO_SQARRAY, "NO_SQARRAY"),       // 6.6
+        (Self::DEFER_TASKRUN, "DEFER_TASKRUN"), // 6.1, needs SINGLE_ISSUER
+        (Self::SINGLE_ISSUER, "SINGLE_ISSUER"), // 6.0
+        (Self::COOP_TASKRUN, "COOP_TASKRUN"),   // 5.19
+        (Self::SUBMIT_ALL, "SUBMIT_ALL"),       // 5.18
+    ];
+
+    const fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    /// These flags without the one that is given up next; `None` if there is none left.
+    #[must_use]
+    pub fn weaker(self) -> Option<Self> {
+        let next = Self::NAMES.iter().find(|(flag, _)| self.has(*flag))?.0;
+        Some(Self(self.0 & !next))
+    }
+
+    fn build(self, entries: u32) -> io::Result<IoUring> {
+        let mut builder = IoUring::builder();
+        builder.setup_clamp().setup_cqsize(COMPLETIONS);
+        if self.has(Self::SUBMIT_ALL) {
+            builder.setup_submit_all();
+        }
+        if self.has(Self::SINGLE_ISSUER) {
+            builder.setup_single_issuer();
+        }
+        if self.has(Self::DEFER_TASKRUN) {
+            builder.setup_defer_taskrun().setup_taskrun_flag();
+        } else if self.has(Self::COOP_TASKRUN) {
+            builder.setup_coop_taskrun().setup_taskrun_flag();
+        }
+        if self.has(Self::NO_SQARRAY) {
+            builder.setup_no_sqarray();
+        }
+        builder.build(entries)
+    }
+
+    /// A ring with as many of these flags as the kernel takes.
+    fn build_or_weaken(self, entries: u32) -> io::Result<(IoUring, Self)> {
+        let mut flags = self;
+        loop {
+            match flags.build(entries) {
+                Ok(ring) => return Ok((ring, flags)),
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    flags = flags.weaker().ok_or(error)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Default for RingFlags {
+    /// All of them.
+    fn default() -> Self {
+        Self(Self::NAMES.iter().fold(0, |all, (flag, _)| all | flag))
+    }
+}
+
+impl fmt::Display for RingFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = Self::NAMES
+            .iter()
+            .filter(|(flag, _)| self.has(*flag))
+            .map(|(_, name)| *name)
+            .collect();
+        f.write_str(if names.is_empty() {
+            "no set-up flags"
+        } else {
+            ""
+        })?;
+        f.write_str(&names.join("|"))
+    }
+}
+
+/// What an operation is, in the top byte of its `user_data`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Operation {
+    Accept,
+    Connect,
+    Forget,
+    Mailbox,
+    Receive,
+    Send,
+}
+
+impl Operation {
+    const ALL: [Self; 6] = [
+        Self::Accept,
+        Self::Connect,
+        Self::Forget,
+        Self::Mailbox,
+        Self::Receive,
+        Self::Send,
+    ];
+
+    /// 8 bits operation, 24 bits generation, 32 bits slot.
+    const fn name(self, key: Key) -> u64 {
+        (self as u64) << 56 | (key.generation as u64) << 32 | key.index as u64
+    }
+
+    fn of(user_data: u64) -> (Self, Key) {
+        let operation = Self::ALL[(user_data >> 56) as usize];
+        let generation = (user_data >> 32) as u32 & 0x00FF_FFFF;
+        (
+            operation,
+            Key {
+                index: user_data as u32,
+                generation,
+            },
+        )
+    }
+}
+
+/// No slot: for operations of the engine itself.
+const NOBODY: Key = Key {
+    index: 0,
+    generation: 0,
+};
+
+/// Addresses that the kernel reads while an operation is under way; boxed, so that they stay put.
+struct Message {
+    header: libc::msghdr,
+    parts: [libc::iovec; 2],
+    address: RawAddr,
+}
+
+pub(crate) struct Uring {
+    // These borrow from `ring`, and write to it when they are dropped: see `drop`.
+    submitter: Submitter<'static>,
+    submission: ManuallyDrop<SubmissionQueue<'static>>,
+    completion: ManuallyDrop<CompletionQueue<'static>>,
+    ring: *mut IoUring,
+    buffers: BufferRing,
+    messages: Vec<Box<Message>>,
+    messages_vacant: Vec<u32>,
+    mailbox: RawFd,
+    mailbox_armed: bool,
+    signalled: bool,
+}
+
+impl Uring {
+    pub(crate) fn new(mailbox: RawFd, flags: RingFlags) -> io::Result<Self> {
+        Self::with_entries(mailbox, flags, ENTRIES).map(|(uring, _)| uring)
+    }
+
+    /// Makes a small ring as workers do, and sees whether all that they use works.
+    pub(crate) fn probe() -> io::Result<RingFlags> {
+        let (ring, flags) = RingFlags::default().build_or_weaken(8)?;
+        let mut probe = io_uring::Probe::new();
+        ring.submitter().register_probe(&mut probe)?;
+        let used = [
+            opcode::AcceptMulti::CODE,
+            opcode::AsyncCancel::CODE,
+            opcode::Close::CODE,
+            opcode::Connect::CODE,
+            opcode::PollAdd::CODE,
+            opcode::RecvMulti::CODE,
+            opcode::Send::CODE,
+            opcode::SendMsg::CODE,
+            // Came with the kernel that brought multishot receive, which has no number of its own.
+            opcode::SendZc::CODE,
+        ];
+        if used.iter().any(|code| !probe.is_supported(*code)) || !ring.params().is_feature_ext_arg()
+        {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        drop(BufferRing::register(&ring.submitter(), 8)?);
+        Ok(flags)
+    }
+
+    fn with_entries(
+        mailbox: RawFd,
+        flags: RingFlags,
+        entries: u32,
+    ) -> io::Result<(Self, RingFlags)> {
+        let (ring, flags) = flags.build_or_weaken(entries)?;
+        let ring = Box::into_raw(Box::new(ring));
+        // SAFETY: `ring` stays where it is until `drop`, which first drops what borrows from it;
+        // nothing else uses the pointer.
+        let (mut submitter, submission, completion) = unsafe { &mut *ring }.split();
+        let _ = submitter.register_ring_fd(); // saves a look-up a call; refused before 5.18
+        let buffers = BufferRing::register(&submitter, BufferRing::ENTRIES)?;
+        let uring = Self {
+            submitter,
+            submission: ManuallyDrop::new(submission),
+            completion: ManuallyDrop::new(completion),
+            ring,
+            buffers,
+            messages: Vec::new(),
+            messages_vacant: Vec::new(),
+            mailbox,
+            mailbox_armed: false,
+            signalled: false,
+        };
+        Ok((uring, flags))
+    }
+
+    /// Buffers that the kernel has to receive into.
+    pub(crate) fn lent(&self) -> usize {
+        self.buffers.lent()
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: what `entry` points to is a lent buffer, a chunk held by the slot, a `Message`
+        // held by the slot, or nothing; each stays until the operation's last completion.
+        while unsafe { self.submission.push(entry) }.is_err() {
+            self.submission.sync();
+            let _ = self.submitter.submit(); // an error shows again in `turn`
+            self.submission.sync();
+        }
+    }
+
+    pub(crate) fn connect(
+        &mut self,
+        slots: &mut Slots,
+        source: Option<SocketAddr>,
+        address: SocketAddr,
+    ) -> io::Result<Key> {
+        let fd = sys::tcp_socket(&address)?;
+        if let Some(source) = source {
+            sys::bind_source(fd, source).inspect_err(|_| sys::close(fd))?;
+        }
+        let key = slots.insert(fd, Kind::Connecting);
+        let slot = slots.get(key);
+        slot.message = self.take_message();
+        slot.operations += 1;
+        let message = &mut self.messages[slot.message as usize];
+        message.address = RawAddr::new(address);
+        let entry = opcode::Connect::new(Fd(fd), message.address.as_ptr(), message.address.len);
+        self.push(&entry.build().user_data(Operation::Connect.name(key)));
+        Ok(key)
+    }
+
+    fn take_message(&mut self) -> u32 {
+        self.messages_vacant.pop().unwrap_or_else(|| {
+            let parts = [sys::io_slice(&[]), sys::io_slice(&[])];
+            let address = RawAddr::new(SocketAddr::from(([0, 0, 0, 0], 0)));
+            let header = sys::message_of(&mut [parts[0], parts[1]]);
+            self.messages.push(Box::new(Message {
+                header,
+                parts,
+                address,
+            }));
+            self.messages.len() as u32 - 1
+        })
+    }
+
+    pub(crate) fn want_input(&mut self, slots: &mut Slots, key: Key) {
+        let slot = slots.get(key);
+        if slot.armed || slot.starved || slot.closing {
+            return;
+        }
+        let (entry, operation) = match slot.kind {
+            Kind::Listener => {
+                let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+                (
+                    opcode::AcceptMulti::new(Fd(slot.fd)).flags(flags).build(),
+                    Operation::Accept,
+                )
+            }
+            Kind::Stream => (receive_entry(slot), Operation::Receive),
+            Kind::Connecting | Kind::Vacant => return,
+        };
+        slot.armed = true;
+        slot.operations += 1;
+        self.push(&entry.user_data(operation.name(key)));
+    }
+
+    /// Tells a multishot operation to stop; its last completion says that it has.
+    fn stop(&mut self, slot: &mut Slot, operation: Operation, key: Key) {
+        if slot.armed && !slot.stopping {
+            slot.stopping = true;
+            self.cancel(operation, key);
+        }
+    }
+
+    fn cancel(&mut self, operation: Operation, key: Key) {
+        let entry = opcode::AsyncCancel::new(operation.name(key)).build();
+        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
+        self.push(&entry.user_data(Operation::Forget.name(NOBODY)));
+    }
+
+    pub(crate) fn start_send(&mut self, slots: &mut Slots, key: Key) {
+        let slot = slots.get(key);
+        slot.operations += 1;
+        // WAITALL: the kernel goes on by itself after a short send.
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let (first, second) = slot.unsent();
+        let entry = if second.is_empty() {
+            opcode::Send::new(Fd(slot.fd), first.as_ptr(), first.len() as u32)
+                .flags(flags)
+                .build()
+        } else {
+            let parts = [sys::io_slice(first), sys::io_slice(second)];
+            if slot.message == u32::MAX {
+                slot.message = self.take_message();
+            }
+            let message = &mut self.messages[slot.message as usize];
+            message.parts = parts;
+            message.header = sys::message_of(&mut message.parts);
+            let header = &raw const message.header;
+            opcode::SendMsg::new(Fd(slot.fd), header)
+                .flags(flags as u32)
+                .build()
+        };
+        self.push(&entry.user_data(Operation::Send.name(key)));
+    }
+
+    pub(crate) fn close(&mut self, slots: &mut Slots, key: Key) {
+        let slot = slots.get(key);
+        let input = if slot.kind == Kind::Listener {
+            Operation::Accept
+        } else {
+            Operation::Receive
+        };
+        self.stop(slot, input, key);
+        if slot.is_sending() {
+            self.cancel(Operation::Send, key);
+        }
+        if slot.kind == Kind::Connecting && slot.operations > 0 {
+            self.cancel(Operation::Connect, key);
+        }
+        // Operations under way hold the file, not its number, so that may go at once.
+        let entry = opcode::Close::new(Fd(slot.fd))
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS);
+        self.push(&entry.user_data(Operation::Forget.name(NOBODY)));
+        slots.vacate_if_done(key);
+    }
+
+    pub(crate) fn turn(&mut self, slots: &mut Slots, wait_ns: Option<u64>) -> io::Result<bool> {
+        self.arm_mailbox();
+        self.feed_starved(slots);
+        self.buffers.refill();
+        self.enter(wait_ns)?;
+        self.reap(slots);
+        Ok(std::mem::take(&mut self.signalled))
+    }
+
+    fn arm_mailbox(&mut self) {
+        if !self.mailbox_armed {
+            self.mailbox_armed = true;
+            let entry = opcode::PollAdd::new(Fd(self.mailbox), libc::POLLIN as u32).multi(true);
+            self.push(&entry.build().user_data(Operation::Mailbox.name(NOBODY)));
+        }
+    }
+
+    /// Submits and, if nothing has completed, waits.
+    fn enter(&mut self, wait_ns: Option<u64>) -> io::Result<()> {
+        self.submission.sync();
+        self.completion.sync();
+        let waits = self.completion.is_empty() && wait_ns != Some(0);
+        if !waits && self.submission.is_empty() && !self.has_kernel_work() {
+            return Ok(());
+        }
+        let result = match wait_ns {
+            _ if !waits => self.submitter.submit(),
+            None => self.submitter.submit_and_wait(1),
+            Some(ns) => {
+                let time = Timespec::new()
+                    .sec(ns / 1_000_000_000)
+                    .nsec((ns % 1_000_000_000) as u32);
+                self.submitter
+                    .submit_with_args(1, &SubmitArgs::new().timespec(&time))
+            }
+        };
+        self.submission.sync();
+        match result.map_err(|error| (error.raw_os_error(), error)) {
+            // EBUSY: completions that did not fit wait in the kernel; `reap` makes room.
+            Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {
+                Ok(())
+            }
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    /// Completions wait in the kernel for this thread to enter it.
+    fn has_kernel_work(&self) -> bool {
+        self.submission.taskrun() || self.submission.cq_overflow()
+    }
+
+    fn reap(&mut self, slots: &mut Slots) {
+        self.completion.sync();
+        while let Some(entry) = self.completion.next() {
+            let (operation, key) = Operation::of(entry.user_data());
+            let (result, flags) = (entry.result(), entry.flags());
+            match operation {
+                Operation::Receive => self.on_receive(slots, key, result, flags),
+                Operation::Send => self.on_send(slots, key, result),
+                Operation::Accept => self.on_accept(slots, key, result, flags),
+                Operation::Connect => self.on_connect(slots, key, result),
+                Operation::Mailbox => {
+                    self.signalled = true;
+                    self.mailbox_armed = cqueue::more(flags);
+                }
+                Operation::Forget => {}
+            }
+        }
+        self.completion.sync();
+    }
+
+    fn on_receive(&mut self, slots: &mut Slots, key: Key, result: i32, flags: u32) {
+        let slot = slots.get(key);
+        let last = !cqueue::more(flags);
+        let stopped = last && end_input(slot);
+        let lent = cqueue::buffer_select(flags);
+        if lent.is_some() {
+            self.buffers.on_taken();
+        }
+        match (result, lent) {
+            (1.., Some(buffer)) => {
+                let len = result as usize;
+                // A reader that keeps up is given many at once again.
+                slot.one_at_a_time &= len == buffer::CAPACITY;
+                slot.on_received(buffer, len);
+                if !last && slot.queue.len() >= QUEUE_MAX {
+                    slot.one_at_a_time = true;
+                    self.stop(slot, Operation::Receive, key);
+                }
+            }
+            (_, Some(buffer)) => pool().release(buffer),
+            _ => {}
+        }
+        match -result {
+            0 => slot.on_end(),
+            libc::ENOBUFS if !slot.closing => {
+                self.buffers.grow();
+                slots.starve(key);
+            }
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
+            errno @ 1.. => slot.on_error(errno),
+            _ => {}
+        }
+        let slot = slots.get(key);
+        // A reader that came while the operation was stopping waits for a new one.
+        if (stopped || result < 0) && slot.recv_waker.is_some() && !slot.has_input() {
+            self.want_input(slots, key);
+        }
+        if last {
+            slots.vacate_if_done(key);
+        }
+    }
+
+    fn on_send(&mut self, slots: &mut Slots, key: Key, result: i32) {
+        let slot = slots.get(key);
+        slot.operations -= 1;
+        self.end_message(slot);
+        if slot.closing {
+            slot.sending = [None, None];
+            return slots.vacate_if_done(key);
+        }
+        match result {
+            count @ 0.. => {
+                if !slot.on_sent(count as usize) {
+                    self.start_send(slots, key);
+                }
+            }
+            error if [-libc::EINTR, -libc::EAGAIN].contains(&error) => self.start_send(slots, key),
+            error => {
+                slot.sending = [None, None];
+                slot.on_error(-error);
+            }
+        }
+    }
+
+    fn on_accept(&mut self, slots: &mut Slots, key: Key, result: i32, flags: u32) {
+        let slot = slots.get(key);
+        let last = !cqueue::more(flags);
+        let stopped = last && end_input(slot);
+        if result >= 0 {
+            if !slot.on_accepted(result) {
+                sys::close(result);
+            }
+            let waiting = slot.accepted.as_ref().map_or(0, |queue| queue.len());
+            if !last && waiting >= ACCEPTED_MAX {
+                self.stop(slot, Operation::Accept, key);
+            }
+        } else if !is_accept_transient(-result) {
+            slot.on_accept_error(-result);
+        }
+        let slot = slots.get(key);
+        if last && (stopped || result < 0) && slot.recv_waker.is_some() {
+            self.want_input(slots, key);
+        }
+        if last {
+            slots.vacate_if_done(key);
+        }
+    }
+
+    fn on_connect(&mut self, slots: &mut Slots, key: Key, result: i32) {
+        let slot = slots.get(key);
+        slot.operations -= 1;
+        self.end_message(slot);
+        if slot.closing {
+            return slots.vacate_if_done(key);
+        }
+        match result {
+            0 => slot.on_connected(),
+            error => slot.on_error(-error),
+        }
+    }
+
+    fn end_message(&mut self, slot: &mut Slot) {
+        if slot.message != u32::MAX {
+            self.messages_vacant
+                .push(std::mem::replace(&mut slot.message, u32::MAX));
+        }
+    }
+
+    /// Receives again where there was no buffer, for as many as there are buffers now.
+    fn feed_starved(&mut self, slots: &mut Slots) {
+        if slots.starved.is_empty() {
+            return;
+        }
+        let fed = self.buffers.refill().min(slots.starved.len());
+        for key in slots.starved.drain(..fed).collect::<Vec<_>>() {
+            if let Some(slot) = slots.find(key) {
+                slot.starved = false;
+                self.want_input(slots, key);
+            }
+        }
+    }
+
+    /// Cancels everything and waits for it, so that the kernel writes nowhere any more.
+    pub(crate) fn finish(&mut self, slots: &mut Slots) {
+        for key in slots.keys() {
+            if !slots.get(key).closing {
+                slots.abandon(key);
+                self.close(slots, key);
+            }
+        }
+        for _ in 0..FINISH_TURNS {
+            if self.turn(slots, Some(1_000_000)).is_err() {
+                break;
+            }
+            if slots.live() == 0 {
+                return;
+            }
+        }
+        // What cannot be cancelled may still be read or written: leak its memory.
+        std::mem::forget(std::mem::take(&mut self.messages));
+        std::mem::forget(std::mem::replace(slots, Slots::new(0)));
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        self.buffers.unregister(&self.submitter);
+        let _ = self.submitter.unregister_ring_fd();
+        // SAFETY: not used after this, nor dropped again.
+        unsafe { ManuallyDrop::drop(&mut self.submission) };
+        // SAFETY: not used after this, nor dropped again.
+        unsafe { ManuallyDrop::drop(&mut self.completion) };
+        // SAFETY: made by Box::into_raw in `with_entries`. Of what borrows from it only the
+        // submitter is left, which has nothing to do when it is dropped.
+        drop(unsafe { Box::from_raw(self.ring) });
+    }
+}
+
+fn receive_entry(slot: &Slot) -> squeue::Entry {
+    if slot.one_at_a_time {
+        let entry = opcode::Recv::new(Fd(slot.fd), std::ptr::null_mut(), 0)
+            .buf_group(GROUP)
+            .build();
+        return entry.flags(squeue::Flags::BUFFER_SELECT);
+    }
+    opcode::RecvMulti::new(Fd(slot.fd), GROUP).build()
+}
+
+/// An input operation's last completion; true if it had been told to stop.
+const fn end_input(slot: &mut Slot) -> bool {
+    slot.operations -= 1;
+    slot.armed = false;
+    std::mem::replace(&mut slot.stopping, false)
+}
+
+/// Errors of a connection that ended while it waited to be accepted, not of the listener, and
+/// the end of an accept that was told to stop.
+const fn is_accept_transient(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::ECANCELED
+            | libc::ECONNABORTED
+            | libc::ECONNRESET
+            | libc::EINTR
+            | libc::EAGAIN
+            | libc::EPROTO
+    )
+}
