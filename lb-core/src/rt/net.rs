@@ -281,8 +281,8 @@ impl TcpStream {
         with_io(|io| {
             let Io { slots, engine, .. } = io;
             let slot = slots.get(self.socket.key);
-            if slot.error != 0 {
-                return Poll::Ready(Err(io::Error::from_raw_os_error(slot.error)));
+            if let Some(error) = slot.send_failure() {
+                return Poll::Ready(Err(error));
             }
             if slot.is_sending() {
                 store(&mut slot.send_waker, cx);
@@ -303,8 +303,8 @@ impl TcpStream {
     pub async fn flush(&self) -> io::Result<()> {
         poll_fn(|cx| {
             self.socket.with(|slot| {
-                if slot.error != 0 {
-                    return Poll::Ready(Err(io::Error::from_raw_os_error(slot.error)));
+                if let Some(error) = slot.send_failure() {
+                    return Poll::Ready(Err(error));
                 }
                 if slot.is_sending() {
                     store(&mut slot.send_waker, cx);
@@ -346,13 +346,10 @@ impl TcpStream {
         poll_fn(|cx| {
             with_io(|io| {
                 let Io { slots, engine, .. } = io;
+                engine.watch(slots, self.socket.key);
                 let slot = slots.get(self.socket.key);
-                if slot.error == 0 && !slot.has_input() {
-                    engine.want_input(slots, self.socket.key);
-                }
-                let slot = slots.get(self.socket.key);
-                if slot.error != 0 {
-                    return Poll::Ready(io::Error::from_raw_os_error(slot.error));
+                if let Some(error) = slot.send_failure() {
+                    return Poll::Ready(error);
                 }
                 store(&mut slot.recv_waker, cx);
                 Poll::Pending
