@@ -67,7 +67,12 @@ impl Registry {
         // Collected first: an abort may drop a `Registration`, which borrows the entries.
         let tasks: Vec<TaskId> = {
             let entries = self.entries.borrow();
-            entries.slots.iter().filter(|slot| matches(slot)).filter_map(|slot| slot.task).collect()
+            entries
+                .slots
+                .iter()
+                .filter(|slot| matches(slot))
+                .filter_map(|slot| slot.task)
+                .collect()
         };
         for task in tasks {
             rt::abort(task);

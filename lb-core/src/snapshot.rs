@@ -26,7 +26,10 @@ impl<T> Publisher<T> {
         let generation = 1;
         Self {
             shared: Arc::new(Shared {
-                current: ArcSwap::from_pointee(Published { generation, value: Arc::new(value) }),
+                current: ArcSwap::from_pointee(Published {
+                    generation,
+                    value: Arc::new(value),
+                }),
                 generation: CachePadded::new(AtomicU64::new(generation)),
             }),
         }
@@ -36,7 +39,10 @@ impl<T> Publisher<T> {
     /// their next [`Subscriber::refresh`]; a sleeping one must be woken by the caller.
     pub fn publish(&mut self, value: T) -> u64 {
         let generation = self.generation() + 1;
-        self.shared.current.store(Arc::new(Published { generation, value: Arc::new(value) }));
+        self.shared.current.store(Arc::new(Published {
+            generation,
+            value: Arc::new(value),
+        }));
         // After the value: who sees this generation finds that value or a later one.
         self.shared.generation.store(generation, Ordering::Release);
         generation
@@ -54,7 +60,10 @@ impl<T> Publisher<T> {
 
     /// A reading end, to be moved to a worker; it holds the current value already.
     pub fn subscribe(&self) -> Subscriber<T> {
-        Subscriber { held: self.shared.current.load_full(), shared: Arc::clone(&self.shared) }
+        Subscriber {
+            held: self.shared.current.load_full(),
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
@@ -109,7 +118,9 @@ pub struct Current<T> {
 impl<T> Current<T> {
     /// Serves `value` until the first [`Current::set`].
     pub fn new(value: Arc<T>) -> Self {
-        Self { held: RefCell::new(Rc::new(value)) }
+        Self {
+            held: RefCell::new(Rc::new(value)),
+        }
     }
 
     /// What is served now.

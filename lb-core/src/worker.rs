@@ -25,6 +25,11 @@ pub struct Worker {
 impl Worker {
     /// A worker without connections.
     pub fn new(index: usize, metrics: Arc<WorkerMetrics>) -> Self {
-        Self { index, metrics, connections: Registry::default(), draining: Cell::new(false) }
+        Self {
+            index,
+            metrics,
+            connections: Registry::default(),
+            draining: Cell::new(false),
+        }
     }
 }

@@ -18,8 +18,7 @@ pub(super) fn serve(
     // The parent pins the whole process, for all forwarders alike.
     let mut runtime = Runtime::new(&Config {
         engine,
-        cpu: None,
-        seed: 0,
+        ..Config::default()
     })?;
     runtime.block_on(async move {
         let options = ListenOptions {

@@ -27,7 +27,12 @@ impl HealthState {
     /// Starts from `healthy`; `rise` successes or `fall` failures in a row, each at least 1,
     /// change it.
     pub fn new(healthy: bool, rise: u8, fall: u8) -> Self {
-        Self { healthy, against: 0, rise, fall }
+        Self {
+            healthy,
+            against: 0,
+            rise,
+            fall,
+        }
     }
 
     /// Takes in the result of a check.
@@ -64,7 +69,10 @@ mod tests {
     #[test]
     fn falls_after_fall_failures_in_a_row() {
         let mut state = HealthState::new(true, 2, 3);
-        let transitions = feed(&mut state, &[false, false, true, false, false, false, false]);
+        let transitions = feed(
+            &mut state,
+            &[false, false, true, false, false, false, false],
+        );
         let down = Some(Transition::Down);
         assert_eq!(transitions, [None, None, None, None, None, down, None]);
         assert!(!state.is_healthy());

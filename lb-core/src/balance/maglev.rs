@@ -33,13 +33,20 @@ impl Maglev {
         let mut order: Vec<usize> = (0..backends.len()).collect();
         order.sort_unstable_by_key(|&index| backends[index].address);
         let weights: Vec<u16> = order.iter().map(|&index| backends[index].weight).collect();
-        let permutations: Vec<Permutation> =
-            order.iter().map(|&index| Permutation::of(&backends[index], seed)).collect();
+        let permutations: Vec<Permutation> = order
+            .iter()
+            .map(|&index| Permutation::of(&backends[index], seed))
+            .collect();
         let mut slots = fill(SLOTS, &turns(&weights), permutations);
         for slot in &mut slots {
             *slot = order[usize::from(*slot)] as u16;
         }
-        Self { slots, hash: AddressHash::new(seed), backends: backends.into(), seed }
+        Self {
+            slots,
+            hash: AddressHash::new(seed),
+            backends: backends.into(),
+            seed,
+        }
     }
 
     /// Whether building from these would give this table again.

@@ -46,12 +46,7 @@ impl Cluster {
     /// Without health checks every backend is made healthy.
     ///
     /// A Maglev table takes a few milliseconds, and is taken over when the backends are the same.
-    pub fn build(
-        plan: &plan::Cluster,
-        seed: u64,
-        workers: usize,
-        previous: Option<&Self>,
-    ) -> Self {
+    pub fn build(plan: &plan::Cluster, seed: u64, workers: usize, previous: Option<&Self>) -> Self {
         let backends = build_backends(plan, workers, previous);
         let scheduler = Scheduler::build(plan, seed, previous);
         let state = previous.map_or_else(
@@ -79,9 +74,9 @@ impl Cluster {
     #[inline]
     pub fn pick(&self, worker: usize, client: IpAddr, tried: &Tried) -> Option<&Arc<Backend>> {
         match &self.scheduler {
-            Scheduler::Maglev(maglev) => {
-                self.walk(maglev.slots(), maglev.slot_of(client), tried).map(|(_, backend)| backend)
-            }
+            Scheduler::Maglev(maglev) => self
+                .walk(maglev.slots(), maglev.slot_of(client), tried)
+                .map(|(_, backend)| backend),
             Scheduler::RoundRobin(slots) => {
                 let position = self.state.positions.of(worker);
                 let (slot, backend) = self.walk(slots, position.turn(slots.len()), tried)?;
@@ -112,7 +107,12 @@ impl Cluster {
     }
 
     #[cold]
-    fn walk_on(&self, slots: &[u16], start: usize, tried: &Tried) -> Option<(usize, &Arc<Backend>)> {
+    fn walk_on(
+        &self,
+        slots: &[u16],
+        start: usize,
+        tried: &Tried,
+    ) -> Option<(usize, &Arc<Backend>)> {
         let any_healthy = self.backends.iter().any(|backend| backend.takes_load());
         let usable = |backend: &Backend| {
             !tried.contains(backend.index) && (backend.is_healthy() || !any_healthy)
@@ -129,10 +129,12 @@ impl Cluster {
         // Hardly any is usable: look at each backend once.
         let first = usize::from(slots[start]);
         let (before, from) = self.backends.split_at(first);
-        let found = from.iter().chain(before).find(|it| it.weight > 0 && usable(it))?;
+        let found = from
+            .iter()
+            .chain(before)
+            .find(|it| it.weight > 0 && usable(it))?;
         Some((start, found))
     }
-
 }
 
 /// Slots looked at before the backends are looked at one by one. With half of the backends
@@ -218,7 +220,10 @@ impl ClusterState {
         for (worker, position) in positions.iter().enumerate() {
             Position::set(position, worker * slots / workers);
         }
-        Self { counters: PerWorker::new(workers), positions }
+        Self {
+            counters: PerWorker::new(workers),
+            positions,
+        }
     }
 }
 
@@ -232,7 +237,11 @@ impl Position {
     fn turn(&self, slots: usize) -> usize {
         let position = self.0.load(Ordering::Relaxed) as usize;
         // At the end of a cycle, or after a snapshot with fewer slots.
-        if position < slots { position } else { position % slots.max(1) }
+        if position < slots {
+            position
+        } else {
+            position % slots.max(1)
+        }
     }
 
     #[inline]
@@ -322,7 +331,10 @@ pub struct Tried {
 impl Tried {
     /// Remembers one more, up to [`TRIES_LIMIT`] of them.
     pub fn insert(&mut self, index: u16) {
-        debug_assert!(self.len < TRIES_LIMIT, "a valid plan tries no more than TRIES_LIMIT");
+        debug_assert!(
+            self.len < TRIES_LIMIT,
+            "a valid plan tries no more than TRIES_LIMIT"
+        );
         if let Some(place) = self.indices.get_mut(usize::from(self.len)) {
             *place = index;
             self.len += 1;

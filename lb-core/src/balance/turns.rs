@@ -39,14 +39,22 @@ pub(super) fn turns(weights: &[u16]) -> Box<[u16]> {
 
 /// Small numbers in the proportions of `weights`; positive stays positive.
 fn reduced(weights: &[u16]) -> Vec<u64> {
-    let divisor = weights.iter().fold(0, |divisor, &weight| gcd(divisor, u64::from(weight)));
-    let exact: Vec<u64> = weights.iter().map(|&it| u64::from(it) / divisor.max(1)).collect();
+    let divisor = weights
+        .iter()
+        .fold(0, |divisor, &weight| gcd(divisor, u64::from(weight)));
+    let exact: Vec<u64> = weights
+        .iter()
+        .map(|&it| u64::from(it) / divisor.max(1))
+        .collect();
     let total: u64 = exact.iter().sum();
     if total <= TURNS_MAX {
         return exact;
     }
     let scaled = |weight: u64| (weight * TURNS_MAX + total / 2) / total;
-    exact.into_iter().map(|it| scaled(it).max(u64::from(it > 0))).collect()
+    exact
+        .into_iter()
+        .map(|it| scaled(it).max(u64::from(it > 0)))
+        .collect()
 }
 
 fn gcd(a: u64, b: u64) -> u64 {

@@ -27,7 +27,10 @@ impl Counter {
     /// Adds `amount`. Not a read-modify-write: two writing threads would lose counts.
     #[inline]
     pub fn add(&self, amount: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(amount),
+            Ordering::Relaxed,
+        );
     }
 
     /// Adds one.
@@ -293,8 +296,13 @@ pub enum SessionEnd {
 
 impl SessionEnd {
     /// Every reason.
-    pub const ALL: [Self; 5] =
-        [Self::Abandoned, Self::Finished, Self::Idle, Self::Reset, Self::Unavailable];
+    pub const ALL: [Self; 5] = [
+        Self::Abandoned,
+        Self::Finished,
+        Self::Idle,
+        Self::Reset,
+        Self::Unavailable,
+    ];
 
     /// As a label.
     pub fn name(self) -> &'static str {
@@ -329,7 +337,11 @@ impl ListenerStats {
             || (0..workers).map(|_| Arc::default()).collect(),
             |previous| previous.shards.clone(),
         );
-        Self { name: listener.name.clone(), kind, shards }
+        Self {
+            name: listener.name.clone(),
+            kind,
+            shards,
+        }
     }
 
     /// Name of the listener.

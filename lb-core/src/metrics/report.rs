@@ -55,7 +55,10 @@ impl Report<'_> {
             Kind::Counter,
             "Changes of the configuration, by what became of them.",
         );
-        reloads.sample(&[("result", "success")], self.control.reloads_succeeded.get());
+        reloads.sample(
+            &[("result", "success")],
+            self.control.reloads_succeeded.get(),
+        );
         reloads.sample(&[("result", "failure")], self.control.reloads_failed.get());
     }
 
@@ -258,7 +261,10 @@ impl Report<'_> {
     }
 
     fn of_kind(&self, kind: ListenerKind) -> impl Iterator<Item = &ListenerStats> {
-        self.listeners.iter().map(|listener| &**listener).filter(move |it| it.kind == kind)
+        self.listeners
+            .iter()
+            .map(|listener| &**listener)
+            .filter(move |it| it.kind == kind)
     }
 
     fn per_worker(
@@ -285,7 +291,11 @@ impl Report<'_> {
         number: impl Fn(&ListenerCounters) -> u64,
     ) {
         let mut family = text.family(name, kind, help);
-        for listener in self.listeners.iter().filter(|listener| applies(listener.kind)) {
+        for listener in self
+            .listeners
+            .iter()
+            .filter(|listener| applies(listener.kind))
+        {
             family.sample(&[("listener", listener.name())], listener.sum(&number));
         }
     }

@@ -42,8 +42,17 @@ impl Text {
     /// Begins the family `name`; `help` is one line in plain words.
     pub fn family<'a>(&'a mut self, name: &'a str, kind: Kind, help: &str) -> Family<'a> {
         debug_assert!(is_metric_name(name), "{name:?} is no metric name");
-        debug_assert!((kind == Kind::Counter) == name.ends_with("_total"), "{name}");
-        self.put(format_args!("# HELP {name} {}\n", Escaped { text: help, quotes: false }));
+        debug_assert!(
+            (kind == Kind::Counter) == name.ends_with("_total"),
+            "{name}"
+        );
+        self.put(format_args!(
+            "# HELP {name} {}\n",
+            Escaped {
+                text: help,
+                quotes: false
+            }
+        ));
         self.put(format_args!("# TYPE {name} {}\n", kind.name()));
         Family { text: self, name }
     }
@@ -54,7 +63,9 @@ impl Text {
     }
 
     fn put(&mut self, part: std::fmt::Arguments<'_>) {
-        self.page.write_fmt(part).expect("writing to a String does not fail");
+        self.page
+            .write_fmt(part)
+            .expect("writing to a String does not fail");
     }
 }
 
@@ -107,9 +118,16 @@ impl Family<'_> {
     ) {
         self.text.put(format_args!("{}{suffix}", self.name));
         let mut before = '{';
-        for (label, text) in labels.iter().copied().chain(bound.map(|bound| ("le", bound))) {
+        for (label, text) in labels
+            .iter()
+            .copied()
+            .chain(bound.map(|bound| ("le", bound)))
+        {
             debug_assert!(is_label_name(label), "{label:?} is no label name");
-            self.text.put(format_args!("{before}{label}=\"{}\"", Escaped { text, quotes: true }));
+            self.text.put(format_args!(
+                "{before}{label}=\"{}\"",
+                Escaped { text, quotes: true }
+            ));
             before = ',';
         }
         let after = if before == ',' { "}" } else { "" };
@@ -139,7 +157,9 @@ impl Display for Escaped<'_> {
 
 fn is_metric_name(name: &str) -> bool {
     !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':')
         && !name.is_empty()
 }
 

@@ -27,7 +27,7 @@ macro_rules! on_every_engine {
     ($($behaviour:ident),+ $(,)?) => {
         mod uring { on_every_engine!(@tests Uring: $($behaviour),+); }
         mod epoll { on_every_engine!(@tests Epoll: $($behaviour),+); }
-        mod sim { on_every_engine!(@tests Sim: $($behaviour),+); }
+
     };
     (@tests $kind:ident: $($behaviour:ident),+) => {
         $(
@@ -105,14 +105,14 @@ impl Engine {
     }
 
     pub(crate) fn is_sim(self) -> bool {
-        self.kind == EngineKind::Sim
+        false
     }
 
     pub(crate) fn config(self) -> Config {
         Config {
             engine: self.kind,
             cpu: None,
-            seed: 1,
+            ..Config::default()
         }
     }
 
