@@ -277,7 +277,13 @@ impl TcpStream {
         poll_fn(|cx| self.poll_send(cx, &mut parts)).await
     }
 
-    fn poll_send(&self, cx: &Context<'_>, parts: &mut [Option<Chunk>; 2]) -> Poll<io::Result<()>> {
+    /// [`send_two`](Self::send_two) as a poll, for hand-written futures: `parts` are taken when it
+    /// is ready. The first is there, none is empty.
+    pub fn poll_send(
+        &self,
+        cx: &Context<'_>,
+        parts: &mut [Option<Chunk>; 2],
+    ) -> Poll<io::Result<()>> {
         with_io(|io| {
             let Io { slots, engine, .. } = io;
             let slot = slots.get(self.socket.key);
@@ -343,22 +349,24 @@ impl TcpStream {
     /// Waits until the connection fails; a plain end of stream is no failure. It takes the place
     /// of a waiting receive.
     pub async fn broken(&self) -> io::Error {
-        poll_fn(|cx| {
-            with_io(|io| {
-                let Io { slots, engine, .. } = io;
-                let slot = slots.get(self.socket.key);
-                if slot.error == 0 && !slot.has_input() {
-                    engine.want_input(slots, self.socket.key);
-                }
-                let slot = slots.get(self.socket.key);
-                if slot.error != 0 {
-                    return Poll::Ready(io::Error::from_raw_os_error(slot.error));
-                }
-                store(&mut slot.recv_waker, cx);
-                Poll::Pending
-            })
+        poll_fn(|cx| self.poll_broken(cx)).await
+    }
+
+    /// [`broken`](Self::broken) as a poll, for hand-written futures.
+    pub fn poll_broken(&self, cx: &Context<'_>) -> Poll<io::Error> {
+        with_io(|io| {
+            let Io { slots, engine, .. } = io;
+            let slot = slots.get(self.socket.key);
+            if slot.error == 0 && !slot.has_input() {
+                engine.want_input(slots, self.socket.key);
+            }
+            let slot = slots.get(self.socket.key);
+            if slot.error != 0 {
+                return Poll::Ready(io::Error::from_raw_os_error(slot.error));
+            }
+            store(&mut slot.recv_waker, cx);
+            Poll::Pending
         })
-        .await
     }
 
     /// The other end's address; an IPv4 client of a dual-stack listener shows as IPv4.
