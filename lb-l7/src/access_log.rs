@@ -52,7 +52,10 @@ impl AccessLog {
 
     /// A log whose lines go to `sink`.
     pub fn new(sink: Box<dyn LineSink>) -> Self {
-        Self { sink, pending: RefCell::default() }
+        Self {
+            sink,
+            pending: RefCell::default(),
+        }
     }
 
     /// Hands over what has gathered.
@@ -79,7 +82,9 @@ impl AccessLog {
 
 impl fmt::Debug for AccessLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccessLog").field("pending", &self.pending.borrow().len()).finish_non_exhaustive()
+        f.debug_struct("AccessLog")
+            .field("pending", &self.pending.borrow().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -93,12 +98,20 @@ impl Entry {
             request.extend_from_slice(b"\":");
             write_json_string(value, &mut request);
         }
-        Self { client, request, backend: None }
+        Self {
+            client,
+            request,
+            backend: None,
+        }
     }
 
     /// Of something that was no request.
     pub(crate) const fn of_no_request(client: IpAddr) -> Self {
-        Self { client, request: Vec::new(), backend: None }
+        Self {
+            client,
+            request: Vec::new(),
+            backend: None,
+        }
     }
 
     fn render(&self, outcome: Outcome, out: &mut Vec<u8>) {
@@ -166,12 +179,22 @@ mod tests {
         let mut entry = Entry::of_request(client, b"GET", b"/a\"b\\", b"h\xe9");
         entry.backend = Some("10.0.0.1:80".to_owned());
         let duration = Duration::from_micros(1500);
-        log.write(&entry, Outcome { status: 200, sent_bytes: 42, duration });
+        log.write(
+            &entry,
+            Outcome {
+                status: 200,
+                sent_bytes: 42,
+                duration,
+            },
+        );
         assert!(kept.borrow().is_empty(), "lines gather first");
         log.flush();
         let line = String::from_utf8(kept.take()).unwrap();
         let (time, rest) = line.split_at(r#"{"time":"2026-11-21T05:00:00.000Z""#.len());
-        assert!(time.starts_with(r#"{"time":"2"#) && time.ends_with("Z\""), "{time}");
+        assert!(
+            time.starts_with(r#"{"time":"2"#) && time.ends_with("Z\""),
+            "{time}"
+        );
         assert_eq!(
             rest,
             concat!(

@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lb_core::rt::{self, Instant};
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub type DateText = [u8; 29];
+pub(crate) type DateText = [u8; 29];
 
 /// The present, as text. One for each worker.
 #[derive(Debug, Default)]
-pub struct DateCache {
+pub(crate) struct DateCache {
     text: Cell<DateText>,
     /// When the second ends; zero at first.
     valid_until: Cell<Instant>,
@@ -21,7 +21,7 @@ pub struct DateCache {
 
 impl DateCache {
     /// The present.
-    pub fn text(&self) -> DateText {
+    pub(crate) fn text(&self) -> DateText {
         if rt::now() >= self.valid_until.get() {
             self.refresh();
         }
@@ -56,7 +56,11 @@ pub(crate) const fn civil_date(days_since_epoch: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let months_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * months_from_march + 2) / 5 + 1;
-    let month = if months_from_march < 10 { months_from_march + 3 } else { months_from_march - 9 };
+    let month = if months_from_march < 10 {
+        months_from_march + 3
+    } else {
+        months_from_march - 9
+    };
     let year = era * 400 + year_of_era + (month <= 2) as u64;
     (year, month, day)
 }

@@ -114,7 +114,9 @@ impl Failure {
             Self::BackendHead(_) => "the backend's response head is malformed",
             Self::BackendSwitched => "the backend switched protocols without being asked to",
             Self::BackendTimeout => "the backend did not respond in time",
-            Self::Body(ChunkError::TooLong) | Self::BodyTooLong => "the body is longer than allowed",
+            Self::Body(ChunkError::TooLong) | Self::BodyTooLong => {
+                "the body is longer than allowed"
+            }
             Self::Body(ChunkError::Malformed) => "the chunked body is malformed",
             Self::Body(ChunkError::Overhead) => "chunk extensions or trailers are too long",
             Self::BodyTimeout => "the body did not arrive in time",

@@ -27,13 +27,20 @@ impl BackendConnection {
         let counters = backend.counters(worker);
         counters.connections.increment();
         counters.connections_active.increment();
-        Self { stream, backend, worker }
+        Self {
+            stream,
+            backend,
+            worker,
+        }
     }
 }
 
 impl Drop for BackendConnection {
     fn drop(&mut self) {
-        self.backend.counters(self.worker).connections_active.decrement();
+        self.backend
+            .counters(self.worker)
+            .connections_active
+            .decrement();
     }
 }
 
@@ -84,25 +91,36 @@ impl Pool {
             stack.idle.pop_front();
         }
         stack.used_at = now;
-        stack.idle.push_back(Idle { connection, until: now + cluster.pool_idle_timeout });
+        stack.idle.push_back(Idle {
+            connection,
+            until: now + cluster.pool_idle_timeout,
+        });
     }
 
     /// Closes what has been idle for too long, or was ended by its backend.
     pub(crate) fn sweep(&self, now: Instant) {
         self.stacks.borrow_mut().retain(|_, stack| {
-            stack.idle.retain(|idle| now < idle.until && !idle.connection.stream.is_stale());
+            stack
+                .idle
+                .retain(|idle| now < idle.until && !idle.connection.stream.is_stale());
             !stack.idle.is_empty() || now < stack.used_at + Self::EMPTY_STACK_KEPT
         });
     }
 
     /// Closes the connections to backends that are not `present` any more.
     pub(crate) fn retain(&self, present: impl Fn(BackendId) -> bool) {
-        self.stacks.borrow_mut().retain(|backend, _| present(*backend));
+        self.stacks
+            .borrow_mut()
+            .retain(|backend, _| present(*backend));
     }
 
     /// Number of connections.
     pub(crate) fn len(&self) -> usize {
-        self.stacks.borrow().values().map(|stack| stack.idle.len()).sum()
+        self.stacks
+            .borrow()
+            .values()
+            .map(|stack| stack.idle.len())
+            .sum()
     }
 }
 

@@ -12,22 +12,22 @@ use crate::http1::text::DecimalText;
 
 /// An answer of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The status, one of those that [`phrase`] knows.
-    pub status: u16,
+    pub(crate) status: u16,
     /// What was wrong, in a few words.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// What the client is told of its connection.
-    pub connection: ClientConnection,
+    pub(crate) connection: ClientConnection,
     /// Whether the body is left out, as HEAD asks.
-    pub without_body: bool,
+    pub(crate) without_body: bool,
 }
 
 impl Answer {
     /// Head and body, ready to be sent. There is no Server field: it would tell an attacker more
     /// than it tells a user.
     #[must_use]
-    pub fn write(&self, date: &DateText) -> Chunk {
+    pub(crate) fn write(&self, date: &DateText) -> Chunk {
         let status = DecimalText::of(u64::from(self.status));
         let parts = [status.as_slice(), b" ", phrase(self.status).as_bytes()];
         let body = [": ".as_bytes(), self.reason.as_bytes(), b"\n"];
@@ -57,7 +57,7 @@ impl Answer {
 
 /// The reason phrases of our answers (RFC 9110 section 15, RFC 6585 section 5).
 #[must_use]
-pub const fn phrase(status: u16) -> &'static str {
+pub(crate) const fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
         404 => "Not Found",
@@ -95,10 +95,17 @@ mod tests {
             \r\n\
             404 Not Found: no route\n";
         assert_eq!(str::from_utf8(&answer.write(DATE)), Ok(text));
-        let close = Answer { connection: ClientConnection::Close, without_body: true, ..answer };
+        let close = Answer {
+            connection: ClientConnection::Close,
+            without_body: true,
+            ..answer
+        };
         let written = close.write(DATE);
         let written = str::from_utf8(&written).unwrap();
-        assert!(written.contains("\r\nContent-Length: 24\r\n"), "as GET would have it");
+        assert!(
+            written.contains("\r\nContent-Length: 24\r\n"),
+            "as GET would have it"
+        );
         assert!(written.ends_with("\r\nConnection: close\r\n\r\n"));
     }
 }

@@ -48,10 +48,15 @@ impl RouteTable {
                 Some((_, Some(suffix))) => table.wildcard.entry(key(suffix)).or_default(),
                 Some((host, None)) => table.exact.entry(key(host)).or_default(),
             };
-            paths.prefixes.push(Prefix::new(&route.path_prefix, cluster(route)));
+            paths
+                .prefixes
+                .push(Prefix::new(&route.path_prefix, cluster(route)));
         }
         table.finish().map_err(|prefix| DuplicateRoute {
-            host: routes.iter().find(|route| prefix.is_of(route)).and_then(|it| it.host.clone()),
+            host: routes
+                .iter()
+                .find(|route| prefix.is_of(route))
+                .and_then(|it| it.host.clone()),
             path_prefix: String::from_utf8_lossy(&prefix.path).into_owned(),
         })?;
         Ok(table)
@@ -118,7 +123,11 @@ struct Prefix {
 impl Prefix {
     fn new(path: &str, cluster: ClusterIndex) -> Self {
         let path = path.trim_end_matches('/').as_bytes().into();
-        Self { path, cluster, shorter: None }
+        Self {
+            path,
+            cluster,
+            shorter: None,
+        }
     }
 
     fn is_of(&self, route: &Route) -> bool {
@@ -136,7 +145,9 @@ impl Prefix {
 
 impl PathTable {
     fn find(&self, path: &[u8]) -> Option<ClusterIndex> {
-        let above = self.prefixes.partition_point(|prefix| &*prefix.path <= path);
+        let above = self
+            .prefixes
+            .partition_point(|prefix| &*prefix.path <= path);
         let mut candidate = self.prefixes.get(above.checked_sub(1)?)?;
         while !candidate.covers(path) {
             candidate = &self.prefixes[candidate.shorter? as usize];
@@ -217,9 +228,14 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_wins_element_by_element() {
-        let table =
-            build(&[(None, "/a"), (None, "/a/b/"), (None, "/a/b/c/d"), (None, "/abc"), (None, "/")])
-                .unwrap();
+        let table = build(&[
+            (None, "/a"),
+            (None, "/a/b/"),
+            (None, "/a/b/c/d"),
+            (None, "/abc"),
+            (None, "/"),
+        ])
+        .unwrap();
         for (path, cluster) in [
             ("/a", 0),
             ("/a/", 0),

@@ -65,12 +65,18 @@ impl HttpService {
         if usize::from(limits.headers_max) > HEADERS_MAX {
             return Err(BuildError::HeadersMax(limits.headers_max));
         }
-        let mut clusters = Clusters { by_name: cluster_by_name, list: Vec::new() };
+        let mut clusters = Clusters {
+            by_name: cluster_by_name,
+            list: Vec::new(),
+        };
         for route in &plan.routes {
             clusters.index(&route.cluster)?;
         }
-        let default_cluster =
-            plan.default_cluster.as_deref().map(|name| clusters.index(name)).transpose()?;
+        let default_cluster = plan
+            .default_cluster
+            .as_deref()
+            .map(|name| clusters.index(name))
+            .transpose()?;
         let index = |route: &plan::Route| clusters.position(&route.cluster).unwrap_or_default();
         Ok(Self {
             timeouts: plan.timeouts,

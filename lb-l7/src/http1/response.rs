@@ -54,6 +54,12 @@ impl ResponseHead {
         self.status < 200
     }
 
+    /// Whether the backend makes chunks, or says that it would in answer to GET.
+    #[must_use]
+    pub const fn declares_chunks(&self) -> bool {
+        self.chunked
+    }
+
     /// Whether the backend should have said when it made the response (RFC 9110 section 6.6.1).
     #[must_use]
     pub const fn lacks_date(&self) -> bool {
