@@ -56,8 +56,11 @@ impl LineWriter {
     /// Hands over whole lines.
     pub(crate) fn write(&self, lines: Vec<u8>) {
         if let Err(refused) = self.sender.try_send(Message::Lines(lines)) {
-            let Message::Lines(lines) = refused.into_inner() else { return };
-            self.dropped.fetch_add(line_count(&lines), Ordering::Relaxed);
+            let Message::Lines(lines) = refused.into_inner() else {
+                return;
+            };
+            self.dropped
+                .fetch_add(line_count(&lines), Ordering::Relaxed);
         }
     }
 
@@ -74,7 +77,11 @@ impl LineWriter {
     /// Waits until what was handed over is written, at most `timeout`.
     pub(crate) fn flush(&self, timeout: Duration) {
         let (done, written) = crossbeam_channel::bounded(1);
-        if self.sender.send_timeout(Message::Flush(done), timeout).is_ok() {
+        if self
+            .sender
+            .send_timeout(Message::Flush(done), timeout)
+            .is_ok()
+        {
             // Late or never: the caller leaves in either case.
             let _ = written.recv_timeout(timeout);
         }

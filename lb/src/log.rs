@@ -68,19 +68,27 @@ pub(crate) fn dropped() -> u64 {
 pub(crate) fn emit(level: Level, message: &str, fields: &[(&str, &dyn Display)]) {
     let now = rt::wall_clock();
     match LOG.get() {
-        Some(log) => log.writer.write(line(log.format, now, level, message, fields).into_bytes()),
+        Some(log) => log
+            .writer
+            .write(line(log.format, now, level, message, fields).into_bytes()),
         None => eprint!("{}", line(LogFormat::Text, now, level, message, fields)),
     }
 }
 
 /// Lets one event a minute through, for what could happen thousands of times a second.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Limiter {
     /// When an event may pass again, in nanoseconds of [`rt::now`].
     next_nanos: AtomicU64,
 }
 
 impl Limiter {
+    pub(crate) const fn new() -> Self {
+        Self {
+            next_nanos: AtomicU64::new(0),
+        }
+    }
+
     pub(crate) fn allows(&self) -> bool {
         let now = rt::now().as_nanos();
         let next = self.next_nanos.load(Ordering::Relaxed);
@@ -173,7 +181,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     (year, month, day)
 }
@@ -201,15 +213,30 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_whatever_it_says() {
-        let fields: &[(&str, &dyn Display)] =
-            &[("name", &"a b"), ("count", &3), ("evil", &"x\n\"level\"=\u{1b}[31m")];
-        let text = line(LogFormat::Text, at(0, 0), Level::Warn, "it happened", fields);
+        let fields: &[(&str, &dyn Display)] = &[
+            ("name", &"a b"),
+            ("count", &3),
+            ("evil", &"x\n\"level\"=\u{1b}[31m"),
+        ];
+        let text = line(
+            LogFormat::Text,
+            at(0, 0),
+            Level::Warn,
+            "it happened",
+            fields,
+        );
         assert_eq!(
             text,
             "ts=1970-01-01T00:00:00.000Z level=warn msg=\"it happened\" name=\"a b\" count=3 \
              evil=\"x\\n\\\"level\\\"=\\u001b[31m\"\n"
         );
-        let json = line(LogFormat::Json, at(0, 0), Level::Error, "it happened", fields);
+        let json = line(
+            LogFormat::Json,
+            at(0, 0),
+            Level::Error,
+            "it happened",
+            fields,
+        );
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["evil"], "x\n\"level\"=\u{1b}[31m");
         assert_eq!(value["level"], "error");
@@ -217,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_limiter_lets_one_through() {
-        let limiter = Limiter::default();
+        let limiter = Limiter::new();
         assert!(limiter.allows());
         assert!(!limiter.allows());
     }

@@ -5,38 +5,42 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::slice;
 use std::time::Duration;
 
 use lb_core::plan;
 
 use super::decode::Problems;
 use super::file::{Cluster, File, Health, Http, Limits, Listener, Protocol, Route, Timeouts};
-use super::notation::Host;
+use super::notation::{BackendText, Host};
 use super::problem::{Located, Place, Problem};
 use super::settings::Settings;
 
 /// A plan but for the addresses of host names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Draft {
-    pub(crate) listeners: Vec<plan::Listener>,
     pub(crate) settings: Settings,
+    listeners: Vec<plan::Listener>,
+    /// Where the listeners were written, by name.
+    places: HashMap<String, Place>,
     clusters: Vec<DraftCluster>,
     hash_seed: u64,
 }
 
 /// A cluster without its backends, and these as they were written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct DraftCluster {
     plan: plan::Cluster,
     backends: Vec<DraftBackend>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct DraftBackend {
     host: Host,
     port: u16,
     weight: u16,
-    name: Option<String>,
+    name: String,
+    place: Place,
 }
 
 /// The addresses of host names, as last resolved.
@@ -52,6 +56,31 @@ impl Draft {
                 Host::Address(_) => None,
             })
             .collect()
+    }
+
+    /// Something about a listener that only binding it could show.
+    pub(crate) fn listener_problem(&self, listener: &str, reason: String) -> Problem {
+        let unknown = || Place::Flag {
+            flag: "listener",
+            value: listener.to_owned(),
+        };
+        Problem::new(
+            &self.places.get(listener).cloned().unwrap_or_else(unknown),
+            reason,
+        )
+    }
+
+    /// Something about a host name that only resolving it could show.
+    pub(crate) fn host_problem(&self, host: &str, reason: &str) -> Problem {
+        let mut backends = self.clusters.iter().flat_map(|cluster| &cluster.backends);
+        let of_host = |backend: &&DraftBackend| backend.host == Host::Name(host.to_owned());
+        let place = backends.find(of_host).map(|backend| backend.place.clone());
+        let unknown = || Place::Flag {
+            flag: "host",
+            value: host.to_owned(),
+        };
+        let reason = format!("the name \"{host}\" cannot be resolved: {reason}");
+        Problem::new(&place.unwrap_or_else(unknown), reason)
     }
 
     /// The plan; a name without addresses brings no backend.
@@ -84,32 +113,18 @@ impl DraftCluster {
 }
 
 impl DraftBackend {
-    /// One backend for each address of its host, named `HOST/ADDRESS:PORT` if it has a name.
+    /// One backend for each address of its host; all have the host's name.
     fn plan(&self, names: &Names) -> Vec<plan::Backend> {
-        let backend = |address: &IpAddr, label: Option<&str>, own_name: bool| {
-            let address = SocketAddr::new(*address, self.port);
-            let name = match label {
-                Some(label) if own_name => label.to_owned(),
-                Some(label) => format!("{label}/{address}"),
-                None => address.to_string(),
-            };
-            plan::Backend {
-                address,
-                name,
-                weight: self.weight,
-            }
+        let addresses = match &self.host {
+            Host::Address(address) => slice::from_ref(address),
+            Host::Name(host) => names.get(host).map(Vec::as_slice).unwrap_or_default(),
         };
-        match &self.host {
-            Host::Address(address) => vec![backend(address, self.name.as_deref(), true)],
-            Host::Name(host) => {
-                let label = self.name.as_deref().or(Some(host));
-                let addresses = names.get(host).map(Vec::as_slice).unwrap_or_default();
-                addresses
-                    .iter()
-                    .map(|address| backend(address, label, false))
-                    .collect()
-            }
-        }
+        let backend = |address: &IpAddr| plan::Backend {
+            address: SocketAddr::new(*address, self.port),
+            name: self.name.clone(),
+            weight: self.weight,
+        };
+        addresses.iter().map(backend).collect()
     }
 }
 
@@ -122,7 +137,8 @@ pub(crate) fn compile(files: &[File], problems: &mut Problems) -> Draft {
     };
     let clusters = files.iter().flat_map(|file| &file.clusters);
     let clusters = clusters.map(|cluster| compiler.cluster(cluster)).collect();
-    let listeners = compiler.listeners(files);
+    let mut places = HashMap::new();
+    let listeners = compiler.listeners(files, &mut places);
     let mut settings = Settings::default();
     files
         .iter()
@@ -132,8 +148,9 @@ pub(crate) fn compile(files: &[File], problems: &mut Problems) -> Draft {
         .filter_map(|file| file.hash_seed.as_ref())
         .next_back();
     Draft {
-        listeners,
         settings,
+        listeners,
+        places,
         clusters,
         hash_seed: hash_seed.map_or(0, |seed| seed.value),
     }
@@ -153,36 +170,48 @@ impl Compiler<'_> {
             self.twice(&name.place, "cluster", &name.value, &first);
         }
         let mut seen = HashMap::new();
+        let mut backends = Vec::new();
         for backend in &cluster.backends {
-            let own = backend.name.as_ref().map(|name| name.value.clone());
-            let label = own.unwrap_or_else(|| backend.address.value.name());
+            let BackendText { host, port, weight } = backend.address.value.clone();
+            let own_name = backend.name.as_ref().map(|name| name.value.clone());
+            let name = own_name.unwrap_or_else(|| backend.address.value.name());
             let place = &backend.address.place;
-            if let Some(first) = seen.insert(label.clone(), place) {
-                self.twice(place, "backend", &label, first);
+            if let Some(first) = seen.insert(name.clone(), place) {
+                self.twice(place, "backend", &name, first);
             }
+            let place = place.clone();
+            backends.push(DraftBackend {
+                host,
+                port,
+                weight,
+                name,
+                place,
+            });
         }
-        let backends = cluster.backends.iter().map(|backend| DraftBackend {
-            host: backend.address.value.host.clone(),
-            port: backend.address.value.port,
-            weight: backend.address.value.weight,
-            name: backend.name.as_ref().map(|name| name.value.clone()),
-        });
+        if backends.len() > plan::BACKENDS_MAX {
+            let reason = format!("more than {} backends", plan::BACKENDS_MAX);
+            self.problems.push(Problem::new(&name.place, reason));
+        }
         DraftCluster {
             plan: cluster_plan(cluster),
-            backends: backends.collect(),
+            backends,
         }
     }
 
-    fn listeners(&mut self, files: &[File]) -> Vec<plan::Listener> {
+    /// `places` takes up where each of them was written.
+    fn listeners(
+        &mut self,
+        files: &[File],
+        places: &mut HashMap<String, Place>,
+    ) -> Vec<plan::Listener> {
         let mut listeners = Vec::new();
-        let mut names = HashMap::new();
         let mut addresses = HashMap::new();
         for file in files {
             for listener in &file.listeners {
                 let address = &listener.address;
                 let name = listener.name.as_ref().map(|name| name.value.clone());
                 let name = name.unwrap_or_else(|| address.value.to_string());
-                if let Some(first) = names.insert(name.clone(), address.place.clone()) {
+                if let Some(first) = places.insert(name.clone(), address.place.clone()) {
                     self.twice(&address.place, "listener", &name, &first);
                 } else if let Some(first) = overlap(&mut addresses, address) {
                     self.twice(

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use lb_core::plan::{Balance, Forwarded};
+use lb_core::plan::{self, Balance, Forwarded};
 
 use super::decode::{self, Fields, Problems};
 use super::file::{
@@ -180,7 +180,7 @@ fn cluster(entry: &Entry, problems: &mut Problems) -> Cluster {
         balance: fields.optional("balance", decode::choice(&BALANCE_WORDS)),
         health: fields.optional("health", health),
         connect_timeout: fields.optional("connect_timeout", duration),
-        tries: fields.optional("tries", decode::number(1..=255)),
+        tries: fields.optional("tries", decode::number(1..=plan::TRIES_LIMIT.into())),
         pool: fields.optional("pool", pool).unwrap_or_default(),
     };
     fields.finish();
