@@ -152,7 +152,7 @@ impl<F: FnOnce()> Thread<F> {
         runtime.block_on(async {
             let worker = Rc::new(Worker::new(start.index, Arc::clone(&self.metrics)));
             let local = Rc::new(Local {
-                http: HttpWorker::new(Rc::clone(&worker)),
+                http: HttpWorker::new(Rc::clone(&worker), None),
                 worker,
                 workers: start.workers,
                 subscriber: RefCell::new(start.subscriber),
