@@ -5,6 +5,7 @@
 //! Read next: `config/flags.rs` (what the flags become).
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +97,7 @@ pub(crate) struct ProcessArgs {
     /// Address of /readyz, /livez, /metrics and /config, or off [default: 127.0.0.1:9900]
     #[arg(long, value_name = "ADDRESS", value_parser = AdminAddress::parse)]
     admin: Option<AdminAddress>,
-    /// One line for each request and session: off, stdout or a file [default: off]
+    /// A line of JSON for each HTTP request: off, stdout or a file [default: off]
     #[arg(long, value_name = "FILE", value_parser = AccessLog::parse)]
     access_log: Option<AccessLog>,
     /// How long exchanges in flight may take to end at SIGTERM [default: 30s]
@@ -110,12 +111,14 @@ pub(crate) struct ProcessArgs {
 /// `lb demo`.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// Port of the HTTP listener, whose page shows the backends at work.
-    #[arg(long, value_name = "PORT", default_value_t = 30080)]
-    pub(crate) http: u16,
-    /// Port of the TCP listener.
-    #[arg(long, value_name = "PORT", default_value_t = 30036)]
-    pub(crate) tcp: u16,
+    /// Where the HTTP listener is, whose page shows the backends at work.
+    #[arg(long, value_name = "[ADDRESS:]PORT", default_value = "127.0.0.1:30080")]
+    #[arg(value_parser = config::parse_listen_local)]
+    pub(crate) http: SocketAddr,
+    /// Where the TCP listener is.
+    #[arg(long, value_name = "[ADDRESS:]PORT", default_value = "127.0.0.1:30036")]
+    #[arg(value_parser = config::parse_listen_local)]
+    pub(crate) tcp: SocketAddr,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -203,6 +206,7 @@ impl RunArgs {
             files: self.config,
             flags,
             settings: Arc::new(self.process.settings()),
+            ..Sources::default()
         }
     }
 }

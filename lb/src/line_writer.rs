@@ -4,6 +4,7 @@
 //! holds, lines are dropped and counted.
 //! Read next: `log.rs` and `access_log.rs` (its two users).
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
+use lb_l7::LineSink;
 
 /// Batches of lines that may wait for the writer.
 const QUEUE_BATCHES: usize = 1024;
@@ -22,6 +24,16 @@ pub(crate) enum Target {
     File(PathBuf),
     Stderr,
     Stdout,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Stderr => f.write_str("stderr"),
+            Self::Stdout => f.write_str("stdout"),
+        }
+    }
 }
 
 /// Hands lines to the writing thread, which lives as long as the process. Cheap to clone.
@@ -90,6 +102,12 @@ impl LineWriter {
     /// Lines that were not written.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl LineSink for LineWriter {
+    fn write(&self, lines: Vec<u8>) {
+        Self::write(self, lines);
     }
 }
 

@@ -11,6 +11,7 @@ mod args;
 mod check;
 mod config;
 mod control;
+mod demo;
 mod line_writer;
 mod log;
 mod resolve;
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
         None => run(cli.run),
         Some(Command::Run(run_args)) => run(run_args),
         Some(Command::Check(check_args)) => check(check_args),
-        Some(Command::Demo(_)) => ExitCode::SUCCESS,
+        Some(Command::Demo(demo_args)) => demo::run(demo_args),
     }
 }
 

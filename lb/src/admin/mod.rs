@@ -20,7 +20,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use crate::control::Status;
-use crate::log::log;
 
 /// Admin connections at once; more wait in the listen queue.
 const CONNECTIONS_MAX: usize = 64;
@@ -33,9 +32,6 @@ const HEAD_MAX: Duration = Duration::from_secs(5);
 
 /// Serves the API until the process ends.
 pub(crate) async fn serve(listener: TcpListener, status: Rc<Status>) {
-    if let Ok(address) = listener.local_addr() {
-        log!(Info, "admin API", address = address);
-    }
     let open = Rc::new(Cell::new(0));
     loop {
         if open.get() >= CONNECTIONS_MAX {

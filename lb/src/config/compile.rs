@@ -130,7 +130,7 @@ impl DraftBackend {
 
 /// Checks the sources together and fills in what was not written. The draft is valid if this
 /// leaves no problem.
-pub(crate) fn compile(files: &[File], problems: &mut Problems) -> Draft {
+pub(crate) fn compile(files: &[&File], problems: &mut Problems) -> Draft {
     let mut compiler = Compiler {
         clusters: BTreeMap::new(),
         problems,
@@ -201,7 +201,7 @@ impl Compiler<'_> {
     /// `places` takes up where each of them was written.
     fn listeners(
         &mut self,
-        files: &[File],
+        files: &[&File],
         places: &mut HashMap<String, Place>,
     ) -> Vec<plan::Listener> {
         let mut listeners = Vec::new();

@@ -6,7 +6,7 @@
 
 mod compile;
 mod decode;
-mod file;
+pub(crate) mod file;
 mod flags;
 mod notation;
 mod problem;
@@ -15,13 +15,18 @@ mod settings;
 mod yaml;
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 pub(crate) use self::compile::{Draft, Names};
-pub(crate) use self::decode::Problems;
-pub(crate) use self::file::{File, Settings as WrittenSettings};
+use self::decode::Problems;
+use self::file::File;
+pub(crate) use self::file::Settings as WrittenSettings;
 pub(crate) use self::flags::{Flags, HealthFlag, ListenFlag, RouteFlag};
-pub(crate) use self::notation::{duration as parse_duration, word as parse_word};
+pub(crate) use self::notation::{
+    BackendText, Host, duration as parse_duration, listen_local as parse_listen_local,
+    word as parse_word,
+};
 pub(crate) use self::problem::{Located, Place, Problem};
 pub(crate) use self::read::BALANCE_WORDS;
 pub(crate) use self::settings::{AccessLog, AdminAddress, Engine, LogFormat, Settings, Workers};
@@ -35,6 +40,8 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 pub(crate) struct Sources {
     pub(crate) files: Vec<PathBuf>,
     pub(crate) flags: Flags,
+    /// What nobody wrote: the demo.
+    pub(crate) built_in: Option<Rc<File>>,
     pub(crate) settings: FlagSettings,
 }
 
@@ -51,6 +58,7 @@ impl Sources {
             .filter_map(|path| read_file(path, &mut problems))
             .collect();
         files.extend(self.flags.file(&mut problems));
+        let files: Vec<&File> = files.iter().chain(self.built_in.as_deref()).collect();
         if problems.is_empty() && files.iter().all(|file| file.listeners.is_empty()) {
             problems.push(self.no_listener());
         }

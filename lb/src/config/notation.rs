@@ -57,6 +57,14 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// As [`listen`], but a port alone stays on this machine.
+pub(crate) fn listen_local(text: &str) -> Result<SocketAddr, String> {
+    match decimal::<u16>(text) {
+        Some(port) => Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
+        None => listen(text),
+    }
+}
+
 /// `HOST:PORT[/WEIGHT]`.
 pub(crate) fn backend(text: &str) -> Result<BackendText, String> {
     let example = "a backend is HOST:PORT[/WEIGHT], as 10.0.0.7:8080 or web.internal:80/3";

@@ -105,7 +105,7 @@ fn limits(node: &Node, problems: &mut Problems) -> Option<Limits> {
     let requests = decode::limit(|text| notation::number(text, 1..=u32::MAX.into()));
     let limits = Limits {
         head: fields.optional("head", head),
-        headers: fields.optional("headers", decode::number(1..=1000)),
+        headers: fields.optional("headers", decode::number(1..=256)),
         body: fields.optional("body", decode::limit(notation::size)),
         requests_per_connection: fields.optional("requests_per_connection", requests),
     };

@@ -100,6 +100,10 @@ impl Settings {
             ("engine", self.engine != next.engine),
             ("admin", self.admin != next.admin),
             ("log_format", self.log_format != next.log_format),
+            (
+                "access_log",
+                self.access_log.is_on() != next.access_log.is_on(),
+            ),
         ];
         differs
             .into_iter()
@@ -151,20 +155,19 @@ impl AdminAddress {
         if text == "off" {
             return Ok(Self::Off);
         }
-        // A bare port stays on this machine: the admin API has no password.
-        let local = text.bytes().all(|byte| byte.is_ascii_digit());
-        let full = if local {
-            format!("127.0.0.1:{text}")
-        } else {
-            text.to_owned()
-        };
-        notation::listen(&full).map(Self::Listen).map_err(|_| {
+        // A port alone stays on this machine: the admin API has no password.
+        notation::listen_local(text).map(Self::Listen).map_err(|_| {
             format!("\"{text}\" is not an admin address; one is 127.0.0.1:9900, 9900 or off")
         })
     }
 }
 
 impl AccessLog {
+    /// Whether there is one.
+    pub(crate) fn is_on(&self) -> bool {
+        *self != Self::Off
+    }
+
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         match text {
             "off" => Ok(Self::Off),

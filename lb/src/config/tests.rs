@@ -12,7 +12,7 @@ fn load(text: &str) -> Result<Draft, Vec<String>> {
             None
         }
     };
-    let draft = compile::compile(file.as_slice(), &mut problems);
+    let draft = compile::compile(file.as_ref().as_slice(), &mut problems);
     let lines = problems.iter().map(Problem::to_string).collect();
     if problems.is_empty() {
         Ok(draft)

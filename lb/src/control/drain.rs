@@ -35,7 +35,7 @@ impl Control {
             }
             Ended::Deadline => {
                 let advice = "raise --drain-timeout if they should have finished";
-                let cut = self.connections();
+                let cut = self.status.connections();
                 log!(
                     Warn,
                     "connections are cut",
@@ -51,12 +51,12 @@ impl Control {
                     Warn,
                     "leaving at once",
                     because = signal,
-                    connections = self.connections()
+                    connections = self.status.connections()
                 );
                 ExitCode::FAILURE
             }
         };
-        self.access_log.flush();
+        self.status.access_log.borrow().flush();
         code
     }
 
@@ -71,12 +71,6 @@ impl Control {
             }
         }
         Ended::All
-    }
-
-    fn connections(&self) -> u64 {
-        let snapshot = self.status.snapshot();
-        let active = |it: &crate::snapshot::Listener| it.stats.sum(|shard| shard.active.get());
-        snapshot.listeners.iter().map(active).sum()
     }
 }
 

@@ -24,7 +24,6 @@ use tokio::task::LocalSet;
 use self::bind::Bound;
 pub(crate) use self::start::StartError;
 pub(crate) use self::status::Status;
-use crate::access_log::AccessLogWriter;
 use crate::config::{Draft, Names, Sources};
 use crate::log::{self, log};
 use crate::resolve::{Resolved, Schedule};
@@ -56,7 +55,6 @@ struct Control {
     bound: Bound,
     /// Ports of which this process has, or has had, sockets.
     own_ports: HashSet<u16>,
-    access_log: AccessLogWriter,
     sender: UnboundedSender<Event>,
     events: UnboundedReceiver<Event>,
 }

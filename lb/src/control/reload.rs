@@ -19,7 +19,7 @@ impl Control {
     /// Reads the sources again. Names that are new are resolved first; meanwhile all goes on.
     pub(super) fn reload(&mut self, why: &'static str) {
         log!(Info, "reading the configuration", because = why);
-        self.access_log.reopen();
+        self.status.access_log.borrow().reopen();
         self.load = LoadNumber(self.load.0 + 1);
         let draft = match self.sources.load() {
             Ok(draft) => draft,
@@ -165,7 +165,8 @@ impl Control {
                 setting = name
             );
         }
-        self.access_log.switch(&draft.settings.access_log);
+        let access_log = &draft.settings.access_log;
+        self.status.access_log.borrow_mut().switch(access_log);
         settings.access_log = draft.settings.access_log.clone();
         settings.drain_timeout = draft.settings.drain_timeout;
     }

@@ -6,6 +6,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -15,6 +17,8 @@ use lb_core::rt::probe::{EngineChoice, Probe, probe};
 use lb_core::snapshot::Publisher;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task;
 
 use super::bind::{Bound, advise, bind_new};
 use super::watch::Watch;
@@ -26,7 +30,7 @@ use crate::config::{AdminAddress, Draft, Engine, Names, Place, Problem, Sources}
 use crate::log::{self, log};
 use crate::resolve::{Schedule, resolve};
 use crate::snapshot::Snapshot;
-use crate::worker::{Start, WorkerHandle};
+use crate::worker::{Sockets, Start, Starting, WorkerHandle};
 
 /// Why the process does not start.
 pub(crate) struct StartError {
@@ -53,8 +57,15 @@ impl From<String> for StartError {
     }
 }
 
-impl From<Vec<Problem>> for StartError {
-    fn from(problems: Vec<Problem>) -> Self {
+impl From<Problem> for StartError {
+    fn from(problem: Problem) -> Self {
+        Self::from(problem.to_string())
+    }
+}
+
+impl StartError {
+    /// Of sources with mistakes.
+    fn of_sources(problems: Vec<Problem>) -> Self {
         let in_flags = problems
             .iter()
             .any(|it| matches!(it.place, Place::Flag { .. }));
@@ -69,15 +80,15 @@ impl From<Vec<Problem>> for StartError {
 impl Control {
     /// Everything up to workers that accept. Must be called within a `LocalSet`.
     pub(super) async fn start(sources: Sources) -> Result<Self, StartError> {
-        let draft = sources.load()?;
-        let settings = draft.settings.clone();
-        let failed = |what: &str, error: std::io::Error| format!("cannot {what}: {error}");
+        let watch = Watch::new(&sources.files); // before reading, so that no change is missed
+        let draft = sources.load().map_err(StartError::of_sources)?;
         let (sender, events) = events();
-        signals::forward(&sender).map_err(|error| failed("handle signals", error))?;
-        let engine = find_engine(settings.engine)?;
-        let access_log = AccessLogWriter::start(&settings.access_log)?;
-        let admin = bind_admin(settings.admin).await?;
-        log::start(settings.log_format).map_err(|error| failed("start a thread", error))?;
+        signals::forward(&sender).map_err(|error| format!("cannot handle signals: {error}"))?;
+        let engine = find_engine(draft.settings.engine)?;
+        let access_log = AccessLogWriter::start(&draft.settings.access_log)?;
+        let admin = bind_admin(draft.settings.admin).await?;
+        log::start(draft.settings.log_format)
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
         log!(
             Info,
             "starting",
@@ -86,17 +97,17 @@ impl Control {
             reason = engine.reason,
             open_files_max = raise_open_files()
         );
-        let hosts = draft.host_names().into_iter().map(str::to_owned).collect();
-        let names = resolve(hosts, Names::new()).await.logged();
-        let (status, bound) = start_workers(&draft, &names, engine, &sender)?;
-        let own_ports = bound
-            .values()
-            .map(std::net::SocketAddr::port)
-            .collect::<HashSet<_>>();
+        let hosts = draft.host_names().into_iter().map(str::to_owned);
+        let names = resolve(hosts.collect(), Names::new()).await.logged();
+        let (status, bound) = start_workers(&draft, &names, engine, access_log, &sender)?;
         if let Some(listener) = admin {
-            tokio::task::spawn_local(admin::serve(listener, Rc::clone(&status)));
+            if let Ok(address) = listener.local_addr() {
+                log!(Info, "admin API", address = address);
+                status.admin_address.set(Some(address));
+            }
+            task::spawn_local(admin::serve(listener, Rc::clone(&status)));
         }
-        watch(&sources, &sender);
+        forward_changes(watch, sender.clone());
         log!(
             Info,
             "ready",
@@ -110,9 +121,8 @@ impl Control {
             names,
             schedule: Schedule::new(),
             load: LoadNumber(0),
+            own_ports: bound.values().map(SocketAddr::port).collect(),
             bound,
-            own_ports,
-            access_log,
             sender,
             events,
         })
@@ -160,41 +170,39 @@ fn start_workers(
     draft: &Draft,
     names: &Names,
     engine: Probe,
-    sender: &tokio::sync::mpsc::UnboundedSender<Event>,
+    access_log: AccessLogWriter,
+    sender: &UnboundedSender<Event>,
 ) -> Result<(Rc<Status>, Bound), StartError> {
     let plan = draft.plan(names);
     let cpus = cpus::place(draft.settings.workers);
     let workers = cpus.len();
     let new = bind_new(&plan.listeners, &Bound::new(), &HashSet::new(), workers)
-        .map_err(|error| vec![draft.listener_problem(&error.listener, error.reason)])?;
+        .map_err(|error| draft.listener_problem(&error.listener, error.reason))?;
     let snapshot = Snapshot::build(plan, workers, &new.bound, None)?;
     for listener in &snapshot.listeners {
-        log!(
-            Info,
-            "listening",
-            listener = listener.stats.name(),
-            address = listener.bound
-        );
+        let name = listener.stats.name();
+        log!(Info, "listening", listener = name, address = listener.bound);
     }
     let publisher = Publisher::new(snapshot);
-    let mut handles = Vec::with_capacity(workers);
-    for ((index, cpu), sockets) in cpus.into_iter().enumerate().zip(new.by_worker) {
-        let subscriber = publisher.subscribe();
-        let kind = engine.engine;
+    let start = |((index, cpu), sockets): ((usize, Option<usize>), Sockets)| {
         let start = Start {
             index,
             workers,
-            engine: kind,
+            engine: engine.engine,
             cpu,
-            subscriber,
+            subscriber: publisher.subscribe(),
             sockets,
+            access_log: access_log.lines(),
         };
         let sender = sender.clone();
-        let on_end = move || drop(sender.send(Event::WorkerEnded(index)));
-        let handle = WorkerHandle::start(start, on_end)
-            .map_err(|error| format!("cannot start worker {index}: {error}"))?;
-        handles.push(handle);
-    }
+        WorkerHandle::start(start, move || drop(sender.send(Event::WorkerEnded(index))))
+    };
+    // All at once: setting up a ring takes a moment.
+    let starting = cpus.into_iter().enumerate().zip(new.by_worker).map(start);
+    let handles = starting
+        .collect::<io::Result<Vec<_>>>()
+        .and_then(|starting| starting.into_iter().map(Starting::up).collect())
+        .map_err(|error| format!("cannot start the workers: {error}"))?;
     let metrics = ControlMetrics::default();
     metrics.config_generation.set(publisher.generation());
     metrics.last_reload_successful.set(1);
@@ -206,15 +214,15 @@ fn start_workers(
         settings: RefCell::new(draft.settings.clone()),
         problems: RefCell::default(),
         draining: Cell::new(false),
+        admin_address: Cell::new(None),
+        access_log: RefCell::new(access_log),
     };
     Ok((Rc::new(status), new.bound))
 }
 
 /// Sends an event whenever a configuration file has changed.
-fn watch(sources: &Sources, sender: &tokio::sync::mpsc::UnboundedSender<Event>) {
-    let mut watch = Watch::new(&sources.files);
-    let sender = sender.clone();
-    tokio::task::spawn_local(async move {
+fn forward_changes(mut watch: Watch, sender: UnboundedSender<Event>) {
+    task::spawn_local(async move {
         loop {
             watch.changed().await;
             if sender.send(Event::Reload("file changed")).is_err() {

@@ -4,7 +4,7 @@
 //! Read next: `../admin/pages.rs` (how it is shown).
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use lb_core::metrics::{ControlMetrics, Kind, Report, Text, WorkerMetrics};
 use lb_core::rt::probe::Probe;
 use lb_core::snapshot::Publisher;
 
+use crate::access_log::AccessLogWriter;
 use crate::config::{Problem, Settings};
 use crate::log;
 use crate::snapshot::Snapshot;
@@ -30,6 +31,9 @@ pub(crate) struct Status {
     /// Why the configuration read last was refused; empty if it runs.
     pub(crate) problems: RefCell<Vec<Problem>>,
     pub(crate) draining: Cell<bool>,
+    /// Where the admin API is bound, if it is.
+    pub(crate) admin_address: Cell<Option<SocketAddr>>,
+    pub(crate) access_log: RefCell<AccessLogWriter>,
 }
 
 impl Status {
@@ -101,21 +105,31 @@ impl Status {
             "Log lines that were not written because stderr was too slow.",
         )
         .sample(&[], log::dropped());
+        text.family(
+            "lb_access_log_lines_dropped_total",
+            Kind::Counter,
+            "Access log lines that were not written, because their file was too slow or full.",
+        )
+        .sample(&[], self.access_log.borrow().dropped());
         text.finish()
     }
 
-    /// Sessions and exchanges that each backend has taken, by the backend's name.
-    pub(crate) fn taken_by_backend(&self) -> BTreeMap<String, u64> {
+    /// Client connections open.
+    pub(crate) fn connections(&self) -> u64 {
         let snapshot = self.snapshot();
-        let backends = snapshot
-            .clusters
+        let listeners = snapshot.listeners.iter();
+        listeners
+            .map(|listener| listener.stats.sum(|shard| shard.active.get()))
+            .sum()
+    }
+
+    /// Where a listener is bound.
+    pub(crate) fn bound(&self, listener: &str) -> Option<SocketAddr> {
+        let snapshot = self.snapshot();
+        let found = snapshot
+            .listeners
             .iter()
-            .flat_map(|cluster| cluster.backends());
-        backends
-            .map(|backend| {
-                let exchanges = backend.sum(|shard| shard.exchanges.get());
-                (backend.name.clone(), exchanges)
-            })
-            .collect()
+            .find(|it| it.stats.name() == listener);
+        found.map(|listener| listener.bound)
     }
 }

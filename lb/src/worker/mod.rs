@@ -9,7 +9,7 @@ mod checks;
 mod listeners;
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -17,14 +17,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender};
+use lb_core::balance::BackendId;
 use lb_core::metrics::WorkerMetrics;
 use lb_core::rt::{self, EngineKind, Handle, Notify, Runtime};
 use lb_core::snapshot::Subscriber;
 use lb_core::worker::Worker;
-use lb_l7::HttpWorker;
+use lb_l7::{AccessLog, HttpWorker};
 
 use self::checks::Checks;
 use self::listeners::Listeners;
+use crate::line_writer::LineWriter;
 use crate::log::log;
 use crate::snapshot::{ListenerKey, Snapshot};
 
@@ -47,6 +50,7 @@ pub(crate) struct Start {
     pub(crate) cpu: Option<usize>,
     pub(crate) subscriber: Subscriber<Snapshot>,
     pub(crate) sockets: Sockets,
+    pub(crate) access_log: Option<LineWriter>,
 }
 
 /// The control thread's end of a worker.
@@ -57,13 +61,40 @@ pub(crate) struct WorkerHandle {
     runtime: Handle,
 }
 
+/// A worker whose runtime is being set up.
+pub(crate) struct Starting {
+    metrics: Arc<WorkerMetrics>,
+    heartbeat_nanos: Arc<AtomicU64>,
+    runtime: Receiver<io::Result<Handle>>,
+}
+
+impl Starting {
+    /// Waits until the worker accepts.
+    pub(crate) fn up(self) -> io::Result<WorkerHandle> {
+        let ended = |_| io::Error::other("a worker ended at its start");
+        let runtime = self.runtime.recv().map_err(ended)??;
+        let Self {
+            metrics,
+            heartbeat_nanos,
+            ..
+        } = self;
+        Ok(WorkerHandle {
+            metrics,
+            heartbeat_nanos,
+            runtime,
+        })
+    }
+}
+
 impl WorkerHandle {
-    /// Starts a worker, and returns once its runtime is up. `on_end` is called when its thread
-    /// ends, for whatever reason.
-    pub(crate) fn start(start: Start, on_end: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+    /// Starts a worker. `on_end` is called when its thread ends, for whatever reason.
+    pub(crate) fn start(
+        start: Start,
+        on_end: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Starting> {
         let metrics = Arc::new(WorkerMetrics::default());
         let heartbeat_nanos = Arc::new(AtomicU64::new(rt::now().as_nanos()));
-        let (started, wait) = crossbeam_channel::bounded(1);
+        let (started, runtime) = crossbeam_channel::bounded(1);
         let thread = Thread {
             metrics: Arc::clone(&metrics),
             heartbeat_nanos: Arc::clone(&heartbeat_nanos),
@@ -72,9 +103,7 @@ impl WorkerHandle {
         std::thread::Builder::new()
             .name(format!("lb-worker-{}", start.index))
             .spawn(move || thread.run(start, &started))?;
-        let ended = |_| io::Error::other("the worker thread ended at its start");
-        let runtime = wait.recv().map_err(ended)??;
-        Ok(Self {
+        Ok(Starting {
             metrics,
             heartbeat_nanos,
             runtime,
@@ -138,7 +167,7 @@ struct Thread<F: FnOnce()> {
 }
 
 impl<F: FnOnce()> Thread<F> {
-    fn run(self, start: Start, started: &crossbeam_channel::Sender<io::Result<Handle>>) {
+    fn run(self, start: Start, started: &Sender<io::Result<Handle>>) {
         let config = rt::Config {
             engine: start.engine,
             cpu: start.cpu,
@@ -151,8 +180,11 @@ impl<F: FnOnce()> Thread<F> {
         let handle = runtime.handle();
         runtime.block_on(async {
             let worker = Rc::new(Worker::new(start.index, Arc::clone(&self.metrics)));
+            let access_log = start
+                .access_log
+                .map(|lines| AccessLog::new(Box::new(lines)));
             let local = Rc::new(Local {
-                http: HttpWorker::new(Rc::clone(&worker), None),
+                http: HttpWorker::new(Rc::clone(&worker), access_log),
                 worker,
                 workers: start.workers,
                 subscriber: RefCell::new(start.subscriber),
@@ -169,6 +201,7 @@ impl<F: FnOnce()> Thread<F> {
             // Nobody waits any more if the control thread has gone.
             let _ = started.send(Ok(handle));
             local.end.notified().await;
+            local.http.flush_access_log();
         });
     }
 }
@@ -184,6 +217,12 @@ impl Local {
         let complete = self.listeners.apply(self, &snapshot, sockets);
         self.checks
             .apply(&snapshot, self.worker.index, self.workers);
+        let clusters = snapshot.clusters.iter();
+        let present: HashSet<BackendId> = clusters
+            .flat_map(|it| it.backends())
+            .map(|backend| backend.id())
+            .collect();
+        self.http.retain_pools(|backend| present.contains(&backend));
         if complete {
             self.worker.metrics.config_generation.set(generation);
         }

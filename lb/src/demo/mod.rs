@@ -1,0 +1,160 @@
+//! `lb demo`: three built-in origins and a balancer in front of them, in one process.
+//!
+//! Invariant: the balancer is the real one, run as for anybody; the demo only brings the origins
+//! and a configuration. Everything listens on this machine alone unless told otherwise.
+//! Read next: `origin.rs` (the origins), `page.html` (what a browser shows).
+
+mod origin;
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use self::origin::{Origin, Origins};
+use crate::args::DemoArgs;
+use crate::config::file::{Backend, Cluster, File, Health, Http, Listener, Protocol, Route, Tcp};
+use crate::config::{BackendText, Host, Located, Place, Sources};
+use crate::control::{self, StartError, Status};
+
+/// Names of the two listeners.
+const HTTP: &str = "demo-http";
+const TCP: &str = "demo-tcp";
+
+/// The cluster of the page's own requests.
+const STATS: &str = "demo-stats";
+
+/// Runs the demo until a signal ends it.
+pub(crate) fn run(demo_args: DemoArgs) -> ExitCode {
+    let origins = match Origins::bind() {
+        Ok(origins) => origins,
+        Err(error) => return StartError::from(cannot_bind(&error)).report(),
+    };
+    let sources = Sources {
+        built_in: Some(Rc::new(file(&demo_args, &origins))),
+        settings: Arc::new(demo_args.settings()),
+        ..Sources::default()
+    };
+    control::run(sources, |status| {
+        origins.serve(status);
+        println!("{}", what_to_try(status));
+    })
+}
+
+fn cannot_bind(error: &io::Error) -> String {
+    format!("cannot start the demo's origins on 127.0.0.1: {error}")
+}
+
+/// The configuration of the demo.
+fn file(demo_args: &DemoArgs, origins: &Origins) -> File {
+    let http_place = flag("--http", demo_args.http);
+    let tcp_place = flag("--tcp", demo_args.tcp);
+    let routes = vec![Route {
+        place: http_place.clone(),
+        host: None,
+        path: "/demo".to_owned(),
+        cluster: at(&http_place, STATS.to_owned()),
+    }];
+    let http = Http {
+        cluster: Some(at(&http_place, HTTP.to_owned())),
+        routes,
+        ..Http::default()
+    };
+    let tcp = Tcp {
+        cluster: at(&tcp_place, TCP.to_owned()),
+        idle_timeout: None,
+    };
+    let by_protocol = |address: fn(&Origin) -> SocketAddr| {
+        origins
+            .origins
+            .iter()
+            .map(move |origin| (origin.name.clone(), address(origin)))
+            .collect()
+    };
+    let stats = vec![("demo".to_owned(), origins.stats_address)];
+    File {
+        listeners: vec![
+            listener(&http_place, HTTP, demo_args.http, Protocol::Http(http)),
+            listener(&tcp_place, TCP, demo_args.tcp, Protocol::Tcp(tcp)),
+        ],
+        clusters: vec![
+            cluster(&http_place, HTTP, by_protocol(|origin| origin.http_address)),
+            cluster(&tcp_place, TCP, by_protocol(|origin| origin.tcp_address)),
+            cluster(&http_place, STATS, stats),
+        ],
+        ..File::default()
+    }
+}
+
+fn flag(flag: &'static str, address: SocketAddr) -> Place {
+    Place::Flag {
+        flag,
+        value: address.to_string(),
+    }
+}
+
+fn at<T>(place: &Place, value: T) -> Located<T> {
+    Located {
+        value,
+        place: place.clone(),
+    }
+}
+
+fn listener(place: &Place, name: &str, address: SocketAddr, protocol: Protocol) -> Listener {
+    Listener {
+        name: Some(at(place, name.to_owned())),
+        address: at(place, address),
+        protocol,
+    }
+}
+
+fn cluster(place: &Place, name: &str, backends: Vec<(String, SocketAddr)>) -> Cluster {
+    let backend = |(name, address): (String, SocketAddr)| Backend {
+        address: at(
+            place,
+            BackendText {
+                host: Host::Address(address.ip()),
+                port: address.port(),
+                weight: 1,
+            },
+        ),
+        name: Some(at(place, name)),
+    };
+    let once = |count| Some(at(place, count));
+    Cluster {
+        backends: backends.into_iter().map(backend).collect(),
+        health: Some(Health {
+            interval: Some(at(place, std::time::Duration::from_secs(1))),
+            rise: once(1),
+            fall: once(1),
+            ..Health::default()
+        }),
+        ..Cluster::named(at(place, name.to_owned()))
+    }
+}
+
+/// What is printed once everything runs.
+fn what_to_try(status: &Status) -> String {
+    let bound = |name| {
+        status
+            .bound(name)
+            .map(|address| address.to_string())
+            .unwrap_or_default()
+    };
+    let (http, tcp) = (bound(HTTP), bound(TCP));
+    let (tcp_host, tcp_port) = tcp.rsplit_once(':').unwrap_or_default();
+    let admin = match status.admin_address.get() {
+        Some(address) => {
+            format!("\n  curl http://{address}/metrics           the figures behind the page")
+        }
+        None => String::new(),
+    };
+    format!(
+        "\nlb balances between three origins of its own. Try:\n\n  \
+         open http://{http}/                 a page with live backends and rates\n  \
+         curl http://{http}/                 again and again: another origin answers\n  \
+         nc {tcp_host} {tcp_port}                       a TCP session; each lands on the next origin\
+         {admin}\n\nCtrl-C stops everything.\n"
+    )
+}
