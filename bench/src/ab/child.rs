@@ -18,6 +18,16 @@ use nix::unistd::Pid;
 
 use crate::forwarders::Forwarder;
 
+/// The pages of a child's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pages {
+    /// Whatever the system's setting gives: what is run in production.
+    AsSet,
+    /// 4 KiB, never a transparent huge page: a buffer then counts as far as it was touched. With
+    /// huge pages one touched byte may count 2 MiB.
+    Small,
+}
+
 /// A running forwarder.
 #[derive(Debug)]
 pub(super) struct Child {
@@ -27,7 +37,12 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts `forwarder` on core `cpu` and a free port, and waits until it accepts.
-    pub(super) fn start(forwarder: Forwarder, origin: SocketAddr, cpu: usize) -> io::Result<Self> {
+    pub(super) fn start(
+        forwarder: Forwarder,
+        origin: SocketAddr,
+        cpu: usize,
+        pages: Pages,
+    ) -> io::Result<Self> {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut process = Command::new(env::current_exe()?)
             .args([
@@ -37,6 +52,7 @@ impl Child {
                 &origin.to_string(),
             ])
             .args(["--cpu", &cpu.to_string()])
+            .args((pages == Pages::Small).then_some("--small-pages"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -87,12 +103,12 @@ pub(super) fn serve(
     forwarder: Forwarder,
     listen: SocketAddr,
     backend: SocketAddr,
-    cpu: Option<usize>,
+    cpu: usize,
+    small_pages: bool,
 ) -> Result<(), Box<dyn Error>> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    if let Some(cpu) = cpu {
-        pin(cpu)?;
-    }
+    prctl::set_thp_disable(small_pages)?;
+    pin(cpu)?;
     forwarder.serve(listen, backend, |address| {
         println!("{address}");
         // Without a reader, nobody measures.

@@ -11,7 +11,7 @@ mod report;
 
 use std::error::Error;
 use std::fs::File;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,9 +21,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::forwarders::Forwarder;
-use child::Child;
+use child::{Child, Pages};
 use load::{LARGEST_MESSAGE_BYTES, Load, SMALLEST_MESSAGE_BYTES};
-use report::{Report, Round};
+use report::{Idle, Report, Round};
 
 /// What a forwarded message costs in CPU time on each runtime, and an idle connection in memory.
 #[derive(Debug, Parser)]
@@ -47,7 +47,8 @@ impl Arguments {
                 listen,
                 backend,
                 cpu,
-            }) => child::serve(forwarder, listen, backend, cpu),
+                small_pages,
+            }) => child::serve(forwarder, listen, backend, cpu, small_pages),
             None => self.measure.run(),
         }
     }
@@ -61,8 +62,10 @@ enum Command {
         forwarder: Forwarder,
         listen: SocketAddr,
         backend: SocketAddr,
+        #[arg(long, default_value_t = 0)]
+        cpu: usize,
         #[arg(long)]
-        cpu: Option<usize>,
+        small_pages: bool,
     },
 }
 
@@ -110,15 +113,15 @@ impl Measure {
         let mut report = Report::new(&self.forwarders(), self.connections, self.message);
         for round in 1..=self.rounds {
             for forwarder in self.forwarders() {
-                eprint!("\r\x1b[Kround {round} of {}: {forwarder}", self.rounds);
+                progress(&format!("round {round} of {}: {forwarder}", self.rounds));
                 report.add_round(forwarder, self.round(forwarder));
             }
         }
         for forwarder in self.forwarders().into_iter().filter(|_| self.idle > 0) {
-            eprint!("\r\x1b[Kidle connections: {forwarder}");
-            report.add_idle_bytes(forwarder, self.idle_bytes_per_connection(forwarder));
+            progress(&format!("idle connections: {forwarder}"));
+            report.add_idle(forwarder, self.idle(forwarder));
         }
-        eprint!("\r\x1b[K");
+        progress("");
         print!("{report}");
         if let Some(file) = json {
             serde_json::to_writer_pretty(file, &report.to_json())?;
@@ -137,7 +140,7 @@ impl Measure {
     /// One window of load on a fresh child.
     fn round(&self, forwarder: Forwarder) -> io::Result<Round> {
         let mut load = Load::new(self.message)?;
-        let child = Child::start(forwarder, load.origin(), self.forwarder_cpu)?;
+        let child = Child::start(forwarder, load.origin(), self.forwarder_cpu, Pages::AsSet)?;
         load.open(child.address(), self.connections)?;
         load.run_for(WARM_UP)?;
 
@@ -151,11 +154,20 @@ impl Measure {
         })
     }
 
-    /// Growth of a fresh child's private anonymous memory over `idle` connections, each of which
-    /// has carried one message both ways and then rests.
-    fn idle_bytes_per_connection(&self, forwarder: Forwarder) -> io::Result<f64> {
-        let mut load = Load::new(self.message)?;
-        let child = Child::start(forwarder, load.origin(), self.forwarder_cpu)?;
+    /// Memory per resting connection, after a message as in the rounds, and after one that fills
+    /// a relay buffer: a buffer that is held is held in full from then on.
+    fn idle(&self, forwarder: Forwarder) -> io::Result<Idle> {
+        Ok(Idle {
+            after_message: self.idle_bytes(forwarder, self.message)?,
+            after_largest: self.idle_bytes(forwarder, LARGEST_MESSAGE_BYTES)?,
+        })
+    }
+
+    /// Growth of a fresh child's private anonymous memory over `idle` connections, divided by
+    /// their number; each has carried two messages both ways.
+    fn idle_bytes(&self, forwarder: Forwarder, message_bytes: usize) -> io::Result<f64> {
+        let mut load = Load::new(message_bytes)?;
+        let child = Child::start(forwarder, load.origin(), self.forwarder_cpu, Pages::Small)?;
         // The first connections pay for what the runtime sets up once.
         load.open(child.address(), 16)?;
         load.echo_once()?;
@@ -167,6 +179,13 @@ impl Measure {
         std::thread::sleep(SETTLE);
         let after = child.anonymous_bytes()?;
         Ok(after.saturating_sub(before) as f64 / f64::from(self.idle))
+    }
+}
+
+/// One line that overwrites the last, if a person is watching.
+fn progress(line: &str) {
+    if io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{line}");
     }
 }
 

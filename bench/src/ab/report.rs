@@ -40,6 +40,15 @@ impl Round {
     }
 }
 
+/// Private anonymous bytes per connection at rest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Idle {
+    /// Messages of the size of the rounds went through it before.
+    pub(super) after_message: f64,
+    /// Messages of 16 KiB did.
+    pub(super) after_largest: f64,
+}
+
 /// All figures of a run.
 #[derive(Debug)]
 pub(super) struct Report {
@@ -53,7 +62,7 @@ struct Figures {
     forwarder: Forwarder,
     /// `None` for a round that failed, so that rounds of different forwarders stay aligned.
     rounds: Vec<Option<Round>>,
-    idle_bytes: Option<f64>,
+    idle: Option<Idle>,
     failures: Vec<String>,
 }
 
@@ -62,7 +71,7 @@ impl Report {
         let figures = |&forwarder| Figures {
             forwarder,
             rounds: Vec::new(),
-            idle_bytes: None,
+            idle: None,
             failures: Vec::new(),
         };
         let forwarders = forwarders.iter().map(figures).collect();
@@ -84,14 +93,14 @@ impl Report {
         figures.rounds.push(round.ok());
     }
 
-    pub(super) fn add_idle_bytes(&mut self, forwarder: Forwarder, bytes: io::Result<f64>) {
+    pub(super) fn add_idle(&mut self, forwarder: Forwarder, idle: io::Result<Idle>) {
         let figures = self.figures(forwarder);
-        let failure = bytes
+        let failure = idle
             .as_ref()
             .err()
             .map(|error| format!("idle connections: {error}"));
         figures.failures.extend(failure);
-        figures.idle_bytes = bytes.ok();
+        figures.idle = idle.ok();
     }
 
     pub(super) fn to_json(&self) -> Value {
@@ -157,7 +166,8 @@ impl Figures {
             "cpu_us_per_message": self.per_round(Round::cpu_us_per_message),
             "messages_per_s": self.per_round(Round::messages_per_s),
             "busy": self.per_round(Round::busy),
-            "idle_bytes_per_connection": self.idle_bytes,
+            "idle_bytes_per_connection": self.idle.map(|idle| idle.after_message),
+            "idle_bytes_per_connection_after_16_kib": self.idle.map(|idle| idle.after_largest),
             "failures": self.failures,
         })
     }
@@ -172,20 +182,27 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "{:<18} {:>21} {:>19} {:>10} {:>5} {:>11}  runtime",
-            "forwarder", "CPU µs/message", "× lb-uring", "messages/s", "busy", "bytes idle"
+            "{:<18} {:>21} {:>19} {:>10} {:>5} {:>10} {:>12}  runtime",
+            "forwarder",
+            "CPU µs/message",
+            "× lb-uring",
+            "messages/s",
+            "busy",
+            "bytes idle",
+            "after 16 KiB"
         )?;
         for figures in &self.forwarders {
             let forwarder = figures.forwarder;
             writeln!(
                 f,
-                "{:<18} {:>21} {:>19} {:>10} {:>5} {:>11}  {}, {}",
+                "{:<18} {:>21} {:>19} {:>10} {:>5} {:>10} {:>12}  {}, {}",
                 forwarder,
                 spread(&figures.per_round(Round::cpu_us_per_message)),
                 spread(&self.ratios(figures)),
                 number(median(&figures.per_round(Round::messages_per_s)), 0),
                 number(median(&figures.per_round(Round::busy)), 2),
-                number(figures.idle_bytes, 0),
+                number(figures.idle.map(|idle| idle.after_message), 0),
+                number(figures.idle.map(|idle| idle.after_largest), 0),
                 forwarder.version(),
                 forwarder.flags(),
             )?;
@@ -193,7 +210,8 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "\nCPU: user + kernel, all threads of the forwarder. × lb-uring: above 1 costs more than lb-uring.\n\
-             bytes idle: private anonymous user memory per idle connection (two sockets); kernel memory not counted.\n\
+             bytes idle: private anonymous user memory per idle connection (two sockets), in 4 KiB pages, kernel memory\n\
+             not counted; \"after 16 KiB\": the connection has carried messages of that size, so its buffers are touched.\n\
              busy: share of its core the forwarder used; where it is below 1, the load was the limit."
         )?;
         for figures in &self.forwarders {
@@ -288,7 +306,11 @@ mod tests {
     fn json_holds_one_figure_per_round() {
         let mut report = Report::new(&[Forwarder::LbUring], 64, 64);
         report.add_round(Forwarder::LbUring, Ok(round(1000, 100)));
-        report.add_idle_bytes(Forwarder::LbUring, Ok(512.0));
+        let idle = Idle {
+            after_message: 512.0,
+            after_largest: 600.0,
+        };
+        report.add_idle(Forwarder::LbUring, Ok(idle));
         let json = report.to_json();
         assert_eq!(json["rounds"], 1);
         assert_eq!(json["forwarders"][0]["cpu_us_per_message"], json!([10.0]));

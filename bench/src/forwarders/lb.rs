@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use lb_core::rt::probe::{EngineChoice, probe};
 use lb_core::rt::{self, Config, EngineKind, ListenOptions, Runtime, TcpListener, TcpStream};
 
 /// As [`super::Forwarder::serve`].
@@ -37,6 +38,14 @@ pub(super) fn serve(
             });
         }
     })
+}
+
+/// The ring flags that this kernel grants to the `uring` engine.
+pub(super) fn ring_flags() -> String {
+    match probe(EngineChoice::Only(EngineKind::Uring)) {
+        Ok(probe) => probe.flags.to_string(),
+        Err(reason) => reason,
+    }
 }
 
 async fn relay(client: TcpStream, backend: SocketAddr) -> io::Result<()> {

@@ -77,13 +77,14 @@ impl Forwarder {
     }
 
     /// The settings that make a difference, in words.
-    pub fn flags(self) -> &'static str {
+    pub fn flags(self) -> String {
         match self {
-            Self::LbEpoll | Self::LbUring => "as lb runs it",
-            Self::Monoio | Self::TokioUring => "defaults (no ring flags)",
-            Self::MonoioFlags => monoio::BEST_FLAGS,
-            Self::Tokio => "current_thread",
-            Self::TokioUringFlags => tokio_uring::BEST_FLAGS,
+            Self::LbEpoll => "epoll".to_owned(),
+            Self::LbUring => lb::ring_flags(),
+            Self::Monoio | Self::TokioUring => "no ring flags (default)".to_owned(),
+            Self::MonoioFlags => monoio::BEST_FLAGS.to_owned(),
+            Self::Tokio => "current_thread, epoll".to_owned(),
+            Self::TokioUringFlags => tokio_uring::BEST_FLAGS.to_owned(),
         }
     }
 
