@@ -1,0 +1,3 @@
+//! Origins, a load generator, comparison of balancers, and reports.
+#![forbid(unsafe_code)]
+pub mod report;
