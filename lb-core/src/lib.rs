@@ -1,7 +1,12 @@
 //! The protocol-free heart of `lb`: the runtime, the plan, balancing, snapshots and metrics.
 //!
-//! Read next: `rt/mod.rs` (how a worker runs), `plan.rs` (what it is told to run).
+//! Read next: `rt/mod.rs` (how a worker runs), `plan/mod.rs` (what it is told to run).
 #![deny(unsafe_code)]
 
+pub mod balance;
+pub mod connections;
+pub mod metrics;
 pub mod plan;
 pub mod rt;
+pub mod snapshot;
+pub mod worker;

@@ -92,6 +92,14 @@ impl Engine {
         each!(self, engine => engine.want_input(slots, key));
     }
 
+    /// Someone waits for the connection to fail, whether or not input waits.
+    pub(crate) fn watch(&mut self, slots: &mut Slots, key: Key) {
+        match self {
+            Self::Epoll(epoll) => epoll.want_input(slots, key), // errors are always reported
+            Self::Uring(uring) => uring.watch(slots, key),
+        }
+    }
+
     /// `Slot::sending` has been filled.
     pub(crate) fn start_send(&mut self, slots: &mut Slots, key: Key) {
         each!(self, engine => engine.start_send(slots, key));

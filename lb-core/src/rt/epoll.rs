@@ -93,7 +93,7 @@ impl Epoll {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => slot.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return slot.on_error(errno(&error)),
+                Err(error) => return slot.on_send_error(errno(&error)),
             }
         }
     }

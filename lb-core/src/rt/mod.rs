@@ -28,7 +28,7 @@ pub use clock::{Instant, now, now_precise, wall_clock};
 pub use combine::{Either, Elapsed, join, poll_once, select, timeout, timeout_at, yield_now};
 pub use engine::EngineKind;
 pub use net::{TcpListener, TcpStream};
-pub use notify::Notify;
+pub use notify::{Notified, Notify};
 pub use remote::Handle;
 pub use runtime::{Config, Runtime, Stats, stats};
 pub use sys::ListenOptions;

@@ -277,12 +277,18 @@ impl TcpStream {
         poll_fn(|cx| self.poll_send(cx, &mut parts)).await
     }
 
-    fn poll_send(&self, cx: &Context<'_>, parts: &mut [Option<Chunk>; 2]) -> Poll<io::Result<()>> {
+    /// [`send_two`](Self::send_two) as a poll, for hand-written futures: `parts` are taken when it
+    /// is ready. The first is there, none is empty.
+    pub fn poll_send(
+        &self,
+        cx: &Context<'_>,
+        parts: &mut [Option<Chunk>; 2],
+    ) -> Poll<io::Result<()>> {
         with_io(|io| {
             let Io { slots, engine, .. } = io;
             let slot = slots.get(self.socket.key);
-            if slot.error != 0 {
-                return Poll::Ready(Err(io::Error::from_raw_os_error(slot.error)));
+            if let Some(error) = slot.send_failure() {
+                return Poll::Ready(Err(error));
             }
             if slot.is_sending() {
                 store(&mut slot.send_waker, cx);
@@ -303,8 +309,8 @@ impl TcpStream {
     pub async fn flush(&self) -> io::Result<()> {
         poll_fn(|cx| {
             self.socket.with(|slot| {
-                if slot.error != 0 {
-                    return Poll::Ready(Err(io::Error::from_raw_os_error(slot.error)));
+                if let Some(error) = slot.send_failure() {
+                    return Poll::Ready(Err(error));
                 }
                 if slot.is_sending() {
                     store(&mut slot.send_waker, cx);
@@ -343,22 +349,21 @@ impl TcpStream {
     /// Waits until the connection fails; a plain end of stream is no failure. It takes the place
     /// of a waiting receive.
     pub async fn broken(&self) -> io::Error {
-        poll_fn(|cx| {
-            with_io(|io| {
-                let Io { slots, engine, .. } = io;
-                let slot = slots.get(self.socket.key);
-                if slot.error == 0 && !slot.has_input() {
-                    engine.want_input(slots, self.socket.key);
-                }
-                let slot = slots.get(self.socket.key);
-                if slot.error != 0 {
-                    return Poll::Ready(io::Error::from_raw_os_error(slot.error));
-                }
-                store(&mut slot.recv_waker, cx);
-                Poll::Pending
-            })
+        poll_fn(|cx| self.poll_broken(cx)).await
+    }
+
+    /// [`broken`](Self::broken) as a poll, for hand-written futures.
+    pub fn poll_broken(&self, cx: &Context<'_>) -> Poll<io::Error> {
+        with_io(|io| {
+            let Io { slots, engine, .. } = io;
+            engine.watch(slots, self.socket.key);
+            let slot = slots.get(self.socket.key);
+            if let Some(error) = slot.send_failure() {
+                return Poll::Ready(error);
+            }
+            store(&mut slot.recv_waker, cx);
+            Poll::Pending
         })
-        .await
     }
 
     /// The other end's address; an IPv4 client of a dual-stack listener shows as IPv4.

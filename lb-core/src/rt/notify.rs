@@ -1,11 +1,12 @@
 //! A local event, for tasks of one thread.
 //!
 //! Invariant: a notification is never lost: with nobody waiting it is kept for the next waiter
-//! (one, however many there were).
+//! (one, however many there were), and a waiter that leaves takes none along.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::task::{Poll, Waker};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 /// Wakes tasks of the same thread.
 #[derive(Debug, Default)]
@@ -16,8 +17,8 @@ pub struct Notify {
 #[derive(Debug, Default)]
 struct State {
     kept: bool,
-    round: u64,
-    waiting: Vec<Waker>,
+    tickets: u64,
+    waiting: Vec<(u64, Waker)>,
 }
 
 impl Notify {
@@ -31,41 +32,67 @@ impl Notify {
     pub fn notify(&self) {
         let waiting = {
             let mut state = self.state.borrow_mut();
-            if state.waiting.is_empty() {
-                state.kept = true;
-                return;
-            }
-            state.round += 1;
+            state.kept = state.waiting.is_empty();
             std::mem::take(&mut state.waiting)
         };
-        for waker in waiting {
+        for (_, waker) in waiting {
             waker.wake();
         }
     }
 
     /// Waits for the next notification.
-    pub async fn notified(&self) {
-        let mut since = None;
-        poll_fn(|cx| {
-            let mut state = self.state.borrow_mut();
-            match since {
-                None if state.kept => {
-                    state.kept = false;
-                    return Poll::Ready(());
-                }
-                None => since = Some(state.round),
-                Some(round) if round != state.round => return Poll::Ready(()),
-                Some(_) => {}
-            }
-            if !state
+    pub const fn notified(&self) -> Notified<'_> {
+        Notified {
+            notify: self,
+            ticket: None,
+        }
+    }
+}
+
+/// The future of [`Notify::notified`].
+#[derive(Debug)]
+#[must_use = "a future waits only when it is awaited"]
+pub struct Notified<'a> {
+    notify: &'a Notify,
+    /// Names this waiter; it has been notified when its ticket is no longer waiting.
+    ticket: Option<u64>,
+}
+
+impl Future for Notified<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let state = &mut *self.notify.state.borrow_mut();
+        if let Some(ticket) = self.ticket {
+            let Some((_, waker)) = state
                 .waiting
-                .iter()
-                .any(|waker| waker.will_wake(cx.waker()))
-            {
-                state.waiting.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+                .iter_mut()
+                .find(|(waiting, _)| *waiting == ticket)
+            else {
+                self.ticket = None;
+                return Poll::Ready(());
+            };
+            waker.clone_from(cx.waker());
+            return Poll::Pending;
+        }
+        if std::mem::take(&mut state.kept) {
+            return Poll::Ready(());
+        }
+        state.tickets += 1;
+        state.waiting.push((state.tickets, cx.waker().clone()));
+        self.ticket = Some(state.tickets);
+        Poll::Pending
+    }
+}
+
+impl Drop for Notified<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.notify
+                .state
+                .borrow_mut()
+                .waiting
+                .retain(|(waiting, _)| *waiting != ticket);
+        }
     }
 }

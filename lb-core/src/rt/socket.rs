@@ -54,6 +54,10 @@ pub(crate) struct Slot {
     pub(crate) ended: bool,
     /// The error that ended the connection, 0 for none.
     pub(crate) error: i32,
+    /// The error that ended our side alone, 0 for none: the peer's answer may still arrive.
+    pub(crate) send_error: i32,
+    /// uring: a poll for errors is under way, see `watch`.
+    pub(crate) watched: bool,
     /// epoll: a read may give something. epoll: the peer has ended, so the last read is not short.
     pub(crate) readable: bool,
     pub(crate) hung_up: bool,
@@ -86,6 +90,8 @@ impl Slot {
             starved: false,
             ended: false,
             error: 0,
+            send_error: 0,
+            watched: false,
             readable: false,
             hung_up: false,
             writable: true,
@@ -108,6 +114,16 @@ impl Slot {
     pub(crate) fn unsent(&self) -> (&[u8], &[u8]) {
         let part = |index: usize| self.sending[index].as_deref().unwrap_or_default();
         (part(0), part(1))
+    }
+
+    /// The error that a send meets, if any.
+    pub(crate) fn send_failure(&self) -> Option<io::Error> {
+        let errno = if self.error != 0 {
+            self.error
+        } else {
+            self.send_error
+        };
+        (errno != 0).then(|| io::Error::from_raw_os_error(errno))
     }
 
     /// True if a receive would give something without waiting.
@@ -161,6 +177,13 @@ impl Slot {
             self.error = errno;
         }
         self.wake_receiver();
+        self.wake_sender();
+    }
+
+    /// A send failed, and nothing of it is under way any more.
+    pub(crate) fn on_send_error(&mut self, errno: i32) {
+        self.send_error = errno;
+        self.sending = [None, None];
         self.wake_sender();
     }
 

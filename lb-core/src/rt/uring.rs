@@ -26,6 +26,8 @@ const ENTRIES: u32 = 1024;
 const COMPLETIONS: u32 = 8192;
 /// Turns of a millisecond that the end of a runtime waits for what it has cancelled.
 const FINISH_TURNS: u32 = 5000;
+/// IORING_ENTER_GETEVENTS, which the io-uring crate keeps to itself.
+const ENTER_GETEVENTS: u32 = 1;
 
 /// Set-up flags of a ring. All are asked for; older kernels refuse some (in brackets: since).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,16 +129,18 @@ enum Operation {
     Mailbox,
     Receive,
     Send,
+    Watch,
 }
 
 impl Operation {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Accept,
         Self::Connect,
         Self::Forget,
         Self::Mailbox,
         Self::Receive,
         Self::Send,
+        Self::Watch,
     ];
 
     /// 8 bits operation, 24 bits generation, 32 bits slot.
@@ -312,6 +316,42 @@ impl Uring {
         self.push(&entry.user_data(operation.name(key)));
     }
 
+    /// Sees to it that an error of the connection is noticed: by the receive that is under way, or
+    /// where none may be, since input waits, by a poll for errors alone.
+    pub(crate) fn watch(&mut self, slots: &mut Slots, key: Key) {
+        if !slots.get(key).has_input() {
+            return self.want_input(slots, key);
+        }
+        let slot = slots.get(key);
+        if slot.armed || slot.watched || slot.error != 0 || slot.kind != Kind::Stream {
+            return;
+        }
+        slot.watched = true;
+        slot.operations += 1;
+        // Multishot: the end of the peer's side is always reported too, and is no error.
+        let errors = (libc::POLLERR | libc::POLLHUP) as u32;
+        let entry = opcode::PollAdd::new(Fd(slot.fd), errors)
+            .multi(true)
+            .build();
+        self.push(&entry.user_data(Operation::Watch.name(key)));
+    }
+
+    fn on_watch(slots: &mut Slots, key: Key, result: i32, flags: u32) {
+        let slot = slots.get(key);
+        if !cqueue::more(flags) {
+            slot.operations -= 1;
+            slot.watched = false;
+        }
+        if slot.closing {
+            return slots.vacate_if_done(key);
+        }
+        if result > 0
+            && let errno @ 1.. = sys::take_error(slot.fd)
+        {
+            slot.on_error(errno);
+        }
+    }
+
     /// Tells a multishot operation to stop; its last completion says that it has.
     fn stop(&mut self, slot: &mut Slot, operation: Operation, key: Key) {
         if slot.armed && !slot.stopping {
@@ -354,23 +394,37 @@ impl Uring {
 
     pub(crate) fn close(&mut self, slots: &mut Slots, key: Key) {
         let slot = slots.get(key);
-        let input = if slot.kind == Kind::Listener {
-            Operation::Accept
-        } else {
-            Operation::Receive
-        };
-        self.stop(slot, input, key);
+        let is_listener = slot.kind == Kind::Listener;
+        self.stop(
+            slot,
+            if is_listener {
+                Operation::Accept
+            } else {
+                Operation::Receive
+            },
+            key,
+        );
         if slot.is_sending() {
             self.cancel(Operation::Send, key);
+        }
+        if slot.watched {
+            self.cancel(Operation::Watch, key);
         }
         if slot.kind == Kind::Connecting && slot.operations > 0 {
             self.cancel(Operation::Connect, key);
         }
         // Operations under way hold the file, not its number, so that may go at once.
-        let entry = opcode::Close::new(Fd(slot.fd))
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS);
-        self.push(&entry.user_data(Operation::Forget.name(NOBODY)));
+        if is_listener {
+            // At once, not with the next turn: from here on it must accept nothing.
+            self.submission.sync();
+            let _ = self.submitter.submit();
+            sys::close(slot.fd);
+        } else {
+            let entry = opcode::Close::new(Fd(slot.fd))
+                .build()
+                .flags(squeue::Flags::SKIP_SUCCESS);
+            self.push(&entry.user_data(Operation::Forget.name(NOBODY)));
+        }
         slots.vacate_if_done(key);
     }
 
@@ -396,11 +450,8 @@ impl Uring {
         self.submission.sync();
         self.completion.sync();
         let waits = self.completion.is_empty() && wait_ns != Some(0);
-        if !waits && self.submission.is_empty() && !self.has_kernel_work() {
-            return Ok(());
-        }
         let result = match wait_ns {
-            _ if !waits => self.submitter.submit(),
+            _ if !waits => self.enter_without_waiting(),
             None => self.submitter.submit_and_wait(1),
             Some(ns) => {
                 let time = Timespec::new()
@@ -420,9 +471,14 @@ impl Uring {
         }
     }
 
-    /// Completions wait in the kernel for this thread to enter it.
-    fn has_kernel_work(&self) -> bool {
-        self.submission.taskrun() || self.submission.cq_overflow()
+    /// Submits, and has the kernel run the work that it deferred to this thread.
+    fn enter_without_waiting(&self) -> io::Result<usize> {
+        let count = self.submission.len() as u32;
+        // SAFETY: no argument is passed, and what the entries point to is valid, see `push`.
+        unsafe {
+            self.submitter
+                .enter::<libc::sigset_t>(count, 0, ENTER_GETEVENTS, None)
+        }
     }
 
     fn reap(&mut self, slots: &mut Slots) {
@@ -435,6 +491,7 @@ impl Uring {
                 Operation::Send => self.on_send(slots, key, result),
                 Operation::Accept => self.on_accept(slots, key, result, flags),
                 Operation::Connect => self.on_connect(slots, key, result),
+                Operation::Watch => Self::on_watch(slots, key, result, flags),
                 Operation::Mailbox => {
                     self.signalled = true;
                     self.mailbox_armed = cqueue::more(flags);
@@ -502,10 +559,7 @@ impl Uring {
                 }
             }
             error if [-libc::EINTR, -libc::EAGAIN].contains(&error) => self.start_send(slots, key),
-            error => {
-                slot.sending = [None, None];
-                slot.on_error(-error);
-            }
+            error => slot.on_send_error(-error),
         }
     }
 

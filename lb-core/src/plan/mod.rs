@@ -8,6 +8,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// Most backends that one session or exchange may try; the bound of [`Cluster::tries_max`].
+pub const TRIES_LIMIT: u8 = 8;
+
+/// Most backends of a cluster. A quarter of what the 16-bit tables could name.
+pub const BACKENDS_MAX: usize = 16_384;
+
 /// Everything that the workers are to serve.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {

@@ -1,0 +1,407 @@
+//! What is counted: by worker, by listener, by cluster and by backend.
+//!
+//! Invariant: every counter has one writing thread, so an increment is a relaxed load and a
+//! relaxed store on a cache line that no other worker writes; readers add up the workers' shards.
+//! Read next: `report.rs` (which series are exported), `text.rs` (the Prometheus text format).
+
+mod report;
+mod text;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+
+pub use report::Report;
+pub use text::{Family, Kind, Text};
+
+use crate::plan;
+
+/// A number that only grows, with one writing thread.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `amount`. Not a read-modify-write: two writing threads would lose counts.
+    #[inline]
+    pub fn add(&self, amount: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(amount),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Adds one.
+    #[inline]
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// The count; any thread may ask.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+/// A number that goes up and down, never below zero, with one writing thread.
+#[derive(Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Replaces the number.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Adds one.
+    #[inline]
+    pub fn increment(&self) {
+        self.set(self.get().wrapping_add(1));
+    }
+
+    /// Takes one off; each call answers an earlier [`Gauge::increment`].
+    #[inline]
+    pub fn decrement(&self) {
+        debug_assert!(self.get() > 0, "a gauge went below zero");
+        self.set(self.get().wrapping_sub(1));
+    }
+
+    /// Adds one until the guard is dropped, for a task that may be aborted at any point.
+    #[inline]
+    pub fn hold(&self) -> GaugeGuard<'_> {
+        self.increment();
+        GaugeGuard(self)
+    }
+
+    /// The number; any thread may ask.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Gauge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+/// One unit of a [`Gauge`]; taken off again on drop.
+#[derive(Debug)]
+pub struct GaugeGuard<'a>(&'a Gauge);
+
+impl Drop for GaugeGuard<'_> {
+    fn drop(&mut self) {
+        self.0.decrement();
+    }
+}
+
+/// How long something took, in buckets that double from 62.5 µs to 16.384 s.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// The last bucket takes what is above every bound.
+    buckets: [Counter; Self::BUCKETS],
+    sum_nanos: Counter,
+}
+
+impl Histogram {
+    /// Upper bound of the first bucket: 1/16 ms, so that 1 ms is a bound too.
+    const FIRST_BOUND_NANOS: u64 = 62_500;
+    const BOUNDED: usize = 19;
+    const BUCKETS: usize = Self::BOUNDED + 1;
+
+    /// Counts one that took `elapsed`.
+    #[inline]
+    pub fn observe(&self, elapsed: Duration) {
+        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        self.buckets[Self::bucket(nanos)].increment();
+        self.sum_nanos.add(nanos);
+    }
+
+    /// The first bucket whose bound is not below `nanos`.
+    #[inline]
+    fn bucket(nanos: u64) -> usize {
+        let firsts = nanos.div_ceil(Self::FIRST_BOUND_NANOS);
+        let doublings = u64::BITS - firsts.saturating_sub(1).leading_zeros();
+        (doublings as usize).min(Self::BOUNDED)
+    }
+
+    fn bound_seconds(bucket: usize) -> f64 {
+        (Self::FIRST_BOUND_NANOS << bucket) as f64 / 1e9
+    }
+}
+
+/// One `T` for each worker, each on cache lines of its own.
+#[derive(Debug)]
+pub struct PerWorker<T>(Box<[CachePadded<T>]>);
+
+impl<T: Default> PerWorker<T> {
+    /// Shards for workers `0..workers`.
+    pub fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| CachePadded::default()).collect())
+    }
+}
+
+impl<T> PerWorker<T> {
+    /// The shard that `worker` writes.
+    #[inline]
+    pub fn of(&self, worker: usize) -> &T {
+        &self.0[worker]
+    }
+
+    /// Number of shards.
+    pub fn workers(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The shards in order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|shard| &**shard)
+    }
+}
+
+/// Counters of one worker as a whole.
+#[derive(Debug, Default)]
+#[repr(align(128))] // as wide as `CachePadded`: two lines, for the prefetcher takes pairs
+pub struct WorkerMetrics {
+    /// Tasks that ended in a panic: a bug, and a connection lost.
+    pub task_panics: Counter,
+    /// Buffers of the runtime's pool that are lent out.
+    pub buffers_in_use: Gauge,
+    /// Generation of the snapshot that the worker runs.
+    pub config_generation: Gauge,
+}
+
+/// Counters of one listener on one worker.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ListenerCounters {
+    /// Client connections accepted.
+    pub accepted: Counter,
+    /// Client connections open.
+    pub active: Gauge,
+    /// Client connections closed at once because a limit was reached.
+    pub refused: Counter,
+    /// Times that accepting paused because descriptors or memory ran out.
+    pub accept_pauses: Counter,
+    /// Bytes received from clients.
+    pub received_bytes: Counter,
+    /// Bytes sent to clients.
+    pub sent_bytes: Counter,
+    /// HTTP exchanges under way.
+    pub exchanges_active: Gauge,
+    /// From the last byte of a request's head to the last byte of its response.
+    pub exchange_time: Histogram,
+    exchanges: [Counter; StatusClass::ALL.len()],
+    sessions: [Counter; SessionEnd::ALL.len()],
+}
+
+impl ListenerCounters {
+    /// Counts an exchange that was answered with `status`.
+    #[inline]
+    pub fn exchange_answered(&self, status: u16) {
+        self.exchanges[StatusClass::of(status) as usize].increment();
+    }
+
+    /// Counts a session that ended.
+    #[inline]
+    pub fn session_ended(&self, end: SessionEnd) {
+        self.sessions[end as usize].increment();
+    }
+
+    /// Exchanges answered with a status of the class.
+    pub fn exchanges(&self, class: StatusClass) -> u64 {
+        self.exchanges[class as usize].get()
+    }
+
+    /// Sessions that ended in this way.
+    pub fn sessions(&self, end: SessionEnd) -> u64 {
+        self.sessions[end as usize].get()
+    }
+}
+
+/// The class of an HTTP status (RFC 9110 section 15).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusClass {
+    /// 1xx; as a final answer only 101, a switch of protocols.
+    Informational,
+    /// 2xx.
+    Successful,
+    /// 3xx.
+    Redirection,
+    /// 4xx.
+    ClientError,
+    /// 5xx, and what is out of range.
+    ServerError,
+}
+
+impl StatusClass {
+    /// Every class, in the order of the numbers.
+    pub const ALL: [Self; 5] = [
+        Self::Informational,
+        Self::Successful,
+        Self::Redirection,
+        Self::ClientError,
+        Self::ServerError,
+    ];
+
+    /// The class of `status`.
+    #[inline]
+    pub fn of(status: u16) -> Self {
+        match status {
+            100..=199 => Self::Informational,
+            200..=299 => Self::Successful,
+            300..=399 => Self::Redirection,
+            400..=499 => Self::ClientError,
+            _ => Self::ServerError,
+        }
+    }
+
+    /// As a label: `2xx`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Informational => "1xx",
+            Self::Successful => "2xx",
+            Self::Redirection => "3xx",
+            Self::ClientError => "4xx",
+            Self::ServerError => "5xx",
+        }
+    }
+}
+
+/// Why a TCP session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The client was gone before a backend was connected.
+    Abandoned,
+    /// Both sides ended their streams.
+    Finished,
+    /// No byte moved for the idle timeout.
+    Idle,
+    /// One side broke the connection; the other was reset.
+    Reset,
+    /// No backend could be connected.
+    Unavailable,
+}
+
+impl SessionEnd {
+    /// Every reason.
+    pub const ALL: [Self; 5] = [
+        Self::Abandoned,
+        Self::Finished,
+        Self::Idle,
+        Self::Reset,
+        Self::Unavailable,
+    ];
+
+    /// As a label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Abandoned => "abandoned",
+            Self::Finished => "finished",
+            Self::Idle => "idle",
+            Self::Reset => "reset",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// The counters of one listener on all workers; they go on as long as a plan has a listener of
+/// the name.
+#[derive(Debug)]
+pub struct ListenerStats {
+    name: String,
+    kind: ListenerKind,
+    shards: Box<[Arc<ListenerCounters>]>,
+}
+
+impl ListenerStats {
+    /// Counters for `listener`: those of `previous`, the listener of the same name in the plan
+    /// before, or new ones.
+    pub fn build(listener: &plan::Listener, workers: usize, previous: Option<&Self>) -> Self {
+        let kind = match listener.protocol {
+            plan::Protocol::Http(_) => ListenerKind::Http,
+            plan::Protocol::Tcp(_) => ListenerKind::Tcp,
+        };
+        let shards = previous.map_or_else(
+            || (0..workers).map(|_| Arc::default()).collect(),
+            |previous| previous.shards.clone(),
+        );
+        Self {
+            name: listener.name.clone(),
+            kind,
+            shards,
+        }
+    }
+
+    /// Name of the listener.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The counters that `worker` writes, for [`crate::connections::Registry::spawn`].
+    pub fn shard(&self, worker: usize) -> &Arc<ListenerCounters> {
+        &self.shards[worker]
+    }
+
+    /// Adds up one number over the workers.
+    pub fn sum(&self, number: impl Fn(&ListenerCounters) -> u64) -> u64 {
+        self.shards.iter().map(|shard| number(shard)).sum()
+    }
+}
+
+/// Decides which series a listener exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ListenerKind {
+    Http,
+    Tcp,
+}
+
+/// Counters of one cluster on one worker.
+#[derive(Debug, Default)]
+pub struct ClusterCounters {
+    /// Attempts after the first, for sessions and exchanges alike.
+    pub retries: Counter,
+    /// Sessions and exchanges that found no backend to take them.
+    pub unavailable: Counter,
+    /// From the start of a connection attempt to its success.
+    pub connect_time: Histogram,
+}
+
+/// Counters of one backend on one worker.
+#[derive(Debug, Default)]
+pub struct BackendCounters {
+    /// Connections established, health checks not counted.
+    pub connections: Counter,
+    /// Connections open, idle ones in a pool included.
+    pub connections_active: Gauge,
+    /// Connection attempts that failed or timed out.
+    pub connect_failures: Counter,
+    /// Exchanges begun.
+    pub exchanges: Counter,
+    /// Exchanges under way.
+    pub exchanges_active: Gauge,
+}
+
+/// What the control thread counts; it is the one writer.
+#[derive(Debug, Default)]
+pub struct ControlMetrics {
+    /// Generation of the snapshot published last.
+    pub config_generation: Gauge,
+    /// Changes of the configuration that were taken up.
+    pub reloads_succeeded: Counter,
+    /// Changes of the configuration that were refused, the running one kept.
+    pub reloads_failed: Counter,
+    /// 1 when the configuration read last is the one that runs, 0 when it was refused.
+    pub last_reload_successful: Gauge,
+}
