@@ -13,13 +13,13 @@ use crate::report::record::Memory;
 
 /// CPU time so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CpuTime {
+pub(super) struct CpuTime {
     /// Time on a core by the scheduler's count, in nanoseconds; living threads only.
-    pub run_ns: u64,
+    pub(super) run_ns: u64,
     /// `utime`, of ended threads too, in clock ticks.
-    pub user_ticks: u64,
+    pub(super) user_ticks: u64,
     /// `stime`, of ended threads too, in clock ticks.
-    pub system_ticks: u64,
+    pub(super) system_ticks: u64,
 }
 
 /// How far the ticks may run ahead of the nanoseconds by rounding alone.
@@ -30,40 +30,44 @@ impl CpuTime {
     ///
     /// The ticks say more than the nanoseconds only when a thread has ended in between and taken
     /// its nanoseconds along, or when the kernel does not count nanoseconds at all.
-    pub fn seconds_since(self, earlier: Self) -> f64 {
+    pub(super) fn seconds_since(self, earlier: Self) -> f64 {
         let precise = self.run_ns.saturating_sub(earlier.run_ns) as f64 / 1e9;
         let ticks = self.user_s_since(earlier) + self.system_s_since(earlier);
-        if ticks > precise + TICK_ROUNDING_S { ticks } else { precise }
+        if ticks > precise + TICK_ROUNDING_S {
+            ticks
+        } else {
+            precise
+        }
     }
 
     /// User time since `earlier`, in seconds.
-    pub fn user_s_since(self, earlier: Self) -> f64 {
+    pub(super) fn user_s_since(self, earlier: Self) -> f64 {
         seconds(self.user_ticks.saturating_sub(earlier.user_ticks))
     }
 
     /// System time since `earlier`, in seconds.
-    pub fn system_s_since(self, earlier: Self) -> f64 {
+    pub(super) fn system_s_since(self, earlier: Self) -> f64 {
         seconds(self.system_ticks.saturating_sub(earlier.system_ticks))
     }
 }
 
 /// How busy the machine has been so far, from `/proc/stat`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CoreTime {
+pub(super) struct CoreTime {
     /// Ticks in which the one core did anything at all.
-    pub busy_ticks: u64,
+    pub(super) busy_ticks: u64,
     /// Ticks that the hypervisor took from any core.
-    pub stolen_ticks: u64,
+    pub(super) stolen_ticks: u64,
 }
 
 impl CoreTime {
     /// Seconds that the core was busy since `earlier`.
-    pub fn busy_s_since(self, earlier: Self) -> f64 {
+    pub(super) fn busy_s_since(self, earlier: Self) -> f64 {
         seconds(self.busy_ticks.saturating_sub(earlier.busy_ticks))
     }
 
     /// Seconds that were stolen since `earlier`.
-    pub fn stolen_s_since(self, earlier: Self) -> f64 {
+    pub(super) fn stolen_s_since(self, earlier: Self) -> f64 {
         seconds(self.stolen_ticks.saturating_sub(earlier.stolen_ticks))
     }
 }
@@ -76,7 +80,7 @@ fn seconds(ticks: u64) -> f64 {
 ///
 /// # Errors
 /// When `root` is gone or `/proc` cannot be read.
-pub fn cpu_time(root: u32) -> io::Result<CpuTime> {
+pub(super) fn cpu_time(root: u32) -> io::Result<CpuTime> {
     let mut total = CpuTime::default();
     for process in tree(root)? {
         total.user_ticks += process.user_ticks;
@@ -90,7 +94,7 @@ pub fn cpu_time(root: u32) -> io::Result<CpuTime> {
 ///
 /// # Errors
 /// When `/proc/stat` cannot be read or does not know the core.
-pub fn core_time(cpu: usize) -> io::Result<CoreTime> {
+pub(super) fn core_time(cpu: usize) -> io::Result<CoreTime> {
     let stat = fs::read_to_string("/proc/stat")?;
     parse_core(&stat, cpu).ok_or_else(|| invalid("/proc/stat"))
 }
@@ -99,7 +103,7 @@ pub fn core_time(cpu: usize) -> io::Result<CoreTime> {
 ///
 /// # Errors
 /// When `root` is gone or its `smaps_rollup` may not be read.
-pub fn memory(root: u32) -> io::Result<Memory> {
+pub(super) fn memory(root: u32) -> io::Result<Memory> {
     let mut total = Memory::default();
     for process in tree(root)? {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.id))?;
@@ -126,7 +130,10 @@ fn tree(root: u32) -> io::Result<Vec<Stat>> {
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path().join("stat");
         // A process that ends while we look is none of ours, or the read of its parent fails.
-        let stat = fs::read_to_string(&path).ok().as_deref().and_then(parse_stat);
+        let stat = fs::read_to_string(&path)
+            .ok()
+            .as_deref()
+            .and_then(parse_stat);
         all.extend(stat.map(|stat| (stat.id, stat)));
     }
     let descends = |stat: &Stat| {
@@ -137,7 +144,11 @@ fn tree(root: u32) -> io::Result<Vec<Stat>> {
         ancestor.is_some()
     };
     let found: Vec<Stat> = all.values().copied().filter(descends).collect();
-    if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) }
+    if found.is_empty() {
+        Err(io::ErrorKind::NotFound.into())
+    } else {
+        Ok(found)
+    }
 }
 
 /// The name, in brackets, may hold spaces and brackets itself: count from its end.
@@ -156,33 +167,55 @@ fn parse_stat(line: &str) -> Option<Stat> {
 
 /// Nanoseconds on a core of all living threads; 0 where the kernel does not count them.
 fn run_ns(process: u32) -> u64 {
-    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return 0 };
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else {
+        return 0;
+    };
     let of_thread = |path: std::path::PathBuf| {
         let text = fs::read_to_string(path.join("schedstat")).ok()?;
         text.split(' ').next()?.parse::<u64>().ok()
     };
-    threads.flatten().filter_map(|thread| of_thread(thread.path())).sum()
+    threads
+        .flatten()
+        .filter_map(|thread| of_thread(thread.path()))
+        .sum()
 }
 
 /// Fields of a `cpuN` line: user nice system idle iowait irq softirq steal.
 fn parse_core(stat: &str, cpu: usize) -> Option<CoreTime> {
     let ticks_of = |name: &str| -> Option<Vec<u64>> {
-        let line = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-        line.split_ascii_whitespace().map(|field| field.parse().ok()).collect()
+        let line = stat
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        line.split_ascii_whitespace()
+            .map(|field| field.parse().ok())
+            .collect()
     };
     let core = ticks_of(&format!("cpu{cpu}"))?;
-    let busy = [0, 1, 2, 5, 6].iter().filter_map(|index| core.get(*index)).sum();
+    let busy = [0, 1, 2, 5, 6]
+        .iter()
+        .filter_map(|index| core.get(*index))
+        .sum();
     let stolen = ticks_of("cpu")?.get(7).copied().unwrap_or(0);
-    Some(CoreTime { busy_ticks: busy, stolen_ticks: stolen })
+    Some(CoreTime {
+        busy_ticks: busy,
+        stolen_ticks: stolen,
+    })
 }
 
 fn rollup_kib(rollup: &str, field: &str) -> u64 {
-    let value = rollup.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    value.and_then(|value| value.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap_or(0)
+    let value = rollup
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    value
+        .and_then(|value| value.trim().strip_suffix(" kB")?.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("{what} is not as expected"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("{what} is not as expected"),
+    )
 }
 
 #[cfg(test)]
@@ -192,7 +225,12 @@ mod tests {
     #[test]
     fn a_name_with_brackets_does_not_confuse_the_fields() {
         let line = "42 (a) b (c) S 7 42 42 0 -1 4194560 110 0 0 0 11 22 33 44 20 0 1 0 100";
-        let expected = Stat { id: 42, parent: 7, user_ticks: 44, system_ticks: 66 };
+        let expected = Stat {
+            id: 42,
+            parent: 7,
+            user_ticks: 44,
+            system_ticks: 66,
+        };
         assert_eq!(parse_stat(line), Some(expected));
         assert_eq!(parse_stat("42 (cut"), None);
     }
@@ -201,7 +239,13 @@ mod tests {
     fn a_core_is_busy_in_all_but_idle_wait_and_stolen_time() {
         let stat = "cpu  10 1 20 500 6 2 3 4 0 0\ncpu0 5 1 10 250 3 1 2 1 0 0\ncpu10 9 9 9 9\n";
         let core = parse_core(stat, 0).unwrap();
-        assert_eq!(core, CoreTime { busy_ticks: 19, stolen_ticks: 4 });
+        assert_eq!(
+            core,
+            CoreTime {
+                busy_ticks: 19,
+                stolen_ticks: 4
+            }
+        );
         assert_eq!(parse_core(stat, 1), None);
     }
 
@@ -217,9 +261,17 @@ mod tests {
     fn the_finer_count_is_used_unless_a_thread_took_it_along() {
         let per_second = clock_ticks_per_second();
         let before = CpuTime::default();
-        let usual = CpuTime { run_ns: 1_234_567_890, user_ticks: per_second, system_ticks: 20 };
+        let usual = CpuTime {
+            run_ns: 1_234_567_890,
+            user_ticks: per_second,
+            system_ticks: 20,
+        };
         assert_eq!(usual.seconds_since(before), 1.234_567_89);
-        let ended = CpuTime { run_ns: 10, user_ticks: per_second, system_ticks: 0 };
+        let ended = CpuTime {
+            run_ns: 10,
+            user_ticks: per_second,
+            system_ticks: 0,
+        };
         assert_eq!(ended.seconds_since(before), 1.0);
     }
 

@@ -15,7 +15,7 @@ use super::scenario::Mode;
 const DESCRIPTORS_SPARE: usize = 200;
 
 /// The configuration of nginx; `stream_module` is loaded where TCP is to be relayed.
-pub fn nginx(site: &Site, stream_module: Option<&Path>) -> String {
+pub(super) fn nginx(site: &Site, stream_module: Option<&Path>) -> String {
     let mut text = String::new();
     if let (Mode::Tcp, Some(module)) = (site.mode, stream_module) {
         let _ = writeln!(text, "load_module {};", module.display());
@@ -102,7 +102,7 @@ fn nginx_stream(site: &Site) -> String {
 }
 
 /// The configuration of HAProxy.
-pub fn haproxy(site: &Site) -> String {
+pub(super) fn haproxy(site: &Site) -> String {
     let [first, second] = site.backends;
     let mode = match site.mode {
         Mode::Http => "mode http\n    option http-keep-alive\n    http-reuse always",
@@ -154,25 +154,40 @@ mod tests {
 
     #[test]
     fn nginx_http_golden() {
-        let text = nginx(&sample_site(Mode::Http), Some(Path::new("/modules/stream.so")));
+        let text = nginx(
+            &sample_site(Mode::Http),
+            Some(Path::new("/modules/stream.so")),
+        );
         assert_eq!(text, include_str!("golden/nginx-http.conf"));
     }
 
     #[test]
     fn nginx_stream_golden() {
-        let text = nginx(&sample_site(Mode::Tcp), Some(Path::new("/modules/stream.so")));
+        let text = nginx(
+            &sample_site(Mode::Tcp),
+            Some(Path::new("/modules/stream.so")),
+        );
         assert_eq!(text, include_str!("golden/nginx-stream.conf"));
     }
 
     #[test]
     fn haproxy_golden() {
-        assert_eq!(haproxy(&sample_site(Mode::Http)), include_str!("golden/haproxy-http.cfg"));
-        assert_eq!(haproxy(&sample_site(Mode::Tcp)), include_str!("golden/haproxy-tcp.cfg"));
+        assert_eq!(
+            haproxy(&sample_site(Mode::Http)),
+            include_str!("golden/haproxy-http.cfg")
+        );
+        assert_eq!(
+            haproxy(&sample_site(Mode::Tcp)),
+            include_str!("golden/haproxy-tcp.cfg")
+        );
     }
 
     #[test]
     fn the_core_is_the_one_that_was_given() {
-        let site = Site { cpu: 3, ..sample_site(Mode::Tcp) };
+        let site = Site {
+            cpu: 3,
+            ..sample_site(Mode::Tcp)
+        };
         assert!(nginx(&site, None).contains("worker_cpu_affinity 1000;"));
         assert!(haproxy(&site).contains("cpu-map 1/1 3\n"));
     }

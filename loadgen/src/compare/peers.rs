@@ -85,21 +85,32 @@ impl Peer {
         }
     }
 
+    /// The name of its program.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Haproxy => "haproxy",
+            Self::Lb | Self::LbEpoll => "lb",
+            Self::Nginx => "nginx",
+        }
+    }
+
     /// Looks for the program; `lb` is where ours would be.
     ///
     /// # Errors
     /// When it is not installed or does not start; the text says so.
     pub fn find(self, lb: &Path) -> Result<Program, String> {
         let (executable, argument) = match self {
-            Self::Haproxy => (PathBuf::from("haproxy"), "-v"),
+            Self::Haproxy => (PathBuf::from(self.program()), "-v"),
             Self::Lb | Self::LbEpoll => (lb.to_owned(), "--version"),
-            Self::Nginx => (PathBuf::from("nginx"), "-V"),
+            Self::Nginx => (PathBuf::from(self.program()), "-V"),
         };
         let said = first_words(&executable, argument)?;
         Ok(Program {
             peer: self,
             version: version(&said),
-            stream_module: (self == Self::Nginx).then(|| stream_module(&said)).flatten(),
+            stream_module: (self == Self::Nginx)
+                .then(|| stream_module(&said))
+                .flatten(),
             executable,
         })
     }
@@ -108,37 +119,32 @@ impl Peer {
 impl Program {
     /// How it is started at `site`, its configuration called `file`.
     pub fn launch(&self, site: &Site, file: &str) -> Launch {
-        let executable = self.executable.display().to_string();
-        let words = |arguments: &[&str]| {
-            let arguments = arguments.iter().map(|&argument| argument.to_owned());
-            std::iter::once(executable.clone()).chain(arguments).collect()
+        let (arguments, configuration) = match self.peer {
+            Peer::Haproxy => (format!("-db -f {file}"), Some(configuration::haproxy(site))),
+            Peer::Lb => (lb_arguments(site, "uring"), None),
+            Peer::LbEpoll => (lb_arguments(site, "epoll"), None),
+            Peer::Nginx => (
+                format!("-p ./ -e stderr -c {file}"),
+                Some(configuration::nginx(site, self.stream_module.as_deref())),
+            ),
         };
-        match self.peer {
-            Peer::Haproxy => Launch {
-                words: words(&["-db", "-f", file]),
-                configuration: Some(configuration::haproxy(site)),
-            },
-            Peer::Lb => Launch { words: words(&lb_arguments(site, "uring")), configuration: None },
-            Peer::LbEpoll => Launch { words: words(&lb_arguments(site, "epoll")), configuration: None },
-            Peer::Nginx => Launch {
-                words: words(&["-p", "./", "-e", "stderr", "-c", file]),
-                configuration: Some(configuration::nginx(site, self.stream_module.as_deref())),
-            },
+        let executable = self.executable.display().to_string();
+        let arguments = arguments.split(' ').map(str::to_owned);
+        Launch {
+            words: std::iter::once(executable).chain(arguments).collect(),
+            configuration,
         }
     }
 }
 
-fn lb_arguments(site: &Site, engine: &str) -> Vec<String> {
-    let [first, second] = site.backends;
+fn lb_arguments(site: &Site, engine: &str) -> String {
     let mode = match site.mode {
         Mode::Http => "--http",
         Mode::Tcp => "--tcp",
     };
-    let listener = format!("{}={first},{second}", site.listen);
-    let admin = site.admin.to_string();
-    [mode, &listener, "--workers", "1", "--engine", engine, "--admin", &admin]
-        .map(str::to_owned)
-        .to_vec()
+    let [first, second] = site.backends;
+    let (listen, admin) = (site.listen, site.admin);
+    format!("{mode} {listen}={first},{second} --workers 1 --engine {engine} --admin {admin}")
 }
 
 impl Site {
@@ -154,7 +160,11 @@ fn first_words(executable: &Path, argument: &str) -> Result<String, String> {
         .arg(argument)
         .output()
         .map_err(|error| format!("{} does not start: {error}", executable.display()))?;
-    let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    let said = if output.stdout.is_empty() {
+        output.stderr
+    } else {
+        output.stdout
+    };
     Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
@@ -168,7 +178,9 @@ fn version(said: &str) -> String {
 /// Where nginx has its stream module, if `nginx -V` says that it is not built in.
 fn stream_module(said: &str) -> Option<PathBuf> {
     let mut arguments = said.split_ascii_whitespace();
-    arguments.clone().find(|&argument| argument == "--with-stream=dynamic")?;
+    arguments
+        .clone()
+        .find(|&argument| argument == "--with-stream=dynamic")?;
     let folder = arguments.find_map(|argument| argument.strip_prefix("--modules-path="))?;
     Some(Path::new(folder).join("ngx_stream_module.so"))
 }
@@ -181,13 +193,17 @@ mod tests {
     fn versions_are_read_from_what_the_programs_say() {
         let haproxy = "HAProxy version 2.6.12-1 2026/10/17 - https://haproxy.org/\nStatus: x\n";
         assert_eq!(version(haproxy), "HAProxy version 2.6.12-1 2026/10/17");
-        assert_eq!(version("nginx version: nginx/1.22.1\nbuilt with x\n"), "nginx/1.22.1");
+        assert_eq!(
+            version("nginx version: nginx/1.22.1\nbuilt with x\n"),
+            "nginx/1.22.1"
+        );
         assert_eq!(version("lb 0.1.0\n"), "lb 0.1.0");
     }
 
     #[test]
     fn the_stream_module_is_loaded_only_where_it_is_not_built_in() {
-        let debian = "configure arguments: --modules-path=/usr/lib/nginx/modules --with-stream=dynamic";
+        let debian =
+            "configure arguments: --modules-path=/usr/lib/nginx/modules --with-stream=dynamic";
         let module = Path::new("/usr/lib/nginx/modules/ngx_stream_module.so");
         assert_eq!(stream_module(debian).as_deref(), Some(module));
         assert_eq!(stream_module("--modules-path=/usr/lib --with-stream"), None);
@@ -197,12 +213,16 @@ mod tests {
     fn an_absent_program_is_named() {
         let error = Peer::Lb.find(Path::new("/nowhere/lb")).unwrap_err();
         assert!(error.starts_with("/nowhere/lb does not start:"), "{error}");
-        assert!(Peer::parse("apache").unwrap_err().contains("lb-epoll, nginx, haproxy"));
+        assert!(
+            Peer::parse("apache")
+                .unwrap_err()
+                .contains("lb-epoll, nginx, haproxy")
+        );
     }
 
     #[test]
     fn lb_is_started_by_flags_alone() {
-        let site = super::super::configuration::sample_site(Mode::Tcp);
+        let site = configuration::sample_site(Mode::Tcp);
         let program = Program {
             peer: Peer::LbEpoll,
             version: String::new(),

@@ -17,7 +17,7 @@ const END: u16 = 32_000;
 ///
 /// # Errors
 /// When there are not enough.
-pub fn free<const COUNT: usize>() -> io::Result<[u16; COUNT]> {
+pub(super) fn free<const COUNT: usize>() -> io::Result<[u16; COUNT]> {
     // Begin somewhere else in each process, so that comparisons side by side rarely meet.
     let offset = std::process::id().wrapping_mul(97) % u32::from(END - FIRST);
     let offset = u16::try_from(offset).unwrap_or(0);

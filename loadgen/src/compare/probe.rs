@@ -19,7 +19,7 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// A connection to a balancer.
 #[derive(Debug)]
-pub struct Connection {
+pub(super) struct Connection {
     stream: TcpStream,
     speech: Speech,
     /// Bytes that answer a line, where that is what is spoken.
@@ -31,19 +31,23 @@ impl Connection {
     ///
     /// # Errors
     /// When nobody listens there.
-    pub fn open(address: SocketAddr, scenario: Scenario) -> io::Result<Self> {
+    pub(super) fn open(address: SocketAddr, scenario: Scenario) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, EXCHANGE_TIMEOUT)?;
         stream.set_read_timeout(Some(EXCHANGE_TIMEOUT))?;
         stream.set_write_timeout(Some(EXCHANGE_TIMEOUT))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, speech: scenario.speech(), answer_bytes: scenario.answer_bytes() })
+        Ok(Self {
+            stream,
+            speech: scenario.speech(),
+            answer_bytes: scenario.answer_bytes(),
+        })
     }
 
     /// Sends one request or message and takes the whole of what it is answered.
     ///
     /// # Errors
     /// When the answer is wrong, incomplete or late.
-    pub fn exchange(&mut self) -> io::Result<()> {
+    pub(super) fn exchange(&mut self) -> io::Result<()> {
         match self.speech {
             Speech::Echo => self.echo(),
             Speech::Http => self.request(),
@@ -58,7 +62,11 @@ impl Connection {
         let mut answer = [0; MESSAGE.len()];
         self.stream.write_all(&MESSAGE)?;
         self.stream.read_exact(&mut answer)?;
-        if answer == MESSAGE { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+        if answer == MESSAGE {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::InvalidData.into())
+        }
     }
 
     fn request(&mut self) -> io::Result<()> {
@@ -72,7 +80,11 @@ impl Connection {
             let count = self.read_some(&mut piece)?;
             answer.extend_from_slice(&piece[..count]);
         };
-        self.skip(total.checked_sub(answer.len()).ok_or(io::ErrorKind::InvalidData)?)
+        self.skip(
+            total
+                .checked_sub(answer.len())
+                .ok_or(io::ErrorKind::InvalidData)?,
+        )
     }
 
     fn skip(&mut self, mut left: usize) -> io::Result<()> {
@@ -97,7 +109,11 @@ fn total_bytes(answer: &[u8]) -> io::Result<Option<usize>> {
     let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
         let is_long = answer.len() > HEAD_BYTES_MAX;
-        return if is_long { Err(invalid("an endless head".to_owned())) } else { Ok(None) };
+        return if is_long {
+            Err(invalid("an endless head".to_owned()))
+        } else {
+            Ok(None)
+        };
     };
     let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
     let mut lines = head.lines();
@@ -105,7 +121,12 @@ fn total_bytes(answer: &[u8]) -> io::Result<Option<usize>> {
     if !status.starts_with("http/1.1 200") {
         return Err(invalid(format!("the answer was {status:?}")));
     }
-    let length = lines.find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    let length = lines.find_map(|line| {
+        line.strip_prefix("content-length:")?
+            .trim()
+            .parse::<usize>()
+            .ok()
+    });
     let length = length.ok_or_else(|| invalid("an answer without content-length".to_owned()))?;
     Ok(Some(end + 4 + length))
 }
@@ -131,7 +152,9 @@ mod tests {
     }
 
     fn http(answer: &'static [u8]) -> io::Result<()> {
-        Connection::open(answering(answer), Scenario::L7Keepalive).unwrap().exchange()
+        Connection::open(answering(answer), Scenario::L7Keepalive)
+            .unwrap()
+            .exchange()
     }
 
     #[test]
@@ -150,6 +173,9 @@ mod tests {
         let mut good = Connection::open(answering(&MESSAGE), Scenario::L4Small).unwrap();
         assert!(good.exchange().is_ok());
         let mut bad = Connection::open(answering(&[b'x'; 64]), Scenario::L4Small).unwrap();
-        assert_eq!(bad.exchange().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            bad.exchange().unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
     }
 }

@@ -25,14 +25,14 @@ const LOG_LINES_QUOTED: usize = 5;
 
 /// Whether the comparison has been told to stop.
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub(super) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
     /// Set by SIGINT and SIGTERM.
     ///
     /// # Errors
     /// When the handlers cannot be installed.
-    pub fn on_signals() -> io::Result<Self> {
+    pub(super) fn on_signals() -> io::Result<Self> {
         let stop = Self::default();
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&stop.0))?;
@@ -41,13 +41,13 @@ impl Stop {
     }
 
     /// Whether to stop.
-    pub fn requested(&self) -> bool {
+    pub(super) fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
     /// Looks at `done` until it is true, for at most `timeout`. False when it never was, or
     /// when a stop was requested.
-    pub fn wait(&self, timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
+    pub(super) fn wait(&self, timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
         for _ in 0..timeout.as_millis() / POLL.as_millis() {
             if self.requested() {
                 return false;
@@ -63,7 +63,7 @@ impl Stop {
 
 /// A running program, all of its processes and what it says.
 #[derive(Debug)]
-pub struct Process {
+pub(super) struct Process {
     child: Child,
     log: PathBuf,
 }
@@ -74,7 +74,12 @@ impl Process {
     ///
     /// # Errors
     /// When the log cannot be created or `setpriv` and `taskset` are not there.
-    pub fn start(words: &[String], cpu: usize, folder: &Path, log: &str) -> io::Result<Self> {
+    pub(super) fn start(
+        words: &[String],
+        cpu: usize,
+        folder: &Path,
+        log: &str,
+    ) -> io::Result<Self> {
         let log = folder.join(log);
         let output = File::create(&log)?;
         let child = Command::new("setpriv")
@@ -90,18 +95,18 @@ impl Process {
     }
 
     /// The first of its processes.
-    pub fn id(&self) -> u32 {
+    pub(super) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// How it ended and what it last said, if it has ended.
-    pub fn ended(&mut self) -> Option<String> {
+    pub(super) fn ended(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok()??;
         Some(format!("{status}: {}", self.last_words()))
     }
 
     /// Asks it to end, and kills what is left.
-    pub fn stop(mut self) {
+    pub(super) fn stop(mut self) {
         // Unlike a requested stop of the comparison, nothing cuts this wait short.
         if kill_process(Pid::from_child(&self.child), Signal::TERM).is_ok() {
             Stop::default().wait(TERM_TIMEOUT, || !matches!(self.child.try_wait(), Ok(None)));
@@ -110,7 +115,11 @@ impl Process {
 
     fn last_words(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect();
         lines[lines.len().saturating_sub(LOG_LINES_QUOTED)..].join("; ")
     }
 }
@@ -136,7 +145,8 @@ mod tests {
 
     fn lives(id: u32) -> bool {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, tail)| !tail.starts_with('Z'))
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, tail)| !tail.starts_with('Z'))
     }
 
     #[test]

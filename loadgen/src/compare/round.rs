@@ -4,16 +4,18 @@
 //! started is gone when it returns. `load` makes the traffic, `accounting` reads the cost.
 
 use std::io;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::accounting::{self, CoreTime, CpuTime};
 use super::load::{self, LoadCommand};
 use super::peers::{Launch, Program, Site};
+use super::place::Cores;
 use super::probe::Connection;
 use super::process::{Process, Stop};
 use super::scenario::Scenario;
-use crate::report::record::{Idle, Latency, Load};
+use crate::report::record::{Idle, Latency, Load, Memory};
 use crate::run::{LoadPhase, Summary};
 
 /// How long a program may take until it answers.
@@ -25,46 +27,48 @@ const SETTLE: Duration = Duration::from_millis(500);
 
 /// Where rounds take place.
 #[derive(Debug)]
-pub struct Bench {
+pub(super) struct Bench<'a> {
     /// Ends every wait.
-    pub stop: Stop,
+    pub(super) stop: Stop,
+    /// Where balancer and generator run.
+    pub(super) cores: Cores,
     /// The working directory of everything that is started.
-    pub folder: PathBuf,
-    /// The core of the balancer.
-    pub balancer_cpu: usize,
-    /// The core of everything else.
-    pub generator_cpu: usize,
+    pub(super) folder: &'a Path,
     /// Connections that an idle round opens.
-    pub idle_connections: usize,
+    pub(super) idle_connections: usize,
 }
 
 /// A balancer ready to be started in one scenario.
 #[derive(Debug, Clone)]
-pub struct Contender {
+pub(super) struct Contender {
     /// Which one.
-    pub program: Program,
+    pub(super) program: Program,
     /// How it is started.
-    pub launch: Launch,
+    pub(super) launch: Launch,
+    /// The name of its configuration file.
+    pub(super) file: String,
 }
 
-impl Bench {
-    /// Starts `words` on core `cpu` and waits until it answers at `site`.
-    pub fn start(
+impl Bench<'_> {
+    /// Starts `words` on core `cpu` and waits until `scenario` works at all of `addresses`.
+    pub(super) fn start(
         &self,
         words: &[String],
         cpu: usize,
         name: &str,
         scenario: Scenario,
-        at: std::net::SocketAddr,
+        addresses: &[SocketAddr],
     ) -> Result<Process, String> {
         let log = format!("{name}.log");
-        let mut process = Process::start(words, cpu, &self.folder, &log)
+        let mut process = Process::start(words, cpu, self.folder, &log)
             .map_err(|error| format!("{name} cannot be started: {error}"))?;
         let mut ended = None;
         let mut answer = Err(io::ErrorKind::NotConnected.into());
         let answers = self.stop.wait(START_TIMEOUT, || {
             ended = process.ended();
-            answer = Connection::open(at, scenario).and_then(|mut open| open.exchange());
+            answer = addresses
+                .iter()
+                .try_for_each(|at| Connection::open(*at, scenario)?.exchange());
             ended.is_some() || answer.is_ok()
         });
         match (ended, answer) {
@@ -82,11 +86,17 @@ impl Bench {
         site: &Site,
     ) -> Result<Process, String> {
         let name = contender.program.peer.name();
-        self.start(&contender.launch.words, self.balancer_cpu, name, scenario, site.listen)
+        self.start(
+            &contender.launch.words,
+            self.cores.balancer,
+            name,
+            scenario,
+            &[site.listen],
+        )
     }
 
     /// A round under load.
-    pub fn under_load(
+    pub(super) fn under_load(
         &self,
         contender: &Contender,
         scenario: Scenario,
@@ -96,8 +106,8 @@ impl Bench {
         let process = self.start_balancer(contender, scenario, site)?;
         let mut window = Window::default();
         let summary = load::run(command, |phase| match phase {
-            LoadPhase::Measuring => window.begin = Reading::of(&process, self.balancer_cpu),
-            LoadPhase::Ended => window.end = Reading::of(&process, self.balancer_cpu),
+            LoadPhase::Measuring => window.begin = Reading::of(&process, self.cores.balancer),
+            LoadPhase::Ended => window.end = Reading::of(&process, self.cores.balancer),
             LoadPhase::Connecting | LoadPhase::WarmUp => {}
         })?;
         process.stop();
@@ -105,7 +115,7 @@ impl Bench {
     }
 
     /// A round of idle connections.
-    pub fn idle(
+    pub(super) fn idle(
         &self,
         contender: &Contender,
         scenario: Scenario,
@@ -114,8 +124,13 @@ impl Bench {
         let process = self.start_balancer(contender, scenario, site)?;
         let mut connections = Vec::with_capacity(self.idle_connections);
         let base = self.memory_with(&process, &mut connections, IDLE_BASE, scenario, site)?;
-        let full =
-            self.memory_with(&process, &mut connections, self.idle_connections, scenario, site)?;
+        let full = self.memory_with(
+            &process,
+            &mut connections,
+            self.idle_connections,
+            scenario,
+            site,
+        )?;
         for (number, connection) in connections.iter_mut().enumerate() {
             let late = |error| format!("idle connection {number} no longer answers: {error}");
             connection.exchange().map_err(late)?;
@@ -141,7 +156,7 @@ impl Bench {
         count: usize,
         scenario: Scenario,
         site: &Site,
-    ) -> Result<crate::report::record::Memory, String> {
+    ) -> Result<Memory, String> {
         while connections.len() < count {
             if self.stop.requested() {
                 return Err("interrupted".to_owned());
@@ -169,7 +184,10 @@ struct Reading {
 impl Reading {
     fn of(process: &Process, cpu: usize) -> Option<Self> {
         let core = accounting::core_time(cpu).ok()?;
-        Some(Self { cpu: accounting::cpu_time(process.id()).ok()?, core })
+        Some(Self {
+            cpu: accounting::cpu_time(process.id()).ok()?,
+            core,
+        })
     }
 }
 

@@ -69,12 +69,18 @@ impl Scenario {
     pub fn parse(name: &str) -> Result<Vec<Self>, String> {
         let chosen = |scenario: &Self| {
             let own = scenario.name();
-            name == "all" || own == name || own.strip_prefix(name).is_some_and(|kind| kind == "-http" || kind == "-tcp")
+            name == "all"
+                || own == name
+                || own
+                    .strip_prefix(name)
+                    .is_some_and(|kind| kind == "-http" || kind == "-tcp")
         };
         let found: Vec<Self> = Self::ALL.into_iter().filter(chosen).collect();
         if found.is_empty() {
             let names = Self::ALL.map(Self::name).join(", ");
-            return Err(format!("there is no scenario {name:?}; there are all, idle-memory, {names}"));
+            return Err(format!(
+                "there is no scenario {name:?}; there are all, idle-memory, {names}"
+            ));
         }
         Ok(found)
     }
@@ -162,7 +168,12 @@ impl Scenario {
 
     /// The load; `None` where connections are idle.
     pub fn traffic(self) -> Option<Traffic> {
-        let traffic = |connections, new_connections| Some(Traffic { connections, new_connections });
+        let traffic = |connections, new_connections| {
+            Some(Traffic {
+                connections,
+                new_connections,
+            })
+        };
         match self {
             Self::IdleMemoryHttp | Self::IdleMemoryTcp => None,
             Self::L4Bulk => traffic(8, false),

@@ -124,7 +124,7 @@ fn latency(record: &Record, scenario: &Scenario) -> Option<Panel> {
         .collect();
     let axis = format!(
         "latency (less is better), logarithmic; p50, p99, p99.9 at {} {} a second",
-        numbers::plain(fixed.rate_per_s as f64),
+        numbers::plain(fixed.per_s),
         scenario.work.plural(),
     );
     (!rows.is_empty()).then(|| Panel {

@@ -7,12 +7,12 @@
 pub mod charts;
 pub mod forwarders;
 pub mod index;
-mod numbers;
+pub(crate) mod numbers;
 mod panels;
 pub mod readme;
 pub mod record;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 pub mod statistics;
 pub mod summary;
 pub mod verdict;

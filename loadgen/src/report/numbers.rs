@@ -1,7 +1,7 @@
 //! How numbers are written in reports: three digits that matter, thousands set apart.
 
 /// `0.75`, `12.3`, `1,234`.
-pub(super) fn plain(value: f64) -> String {
+pub(crate) fn plain(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude >= 99.95 {
         thousands(value)
@@ -13,7 +13,7 @@ pub(super) fn plain(value: f64) -> String {
 }
 
 /// `640 B`, `1.25 KiB`, `3.20 MiB`.
-pub(super) fn bytes(value: f64) -> String {
+pub(crate) fn bytes(value: f64) -> String {
     const KIB: f64 = 1024.0;
     let magnitude = value.abs();
     if magnitude < KIB {
@@ -26,7 +26,7 @@ pub(super) fn bytes(value: f64) -> String {
 }
 
 /// `250 µs`, `1.25 ms`, `3.20 s`.
-pub(super) fn microseconds(value: f64) -> String {
+pub(crate) fn microseconds(value: f64) -> String {
     if value < 1e3 {
         format!("{value:.0} µs")
     } else if value < 1e6 {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::forwarders::Forwarders;
+use crate::run::GeneratorHealth;
 
 /// The name of the record in a report's folder.
 pub const FILE_NAME: &str = "raw.json";
@@ -149,7 +150,7 @@ pub struct Setup {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FixedRate {
     /// Units of work offered a second.
-    pub rate_per_s: u64,
+    pub per_s: f64,
     /// How the load was made.
     pub load_command: String,
     /// The rounds, interleaved.
@@ -199,10 +200,12 @@ pub struct Load {
     pub stolen_s: f64,
     /// The window's length in seconds.
     pub window_s: f64,
+    /// Connections that had to be opened again, or one for each request.
+    pub reconnects: u64,
     /// Latency in microseconds.
     pub latency: Latency,
-    /// The generator could not keep up, or had its core full.
-    pub generator_saturated: bool,
+    /// Whether the generator was the bottleneck.
+    pub generator: GeneratorHealth,
 }
 
 /// Latency percentiles in microseconds.

@@ -4,9 +4,10 @@
 use super::record::{
     FixedRate, Latency, Load, Machine, Outcome, Peer, Record, Round, Scenario, Settings, Work,
 };
+use crate::run::GeneratorHealth;
 
 /// The record.
-pub(super) fn record() -> Record {
+pub(crate) fn record() -> Record {
     let machine = Machine {
         cpu: "AMD EPYC".to_owned(),
         cores: 2,
@@ -46,7 +47,7 @@ pub(super) fn record() -> Record {
         load_command: String::new(),
         load: load.to_vec(),
         fixed_rate: Some(FixedRate {
-            rate_per_s: 20_000,
+            per_s: 20_000.0,
             load_command: String::new(),
             rounds: load.to_vec(),
         }),
@@ -66,12 +67,13 @@ fn sample_load(cpu_us: f64) -> Load {
         core_busy_s: cpu_us * 0.2,
         stolen_s: 0.0,
         window_s: 5.0,
+        reconnects: 0,
         latency: Latency {
             p50_us: 900.0,
             p99_us: 1500.0,
             p999_us: 2500.0,
             max_us: 4000.0,
         },
-        generator_saturated: false,
+        generator: GeneratorHealth::default(),
     }
 }

@@ -162,7 +162,7 @@ fn latency_table(record: &Record, fixed: &FixedRate, work: Work) -> String {
         "Latency at a fixed rate of {} {} a second, from the intended time of sending:\n\n\
          | | p50 | p99 | p99.9 | most | failed rounds |\n\
          | --- | ---: | ---: | ---: | ---: | ---: |\n",
-        numbers::plain(fixed.rate_per_s as f64),
+        numbers::plain(fixed.per_s),
         work.plural(),
     );
     for peer in &record.peers {
@@ -306,7 +306,7 @@ fn load_doubts(name: &str, rounds: &[Round<Load>]) -> Vec<String> {
             .filter_map(|round| Some((round, round.figures()?)))
     };
     let saturated: Vec<_> = measured()
-        .filter(|(_, load)| load.generator_saturated)
+        .filter(|(_, load)| load.generator.saturated)
         .collect();
     if !saturated.is_empty() {
         lines.push(format!(
@@ -404,7 +404,7 @@ mod tests {
         let load = &mut record.scenarios[0].load;
         load[0].outcome = Outcome::Failed("3 requests were not answered by 200".to_owned());
         if let Outcome::Measured(load) = &mut load[1].outcome {
-            load.generator_saturated = true;
+            load.generator.saturated = true;
             load.stolen_s = 1.0;
         }
         let page = render(&record, &[]);
