@@ -117,7 +117,10 @@ fn find_programs(args: &Args, record: &mut Record) -> Result<Vec<Program>, Error
                 programs.push(program);
             }
             Err(reason) => {
-                eprintln!("{name} is skipped: {reason}");
+                eprintln!(
+                    "{name} is skipped: {reason} ({})",
+                    peer.executable(&lb).display()
+                );
                 record.absent.push(Absent { name, reason });
             }
         }

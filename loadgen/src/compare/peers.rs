@@ -4,6 +4,7 @@
 //! turn, connections to them kept, no access log. Everything else is as shipped. The texts of
 //! the configurations are in `configuration`.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -94,17 +95,27 @@ impl Peer {
         }
     }
 
+    /// Where its program is looked for; `lb` is where ours would be.
+    pub fn executable(self, lb: &Path) -> PathBuf {
+        match self {
+            Self::Haproxy | Self::Nginx => PathBuf::from(self.program()),
+            Self::Lb | Self::LbEpoll => lb.to_owned(),
+        }
+    }
+
     /// Looks for the program; `lb` is where ours would be.
     ///
     /// # Errors
-    /// When it is not installed or does not start; the text says so.
+    /// When it is not installed or does not start; the text says so, and names no path.
     pub fn find(self, lb: &Path) -> Result<Program, String> {
-        let (executable, argument) = match self {
-            Self::Haproxy => (PathBuf::from(self.program()), "-v"),
-            Self::Lb | Self::LbEpoll => (lb.to_owned(), "--version"),
-            Self::Nginx => (PathBuf::from(self.program()), "-V"),
+        let executable = self.executable(lb);
+        let argument = match self {
+            Self::Haproxy => "-v",
+            Self::Lb | Self::LbEpoll => "--version",
+            Self::Nginx => "-V",
         };
-        let said = first_words(&executable, argument)?;
+        let said = first_words(&executable, argument)
+            .map_err(|error| format!("{} does not start: {error}", self.program()))?;
         Ok(Program {
             peer: self,
             version: version(&said),
@@ -155,11 +166,8 @@ impl Site {
 }
 
 /// What `executable` says when it is called with `argument`, on whichever stream.
-fn first_words(executable: &Path, argument: &str) -> Result<String, String> {
-    let output = Command::new(executable)
-        .arg(argument)
-        .output()
-        .map_err(|error| format!("{} does not start: {error}", executable.display()))?;
+fn first_words(executable: &Path, argument: &str) -> io::Result<String> {
+    let output = Command::new(executable).arg(argument).output()?;
     let said = if output.stdout.is_empty() {
         output.stderr
     } else {
@@ -212,7 +220,7 @@ mod tests {
     #[test]
     fn an_absent_program_is_named() {
         let error = Peer::Lb.find(Path::new("/nowhere/lb")).unwrap_err();
-        assert!(error.starts_with("/nowhere/lb does not start:"), "{error}");
+        assert!(error.starts_with("lb does not start:"), "{error}");
         assert!(
             Peer::parse("apache")
                 .unwrap_err()

@@ -8,7 +8,7 @@ use std::path::Path;
 use plotters::style::RGBColor;
 
 use super::Error;
-use super::numbers;
+use super::numbers::{self, Quantity};
 use super::panels::{Bar, Panel, Points, Rows};
 use super::record::{FixedRate, Load, Record, Scenario};
 use super::statistics::{self, Spread};
@@ -104,7 +104,7 @@ fn cpu(record: &Record, scenario: &Scenario) -> Option<Panel> {
         statistics::of_peer(&scenario.load, peer, |load| load.cpu_us)
     });
     let axis = format!("CPU µs per {} (less is better)", scenario.work.singular());
-    Panel::of_bars(&scenario.name, axis, numbers::plain, bars)
+    Panel::of_bars(&scenario.name, axis, Quantity::Count, bars)
 }
 
 fn throughput(record: &Record, scenario: &Scenario) -> Option<Panel> {
@@ -112,7 +112,7 @@ fn throughput(record: &Record, scenario: &Scenario) -> Option<Panel> {
         statistics::of_peer(&scenario.load, peer, |load| load.per_s)
     });
     let axis = format!("{} per second (more is better)", scenario.work.plural());
-    Panel::of_bars(&scenario.name, axis, numbers::plain, bars)
+    Panel::of_bars(&scenario.name, axis, Quantity::Count, bars)
 }
 
 fn latency(record: &Record, scenario: &Scenario) -> Option<Panel> {
@@ -130,7 +130,7 @@ fn latency(record: &Record, scenario: &Scenario) -> Option<Panel> {
     (!rows.is_empty()).then(|| Panel {
         title: scenario.name.clone(),
         axis,
-        write: numbers::microseconds,
+        quantity: Quantity::Microseconds,
         rows: Rows::Points(rows),
     })
 }
@@ -156,7 +156,7 @@ fn memory(record: &Record, scenario: &Scenario) -> Option<Panel> {
         statistics::of_peer(&scenario.idle, peer, |idle| idle.bytes_per_connection)
     });
     let axis = "user memory that an idle connection adds (less is better)".to_owned();
-    Panel::of_bars(&scenario.name, axis, numbers::bytes, bars)
+    Panel::of_bars(&scenario.name, axis, Quantity::Bytes, bars)
 }
 
 fn forwarder_cpu(record: &Record) -> Option<Panel> {
@@ -170,7 +170,7 @@ fn forwarder_cpu(record: &Record) -> Option<Panel> {
         "{} connections, {}-byte messages",
         forwarders.connections, forwarders.message_bytes
     );
-    Panel::of_bars(&title, axis, numbers::plain, bars.collect())
+    Panel::of_bars(&title, axis, Quantity::Count, bars.collect())
 }
 
 fn forwarder_memory(record: &Record) -> Option<Panel> {
@@ -180,7 +180,7 @@ fn forwarder_memory(record: &Record) -> Option<Panel> {
         Some(bar(&forwarder.name, spread))
     });
     let axis = "user memory that an idle connection adds (less is better)".to_owned();
-    Panel::of_bars("idle connections", axis, numbers::bytes, bars.collect())
+    Panel::of_bars("idle connections", axis, Quantity::Bytes, bars.collect())
 }
 
 fn bars(record: &Record, figure: impl Fn(&str) -> Option<Spread>) -> Vec<Bar> {

@@ -1,5 +1,53 @@
 //! How numbers are written in reports: three digits that matter, thousands set apart.
 
+/// What a number counts, which decides how it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quantity {
+    /// Bytes.
+    Bytes,
+    /// Anything that is just counted.
+    Count,
+    /// Microseconds.
+    Microseconds,
+}
+
+impl Quantity {
+    /// With its unit, to three digits.
+    pub(crate) fn text(self, value: f64) -> String {
+        match self {
+            Self::Bytes => bytes(value),
+            Self::Count => plain(value),
+            Self::Microseconds => microseconds(value),
+        }
+    }
+
+    /// The same for the marks of an axis, which are round: `2 KiB` and not `2.00 KiB`.
+    pub(crate) fn mark(self, value: f64) -> String {
+        let text = self.text(value);
+        let (number, unit) = text
+            .split_once(' ')
+            .map_or((&*text, ""), |(n, _)| (n, &text[n.len()..]));
+        let number = match number.split_once('.') {
+            Some(_) => number.trim_end_matches('0').trim_end_matches('.'),
+            None => number,
+        };
+        format!("{number}{unit}")
+    }
+
+    /// The roundest step between marks that is no less than `least`.
+    pub(crate) fn step(self, least: f64) -> f64 {
+        if self == Self::Bytes {
+            return 2_f64.powf(least.log2().ceil()).max(1.0);
+        }
+        let power = 10_f64.powf(least.log10().floor());
+        let steps = [1.0, 2.0, 5.0].map(|factor| factor * power);
+        steps
+            .into_iter()
+            .find(|step| *step >= least)
+            .unwrap_or(power * 10.0)
+    }
+}
+
 /// `0.75`, `12.3`, `1,234`.
 pub(crate) fn plain(value: f64) -> String {
     let magnitude = value.abs();
@@ -80,6 +128,25 @@ mod tests {
             "-1,234",
         ];
         assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn marks_are_round() {
+        let marks = [0.0, 5.0, 2.5, 100.0, 2000.0].map(|value| Quantity::Count.mark(value));
+        assert_eq!(marks, ["0", "5", "2.5", "100", "2,000"]);
+        let marks = [0.0, 512.0, 2048.0, 1536.0].map(|value| Quantity::Bytes.mark(value));
+        assert_eq!(marks, ["0 B", "512 B", "2 KiB", "1.5 KiB"]);
+        assert_eq!(Quantity::Microseconds.mark(1e4), "10 ms");
+    }
+
+    #[test]
+    fn steps_are_round_in_their_own_way() {
+        let steps = [0.3, 3.9, 5.0, 51.0].map(|least| Quantity::Count.step(least));
+        assert_eq!(steps, [0.5, 5.0, 5.0, 100.0]);
+        assert_eq!(
+            [1.2, 1000.0].map(|least| Quantity::Bytes.step(least)),
+            [2.0, 1024.0]
+        );
     }
 
     #[test]

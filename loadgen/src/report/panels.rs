@@ -13,6 +13,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontDesc, FontFamily, FontStyle, RGBColor, TextStyle};
 
 use super::Error;
+use super::numbers::Quantity;
 use super::statistics::Spread;
 
 /// One group of rows with its own axis.
@@ -22,8 +23,8 @@ pub(super) struct Panel {
     pub title: String,
     /// What the axis counts.
     pub axis: String,
-    /// How a value is written.
-    pub write: fn(f64) -> String,
+    /// What the values are.
+    pub quantity: Quantity,
     /// The rows.
     pub rows: Rows,
 }
@@ -74,6 +75,7 @@ const PANEL_FOOT_HEIGHT: i32 = 62;
 const ROW_HEIGHT: i32 = 30;
 const BAR_HEIGHT: i32 = 18;
 const WHISKER_HEIGHT: i32 = 8;
+const WHISKER_WIDTH_MIN: i32 = 3;
 
 const INK: RGBColor = RGBColor(0x24, 0x29, 0x2f);
 const FAINT_INK: RGBColor = RGBColor(0x6a, 0x73, 0x7d);
@@ -88,13 +90,13 @@ impl Panel {
     pub(super) fn of_bars(
         title: &str,
         axis: String,
-        write: fn(f64) -> String,
+        quantity: Quantity,
         bars: Vec<Bar>,
     ) -> Option<Self> {
         let panel = Self {
             title: title.to_owned(),
             axis,
-            write,
+            quantity,
             rows: Rows::Bars(bars),
         };
         (panel.row_count() > 0).then_some(panel)
@@ -155,18 +157,18 @@ fn draw_panel<'a>(canvas: &Canvas<'a>, panel: &Panel, top: i32) -> Result<(), Dr
     )?;
     let rows_top = top + PANEL_HEAD_HEIGHT;
     let rows_bottom = rows_top + panel.row_count() * ROW_HEIGHT;
-    let scale = Scale::for_rows(&panel.rows);
+    let scale = Scale::for_panel(panel);
     draw_axis(canvas, panel, &scale, rows_top, rows_bottom)?;
     let centre = |row: i32| rows_top + row * ROW_HEIGHT + ROW_HEIGHT / 2;
     match &panel.rows {
         Rows::Bars(bars) => {
             for (row, bar) in (0..).zip(bars) {
-                draw_bar(canvas, bar, &scale, centre(row), panel.write)?;
+                draw_bar(canvas, bar, &scale, centre(row), panel.quantity)?;
             }
         }
         Rows::Points(rows) => {
             for (row, points) in (0..).zip(rows) {
-                draw_points(canvas, points, &scale, centre(row), panel.write)?;
+                draw_points(canvas, points, &scale, centre(row), panel.quantity)?;
             }
         }
     }
@@ -187,7 +189,7 @@ fn draw_axis<'a>(
             [(x, top), (x, bottom + 4)],
             GRID.stroke_width(1),
         ))?;
-        text(canvas, &(panel.write)(mark), (x, bottom + 15), &label)?;
+        text(canvas, &panel.quantity.mark(mark), (x, bottom + 15), &label)?;
     }
     let base = PathElement::new(
         [(AXIS_LEFT, top), (AXIS_LEFT, bottom)],
@@ -203,7 +205,7 @@ fn draw_bar<'a>(
     bar: &Bar,
     scale: &Scale,
     centre: i32,
-    write: fn(f64) -> String,
+    quantity: Quantity,
 ) -> Result<(), DrawError<'a>> {
     draw_name(canvas, &bar.name, centre)?;
     let Spread { median, min, max } = bar.spread;
@@ -212,13 +214,13 @@ fn draw_bar<'a>(
         (scale.x(median), centre + BAR_HEIGHT / 2),
     ];
     canvas.draw(&Rectangle::new(corners, bar.colour.filled()))?;
-    if max > min {
+    if scale.x(max) - scale.x(min) >= WHISKER_WIDTH_MIN {
         draw_whisker(canvas, scale.x(min), scale.x(max), centre)?;
     }
     let end = scale.x(max.max(median)) + 8;
     text(
         canvas,
-        &write(median),
+        &quantity.text(median),
         (end, centre),
         &style(13, INK, FontStyle::Normal, HPos::Left),
     )
@@ -244,7 +246,7 @@ fn draw_points<'a>(
     points: &Points,
     scale: &Scale,
     centre: i32,
-    write: fn(f64) -> String,
+    quantity: Quantity,
 ) -> Result<(), DrawError<'a>> {
     draw_name(canvas, &points.name, centre)?;
     let xs = points.values.map(|value| scale.x(value));
@@ -256,7 +258,7 @@ fn draw_points<'a>(
     for (x, radius) in xs.into_iter().zip([6, 5, 4]) {
         canvas.draw(&Circle::new((x, centre), radius, points.colour.filled()))?;
     }
-    let values = points.values.map(write).join(" · ");
+    let values = points.values.map(|value| quantity.text(value)).join(" · ");
     let at = (xs[2] + 12, centre);
     text(
         canvas,
@@ -299,10 +301,11 @@ enum Scale {
 }
 
 impl Scale {
-    fn for_rows(rows: &Rows) -> Self {
-        match rows {
+    fn for_panel(panel: &Panel) -> Self {
+        match &panel.rows {
             Rows::Bars(bars) => {
-                Self::linear(bars.iter().map(|bar| bar.spread.max).fold(0.0, f64::max))
+                let max = bars.iter().map(|bar| bar.spread.max).fold(0.0, f64::max);
+                Self::linear(max, panel.quantity)
             }
             Rows::Points(points) => {
                 let values = || points.iter().flat_map(|points| points.values);
@@ -314,20 +317,15 @@ impl Scale {
         }
     }
 
-    /// Up to `max`, with marks at multiples of 1, 2 or 5 times a power of ten.
-    fn linear(max: f64) -> Self {
+    /// From zero to the first mark that is not below `max`.
+    fn linear(max: f64, quantity: Quantity) -> Self {
         if max <= 0.0 {
             return Self::Linear {
                 end: 1.0,
                 step: 1.0,
             };
         }
-        let coarse = 10_f64.powf((max / MARKS_MAX).log10().floor());
-        let steps = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * coarse);
-        let step = steps
-            .into_iter()
-            .find(|step| max / step <= MARKS_MAX)
-            .unwrap_or(max);
+        let step = quantity.step(max / MARKS_MAX);
         Self::Linear {
             end: (max / step).ceil() * step,
             step,
@@ -388,14 +386,14 @@ mod tests {
             Panel::of_bars(
                 "bars <1>",
                 "µs".to_owned(),
-                super::super::numbers::plain,
+                Quantity::Count,
                 vec![bar("a", 10.0), bar("b", 23.4)],
             )
             .unwrap(),
             Panel {
                 title: "points".to_owned(),
                 axis: "latency".to_owned(),
-                write: super::super::numbers::microseconds,
+                quantity: Quantity::Microseconds,
                 rows: Rows::Points(vec![points]),
             },
         ]
@@ -455,27 +453,27 @@ mod tests {
     #[test]
     fn a_linear_axis_begins_at_zero_and_ends_round() {
         assert_eq!(
-            Scale::linear(23.4),
+            Scale::linear(23.4, Quantity::Count),
             Scale::Linear {
                 end: 25.0,
                 step: 5.0
             }
         );
         assert_eq!(
-            Scale::linear(60.0),
+            Scale::linear(60.0, Quantity::Count),
             Scale::Linear {
                 end: 60.0,
                 step: 10.0
             }
         );
         assert_eq!(
-            Scale::linear(0.0),
+            Scale::linear(0.0, Quantity::Count),
             Scale::Linear {
                 end: 1.0,
                 step: 1.0
             }
         );
-        let scale = Scale::linear(23.4);
+        let scale = Scale::linear(23.4, Quantity::Count);
         assert_eq!(scale.marks(), [0.0, 5.0, 10.0, 15.0, 20.0, 25.0]);
         assert_eq!((scale.x(0.0), scale.x(25.0)), (AXIS_LEFT, AXIS_RIGHT));
     }

@@ -14,6 +14,8 @@ use super::verdict::{self, Unit, Verdict};
 
 /// A share of the window beyond which time stolen by the hypervisor is worth a word.
 const STOLEN_SHARE_MAX: f64 = 0.01;
+/// The same for time that others used on the balancer's core.
+const FOREIGN_SHARE_MAX: f64 = 0.05;
 
 /// The page.
 pub fn render(record: &Record, charts: &[Chart]) -> String {
@@ -117,7 +119,7 @@ fn load_table(record: &Record, scenario: &Scenario) -> String {
         .subject()
         .map_or_else(String::new, |s| format!("{s} ÷ this"));
     let mut text = format!(
-        "| | CPU µs per {} | {ratio_head} | {} per second | core busy | failed rounds |\n\
+        "| | CPU µs per {} | {ratio_head} | {} per second | of its core | failed rounds |\n\
          | --- | ---: | ---: | ---: | ---: | ---: |\n",
         work.singular(),
         work.plural(),
@@ -131,10 +133,9 @@ fn load_table(record: &Record, scenario: &Scenario) -> String {
             spread(of(|load| load.cpu_us), numbers::plain),
             ratio_cell(record, &scenario.load, &peer.name, |load| load.cpu_us),
             spread(of(|load| load.per_s), numbers::plain),
-            middle(
-                of(|load| 100.0 * load.core_busy_s / load.window_s),
-                |v| format!("{v:.0} %")
-            ),
+            middle(of(|load| 100.0 * load.cpu_s / load.window_s), |v| format!(
+                "{v:.0} %"
+            )),
             failures(&scenario.load, &peer.name),
         );
     }
@@ -160,10 +161,11 @@ fn bulk_line(record: &Record, scenario: &Scenario) -> String {
 fn latency_table(record: &Record, fixed: &FixedRate, work: Work) -> String {
     let mut text = format!(
         "Latency at a fixed rate of {} {} a second, from the intended time of sending:\n\n\
-         | | p50 | p99 | p99.9 | most | failed rounds |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: |\n",
+         | | p50 | p99 | p99.9 | most | CPU µs per {} | failed rounds |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
         numbers::plain(fixed.per_s),
         work.plural(),
+        work.singular(),
     );
     for peer in &record.peers {
         let cell = |figure: fn(&Load) -> f64| {
@@ -174,12 +176,16 @@ fn latency_table(record: &Record, fixed: &FixedRate, work: Work) -> String {
         };
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} |",
             peer.name,
             cell(|load| load.latency.p50_us),
             cell(|load| load.latency.p99_us),
             cell(|load| load.latency.p999_us),
             cell(|load| load.latency.max_us),
+            spread(
+                statistics::of_peer(&fixed.rounds, &peer.name, |load| load.cpu_us),
+                numbers::plain
+            ),
             failures(&fixed.rounds, &peer.name),
         );
     }
@@ -297,7 +303,7 @@ fn failure_lines<F>(name: &str, rounds: &[Round<F>]) -> Vec<String> {
     failed.collect()
 }
 
-/// Rounds in which the generator was the bottleneck, or the hypervisor took time away.
+/// Rounds that went through but whose figures need a second look.
 fn load_doubts(name: &str, rounds: &[Round<Load>]) -> Vec<String> {
     let mut lines = Vec::new();
     let measured = || {
@@ -305,37 +311,48 @@ fn load_doubts(name: &str, rounds: &[Round<Load>]) -> Vec<String> {
             .iter()
             .filter_map(|round| Some((round, round.figures()?)))
     };
-    let saturated: Vec<_> = measured()
-        .filter(|(_, load)| load.generator.saturated)
-        .collect();
-    if !saturated.is_empty() {
-        lines.push(format!(
-            "{name}: in {} of {} rounds ({}) the generator's core was the bottleneck: there the \
-             throughput is the generator's limit; the CPU time per unit of work stands.",
-            saturated.len(),
-            measured().count(),
-            peers_of(saturated.iter().map(|(round, _)| round.peer.as_str())),
-        ));
-    }
-    let stolen = measured().filter(|(_, load)| load.stolen_s > STOLEN_SHARE_MAX * load.window_s);
-    let stolen: Vec<_> = stolen.collect();
-    if !stolen.is_empty() {
-        lines.push(format!(
-            "{name}: in {} of {} rounds ({}) the hypervisor took more than {:.0} % of a core away.",
-            stolen.len(),
-            measured().count(),
-            peers_of(stolen.iter().map(|(round, _)| round.peer.as_str())),
-            STOLEN_SHARE_MAX * 100.0,
-        ));
-    }
+    let mut doubt = |wrong: fn(&Load) -> bool, what: String| {
+        let wrong: Vec<&str> = measured()
+            .filter(|(_, load)| wrong(load))
+            .map(|(round, _)| &*round.peer)
+            .collect();
+        if !wrong.is_empty() {
+            let (count, all) = (wrong.len(), measured().count());
+            lines.push(format!(
+                "{name}: in {count} of {all} rounds ({}) {what}.",
+                once(&wrong)
+            ));
+        }
+    };
+    doubt(
+        |load| load.generator.saturated,
+        "the generator was the bottleneck: there the throughput is its limit; the CPU time for a \
+         unit of work stands"
+            .to_owned(),
+    );
+    doubt(
+        |load| load.stolen_s > STOLEN_SHARE_MAX * load.window_s,
+        format!(
+            "the hypervisor took more than {:.0} % of a core",
+            STOLEN_SHARE_MAX * 100.0
+        ),
+    );
+    doubt(
+        |load| load.core_busy_s - load.cpu_s > FOREIGN_SHARE_MAX * load.window_s,
+        format!(
+            "the balancer's core spent more than {:.0} % on something else: another program, or \
+             kernel work in nobody's name",
+            FOREIGN_SHARE_MAX * 100.0
+        ),
+    );
     lines
 }
 
 /// Each name once, in the order of appearance.
-fn peers_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
+fn once(names: &[&str]) -> String {
     let mut once: Vec<&str> = Vec::new();
     for name in names {
-        if !once.contains(&name) {
+        if !once.contains(name) {
             once.push(name);
         }
     }
@@ -409,7 +426,7 @@ mod tests {
         }
         let page = render(&record, &[]);
         assert!(page.contains("round 1 of lb failed: 3 requests were not answered by 200"));
-        assert!(page.contains("in 1 of 2 rounds (nginx) the generator's core was the bottleneck"));
+        assert!(page.contains("in 1 of 2 rounds (nginx) the generator was the bottleneck"));
         assert!(page.contains("in 1 of 2 rounds (nginx) the hypervisor took more than 1 %"));
         assert!(page.contains("| lb | – | – | – | – | 1 of 1 |"), "{page}");
     }
