@@ -31,7 +31,7 @@ const METHOD: &str = "\
   has had one request answered (HTTP) or one message echoed (TCP). After the reading every single
   connection must answer again. Memory that a program sets aside at its start is not in the growth;
   the whole is in the summary beside it. Socket buffers are the kernel's and in neither.
-- **A round fails** on any answer other than 200, any short body and any socket error. Failed
+- **A round fails** on any answer other than 2xx, any short body and any socket error. Failed
   rounds are listed in the summary and are in no median.
 ";
 
@@ -46,6 +46,15 @@ const CAVEATS: &str = "\
   worker, connections to the origins kept, no access log. They add no `X-Forwarded-*` headers; `lb`
   always does.
 - One worker on one core says nothing about how a program scales over many.
+";
+
+const FORWARDERS: &str = "\
+The forwarder on several runtimes, taken in with `loadgen report DIR --forwarders forwarders.json`:
+
+```sh
+cargo run --release -p bench --bin forwarder-ab -- --json forwarders.json
+```
+
 ";
 
 /// The page of the report in `folder`.
@@ -67,6 +76,9 @@ pub fn render(record: &Record, folder: &Path) -> Result<String, Error> {
     );
     for scenario in &record.scenarios {
         page += &commands(scenario);
+    }
+    if record.forwarders.is_some() {
+        page += FORWARDERS;
     }
     page += &configurations(record, folder)?;
     Ok(page)

@@ -230,8 +230,8 @@ fn connections_held(scenario: &Scenario) -> String {
 fn forwarder_section(forwarders: &Forwarders) -> String {
     let mut text = format!(
         "## The runtime: one small TCP forwarder on several\n\n{} rounds, {} connections, \
-         messages of {} bytes.\n\n| | CPU µs per message | lb-uring ÷ this \
-         | messages per second | idle connection |\n| --- | ---: | ---: | ---: | ---: |\n",
+         messages of {} bytes.\n\n| | version | CPU µs per message | lb-uring ÷ this \
+         | messages per second | idle connection |\n| --- | --- | ---: | ---: | ---: | ---: |\n",
         forwarders.rounds, forwarders.connections, forwarders.message_bytes,
     );
     let own = verdict::own_forwarder(forwarders);
@@ -246,11 +246,11 @@ fn forwarder_row(forwarder: &Forwarder, own: Option<&Forwarder>) -> String {
         .filter(|own| own.name != forwarder.name)
         .and_then(|own| verdict::forwarder_ratio(own, forwarder));
     let memory = forwarder.idle_bytes_per_connection;
+    let flags = forwarder.flags.replace('|', " ");
     format!(
-        "| {} {} {} | {} | {} | {} | {} |\n",
+        "| {} | {} | {} | {} | {} | {} |\n",
         forwarder.name,
-        forwarder.version,
-        forwarder.flags,
+        [&forwarder.version, &*flags].join(" ").trim(),
         spread(
             Spread::of(forwarder.cpu_us_per_message.iter().copied()),
             numbers::plain
