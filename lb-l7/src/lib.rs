@@ -1,1 +1,30 @@
-//! placeholder
+//! Layer 7 of `lb`: HTTP/1.1 as a strict, allocation-free reverse proxy.
+//!
+//! The way of a request: `connection.rs` (a client's connection) → `admit.rs` (its bytes become a
+//! request, by `http1/request.rs` and `route.rs`) → `exchange.rs` (bytes both ways) → `reach.rs`
+//! and `pool.rs` (a backend) → `upload.rs`, `download.rs` (the bodies, by `http1/body.rs`) →
+//! `respond.rs` (what we answer ourselves).
+#![forbid(unsafe_code)]
+
+mod access_log;
+mod admit;
+mod collect;
+mod connection;
+mod date;
+mod download;
+mod exchange;
+mod failure;
+pub mod http1;
+mod pool;
+mod reach;
+mod respond;
+pub mod route;
+mod service;
+mod upload;
+mod worker;
+
+pub use access_log::{AccessLog, LineSink};
+pub use connection::serve;
+pub use failure::{Failure, Side};
+pub use service::{BuildError, HEAD_BYTES_MAX, HEAD_ROOM_BYTES, HttpService};
+pub use worker::HttpWorker;

@@ -1,2 +1,73 @@
-//! placeholder
-fn main() {}
+//! `lb`: an io_uring, thread-per-core L4/L7 load balancer.
+//!
+//! The way of a configuration: `args.rs` → `config/` (what the user wrote, to a plan) →
+//! `control/` (one thread: start, reload, drain) → `snapshot.rs` → `worker/` (one thread a core)
+//! → `lb_l4` and `lb_l7` (a client's bytes). Beside it: `admin/`, `check.rs`, `demo/`.
+#![forbid(unsafe_code)]
+
+mod access_log;
+mod admin;
+mod args;
+mod check;
+mod config;
+mod control;
+mod line_writer;
+mod log;
+mod resolve;
+mod show;
+mod snapshot;
+mod worker;
+
+use std::process::ExitCode;
+
+use mimalloc::MiMalloc;
+
+use crate::args::{CheckArgs, Cli, Command, EXIT_USAGE, RunArgs};
+
+/// Workers allocate on their own heaps without meeting each other, and what they free goes back
+/// to the system when load falls.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match Cli::from_arguments(std::env::args_os().collect()) {
+        Ok(cli) => cli,
+        Err((text, 0)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err((text, code)) => {
+            eprint!("{text}");
+            return ExitCode::from(code);
+        }
+    };
+    match cli.command {
+        None => run(cli.run),
+        Some(Command::Run(run_args)) => run(run_args),
+        Some(Command::Check(check_args)) => check(check_args),
+        Some(Command::Demo(_)) => ExitCode::SUCCESS,
+    }
+}
+
+fn run(run_args: RunArgs) -> ExitCode {
+    if !run_args.has_sources() {
+        return nothing_to_do("run");
+    }
+    control::run(run_args.sources(), |_| {})
+}
+
+fn check(check_args: CheckArgs) -> ExitCode {
+    if !check_args.has_sources() {
+        return nothing_to_do("check");
+    }
+    let format = check_args.format;
+    check::run(&check_args.sources(), format)
+}
+
+fn nothing_to_do(what: &str) -> ExitCode {
+    eprintln!(
+        "error: there is nothing to {what}; give --config FILE, --tcp LISTEN=BACKENDS or --http \
+         LISTEN=BACKENDS (lb --help has examples), or try lb demo"
+    );
+    ExitCode::from(EXIT_USAGE)
+}

@@ -1,14 +1,16 @@
 //! The few ways in which one task does two things: `join`, `select`, `timeout`, `yield_now`.
 //!
 //! Invariant: no allocation, no waker of their own; a wake polls both parts, and a part that is
-//! not ready costs a look at its slot.
+//! not ready costs a look at its slot. Structs, not `async fn`s: these would hold each part twice.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::timer::sleep_until;
+use pin_project_lite::pin_project;
+
+use super::timer::{Sleep, sleep_until};
 use super::{Instant, now};
 
 /// Which of two futures ended first, with its output.
@@ -25,64 +27,118 @@ pub enum Either<A, B> {
 pub struct Elapsed;
 
 /// Runs both to their ends.
-pub async fn join<A: Future, B: Future>(first: A, second: B) -> (A::Output, B::Output) {
-    let (mut first, mut second) = (pin!(first), pin!(second));
-    let (mut first_output, mut second_output) = (None, None);
-    poll_fn(|cx| {
-        if first_output.is_none()
-            && let Poll::Ready(output) = first.as_mut().poll(cx)
-        {
-            first_output = Some(output);
-        }
-        if second_output.is_none()
-            && let Poll::Ready(output) = second.as_mut().poll(cx)
-        {
-            second_output = Some(output);
-        }
-        if first_output.is_none() || second_output.is_none() {
-            return Poll::Pending;
-        }
-        match (first_output.take(), second_output.take()) {
-            (Some(first), Some(second)) => Poll::Ready((first, second)),
-            _ => unreachable!("both were there above"),
-        }
-    })
-    .await
+pub const fn join<A: Future, B: Future>(first: A, second: B) -> Join<A, B> {
+    Join {
+        first,
+        second,
+        first_output: None,
+        second_output: None,
+    }
 }
 
 /// Runs both until one ends, and drops the other. The first is polled first.
-pub async fn select<A: Future, B: Future>(first: A, second: B) -> Either<A::Output, B::Output> {
-    let (mut first, mut second) = (pin!(first), pin!(second));
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = first.as_mut().poll(cx) {
+pub const fn select<A: Future, B: Future>(first: A, second: B) -> Select<A, B> {
+    Select { first, second }
+}
+
+/// Runs `future` for at most `duration` (to the next tick): `Err(Elapsed)` when the time is over
+/// first. A future that is ready at once arms no timer.
+pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
+    timeout_at(now() + duration, future)
+}
+
+/// As [`timeout`], until a point in time.
+pub const fn timeout_at<F: Future>(at: Instant, future: F) -> Timeout<F> {
+    Timeout {
+        future,
+        sleep: sleep_until(at),
+    }
+}
+
+pin_project! {
+    /// The future of [`join`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct Join<A: Future, B: Future> {
+        #[pin]
+        first: A,
+        #[pin]
+        second: B,
+        first_output: Option<A::Output>,
+        second_output: Option<B::Output>,
+    }
+}
+
+impl<A: Future, B: Future> Future for Join<A, B> {
+    type Output = (A::Output, B::Output);
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        poll_into(this.first, cx, this.first_output);
+        poll_into(this.second, cx, this.second_output);
+        if this.first_output.is_none() || this.second_output.is_none() {
+            return Poll::Pending;
+        }
+        match (this.first_output.take(), this.second_output.take()) {
+            (Some(first), Some(second)) => Poll::Ready((first, second)),
+            _ => Poll::Pending, // not reached: both are there
+        }
+    }
+}
+
+fn poll_into<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>, output: &mut Option<F::Output>) {
+    if output.is_none()
+        && let Poll::Ready(ready) = future.poll(cx)
+    {
+        *output = Some(ready);
+    }
+}
+
+pin_project! {
+    /// The future of [`select`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct Select<A, B> {
+        #[pin]
+        first: A,
+        #[pin]
+        second: B,
+    }
+}
+
+impl<A: Future, B: Future> Future for Select<A, B> {
+    type Output = Either<A::Output, B::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.first.poll(cx) {
             return Poll::Ready(Either::First(output));
         }
-        second.as_mut().poll(cx).map(Either::Second)
-    })
-    .await
+        this.second.poll(cx).map(Either::Second)
+    }
 }
 
-/// Runs `future` for at most `duration` (to the next tick).
-///
-/// # Errors
-/// `Elapsed` when the time is over first; the future is dropped then.
-pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
-    timeout_at(now() + duration, future).await
+pin_project! {
+    /// The future of [`timeout`] and [`timeout_at`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct Timeout<F> {
+        #[pin]
+        future: F,
+        sleep: Sleep,
+    }
 }
 
-/// As [`timeout`], until a point in time. A future that is ready at once arms no timer.
-///
-/// # Errors
-/// `Elapsed` when the time is over first; the future is dropped then.
-pub async fn timeout_at<F: Future>(at: Instant, future: F) -> Result<F::Output, Elapsed> {
-    let (mut future, mut sleep) = (pin!(future), pin!(sleep_until(at)));
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.future.poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        sleep.as_mut().poll(cx).map(|()| Err(Elapsed))
-    })
-    .await
+        Pin::new(this.sleep).poll(cx).map(|()| Err(Elapsed))
+    }
 }
 
 /// Lets the other ready tasks run first.
@@ -101,7 +157,7 @@ pub async fn yield_now() {
 /// Polls a future once: its output if it is ready at once.
 pub async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    poll_fn(|cx| match Pin::as_mut(&mut future).poll(cx) {
+    poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending => Poll::Ready(None),
     })

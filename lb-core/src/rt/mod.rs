@@ -25,7 +25,9 @@ mod uring;
 
 pub use buffer::{Buffer, Chunk};
 pub use clock::{Instant, now, now_precise, wall_clock};
-pub use combine::{Either, Elapsed, join, poll_once, select, timeout, timeout_at, yield_now};
+pub use combine::{
+    Either, Elapsed, Join, Select, Timeout, join, poll_once, select, timeout, timeout_at, yield_now,
+};
 pub use engine::EngineKind;
 pub use net::{TcpListener, TcpStream};
 pub use notify::{Notified, Notify};

@@ -307,19 +307,20 @@ impl TcpStream {
     /// # Errors
     /// As `send`.
     pub async fn flush(&self) -> io::Result<()> {
-        poll_fn(|cx| {
-            self.socket.with(|slot| {
-                if let Some(error) = slot.send_failure() {
-                    return Poll::Ready(Err(error));
-                }
-                if slot.is_sending() {
-                    store(&mut slot.send_waker, cx);
-                    return Poll::Pending;
-                }
-                Poll::Ready(Ok(()))
-            })
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    fn poll_flush(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.with(|slot| {
+            if let Some(error) = slot.send_failure() {
+                return Poll::Ready(Err(error));
+            }
+            if slot.is_sending() {
+                store(&mut slot.send_waker, cx);
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(()))
         })
-        .await
     }
 
     /// Flushes, then ends our side (FIN); the peer's goes on.
@@ -327,12 +328,27 @@ impl TcpStream {
     /// # Errors
     /// As `send`, and ENOTCONN when the connection is gone.
     pub async fn shutdown(&self) -> io::Result<()> {
-        self.flush().await?;
-        with_io(|io| io.engine.shutdown(&mut io.slots, self.socket.key))
+        poll_fn(|cx| self.poll_shutdown(cx)).await
+    }
+
+    /// [`shutdown`](Self::shutdown) as a poll, for hand-written futures.
+    ///
+    /// # Errors
+    /// As `shutdown`.
+    pub fn poll_shutdown(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.poll_flush(cx))?;
+        Poll::Ready(with_io(|io| {
+            io.engine.shutdown(&mut io.slots, self.socket.key)
+        }))
     }
 
     /// Closes with a reset instead of a FIN.
     pub fn reset(self) {
+        self.reset_on_drop();
+    }
+
+    /// Makes the drop that follows send a reset instead of a FIN.
+    pub fn reset_on_drop(&self) {
         with_io(|io| io.engine.set_reset(&mut io.slots, self.socket.key));
     }
 

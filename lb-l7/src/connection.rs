@@ -1,0 +1,259 @@
+//! The life of a client's connection: idle, a head, an exchange, and again, until it ends.
+//!
+//! Invariant: requests are answered in the order in which they came, and a connection that we end
+//! ends such that the client can read our last answer.
+//! Read next: `admit.rs` (what a head becomes), `exchange.rs` (what happens to it).
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use lb_core::connections::Registration;
+use lb_core::rt::{self, Chunk, Instant, Sleep, TcpStream};
+use lb_core::snapshot::{Current, Held};
+
+use crate::access_log::{Entry, Outcome};
+use crate::admit::{Admission, Request, admit};
+use crate::collect::HeadCollector;
+use crate::exchange::Exchange;
+use crate::failure::Failure;
+use crate::http1::response::ClientConnection;
+use crate::respond::Answer;
+use crate::service::HttpService;
+use crate::worker::HttpWorker;
+
+/// How long a client may go on sending after we have ended our side.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long a client has to take our last bytes.
+const LAST_SEND: Duration = Duration::from_secs(10);
+
+/// Serves a client until its connection ends. What is `current` when a request comes serves it.
+///
+/// The future is what an idle connection costs; a test keeps it small.
+pub fn serve(
+    client: TcpStream,
+    current: Rc<Current<HttpService>>,
+    http: Rc<HttpWorker>,
+    registration: Registration,
+) -> impl Future<Output = ()> {
+    let address = client.peer_addr().map(|address| address.ip());
+    let mut connection = Connection {
+        client,
+        address: address.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
+        current,
+        http,
+        registration,
+        sleep: rt::sleep_until(Instant::default()),
+        exchanges: 0,
+    };
+    async move {
+        match connection.serve().await {
+            End::Close => drop(rt::timeout(LAST_SEND, connection.client.flush()).await),
+            End::Gone => {}
+            End::Linger => connection.linger().await,
+            End::Reset => connection.client.reset(),
+        }
+    }
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) client: TcpStream,
+    pub(crate) address: IpAddr,
+    pub(crate) http: Rc<HttpWorker>,
+    pub(crate) registration: Registration,
+    /// The one timer of the connection, moved from deadline to deadline.
+    pub(crate) sleep: Sleep,
+    /// Exchanges begun.
+    pub(crate) exchanges: u32,
+    current: Rc<Current<HttpService>>,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The client has ended its side, or knows that we do: what was sent is all that matters.
+    Close,
+    /// The client is gone.
+    Gone,
+    /// The client may be sending still: closing at once would reset the connection, and the
+    /// client would not see our answer (RFC 9112 section 9.6).
+    Linger,
+    /// The response is incomplete, and nothing but a reset says so.
+    Reset,
+}
+
+/// What follows an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    End(End),
+    Request,
+}
+
+impl Connection {
+    async fn serve(&mut self) -> End {
+        loop {
+            let first = match self.wait_for_request().await {
+                Ok(first) => first,
+                Err(end) => return end,
+            };
+            let service = self.current.get();
+            let request = match self.receive_request(first, &service).await {
+                Ok(request) => request,
+                Err(failure) => return self.refuse(failure).await,
+            };
+            self.exchanges = self.exchanges.saturating_add(1);
+            let mut exchange = Exchange::new(self, service, request);
+            if let Next::End(end) = exchange.run().await {
+                return end;
+            }
+        }
+    }
+
+    /// The first bytes of the next request, or how the connection ends without one.
+    async fn wait_for_request(&mut self) -> Result<Chunk, End> {
+        let is_drained = self.http.worker.draining.get() && self.exchanges > 0;
+        let Self {
+            client,
+            current,
+            registration,
+            sleep,
+            ..
+        } = self;
+        let mut is_armed = false;
+        let first = poll_fn(|cx| {
+            if let Poll::Ready(received) = client.poll_recv(cx) {
+                return Poll::Ready(match received {
+                    Ok(chunk) if !chunk.is_empty() => Ok(chunk),
+                    Ok(_) => Err(End::Close),
+                    Err(_) => Err(End::Gone),
+                });
+            }
+            if is_drained {
+                return Poll::Ready(Err(End::Close));
+            }
+            if !std::mem::replace(&mut is_armed, true) {
+                sleep.set_deadline(rt::now() + current.get().timeouts.keep_alive);
+            }
+            // Idle only when the last response has left: an idle connection may be dropped.
+            if pin!(client.flush()).poll(cx).is_ready() {
+                registration.set_idle(true);
+            }
+            Pin::new(&mut *sleep).poll(cx).map(|()| Err(End::Close))
+        })
+        .await;
+        self.registration.set_idle(false);
+        first
+    }
+
+    async fn receive_request(
+        &mut self,
+        first: Chunk,
+        service: &Held<HttpService>,
+    ) -> Result<Request, Failure> {
+        match self.admit(first, service)? {
+            Admission::Admitted(request) => Ok(request),
+            Admission::Incomplete(first) => self.receive_rest(first, service).await,
+        }
+    }
+
+    /// A request whose head comes in pieces.
+    async fn receive_rest(
+        &mut self,
+        first: Chunk,
+        service: &Held<HttpService>,
+    ) -> Result<Request, Failure> {
+        let deadline = rt::now() + service.timeouts.request_head;
+        let mut collector = HeadCollector::new(service.rules.head_bytes_max);
+        let mut piece = first;
+        let rest = loop {
+            if let Some(rest) = collector.add(piece) {
+                break rest;
+            }
+            piece = match self.receive_until(deadline).await {
+                Some(Ok(piece)) if !piece.is_empty() => piece,
+                Some(_) => return Err(Failure::ClientGone),
+                None => return Err(Failure::HeadTimeout),
+            };
+        };
+        let head = collector.finish();
+        self.client.unread(rest);
+        match self.admit(head, service)? {
+            Admission::Admitted(request) => Ok(request),
+            // The parser wants more than a blank line at the end: an empty line before the head
+            // was all there is.
+            Admission::Incomplete(_) => Err(Failure::HeadTimeout),
+        }
+    }
+
+    fn admit(&self, received: Chunk, service: &HttpService) -> Result<Admission, Failure> {
+        self.registration
+            .listener()
+            .received_bytes
+            .add(received.len() as u64);
+        let logs = self.http.access_log.is_some();
+        admit(received, &self.client, self.address, service, logs)
+    }
+
+    /// Answers what was no acceptable request; nothing can follow it.
+    async fn refuse(&self, failure: Failure) -> End {
+        let status = failure.status();
+        let listener = self.registration.listener();
+        if let Some(log) = &self.http.access_log {
+            let outcome = Outcome {
+                status: status.unwrap_or(0),
+                sent_bytes: 0,
+                duration: Duration::ZERO,
+            };
+            log.write(&Entry::of_no_request(self.address), outcome);
+        }
+        let Some(status) = status else {
+            return End::Gone;
+        };
+        listener.exchange_answered(status);
+        let answer = Answer {
+            status,
+            reason: failure.reason(),
+            connection: ClientConnection::Close,
+            without_body: false,
+        };
+        let answer = answer.write(&self.http.date.text());
+        listener.sent_bytes.add(answer.len() as u64);
+        match rt::timeout(LAST_SEND, self.client.send(answer)).await {
+            Ok(Ok(())) => End::Linger,
+            _ => End::Gone,
+        }
+    }
+
+    /// Ends our side and lets the client read in peace, until it ends its own.
+    async fn linger(&mut self) {
+        self.registration.set_idle(true); // nothing is lost when we drain
+        let Ok(Ok(())) = rt::timeout(LAST_SEND, self.client.shutdown()).await else {
+            return;
+        };
+        let deadline = rt::now() + LINGER;
+        while let Some(Ok(chunk)) = self.receive_until(deadline).await {
+            if chunk.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// What is received next; `None` when the deadline is first.
+    async fn receive_until(&mut self, deadline: Instant) -> Option<io::Result<Chunk>> {
+        let Self { client, sleep, .. } = self;
+        sleep.set_deadline(deadline);
+        poll_fn(|cx| {
+            if let Poll::Ready(received) = client.poll_recv(cx) {
+                return Poll::Ready(Some(received));
+            }
+            Pin::new(&mut *sleep).poll(cx).map(|()| None)
+        })
+        .await
+    }
+}

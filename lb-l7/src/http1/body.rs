@@ -1,0 +1,145 @@
+//! Bodies by their framing: how many of the bytes at hand belong to the body, and when it ends.
+//!
+//! Invariant: the original bytes are forwarded untouched, and none behind the end of the body.
+//! Read next: `../exchange.rs` (the streams that feed it).
+
+use super::chunked::{ChunkError, Chunked, Step};
+use super::head::Framing;
+
+/// What is still to come of a body. 32 bytes wide.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// Nothing: there was none, or all of it has been seen.
+    Done,
+    /// So many bytes, at least one.
+    Length(u64),
+    /// Chunks and trailers.
+    Chunked(Chunked),
+    /// Everything until the sender closes.
+    UntilClose,
+}
+
+impl Body {
+    /// At the start of a body. `data_bytes_max` bounds chunked data; a declared length has been
+    /// compared already.
+    #[must_use]
+    pub const fn new(framing: Framing, data_bytes_max: u64) -> Self {
+        match framing {
+            Framing::None => Self::Done,
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(Chunked::new(data_bytes_max)),
+            Framing::UntilClose => Self::UntilClose,
+        }
+    }
+
+    /// Whether nothing more is to come. Never true of `UntilClose`.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// How many bytes at the start of `input` belong to the body: all of them, or those up to its
+    /// end.
+    ///
+    /// # Errors
+    /// Malformed or overlong chunks.
+    pub fn take(&mut self, input: &[u8]) -> Result<usize, ChunkError> {
+        let taken = match self {
+            Self::Done => 0,
+            Self::UntilClose => input.len(),
+            Self::Length(remaining) => take_length(remaining, input),
+            Self::Chunked(chunked) => chunked.scan(input)?,
+        };
+        self.end();
+        Ok(taken)
+    }
+
+    /// As `take`, but stops behind the first run of data and tells it from the framing.
+    ///
+    /// # Errors
+    /// Malformed or overlong chunks.
+    pub fn step(&mut self, input: &[u8]) -> Result<Step, ChunkError> {
+        let step = match self {
+            Self::Chunked(chunked) => chunked.step(input)?,
+            _ => {
+                return Ok(Step {
+                    framing: 0,
+                    data: self.take(input)?,
+                });
+            }
+        };
+        self.end();
+        Ok(step)
+    }
+
+    fn end(&mut self) {
+        let ended = match self {
+            Self::Length(remaining) => *remaining == 0,
+            Self::Chunked(chunked) => chunked.is_done(),
+            Self::Done | Self::UntilClose => false,
+        };
+        if ended {
+            *self = Self::Done;
+        }
+    }
+}
+
+fn take_length(remaining: &mut u64, input: &[u8]) -> usize {
+    let taken = usize::try_from(*remaining)
+        .unwrap_or(usize::MAX)
+        .min(input.len());
+    *remaining -= taken as u64;
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_is_counted_down() {
+        let mut body = Body::new(Framing::Length(5), u64::MAX);
+        assert_eq!(body.take(b"abc"), Ok(3));
+        assert!(!body.is_done());
+        assert_eq!(body.take(b"defgh"), Ok(2));
+        assert!(body.is_done());
+        assert_eq!(body.take(b"gh"), Ok(0));
+    }
+
+    #[test]
+    fn chunks_end_the_body() {
+        let mut body = Body::new(Framing::Chunked, u64::MAX);
+        assert_eq!(body.take(b"1\r\nx\r\n0\r\n"), Ok(9));
+        assert!(!body.is_done());
+        assert_eq!(body.take(b"\r\nGET"), Ok(2));
+        assert!(body.is_done());
+    }
+
+    #[test]
+    fn until_close_never_ends() {
+        let mut body = Body::new(Framing::UntilClose, u64::MAX);
+        assert_eq!(body.take(b"abc"), Ok(3));
+        assert!(!body.is_done());
+        assert!(Body::new(Framing::None, 0).is_done());
+    }
+
+    #[test]
+    fn a_step_tells_data_from_framing() {
+        let mut body = Body::new(Framing::Chunked, u64::MAX);
+        assert_eq!(
+            body.step(b"2\r\nabX"),
+            Ok(Step {
+                framing: 3,
+                data: 2
+            })
+        );
+        let mut body = Body::new(Framing::Length(2), u64::MAX);
+        assert_eq!(
+            body.step(b"abX"),
+            Ok(Step {
+                framing: 0,
+                data: 2
+            })
+        );
+    }
+}

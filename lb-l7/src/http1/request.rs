@@ -1,0 +1,551 @@
+//! Request heads: parsed once, checked strictly, forwarded by copying the runs between cuts.
+//!
+//! Invariant: what is routed is what is forwarded: the path and the authority that
+//! [`RequestHead`] names are the very bytes that the backend gets.
+//! Read next: `response.rs` (the other direction), `../route.rs` (what the path decides).
+
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr};
+
+use lb_core::plan::Forwarded;
+use lb_core::rt::Buffer;
+
+use super::authority::Authority;
+use super::head::{
+    Connection, Cuts, DeclaredLength, Field, Framing, HEADERS_MAX, HeadError, HeadWriter, Lines,
+    Span, Version,
+};
+use super::text::{AddressText, DecimalText};
+
+/// What a request head may be and what is done with it on the way.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestRules {
+    /// Longest head in bytes.
+    pub head_bytes_max: usize,
+    /// Most header fields, at most [`HEADERS_MAX`].
+    pub headers_max: usize,
+    /// What is done with X-Forwarded-* fields.
+    pub forwarded: Forwarded,
+}
+
+/// A request method, as far as a proxy tells methods apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// DELETE.
+    Delete,
+    /// GET.
+    Get,
+    /// HEAD, whose response has no body whatever it says.
+    Head,
+    /// OPTIONS, which may have `*` as its target.
+    Options,
+    /// Any other, POST among them.
+    Other,
+    /// PUT.
+    Put,
+    /// TRACE.
+    Trace,
+}
+
+impl Method {
+    fn of(name: &str) -> Self {
+        match name {
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "OPTIONS" => Self::Options,
+            "PUT" => Self::Put,
+            "DELETE" => Self::Delete,
+            "TRACE" => Self::Trace,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether a request may be sent again when it is unknown if it was processed (RFC 9110
+    /// section 9.2.2).
+    #[must_use]
+    pub const fn is_idempotent(self) -> bool {
+        !matches!(self, Self::Other)
+    }
+}
+
+/// A checked request head. All spans count from its first byte.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestHead {
+    /// Its kind of method.
+    pub method: Method,
+    /// The protocol version of the client.
+    pub version: Version,
+    /// How long the body is.
+    pub framing: Framing,
+    /// Whether the client keeps the connection after this exchange.
+    pub keep_alive: bool,
+    /// Whether the client waits for 100 (Continue) before it sends the body.
+    pub expects_continue: bool,
+    /// The method's name.
+    pub method_name: Span,
+    /// The request target as it came.
+    pub target: Span,
+    len: u16,
+    form: Form,
+    /// Path and query: what the backend sees as target. May lack the path in absolute-form.
+    resource: Span,
+    path: Span,
+    /// Host and port; empty only in HTTP/1.0 without Host.
+    authority: Span,
+    host: Span,
+    has_host_field: bool,
+    has_forwarded_for: bool,
+    has_forwarded_host: bool,
+    has_forwarded_proto: bool,
+    fields: Span,
+    cuts: Cuts,
+}
+
+/// The forms of a request target (RFC 9112 section 3.2); authority-form belongs to CONNECT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Absolute,
+    Asterisk,
+    Origin,
+}
+
+impl RequestHead {
+    /// Length of the head in bytes, the blank line included.
+    #[expect(clippy::len_without_is_empty, reason = "a head is never empty")]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// The path without the query, as it came: percent-encoded and never empty.
+    #[must_use]
+    pub fn path<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        if self.path.is_empty() {
+            self.implied_path()
+        } else {
+            self.path.of_head(head)
+        }
+    }
+
+    /// The host without port, as it came; empty only in HTTP/1.0 without Host.
+    #[must_use]
+    pub fn host<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.host.of_head(head)
+    }
+
+    /// Whether the backend needs a Host that the request does not have, for
+    /// [`Client::local`] to give.
+    #[must_use]
+    pub const fn lacks_authority(&self) -> bool {
+        self.authority.is_empty()
+    }
+
+    /// What an absolute-form target without path stands for (RFC 9112 section 3.2.4).
+    fn implied_path(&self) -> &'static [u8] {
+        if self.method == Method::Options && self.resource.is_empty() {
+            b"*"
+        } else {
+            b"/"
+        }
+    }
+}
+
+/// Who sent a request, for the X-Forwarded-* fields.
+#[derive(Debug, Clone, Copy)]
+pub struct Client {
+    /// The client's address.
+    pub address: IpAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// The address that the client connected to: Host for a request that has none. Only looked
+    /// at when [`RequestHead::lacks_authority`].
+    pub local: Option<SocketAddr>,
+}
+
+/// The number of bytes to skip before a request: one empty line is let pass (RFC 9112 section
+/// 2.2).
+#[must_use]
+pub fn leading_blank(bytes: &[u8]) -> usize {
+    if bytes.starts_with(b"\r\n") { 2 } else { 0 }
+}
+
+/// Parses the request head at the start of `bytes`; `None` when it is not complete yet.
+///
+/// # Errors
+/// What makes the head unacceptable. The connection cannot be used any more then.
+pub fn parse_request(bytes: &[u8], rules: &RequestRules) -> Result<Option<RequestHead>, HeadError> {
+    let window = &bytes[..bytes.len().min(rules.head_bytes_max)];
+    let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let slots = &mut slots[..rules.headers_max.min(HEADERS_MAX)];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(window, slots) {
+        Ok(httparse::Status::Complete(len)) => check(&window[..len], &request, rules).map(Some),
+        Ok(httparse::Status::Partial) if window.len() < rules.head_bytes_max => Ok(None),
+        Ok(httparse::Status::Partial) => Err(too_long(window)),
+        Err(error) => Err(refusal(window, error)),
+    }
+}
+
+/// Writes the head that the backend gets for the request `head`, of which `request` tells.
+///
+/// # Errors
+/// `HeadTooLong` when it does not fit into `out`.
+pub fn rewrite_request(
+    head: &[u8],
+    request: &RequestHead,
+    rules: &RequestRules,
+    client: &Client,
+    out: &mut Buffer,
+) -> Result<(), HeadError> {
+    let address = AddressText::of(client.address);
+    let mut out = HeadWriter::new(out);
+    let from = if request.form == Form::Origin && request.version == Version::Http11 {
+        0
+    } else {
+        write_request_line(head, request, &mut out);
+        request.fields.start()
+    };
+    request.cuts.copy(
+        head,
+        from,
+        request.fields.end(),
+        address.appended(),
+        &mut out,
+    );
+    if !request.has_host_field {
+        write_host(head, request, client, &mut out);
+    }
+    if request.framing == Framing::Chunked {
+        out.push(b"Transfer-Encoding: chunked\r\n");
+    }
+    if rules.forwarded != Forwarded::Off {
+        write_forwarded(head, request, client, &address, &mut out);
+    }
+    out.finish()
+}
+
+fn check(
+    head: &[u8],
+    request: &httparse::Request<'_, '_>,
+    rules: &RequestRules,
+) -> Result<RequestHead, HeadError> {
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+    else {
+        return Err(HeadError::RequestLine);
+    };
+    let method_name = Span::of(head, method.as_bytes());
+    if method_name.start() != 0 {
+        return Err(HeadError::LineEnd); // more empty lines, or bare LFs, than we let pass
+    }
+    if method == "CONNECT" {
+        return Err(HeadError::ConnectMethod);
+    }
+    let method = Method::of(method);
+    let target = Target::parse(head, target.as_bytes(), method)?;
+    let version = if minor == 0 {
+        Version::Http10
+    } else {
+        Version::Http11
+    };
+    let lines = Lines::new(head, request.headers)?;
+    let fields = Fields::read(&lines, version, rules)?;
+    let authority = fields.authority(head, &target, version)?;
+    Ok(RequestHead {
+        method,
+        version,
+        framing: fields.length.framing(version)?.unwrap_or(Framing::None),
+        keep_alive: fields.connection.persists(version),
+        expects_continue: fields.expects_continue,
+        method_name,
+        target: target.whole,
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "heads are shorter than 64 KiB"
+        )]
+        len: head.len() as u16,
+        form: target.form,
+        resource: target.resource,
+        path: target.path,
+        authority: authority.map_or(Span::default(), |(whole, _)| whole),
+        host: authority.map_or(Span::default(), |(_, host)| host),
+        has_host_field: fields.host.is_some(),
+        has_forwarded_for: fields.has_forwarded_for,
+        has_forwarded_host: fields.has_forwarded_host,
+        has_forwarded_proto: fields.has_forwarded_proto,
+        fields: Span::new(lines.start(), lines.end()),
+        cuts: fields.cuts,
+    })
+}
+
+/// A request target taken apart.
+struct Target<'a> {
+    form: Form,
+    whole: Span,
+    /// Path and query.
+    resource: Span,
+    path: Span,
+    /// Of an absolute-form target, with the port that its scheme implies.
+    authority: Option<(Authority<'a>, Span, u16)>,
+}
+
+impl<'a> Target<'a> {
+    /// `httparse` lets no white space or control character through; a fragment has no business
+    /// here, and bytes beyond ASCII must be percent-encoded (RFC 3986 section 2).
+    fn parse(head: &[u8], target: &'a [u8], method: Method) -> Result<Self, HeadError> {
+        if !target.is_ascii() || memchr::memchr(b'#', target).is_some() {
+            return Err(HeadError::Target);
+        }
+        let whole = Span::of(head, target);
+        let (form, resource, authority) = match target {
+            [b'/', ..] => (Form::Origin, target, None),
+            b"*" if method == Method::Options => (Form::Asterisk, target, None),
+            _ => {
+                let (authority, resource, port) = absolute(target).ok_or(HeadError::Target)?;
+                let span = Span::of(head, authority);
+                let authority = Authority::parse(authority).ok_or(HeadError::Target)?;
+                (Form::Absolute, resource, Some((authority, span, port)))
+            }
+        };
+        let path_len = memchr::memchr(b'?', resource).unwrap_or(resource.len());
+        let path = &resource[..path_len];
+        if has_dot_segment(path) {
+            return Err(HeadError::DotSegment);
+        }
+        let (resource, path) = (Span::of(head, resource), Span::of(head, path));
+        Ok(Self {
+            form,
+            whole,
+            resource,
+            path,
+            authority,
+        })
+    }
+}
+
+/// Splits an absolute-form target into authority, path with query, and the scheme's port.
+fn absolute(target: &[u8]) -> Option<(&[u8], &[u8], u16)> {
+    let (rest, port) = if starts_with_ignore_case(target, b"http://") {
+        (&target[b"http://".len()..], 80)
+    } else if starts_with_ignore_case(target, b"https://") {
+        (&target[b"https://".len()..], 443)
+    } else {
+        return None;
+    };
+    let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
+    let (authority, resource) = rest.split_at(end);
+    Some((authority, resource, port))
+}
+
+fn starts_with_ignore_case(bytes: &[u8], start: &[u8]) -> bool {
+    bytes
+        .get(..start.len())
+        .is_some_and(|bytes| bytes.eq_ignore_ascii_case(start))
+}
+
+/// Whether an element of the path is `.` or `..`. Clients resolve them before they send (RFC 3986
+/// section 5.2.4); one that arrives would be routed by one path and served by another.
+fn has_dot_segment(path: &[u8]) -> bool {
+    memchr::memchr2(b'.', b'%', path).is_some()
+        && path
+            .split(|byte| matches!(byte, b'/' | b'\\'))
+            .any(is_dot_segment)
+}
+
+/// `.` or `..`, each dot plain or as `%2e`; parameters behind `;` do not count.
+fn is_dot_segment(segment: &[u8]) -> bool {
+    let mut rest = segment;
+    let mut dots = 0;
+    while let Some((first, others)) = rest.split_first() {
+        rest = match (first, others) {
+            (b'.', _) => others,
+            (b'%', [b'2', b'e' | b'E', behind @ ..]) => behind,
+            (b';', _) => break,
+            _ => return false,
+        };
+        dots += 1;
+    }
+    dots == 1 || dots == 2
+}
+
+/// What the fields of a request say.
+#[derive(Default)]
+struct Fields<'a> {
+    connection: Connection,
+    length: DeclaredLength,
+    host: Option<&'a [u8]>,
+    expects_continue: bool,
+    has_forwarded_for: bool,
+    has_forwarded_host: bool,
+    has_forwarded_proto: bool,
+    cuts: Cuts,
+}
+
+impl<'a> Fields<'a> {
+    fn read(lines: &Lines<'a>, version: Version, rules: &RequestRules) -> Result<Self, HeadError> {
+        let mut fields = Self::default();
+        let mut forwarded_for_end = None;
+        let removes = |field: Field, value: &[u8]| is_removed(field, value, version, rules);
+        for item in lines.iter() {
+            let (header, line) = item?;
+            let field = Field::of(header.name);
+            let removed = removes(field, header.value);
+            match field {
+                Field::Other => continue,
+                Field::Connection => fields.connection.read(header.value),
+                Field::ContentLength => fields.length.content_length(header.value)?,
+                Field::TransferEncoding => fields.length.transfer_encoding(header.value)?,
+                Field::Host if fields.host.replace(header.value).is_some() => {
+                    return Err(HeadError::DuplicateHost);
+                }
+                Field::Expect => {
+                    fields.expects_continue |=
+                        !removed && header.value.eq_ignore_ascii_case(b"100-continue");
+                }
+                Field::XForwardedFor if !removed => {
+                    fields.has_forwarded_for = true;
+                    forwarded_for_end = Some(lines.value_end(header));
+                }
+                Field::XForwardedHost => fields.has_forwarded_host |= !removed,
+                Field::XForwardedProto => fields.has_forwarded_proto |= !removed,
+                _ => {}
+            }
+            if removed {
+                fields.cuts.remove(line)?;
+            }
+        }
+        if fields.connection.names_fields {
+            fields.cuts = lines.cut_named(removes)?;
+        }
+        if let Some(end) = forwarded_for_end.filter(|_| rules.forwarded == Forwarded::Append) {
+            fields.cuts.insert_at(end)?;
+        }
+        Ok(fields)
+    }
+
+    /// Where the authority is in the head, and the host in it; `None` only in HTTP/1.0.
+    fn authority(
+        &self,
+        head: &[u8],
+        target: &Target<'_>,
+        version: Version,
+    ) -> Result<Option<(Span, Span)>, HeadError> {
+        let Some(value) = self.host else {
+            if version == Version::Http11 {
+                return Err(HeadError::MissingHost);
+            }
+            let authority = target.authority.as_ref();
+            return Ok(authority.map(|(parsed, span, _)| (*span, Span::of(head, parsed.host))));
+        };
+        let named = Authority::parse(value).ok_or(HeadError::Host)?;
+        if let Some((authority, _, default_port)) = &target.authority
+            && !authority.is_same(&named, *default_port)
+        {
+            return Err(HeadError::AuthorityMismatch);
+        }
+        Ok(Some((Span::of(head, value), Span::of(head, named.host))))
+    }
+}
+
+/// Whether a field of a request is not forwarded as it came, whatever Connection names.
+fn is_removed(field: Field, value: &[u8], version: Version, rules: &RequestRules) -> bool {
+    match field {
+        Field::Connection | Field::HopByHop | Field::TransferEncoding => true,
+        // Expect from HTTP/1.0 is to be ignored (RFC 9110 section 10.1.1).
+        Field::Expect => version == Version::Http10,
+        // Forwarded too: a backend that reads it would believe the client.
+        Field::Forwarded | Field::XForwardedHost | Field::XForwardedProto => {
+            rules.forwarded == Forwarded::Replace
+        }
+        Field::XForwardedFor => match rules.forwarded {
+            Forwarded::Append => value.is_empty(),
+            Forwarded::Off => false,
+            Forwarded::Replace => true,
+        },
+        Field::ContentLength | Field::Date | Field::Host | Field::Other => false,
+    }
+}
+
+fn write_request_line(head: &[u8], request: &RequestHead, out: &mut HeadWriter<'_>) {
+    out.push(request.method_name.of_head(head));
+    out.push(b" ");
+    if request.path.is_empty() {
+        out.push(request.implied_path());
+    }
+    out.push(request.resource.of_head(head));
+    out.push(b" HTTP/1.1\r\n");
+}
+
+fn write_host(head: &[u8], request: &RequestHead, client: &Client, out: &mut HeadWriter<'_>) {
+    out.push(b"Host: ");
+    match client.local {
+        Some(local) if request.lacks_authority() => {
+            let (open, close): (&[u8], &[u8]) = if local.ip().to_canonical().is_ipv6() {
+                (b"[", b"]:")
+            } else {
+                (b"", b":")
+            };
+            out.push(open);
+            out.push(AddressText::of(local.ip()).bare());
+            out.push(close);
+            out.push(DecimalText::of(u64::from(local.port())).as_slice());
+        }
+        _ => out.push(request.authority.of_head(head)),
+    }
+    out.push(b"\r\n");
+}
+
+fn write_forwarded(
+    head: &[u8],
+    request: &RequestHead,
+    client: &Client,
+    address: &AddressText,
+    out: &mut HeadWriter<'_>,
+) {
+    if !request.has_forwarded_for {
+        out.push(b"X-Forwarded-For: ");
+        out.push(address.bare());
+        out.push(b"\r\n");
+    }
+    if !request.has_forwarded_proto {
+        out.push(b"X-Forwarded-Proto: ");
+        out.push(client.scheme.as_bytes());
+        out.push(b"\r\n");
+    }
+    if !request.has_forwarded_host && !request.lacks_authority() {
+        out.push(b"X-Forwarded-Host: ");
+        out.push(request.authority.of_head(head));
+        out.push(b"\r\n");
+    }
+}
+
+#[cold]
+fn too_long(window: &[u8]) -> HeadError {
+    if memchr::memchr(b'\n', window).is_some() {
+        HeadError::HeadTooLong
+    } else {
+        HeadError::TargetTooLong
+    }
+}
+
+/// What `httparse` found, in our words.
+#[cold]
+fn refusal(window: &[u8], error: httparse::Error) -> HeadError {
+    match error {
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => HeadError::Field,
+        httparse::Error::NewLine => HeadError::LineEnd,
+        httparse::Error::TooManyHeaders => HeadError::TooManyFields,
+        httparse::Error::Version if names_other_version(window) => HeadError::Version,
+        _ => HeadError::RequestLine,
+    }
+}
+
+/// Whether the request line ends in a well-formed version, which is one we do not speak.
+fn names_other_version(window: &[u8]) -> bool {
+    let line = window
+        .split(|byte| *byte == b'\r')
+        .next()
+        .unwrap_or_default();
+    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+        if major.is_ascii_digit() && minor.is_ascii_digit())
+}

@@ -1,0 +1,269 @@
+//! Response heads: checked as strictly as requests, since a backend may be compromised or broken
+//! too, and forwarded by the same cuts.
+//!
+//! Invariant: the framing that a client is told is the framing that [`ResponseHead`] names.
+//! Read next: `body.rs` (what follows a head).
+
+use std::mem::MaybeUninit;
+
+use lb_core::rt::Buffer;
+
+use super::head::{
+    Connection, Cuts, DeclaredLength, Field, Framing, HEADERS_MAX, HeadError, HeadWriter, Lines,
+    Span, Version,
+};
+
+/// What a response head may be.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseRules {
+    /// Longest head in bytes.
+    pub head_bytes_max: usize,
+    /// Whether it answers HEAD: then it has no body, whatever it says.
+    pub answers_head: bool,
+}
+
+/// A checked response head. All spans count from its first byte.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseHead {
+    /// 100 to 999.
+    pub status: u16,
+    /// How long the body is.
+    pub framing: Framing,
+    /// Whether the backend keeps the connection after this response.
+    pub keep_alive: bool,
+    /// Whether the head declares chunks; so it may with `Framing::None`, in answer to HEAD.
+    chunked: bool,
+    has_date: bool,
+    version: Version,
+    len: u16,
+    fields: Span,
+    cuts: Cuts,
+}
+
+impl ResponseHead {
+    /// Length of the head in bytes, the blank line included.
+    #[expect(clippy::len_without_is_empty, reason = "a head is never empty")]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether another response to the same request follows (RFC 9110 section 15.2).
+    #[must_use]
+    pub const fn is_interim(&self) -> bool {
+        self.status < 200
+    }
+
+    /// Whether the backend makes chunks, or says that it would in answer to GET.
+    #[must_use]
+    pub const fn declares_chunks(&self) -> bool {
+        self.chunked
+    }
+
+    /// Whether the backend should have said when it made the response (RFC 9110 section 6.6.1).
+    #[must_use]
+    pub const fn lacks_date(&self) -> bool {
+        !self.has_date && !self.is_interim()
+    }
+}
+
+/// What the client is told of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientConnection {
+    /// It ends with this response.
+    Close,
+    /// It stays, as an HTTP/1.1 client expects without being told.
+    Keep,
+    /// It stays, and an HTTP/1.0 client must be told.
+    KeepHttp10,
+}
+
+/// How the body reaches the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// Byte for byte as the backend sends it.
+    AsIs,
+    /// In chunks of our making: the backend ends the body by closing, and the client's
+    /// connection is to stay.
+    Chunk,
+    /// Without the chunks that the backend makes: an HTTP/1.0 client does not know them.
+    Dechunk,
+}
+
+/// Parses the response head at the start of `bytes`; `None` when it is not complete yet.
+///
+/// # Errors
+/// What makes the head unacceptable. The connection cannot be used any more then.
+pub fn parse_response(
+    bytes: &[u8],
+    rules: &ResponseRules,
+) -> Result<Option<ResponseHead>, HeadError> {
+    let window = &bytes[..bytes.len().min(rules.head_bytes_max)];
+    let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        window,
+        &mut slots,
+    );
+    match parsed {
+        Ok(httparse::Status::Complete(len)) => check(&window[..len], &response, rules).map(Some),
+        Ok(httparse::Status::Partial) if window.len() < rules.head_bytes_max => Ok(None),
+        Ok(httparse::Status::Partial) => Err(HeadError::HeadTooLong),
+        Err(error) => Err(refusal(error)),
+    }
+}
+
+/// Writes the head that the client gets for the response `head`, of which `response` tells.
+/// `date` is added when the response [lacks](ResponseHead::lacks_date) one.
+///
+/// # Errors
+/// `HeadTooLong` when it does not fit into `out`.
+pub fn rewrite_response(
+    head: &[u8],
+    response: &ResponseHead,
+    connection: ClientConnection,
+    transfer: Transfer,
+    date: &[u8],
+    out: &mut Buffer,
+) -> Result<(), HeadError> {
+    let mut out = HeadWriter::new(out);
+    let from = write_status_line(head, response, &mut out);
+    response
+        .cuts
+        .copy(head, from, response.fields.end(), b"", &mut out);
+    if transfer == Transfer::Chunk || (response.chunked && transfer == Transfer::AsIs) {
+        out.push(b"Transfer-Encoding: chunked\r\n");
+    }
+    if response.lacks_date() {
+        out.push(b"Date: ");
+        out.push(date);
+        out.push(b"\r\n");
+    }
+    match connection {
+        ClientConnection::Close if !response.is_interim() => out.push(b"Connection: close\r\n"),
+        ClientConnection::KeepHttp10 => out.push(b"Connection: keep-alive\r\n"),
+        ClientConnection::Close | ClientConnection::Keep => {}
+    }
+    out.finish()
+}
+
+fn check(
+    head: &[u8],
+    response: &httparse::Response<'_, '_>,
+    rules: &ResponseRules,
+) -> Result<ResponseHead, HeadError> {
+    let (Some(status @ 100..), Some(minor)) = (response.code, response.version) else {
+        return Err(HeadError::StatusLine);
+    };
+    if !head.starts_with(b"HTTP/1.") {
+        return Err(HeadError::LineEnd); // httparse skips empty lines
+    }
+    let version = if minor == 0 {
+        Version::Http10
+    } else {
+        Version::Http11
+    };
+    let lines = Lines::new(head, response.headers)?;
+    let fields = Fields::read(&lines, status)?;
+    let declared = fields.length.framing(version)?;
+    let has_body = !rules.answers_head && may_have_body(status);
+    let chunked = matches!(declared, Some(Framing::Chunked)) && may_have_body(status);
+    Ok(ResponseHead {
+        status,
+        framing: if has_body {
+            declared.unwrap_or(Framing::UntilClose)
+        } else {
+            Framing::None
+        },
+        keep_alive: fields.connection.persists(version),
+        chunked,
+        has_date: fields.has_date,
+        version,
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "heads are shorter than 64 KiB"
+        )]
+        len: head.len() as u16,
+        fields: Span::new(lines.start(), lines.end()),
+        cuts: fields.cuts,
+    })
+}
+
+/// RFC 9112 section 6.3, rule 1.
+const fn may_have_body(status: u16) -> bool {
+    !matches!(status, 100..=199 | 204 | 304)
+}
+
+/// What the fields of a response say.
+#[derive(Default)]
+struct Fields {
+    connection: Connection,
+    length: DeclaredLength,
+    has_date: bool,
+    cuts: Cuts,
+}
+
+impl Fields {
+    fn read(lines: &Lines<'_>, status: u16) -> Result<Self, HeadError> {
+        let mut fields = Self::default();
+        let removes = |field: Field, _: &[u8]| is_removed(field, status);
+        for item in lines.iter() {
+            let (header, line) = item?;
+            let field = Field::of(header.name);
+            match field {
+                Field::Other => continue,
+                Field::Connection => fields.connection.read(header.value),
+                Field::ContentLength => fields.length.content_length(header.value)?,
+                Field::TransferEncoding => fields.length.transfer_encoding(header.value)?,
+                Field::Date => fields.has_date = true,
+                _ => {}
+            }
+            if is_removed(field, status) {
+                fields.cuts.remove(line)?;
+            }
+        }
+        if fields.connection.names_fields {
+            fields.cuts = lines.cut_named(removes)?;
+        }
+        Ok(fields)
+    }
+}
+
+/// Whether a field of a response is not forwarded as it came, whatever Connection names.
+const fn is_removed(field: Field, status: u16) -> bool {
+    match field {
+        Field::Connection | Field::HopByHop | Field::TransferEncoding => true,
+        // No length where there is no content (RFC 9110 section 8.6).
+        Field::ContentLength => status < 200 || status == 204,
+        _ => false,
+    }
+}
+
+/// Writes the status line with our version and returns where to copy on from: its own start when
+/// it may stay as it is.
+fn write_status_line(head: &[u8], response: &ResponseHead, out: &mut HeadWriter<'_>) -> usize {
+    const CODE_END: usize = "HTTP/1.1 200".len();
+    let lacks_reason = head[CODE_END] != b' ';
+    if response.version == Version::Http11 && !lacks_reason {
+        return 0;
+    }
+    out.push(b"HTTP/1.1");
+    out.push(&head["HTTP/1.1".len()..CODE_END]);
+    if lacks_reason {
+        out.push(b" "); // required even before an empty reason (RFC 9112 section 4)
+    }
+    CODE_END
+}
+
+/// What `httparse` found, in our words.
+#[cold]
+const fn refusal(error: httparse::Error) -> HeadError {
+    match error {
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => HeadError::Field,
+        httparse::Error::NewLine => HeadError::LineEnd,
+        httparse::Error::TooManyHeaders => HeadError::TooManyFields,
+        httparse::Error::Version => HeadError::Version,
+        _ => HeadError::StatusLine,
+    }
+}

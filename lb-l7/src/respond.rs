@@ -1,0 +1,111 @@
+//! The answers that we give ourselves, complete to the last field.
+//!
+//! Invariant: every answer says in one line of plain text what was wrong, for whoever reads it at
+//! three in the morning, and nothing about the inside of the cluster.
+//! Read next: `failure.rs` (what is answered with what).
+
+use lb_core::rt::{Buffer, Chunk};
+
+use crate::date::DateText;
+use crate::http1::response::ClientConnection;
+use crate::http1::text::DecimalText;
+
+/// An answer of our own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// The status, one of those that [`phrase`] knows.
+    pub(crate) status: u16,
+    /// What was wrong, in a few words.
+    pub(crate) reason: &'static str,
+    /// What the client is told of its connection.
+    pub(crate) connection: ClientConnection,
+    /// Whether the body is left out, as HEAD asks.
+    pub(crate) without_body: bool,
+}
+
+impl Answer {
+    /// Head and body, ready to be sent. There is no Server field: it would tell an attacker more
+    /// than it tells a user.
+    #[must_use]
+    pub(crate) fn write(&self, date: &DateText) -> Chunk {
+        let status = DecimalText::of(u64::from(self.status));
+        let parts = [status.as_slice(), b" ", phrase(self.status).as_bytes()];
+        let body = [": ".as_bytes(), self.reason.as_bytes(), b"\n"];
+        let body_len: usize = parts.iter().chain(&body).map(|part| part.len()).sum();
+        let mut out = Buffer::new();
+        let mut push = |bytes: &[u8]| {
+            let fits = out.push(bytes);
+            debug_assert!(fits, "an answer is shorter than a buffer");
+        };
+        push(b"HTTP/1.1 ");
+        parts.iter().for_each(|part| push(part));
+        push(b"\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ");
+        push(DecimalText::of(body_len as u64).as_slice());
+        push(b"\r\nDate: ");
+        push(date);
+        push(match self.connection {
+            ClientConnection::Close => b"\r\nConnection: close\r\n\r\n",
+            ClientConnection::Keep => b"\r\n\r\n",
+            ClientConnection::KeepHttp10 => b"\r\nConnection: keep-alive\r\n\r\n",
+        });
+        if !self.without_body {
+            parts.iter().chain(&body).for_each(|part| push(part));
+        }
+        out.freeze()
+    }
+}
+
+/// The reason phrases of our answers (RFC 9110 section 15, RFC 6585 section 5).
+#[must_use]
+pub(crate) const fn phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        404 => "Not Found",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &DateText = b"Sun, 06 Nov 1994 08:49:37 GMT";
+
+    #[test]
+    fn an_answer_is_complete() {
+        let answer = Answer {
+            status: 404,
+            reason: "no route",
+            connection: ClientConnection::Keep,
+            without_body: false,
+        };
+        let text = "HTTP/1.1 404 Not Found\r\n\
+            Content-Type: text/plain; charset=utf-8\r\n\
+            Content-Length: 24\r\n\
+            Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+            \r\n\
+            404 Not Found: no route\n";
+        assert_eq!(str::from_utf8(&answer.write(DATE)), Ok(text));
+        let close = Answer {
+            connection: ClientConnection::Close,
+            without_body: true,
+            ..answer
+        };
+        let written = close.write(DATE);
+        let written = str::from_utf8(&written).unwrap();
+        assert!(
+            written.contains("\r\nContent-Length: 24\r\n"),
+            "as GET would have it"
+        );
+        assert!(written.ends_with("\r\nConnection: close\r\n\r\n"));
+    }
+}

@@ -1,0 +1,125 @@
+//! What an HTTP listener serves: its part of the plan, compiled.
+//!
+//! Invariant: a service that was built can serve: its clusters exist and its limits are ones that
+//! the code keeps. Read next: `connection.rs` (who serves it).
+
+use std::sync::Arc;
+
+use lb_core::balance::Cluster;
+use lb_core::plan::{self, HttpLimits, HttpTimeouts};
+use lb_core::rt::Buffer;
+
+use crate::http1::head::HEADERS_MAX;
+use crate::http1::request::RequestRules;
+use crate::route::{ClusterIndex, DuplicateRoute, RouteTable};
+
+/// Room that a rewritten head has for the fields that we add.
+pub const HEAD_ROOM_BYTES: usize = 1024;
+
+/// Longest head, of a request or a response.
+pub const HEAD_BYTES_MAX: usize = Buffer::CAPACITY - HEAD_ROOM_BYTES;
+
+/// What an HTTP listener serves.
+#[derive(Debug)]
+pub struct HttpService {
+    /// Deadlines.
+    pub timeouts: HttpTimeouts,
+    pub(crate) limits: HttpLimits,
+    pub(crate) rules: RequestRules,
+    routes: RouteTable,
+    clusters: Vec<Arc<Cluster>>,
+    default_cluster: Option<ClusterIndex>,
+}
+
+/// Why a plan cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// Two routes are the same.
+    #[error("two routes have the host {} and the path {:?}",
+        .0.host.as_deref().unwrap_or("(any)"), .0.path_prefix)]
+    DuplicateRoute(DuplicateRoute),
+    /// `head_bytes_max` is more than a buffer holds.
+    #[error("head_bytes_max is {0}; at most {HEAD_BYTES_MAX} is supported")]
+    HeadBytesMax(u32),
+    /// `headers_max` is more than is supported.
+    #[error("headers_max is {0}; at most {HEADERS_MAX} is supported")]
+    HeadersMax(u16),
+    /// A route or the default names a cluster that does not exist.
+    #[error("there is no cluster named {0:?}")]
+    UnknownCluster(String),
+}
+
+impl HttpService {
+    /// Compiles the settings of a listener; `cluster_by_name` finds the clusters that it names.
+    ///
+    /// # Errors
+    /// [`BuildError`], which a validated plan does not cause.
+    pub fn build(
+        plan: &plan::Http,
+        cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
+    ) -> Result<Self, BuildError> {
+        let limits = plan.limits;
+        if limits.head_bytes_max as usize > HEAD_BYTES_MAX {
+            return Err(BuildError::HeadBytesMax(limits.head_bytes_max));
+        }
+        if usize::from(limits.headers_max) > HEADERS_MAX {
+            return Err(BuildError::HeadersMax(limits.headers_max));
+        }
+        let mut clusters = Clusters {
+            by_name: cluster_by_name,
+            list: Vec::new(),
+        };
+        for route in &plan.routes {
+            clusters.index(&route.cluster)?;
+        }
+        let default_cluster = plan
+            .default_cluster
+            .as_deref()
+            .map(|name| clusters.index(name))
+            .transpose()?;
+        let index = |route: &plan::Route| clusters.position(&route.cluster).unwrap_or_default();
+        Ok(Self {
+            timeouts: plan.timeouts,
+            limits,
+            rules: RequestRules {
+                head_bytes_max: limits.head_bytes_max as usize,
+                headers_max: usize::from(limits.headers_max),
+                forwarded: plan.forwarded,
+            },
+            routes: RouteTable::build(&plan.routes, index).map_err(BuildError::DuplicateRoute)?,
+            clusters: clusters.list,
+            default_cluster,
+        })
+    }
+
+    /// The cluster that a request for `host` and `path` goes to.
+    pub(crate) fn route(&self, host: &[u8], path: &[u8]) -> Option<ClusterIndex> {
+        self.routes.find(host, path).or(self.default_cluster)
+    }
+
+    pub(crate) fn cluster(&self, index: ClusterIndex) -> &Cluster {
+        &self.clusters[index as usize]
+    }
+}
+
+/// The clusters that a plan names, each once.
+struct Clusters<'a> {
+    by_name: &'a dyn Fn(&str) -> Option<Arc<Cluster>>,
+    list: Vec<Arc<Cluster>>,
+}
+
+impl Clusters<'_> {
+    fn position(&self, name: &str) -> Option<ClusterIndex> {
+        let position = self.list.iter().position(|cluster| cluster.name == name)?;
+        u32::try_from(position).ok()
+    }
+
+    fn index(&mut self, name: &str) -> Result<ClusterIndex, BuildError> {
+        if let Some(index) = self.position(name) {
+            return Ok(index);
+        }
+        let unknown = || BuildError::UnknownCluster(name.to_owned());
+        self.list.push((self.by_name)(name).ok_or_else(unknown)?);
+        self.position(name).ok_or_else(unknown)
+    }
+}

@@ -1,0 +1,103 @@
+//! The pages of the admin API.
+//!
+//! Invariant: a page is made from one snapshot, so it never mixes two configurations.
+//! Read next: `../control/status.rs` (what is shown), `../show.rs` (a plan as JSON).
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::{Method, Response, StatusCode};
+use lb_core::metrics::Text;
+use serde_json::{Value, json};
+
+use crate::config::Problem;
+use crate::control::Status;
+use crate::show;
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+const INDEX: &str = "<!doctype html><meta charset=utf-8><title>lb</title><h1>lb</h1><ul>\
+    <li><a href=/readyz>/readyz</a> every listener accepts\
+    <li><a href=/livez>/livez</a> every worker's loop turns\
+    <li><a href=/metrics>/metrics</a> Prometheus text\
+    <li><a href=/config>/config</a> what runs, and why a change was refused</ul>\n";
+
+/// The answer to a request.
+pub(super) fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>> {
+    if method != Method::GET && method != Method::HEAD {
+        let mut response = page(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD\n");
+        response
+            .headers_mut()
+            .insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match path {
+        "/" => page(StatusCode::OK, "text/html; charset=utf-8", INDEX),
+        "/config" => page(StatusCode::OK, "application/json", config(status)),
+        "/livez" => verdict(status.live(), "live"),
+        "/metrics" => page(StatusCode::OK, Text::CONTENT_TYPE, status.metrics_page()),
+        "/readyz" => verdict(status.ready(), "ready"),
+        _ => page(
+            StatusCode::NOT_FOUND,
+            PLAIN,
+            "not found; / lists what there is\n",
+        ),
+    }
+}
+
+fn verdict(result: Result<(), String>, good: &str) -> Response<Full<Bytes>> {
+    match result {
+        Ok(()) => page(StatusCode::OK, PLAIN, format!("{good}\n")),
+        Err(reason) => page(
+            StatusCode::SERVICE_UNAVAILABLE,
+            PLAIN,
+            format!("{reason}\n"),
+        ),
+    }
+}
+
+fn page(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        hyper::header::HeaderValue::from_static(content_type),
+    );
+    headers.insert(
+        CACHE_CONTROL,
+        hyper::header::HeaderValue::from_static("no-store"),
+    );
+    response
+}
+
+fn config(status: &Status) -> String {
+    let snapshot = status.snapshot();
+    let mut plan = show::plan_json(&snapshot.plan);
+    for (shown, listener) in elements(&mut plan["listeners"]).zip(&snapshot.listeners) {
+        shown["bound"] = json!(listener.bound.to_string());
+    }
+    for (shown, cluster) in elements(&mut plan["clusters"]).zip(&snapshot.clusters) {
+        for (shown, backend) in elements(&mut shown["backends"]).zip(cluster.backends()) {
+            shown["healthy"] = json!(backend.is_healthy());
+        }
+    }
+    let problems = status.problems.borrow();
+    let page = json!({
+        "generation": status.publisher.borrow().generation(),
+        "refused": problems.iter().map(Problem::to_json).collect::<Vec<_>>(),
+        "engine": { "name": status.engine.engine.name(), "reason": status.engine.reason },
+        "workers": status.workers.len(),
+        "settings": show::settings_json(&status.settings.borrow()),
+        "plan": plan,
+    });
+    format!("{page:#}\n")
+}
+
+fn elements(list: &mut Value) -> impl Iterator<Item = &mut Value> {
+    list.as_array_mut().into_iter().flatten()
+}

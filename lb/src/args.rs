@@ -1,0 +1,247 @@
+//! The command line.
+//!
+//! Invariant: a flag that is accepted takes effect. One that the design names and this version
+//! does not have is refused by name; any mistake ends with exit code 2 before anything starts.
+//! Read next: `config/flags.rs` (what the flags become).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use lb_core::plan::Balance;
+
+use crate::config::{
+    self, AccessLog, AdminAddress, BALANCE_WORDS, Engine, Flags, HealthFlag, ListenFlag, Located,
+    LogFormat, Place, RouteFlag, Sources, Workers, WrittenSettings,
+};
+
+/// Exit code for a mistake on the command line.
+pub(crate) const EXIT_USAGE: u8 = 2;
+
+/// An io_uring, thread-per-core L4/L7 load balancer.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lb",
+    version,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100
+)]
+#[command(after_help = "Examples:
+  lb --tcp 5432=10.0.0.1:5432,10.0.0.2:5432 --health tcp
+  lb --http 8080=10.0.0.1:80 --route 'shop.example/cart=10.0.0.2:80,10.0.0.3:80/2'
+  lb --config lb.yaml
+  lb demo")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Balance traffic (what `lb` does without a command).
+    Run(RunArgs),
+    /// Start three built-in origins and balance between them.
+    Demo(DemoArgs),
+    /// Check sources and print what they mean, without running anything.
+    Check(CheckArgs),
+}
+
+/// Sources and options.
+#[derive(Debug, Args, Default)]
+pub(crate) struct RunArgs {
+    /// Configuration file (YAML; CONFIG.md has every key), read again when it changes.
+    #[arg(long, value_name = "FILE", help_heading = "Sources")]
+    config: Vec<PathBuf>,
+    /// Relay TCP connections: 5432=10.0.0.1:5432,10.0.0.2:5432/2
+    #[arg(long, value_name = "[NAME@]LISTEN=BACKENDS", help_heading = "Sources")]
+    #[arg(value_parser = ListenFlag::tcp)]
+    tcp: Vec<ListenFlag>,
+    /// Proxy HTTP/1.1; the backends take what no route matches: 8080=10.0.0.1:80
+    #[arg(
+        long,
+        value_name = "[NAME@]LISTEN[=BACKENDS]",
+        help_heading = "Sources"
+    )]
+    #[arg(value_parser = ListenFlag::http)]
+    http: Vec<ListenFlag>,
+    /// Route of every --http listener: shop.example/cart=10.0.0.2:80; `*` is any host.
+    #[arg(long, value_name = "HOST[/PATH]=BACKENDS", help_heading = "Sources")]
+    #[arg(value_parser = RouteFlag::parse)]
+    route: Vec<RouteFlag>,
+    /// How a backend is chosen: rr (each in turn) or mh (Maglev hash of the client) [default: rr]
+    #[arg(long, value_name = "NAME")]
+    #[arg(value_parser = |text: &str| config::parse_word(text, &BALANCE_WORDS))]
+    balance: Option<Balance>,
+    /// Health checks of backends given as flags: off or tcp [default: off]
+    #[arg(long, value_name = "CHECK", value_parser = HealthFlag::parse)]
+    health: Option<HealthFlag>,
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+/// How the process runs.
+#[derive(Debug, Args, Default)]
+pub(crate) struct ProcessArgs {
+    /// Worker threads, each on its own CPU: a number or auto [default: auto]
+    #[arg(long, value_name = "N", value_parser = Workers::parse)]
+    workers: Option<Workers>,
+    /// auto, uring or epoll [default: auto]
+    #[arg(long, value_name = "NAME", value_parser = Engine::parse)]
+    engine: Option<Engine>,
+    /// Address of /readyz, /livez, /metrics and /config, or off [default: 127.0.0.1:9900]
+    #[arg(long, value_name = "ADDRESS", value_parser = AdminAddress::parse)]
+    admin: Option<AdminAddress>,
+    /// One line for each request and session: off, stdout or a file [default: off]
+    #[arg(long, value_name = "FILE", value_parser = AccessLog::parse)]
+    access_log: Option<AccessLog>,
+    /// How long exchanges in flight may take to end at SIGTERM [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
+    drain_timeout: Option<Duration>,
+    /// Log lines on stderr as text or json [default: text]
+    #[arg(long, value_name = "FORMAT", value_parser = LogFormat::parse)]
+    log_format: Option<LogFormat>,
+}
+
+/// `lb demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Port of the HTTP listener, whose page shows the backends at work.
+    #[arg(long, value_name = "PORT", default_value_t = 30080)]
+    pub(crate) http: u16,
+    /// Port of the TCP listener.
+    #[arg(long, value_name = "PORT", default_value_t = 30036)]
+    pub(crate) tcp: u16,
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+/// `lb check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(value_parser = |text: &str| config::parse_word(text, &CHECK_FORMATS))]
+    pub(crate) format: CheckFormat,
+}
+
+/// How `lb check` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CheckFormat {
+    Json,
+    Text,
+}
+
+const CHECK_FORMATS: [(&str, CheckFormat); 2] =
+    [("json", CheckFormat::Json), ("text", CheckFormat::Text)];
+
+/// Flags of the design that later versions bring.
+const NOT_YET: [&str; 18] = [
+    "--affinity",
+    "--cluster-ips",
+    "--https",
+    "--ingress-class",
+    "--ingress-http",
+    "--ingress-https",
+    "--kubernetes",
+    "--lb-pool",
+    "--manifests",
+    "--node-name",
+    "--nodeport-addresses",
+    "--proxy-in",
+    "--proxy-out",
+    "--relay",
+    "--sni",
+    "--tcp-congestion",
+    "--tls-passthrough",
+    "--udp",
+];
+
+impl Cli {
+    /// Parses the process's arguments; the error is what to print and the exit code.
+    pub(crate) fn from_arguments(arguments: Vec<OsString>) -> Result<Self, (String, u8)> {
+        if let Some(flag) = arguments.iter().find_map(not_yet) {
+            let text = format!("error: {flag} is not supported by this version yet\n");
+            return Err((text, EXIT_USAGE));
+        }
+        Self::try_parse_from(arguments).map_err(|error| {
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            (error.render().to_string(), code)
+        })
+    }
+}
+
+/// The flag, if `argument` is one that is not supported yet.
+fn not_yet(argument: &OsString) -> Option<String> {
+    let flag = argument.to_str()?.split('=').next()?;
+    let refused = NOT_YET.contains(&flag) || flag.starts_with("--tls-");
+    refused.then(|| flag.to_owned())
+}
+
+impl RunArgs {
+    /// Whether there is anything to run.
+    pub(crate) fn has_sources(&self) -> bool {
+        !(self.config.is_empty() && self.tcp.is_empty() && self.http.is_empty())
+    }
+
+    /// The sources that the flags name.
+    pub(crate) fn sources(self) -> Sources {
+        let flags = Flags {
+            tcp: self.tcp,
+            http: self.http,
+            routes: self.route,
+            balance: self.balance,
+            health: self.health,
+        };
+        Sources {
+            files: self.config,
+            flags,
+            settings: Arc::new(self.process.settings()),
+        }
+    }
+}
+
+impl DemoArgs {
+    /// The process settings given.
+    pub(crate) fn settings(self) -> WrittenSettings {
+        self.process.settings()
+    }
+}
+
+impl CheckArgs {
+    /// The sources to check.
+    pub(crate) fn sources(self) -> Sources {
+        self.run.sources()
+    }
+
+    /// Whether there is anything to check.
+    pub(crate) fn has_sources(&self) -> bool {
+        self.run.has_sources()
+    }
+}
+
+impl ProcessArgs {
+    fn settings(self) -> WrittenSettings {
+        fn located<T>(flag: &'static str, value: Option<T>) -> Option<Located<T>> {
+            let place = Place::Flag {
+                flag,
+                value: String::new(),
+            };
+            value.map(|value| Located { value, place })
+        }
+        WrittenSettings {
+            workers: located("--workers", self.workers),
+            engine: located("--engine", self.engine),
+            admin: located("--admin", self.admin),
+            access_log: located("--access-log", self.access_log),
+            drain_timeout: located("--drain-timeout", self.drain_timeout),
+            log_format: located("--log-format", self.log_format),
+        }
+    }
+}

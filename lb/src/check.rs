@@ -1,0 +1,71 @@
+//! `lb check`: what sources mean, and what is wrong with them, without running anything.
+//!
+//! Invariant: exit code 0 means that `lb run` with the same sources would start, ports and other
+//! things of the machine aside.
+//! Read next: `config/mod.rs`, `show.rs`.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::args::CheckFormat;
+use crate::config::{Draft, Names, Problem, Sources};
+use crate::resolve::{Resolved, resolve};
+use crate::show;
+
+/// Prints sources and their problems.
+pub(crate) fn run(sources: &Sources, format: CheckFormat) -> ExitCode {
+    let (plan, problems) = match sources.load() {
+        Ok(draft) => {
+            let resolved = resolve_names(&draft);
+            let failed = resolved.failures.iter();
+            let problems = failed
+                .map(|(host, error)| draft.host_problem(host, error))
+                .collect();
+            (Some(draft.plan(&resolved.names)), problems)
+        }
+        Err(problems) => (None, problems),
+    };
+    match format {
+        CheckFormat::Json => {
+            let problems: Vec<_> = problems.iter().map(Problem::to_json).collect();
+            let plan = plan.as_ref().map(show::plan_json);
+            println!("{:#}", json!({ "plan": plan, "problems": problems }));
+        }
+        CheckFormat::Text => {
+            print!("{}", plan.as_ref().map(show::plan_text).unwrap_or_default());
+            problems
+                .iter()
+                .for_each(|problem| println!("problem: {problem}"));
+        }
+    }
+    if problems.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Nothing resolves without a runtime, so the names fail, and say so.
+fn resolve_names(draft: &Draft) -> Resolved {
+    let hosts: BTreeSet<String> = draft.host_names().into_iter().map(str::to_owned).collect();
+    match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => {
+            let resolved = runtime.block_on(resolve(hosts, Names::new()));
+            runtime.shutdown_timeout(Duration::ZERO);
+            resolved
+        }
+        Err(error) => Resolved {
+            names: Names::new(),
+            failures: hosts
+                .into_iter()
+                .map(|host| (host, error.to_string()))
+                .collect(),
+        },
+    }
+}

@@ -1,0 +1,148 @@
+//! What was written: one source (a YAML file, or the flags) in the user's own terms.
+//!
+//! Invariant: nothing is filled in and no name looked up here; a `None` was not written. Each
+//! value that can be wrong later carries its place.
+//! Read next: `read.rs` (YAML to [`File`]), `flags.rs` (flags to [`File`]), `compile.rs` (files
+//! to a plan).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lb_core::plan::{Balance, Forwarded};
+
+use super::notation::BackendText;
+use super::problem::{Located, Place};
+use super::settings::{AccessLog, AdminAddress, Engine, LogFormat, Workers};
+
+/// One source.
+#[derive(Debug, Default)]
+pub(crate) struct File {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) clusters: Vec<Cluster>,
+    /// Routes of every HTTP listener of this source.
+    pub(crate) routes: Vec<Route>,
+    pub(crate) hash_seed: Option<Located<u64>>,
+    pub(crate) settings: Settings,
+}
+
+/// How the process runs, as far as it was written.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) workers: Option<Located<Workers>>,
+    pub(crate) engine: Option<Located<Engine>>,
+    pub(crate) admin: Option<Located<AdminAddress>>,
+    pub(crate) access_log: Option<Located<AccessLog>>,
+    pub(crate) drain_timeout: Option<Located<Duration>>,
+    pub(crate) log_format: Option<Located<LogFormat>>,
+}
+
+/// A listener.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) name: Option<Located<String>>,
+    pub(crate) address: Located<SocketAddr>,
+    pub(crate) protocol: Protocol,
+}
+
+/// What a listener speaks.
+#[derive(Debug)]
+pub(crate) enum Protocol {
+    Http(Http),
+    Tcp(Tcp),
+}
+
+/// A TCP listener's part.
+#[derive(Debug)]
+pub(crate) struct Tcp {
+    pub(crate) cluster: Located<String>,
+    pub(crate) idle_timeout: Option<Located<Duration>>,
+}
+
+/// An HTTP listener's part.
+#[derive(Debug, Default)]
+pub(crate) struct Http {
+    /// Where requests go that no route matches.
+    pub(crate) cluster: Option<Located<String>>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) limits: Limits,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) forwarded: Option<Located<Forwarded>>,
+}
+
+/// `limits:` of an HTTP listener. The inner `None` is the word `none`.
+#[derive(Debug, Default)]
+pub(crate) struct Limits {
+    pub(crate) head: Option<Located<u64>>,
+    pub(crate) headers: Option<Located<u64>>,
+    pub(crate) body: Option<Located<Option<u64>>>,
+    pub(crate) requests_per_connection: Option<Located<Option<u64>>>,
+}
+
+/// `timeouts:` of an HTTP listener.
+#[derive(Debug, Default)]
+pub(crate) struct Timeouts {
+    pub(crate) request_head: Option<Located<Duration>>,
+    pub(crate) keep_alive: Option<Located<Duration>>,
+    pub(crate) body_idle: Option<Located<Duration>>,
+    pub(crate) response_head: Option<Located<Duration>>,
+}
+
+/// A route.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub(crate) place: Place,
+    /// `None` matches any host.
+    pub(crate) host: Option<String>,
+    pub(crate) path: String,
+    pub(crate) cluster: Located<String>,
+}
+
+/// A cluster.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) name: Located<String>,
+    pub(crate) backends: Vec<Backend>,
+    pub(crate) balance: Option<Located<Balance>>,
+    pub(crate) health: Option<Health>,
+    pub(crate) connect_timeout: Option<Located<Duration>>,
+    pub(crate) tries: Option<Located<u64>>,
+    pub(crate) pool: Pool,
+}
+
+impl Cluster {
+    /// A cluster of which only the name was written.
+    pub(crate) fn named(name: Located<String>) -> Self {
+        Self {
+            name,
+            backends: Vec::new(),
+            balance: None,
+            health: None,
+            connect_timeout: None,
+            tries: None,
+            pool: Pool::default(),
+        }
+    }
+}
+
+/// `pool:` of a cluster: idle HTTP connections to each backend, kept by each worker.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    pub(crate) idle: Option<Located<u64>>,
+    pub(crate) idle_timeout: Option<Located<Duration>>,
+}
+
+/// A backend.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) address: Located<BackendText>,
+    pub(crate) name: Option<Located<String>>,
+}
+
+/// `health:` of a cluster; its check is a TCP connection, the only one there is so far.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    pub(crate) interval: Option<Located<Duration>>,
+    pub(crate) timeout: Option<Located<Duration>>,
+    pub(crate) rise: Option<Located<u64>>,
+    pub(crate) fall: Option<Located<u64>>,
+}

@@ -1,0 +1,128 @@
+//! Configuration: what the user wrote, on the command line and in files, to a plan.
+//!
+//! Invariant: nothing below a plan reads user input, and a source with one mistake changes
+//! nothing: all of its mistakes are returned instead.
+//! Read next: `file.rs` (what was written), then `compile.rs` (what it means).
+
+mod compile;
+mod decode;
+mod file;
+mod flags;
+mod notation;
+mod problem;
+mod read;
+mod settings;
+mod yaml;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(crate) use self::compile::{Draft, Names};
+pub(crate) use self::decode::Problems;
+pub(crate) use self::file::{File, Settings as WrittenSettings};
+pub(crate) use self::flags::{Flags, HealthFlag, ListenFlag, RouteFlag};
+pub(crate) use self::notation::{duration as parse_duration, word as parse_word};
+pub(crate) use self::problem::{Located, Place, Problem};
+pub(crate) use self::read::BALANCE_WORDS;
+pub(crate) use self::settings::{AccessLog, AdminAddress, Engine, LogFormat, Settings, Workers};
+use self::yaml::Node;
+
+/// Largest configuration file, so that a wrong path (`/dev/zero`, a log) ends in a message.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Where the configuration comes from; read again on every reload.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sources {
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) flags: Flags,
+    pub(crate) settings: FlagSettings,
+}
+
+/// Settings given as flags: they win over those of files.
+pub(crate) type FlagSettings = Arc<WrittenSettings>;
+
+impl Sources {
+    /// Reads and checks all sources.
+    pub(crate) fn load(&self) -> Result<Draft, Problems> {
+        let mut problems = Vec::new();
+        let mut files: Vec<_> = self
+            .files
+            .iter()
+            .filter_map(|path| read_file(path, &mut problems))
+            .collect();
+        files.extend(self.flags.file(&mut problems));
+        if problems.is_empty() && files.iter().all(|file| file.listeners.is_empty()) {
+            problems.push(self.no_listener());
+        }
+        let mut draft = compile::compile(&files, &mut problems);
+        draft.settings.overlay(&self.settings);
+        if problems.is_empty() {
+            return Ok(draft);
+        }
+        problems.sort_by(|a, b| a.place.order().cmp(&b.place.order()));
+        Err(problems)
+    }
+
+    /// An empty file is more probably a half-written one than a wish to serve nothing.
+    fn no_listener(&self) -> Problem {
+        let file = self
+            .files
+            .first()
+            .map(|path| path.display().to_string())
+            .unwrap_or_default();
+        let place = Place::File {
+            file: file.into(),
+            line: 1,
+            column: 1,
+            key: String::new(),
+        };
+        Problem::new(
+            &place,
+            "there is no listener; a file has at least one under \"listeners\"",
+        )
+    }
+}
+
+fn read_file(path: &Path, problems: &mut Problems) -> Option<File> {
+    let name: Arc<str> = path.display().to_string().into();
+    let found = read_text(path).map_err(|reason| {
+        let file = Arc::clone(&name);
+        let place = Place::File {
+            file,
+            line: 1,
+            column: 1,
+            key: String::new(),
+        };
+        Problem::new(&place, reason)
+    });
+    match found.and_then(|text| Node::parse(&name, &text)) {
+        Ok(root) => read::file(&root, problems),
+        Err(problem) => {
+            problems.push(problem);
+            None
+        }
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    use std::io::{ErrorKind, Read as _};
+    let open = std::fs::File::open(path);
+    let mut text = String::new();
+    let read = open.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    match read {
+        Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => Err("larger than 16 MiB".to_owned()),
+        Ok(_) => Ok(text),
+        Err(error) => Err(match error.kind() {
+            ErrorKind::NotFound => "no such file; check the path given to --config".to_owned(),
+            ErrorKind::PermissionDenied => {
+                "may not be read by this user; check its owner and mode (ls -l)".to_owned()
+            }
+            ErrorKind::IsADirectory => "is a folder; give the YAML file in it".to_owned(),
+            ErrorKind::InvalidData => "is not UTF-8 text".to_owned(),
+            _ => format!("cannot be read: {error}"),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,240 @@
+//! A YAML tree to a [`File`]: every key of the native form is named here, once.
+//!
+//! Invariant: a key that is read is one that takes effect; CONFIG.md lists the same keys.
+//! Read next: `compile.rs`.
+
+use std::time::Duration;
+
+use lb_core::plan::{self, Balance, Forwarded};
+
+use super::decode::{self, Fields, Problems};
+use super::file::{
+    Backend, Cluster, File, Health, Http, Limits, Listener, Pool, Protocol, Route, Settings, Tcp,
+    Timeouts,
+};
+use super::notation;
+use super::problem::{Located, Problem};
+use super::settings::{AccessLog, AdminAddress, Engine, LogFormat, Workers};
+use super::yaml::{Entry, Node, Value};
+
+/// The words for a balance, in flags too.
+pub(crate) const BALANCE_WORDS: [(&str, Balance); 2] =
+    [("mh", Balance::Maglev), ("rr", Balance::RoundRobin)];
+
+const FORWARDED_WORDS: [(&str, Forwarded); 3] = [
+    ("append", Forwarded::Append),
+    ("off", Forwarded::Off),
+    ("replace", Forwarded::Replace),
+];
+
+/// Reads a whole document.
+pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
+    let mut fields = Fields::of(root, problems)?;
+    let file = File {
+        listeners: fields
+            .optional("listeners", decode::list(listener))
+            .unwrap_or_default(),
+        routes: fields
+            .optional("routes", decode::list(route))
+            .unwrap_or_default(),
+        clusters: fields.optional("clusters", clusters).unwrap_or_default(),
+        hash_seed: fields.optional("hash_seed", decode::number(0..=u64::MAX)),
+        settings: Settings {
+            workers: fields.optional("workers", decode::parsed(Workers::parse)),
+            engine: fields.optional("engine", decode::parsed(Engine::parse)),
+            admin: fields.optional("admin", decode::parsed(AdminAddress::parse)),
+            access_log: fields.optional("access_log", decode::parsed(AccessLog::parse)),
+            drain_timeout: fields.optional("drain_timeout", duration),
+            log_format: fields.optional("log_format", decode::parsed(LogFormat::parse)),
+        },
+    };
+    fields.finish();
+    Some(file)
+}
+
+fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
+    let mut fields = Fields::of(node, problems)?;
+    let name = fields.optional("name", name);
+    let address = fields.required("address", decode::parsed(notation::listen));
+    let http = fields.optional("http", http);
+    let tcp = fields.optional("tcp", tcp);
+    if fields.has("http") == fields.has("tcp") {
+        fields.problem("a listener has either \"http\" or \"tcp\"");
+    }
+    fields.finish();
+    let protocol = http.map(Protocol::Http).or(tcp.map(Protocol::Tcp))?;
+    Some(Listener {
+        name,
+        address: address?,
+        protocol,
+    })
+}
+
+fn tcp(node: &Node, problems: &mut Problems) -> Option<Tcp> {
+    let mut fields = Fields::of(node, problems)?;
+    let cluster = fields.required("cluster", name);
+    let idle_timeout = fields.optional("idle_timeout", duration);
+    fields.finish();
+    Some(Tcp {
+        cluster: cluster?,
+        idle_timeout,
+    })
+}
+
+fn http(node: &Node, problems: &mut Problems) -> Option<Http> {
+    let mut fields = Fields::of(node, problems)?;
+    let http = Http {
+        cluster: fields.optional("cluster", name),
+        routes: fields
+            .optional("routes", decode::list(route))
+            .unwrap_or_default(),
+        limits: fields.optional("limits", limits).unwrap_or_default(),
+        timeouts: fields.optional("timeouts", timeouts).unwrap_or_default(),
+        forwarded: fields.optional("forwarded", decode::choice(&FORWARDED_WORDS)),
+    };
+    fields.finish();
+    Some(http)
+}
+
+fn limits(node: &Node, problems: &mut Problems) -> Option<Limits> {
+    let mut fields = Fields::of(node, problems)?;
+    let head = decode::parsed(|text| match notation::size(text)? {
+        bytes @ 256..=15_360 => Ok(bytes),
+        _ => Err(format!("\"{text}\" is not between 256 and 15KiB")),
+    });
+    let requests = decode::limit(|text| notation::number(text, 1..=u32::MAX.into()));
+    let limits = Limits {
+        head: fields.optional("head", head),
+        headers: fields.optional("headers", decode::number(1..=1000)),
+        body: fields.optional("body", decode::limit(notation::size)),
+        requests_per_connection: fields.optional("requests_per_connection", requests),
+    };
+    fields.finish();
+    Some(limits)
+}
+
+fn timeouts(node: &Node, problems: &mut Problems) -> Option<Timeouts> {
+    let mut fields = Fields::of(node, problems)?;
+    let timeouts = Timeouts {
+        request_head: fields.optional("request_head", duration),
+        keep_alive: fields.optional("keep_alive", duration),
+        body_idle: fields.optional("body_idle", duration),
+        response_head: fields.optional("response_head", duration),
+    };
+    fields.finish();
+    Some(timeouts)
+}
+
+fn route(node: &Node, problems: &mut Problems) -> Option<Route> {
+    let mut fields = Fields::of(node, problems)?;
+    let host = decode::parsed(|text| match text {
+        "*" => Ok(None),
+        _ => notation::route_host(text).map(Some),
+    });
+    let host = fields.optional("host", host);
+    let path = fields.optional("path", decode::parsed(notation::route_path));
+    let cluster = fields.required("cluster", name);
+    fields.finish();
+    Some(Route {
+        place: node.place.clone(),
+        host: host.and_then(|host| host.value),
+        path: path.map_or_else(|| "/".to_owned(), |path| path.value),
+        cluster: cluster?,
+    })
+}
+
+fn clusters(node: &Node, problems: &mut Problems) -> Option<Vec<Cluster>> {
+    let entries: &[_] = match &node.value {
+        Value::Mapping(entries) => entries,
+        Value::Null => &[],
+        Value::Scalar(_) | Value::Sequence(_) => {
+            problems.push(decode::expected("a mapping (name: cluster)", node));
+            return None;
+        }
+    };
+    Some(
+        entries
+            .iter()
+            .map(|entry| cluster(entry, problems))
+            .collect(),
+    )
+}
+
+/// Even one that cannot be read is there, so that nobody is told that it does not exist.
+fn cluster(entry: &Entry, problems: &mut Problems) -> Cluster {
+    if let Err(reason) = notation::name(&entry.key) {
+        problems.push(Problem::new(&entry.place, reason));
+    }
+    let name = Located {
+        value: entry.key.clone(),
+        place: entry.place.clone(),
+    };
+    let Some(mut fields) = Fields::of(&entry.node, problems) else {
+        return Cluster::named(name);
+    };
+    let cluster = Cluster {
+        name,
+        backends: fields
+            .required("backends", decode::list(backend))
+            .unwrap_or_default(),
+        balance: fields.optional("balance", decode::choice(&BALANCE_WORDS)),
+        health: fields.optional("health", health),
+        connect_timeout: fields.optional("connect_timeout", duration),
+        tries: fields.optional("tries", decode::number(1..=plan::TRIES_LIMIT.into())),
+        pool: fields.optional("pool", pool).unwrap_or_default(),
+    };
+    fields.finish();
+    cluster
+}
+
+fn pool(node: &Node, problems: &mut Problems) -> Option<Pool> {
+    let mut fields = Fields::of(node, problems)?;
+    let pool = Pool {
+        idle: fields.optional("idle", decode::number(0..=u16::MAX.into())),
+        idle_timeout: fields.optional("idle_timeout", duration),
+    };
+    fields.finish();
+    Some(pool)
+}
+
+/// `HOST:PORT[/WEIGHT]`, or a mapping with `address`, `weight` and `name`.
+fn backend(node: &Node, problems: &mut Problems) -> Option<Backend> {
+    if let Value::Scalar(_) = &node.value {
+        let address = decode::parsed(notation::backend)(node, problems)?;
+        return Some(Backend {
+            address,
+            name: None,
+        });
+    }
+    let mut fields = Fields::of(node, problems)?;
+    let address = fields.required("address", decode::parsed(notation::backend));
+    let weight = fields.optional("weight", decode::number(0..=u16::MAX.into()));
+    let name = fields.optional("name", name);
+    fields.finish();
+    let mut address = address?;
+    if let Some(weight) = weight {
+        address.value.weight = weight.value as u16;
+    }
+    Some(Backend { address, name })
+}
+
+fn health(node: &Node, problems: &mut Problems) -> Option<Health> {
+    let mut fields = Fields::of(node, problems)?;
+    fields.required("check", decode::choice(&[("tcp", ())]));
+    let health = Health {
+        interval: fields.optional("interval", duration),
+        timeout: fields.optional("timeout", duration),
+        rise: fields.optional("rise", decode::number(1..=100)),
+        fall: fields.optional("fall", decode::number(1..=100)),
+    };
+    fields.finish();
+    Some(health)
+}
+
+fn name(node: &Node, problems: &mut Problems) -> Option<Located<String>> {
+    decode::parsed(notation::name)(node, problems)
+}
+
+fn duration(node: &Node, problems: &mut Problems) -> Option<Located<Duration>> {
+    decode::parsed(notation::duration)(node, problems)
+}

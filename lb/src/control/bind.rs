@@ -1,0 +1,219 @@
+//! Binds the sockets of listeners, for all workers, before anything else changes.
+//!
+//! Invariant: either every socket of a plan's new listeners is bound, or none is kept and the
+//! error says which listener, why, and what to do.
+//! Read next: `reload.rs` (which binds), `../worker/listeners.rs` (which accepts).
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
+use lb_core::plan;
+use tokio::net::TcpSocket;
+
+use crate::snapshot::ListenerKey;
+use crate::worker::Sockets;
+
+/// Connections that may wait to be accepted, on each worker's socket of a listener; the kernel
+/// cuts it to net.core.somaxconn.
+const BACKLOG: u32 = 4096;
+
+/// Where listeners are bound.
+pub(crate) type Bound = HashMap<ListenerKey, SocketAddr>;
+
+/// The sockets of listeners that are new: for each worker, one of each.
+pub(crate) struct NewSockets {
+    pub(crate) by_worker: Vec<Sockets>,
+    pub(crate) bound: Bound,
+}
+
+/// The listener that could not be bound, and one line that says why and what to do.
+#[derive(Debug)]
+pub(crate) struct BindError {
+    pub(crate) listener: String,
+    pub(crate) reason: String,
+}
+
+/// Binds those of `listeners` that are not in `already`, once for each worker. `own_ports` are
+/// ports of which this process has, or is closing, sockets.
+pub(crate) fn bind_new(
+    listeners: &[plan::Listener],
+    already: &Bound,
+    own_ports: &HashSet<u16>,
+    workers: usize,
+) -> Result<NewSockets, BindError> {
+    let mut new = NewSockets {
+        by_worker: (0..workers).map(|_| Sockets::new()).collect(),
+        bound: Bound::new(),
+    };
+    for listener in listeners {
+        let key = ListenerKey::of(listener);
+        if already.contains_key(&key) {
+            continue;
+        }
+        let own = own_ports.contains(&listener.address.port());
+        let sockets = bind_each(listener.address, own, workers).map_err(|error| BindError {
+            listener: listener.name.clone(),
+            reason: advise(&listener.name, listener.address, &error),
+        })?;
+        for (index, socket) in sockets.into_iter().enumerate() {
+            if index == 0 {
+                let address = socket.local_addr().unwrap_or(listener.address);
+                new.bound.insert(key.clone(), address);
+            }
+            new.by_worker[index].insert(key.clone(), socket);
+        }
+    }
+    Ok(new)
+}
+
+/// One listening socket for each worker, all on the port of the first.
+fn bind_each(
+    mut address: SocketAddr,
+    own: bool,
+    workers: usize,
+) -> io::Result<Vec<std::net::TcpListener>> {
+    // Without SO_REUSEPORT first: with it, a second lb of the same user would be let in and
+    // quietly take half of the connections. For port 0 the kernel looks itself.
+    if address.port() != 0 && !own {
+        drop(socket(address, false)?);
+    }
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let listener = socket(address, true)?.listen(BACKLOG)?.into_std()?;
+        address = listener.local_addr()?;
+        sockets.push(listener);
+    }
+    Ok(sockets)
+}
+
+fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(reuse_port)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// One line that says which listener could not be bound and what would help.
+pub(crate) fn advise(name: &str, address: SocketAddr, error: &io::Error) -> String {
+    let port = address.port();
+    let what = if name == address.to_string() {
+        format!("cannot listen on {address}")
+    } else {
+        format!("cannot listen on {address} (listener {name})")
+    };
+    let advice = match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "the port is in use; `ss -ltnp 'sport = :{port}'` shows by whom; end that or choose \
+             another port"
+        ),
+        ErrorKind::PermissionDenied if port < 1024 => format!(
+            "ports below 1024 need a right; `setcap cap_net_bind_service=+ep` on the program, \
+             AmbientCapabilities=CAP_NET_BIND_SERVICE in its unit, or a port such as {}",
+            8000 + port
+        ),
+        ErrorKind::AddrNotAvailable => {
+            "the address is none of this machine's; `ip address` lists them".to_owned()
+        }
+        _ if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
+            "out of file descriptors; raise the limit (ulimit -n, LimitNOFILE=)".to_owned()
+        }
+        _ => error.to_string(),
+    };
+    format!("{what}: {advice}")
+}
+
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn listener(address: SocketAddr) -> plan::Listener {
+        let tcp = plan::Tcp {
+            cluster: "c".into(),
+            idle_timeout: Duration::from_secs(1),
+        };
+        let protocol = plan::Protocol::Tcp(tcp);
+        plan::Listener {
+            name: "front".into(),
+            address,
+            protocol,
+        }
+    }
+
+    fn in_runtime<T>(test: impl FnOnce() -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async { test() })
+    }
+
+    #[test]
+    fn all_workers_share_the_port_that_the_kernel_chose() {
+        in_runtime(|| {
+            let listener = listener("127.0.0.1:0".parse().unwrap());
+            let new = bind_new(
+                std::slice::from_ref(&listener),
+                &Bound::new(),
+                &HashSet::new(),
+                3,
+            )
+            .unwrap();
+            let address = new.bound[&ListenerKey::of(&listener)];
+            assert_ne!(address.port(), 0);
+            let sockets = new.by_worker.iter().flat_map(|sockets| sockets.values());
+            let bound: Vec<_> = sockets.map(|socket| socket.local_addr().unwrap()).collect();
+            assert_eq!(bound, [address; 3]);
+            let again = bind_new(&[listener], &new.bound, &HashSet::new(), 3).unwrap();
+            assert!(
+                again.bound.is_empty(),
+                "what is bound already is left alone"
+            );
+        });
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_even_by_a_socket_that_would_share_it() {
+        in_runtime(|| {
+            let taken = socket("127.0.0.1:0".parse().unwrap(), true)
+                .unwrap()
+                .listen(1)
+                .unwrap();
+            let address = taken.local_addr().unwrap();
+            let bind = |own_ports| bind_new(&[listener(address)], &Bound::new(), &own_ports, 1);
+            let port = address.port();
+            assert!(
+                bind(HashSet::from([port])).is_ok(),
+                "our own sockets may be replaced"
+            );
+            let error = bind(HashSet::new()).err().unwrap();
+            assert_eq!(error.listener, "front");
+            assert_eq!(
+                error.reason,
+                format!(
+                    "cannot listen on {address} (listener front): the port is in use; `ss -ltnp \
+                     'sport = :{port}'` shows by whom; end that or choose another port"
+                )
+            );
+        });
+    }
+
+    #[test]
+    fn refusals_name_their_cure() {
+        let address = "192.0.2.1:80".parse().unwrap();
+        for (errno, word) in [(13, "setcap"), (99, "ip address"), (24, "ulimit -n")] {
+            let text = advise("a", address, &io::Error::from_raw_os_error(errno));
+            assert!(text.contains(word), "{text}");
+        }
+    }
+}

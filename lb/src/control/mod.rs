@@ -1,0 +1,122 @@
+//! The control thread: everything that is not moving a client's bytes.
+//!
+//! Invariant: one loop takes one event at a time, so a reload, a change of addresses and the end
+//! of the process never overlap. Nothing in it waits for a network, a resolver or a slow reader.
+//! Read next: `start.rs` (up to the first snapshot), `reload.rs` (each one after).
+
+mod bind;
+mod cpus;
+mod drain;
+mod reload;
+mod signals;
+mod start;
+mod status;
+mod watch;
+
+use std::collections::HashSet;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::LocalSet;
+
+use self::bind::Bound;
+pub(crate) use self::start::StartError;
+pub(crate) use self::status::Status;
+use crate::access_log::AccessLogWriter;
+use crate::config::{Draft, Names, Sources};
+use crate::log::{self, log};
+use crate::resolve::{Resolved, Schedule};
+
+/// What the control loop waits for.
+enum Event {
+    /// SIGINT or SIGTERM.
+    End(&'static str),
+    /// A configuration file has changed, or SIGHUP.
+    Reload(&'static str),
+    /// The names of a draft that waited for them.
+    Loaded(Box<Draft>, Names, LoadNumber),
+    /// The names of the running draft, resolved again.
+    Resolved(Resolved, LoadNumber),
+    WorkerEnded(usize),
+}
+
+/// Tells a result that is still wanted from one that a later reload has overtaken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LoadNumber(u64);
+
+struct Control {
+    sources: Sources,
+    status: Rc<Status>,
+    draft: Draft,
+    names: Names,
+    schedule: Schedule,
+    load: LoadNumber,
+    bound: Bound,
+    /// Ports of which this process has, or has had, sockets.
+    own_ports: HashSet<u16>,
+    access_log: AccessLogWriter,
+    sender: UnboundedSender<Event>,
+    events: UnboundedReceiver<Event>,
+}
+
+/// Runs the sources until a signal ends the process. `on_ready` is called once all listeners
+/// accept.
+pub(crate) fn run(sources: Sources, on_ready: impl FnOnce(&Rc<Status>)) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return StartError::from(format!("cannot start: {error}")).report(),
+    };
+    let local = LocalSet::new();
+    let code = local.block_on(&runtime, async {
+        match Control::start(sources).await {
+            Ok(mut control) => {
+                on_ready(&control.status);
+                control.run().await
+            }
+            Err(error) => error.report(),
+        }
+    });
+    log::flush();
+    drop(local);
+    // A resolver that hangs must not hold up the end.
+    runtime.shutdown_timeout(Duration::ZERO);
+    code
+}
+
+impl Control {
+    async fn run(&mut self) -> ExitCode {
+        self.resolve_later();
+        while let Some(event) = self.events.recv().await {
+            match event {
+                Event::End(signal) => return self.drain(signal).await,
+                Event::Reload(why) => self.reload(why),
+                Event::Loaded(draft, names, load) if load == self.load => {
+                    self.take_up(*draft, names);
+                }
+                Event::Resolved(resolved, load) if load == self.load => {
+                    self.take_names(resolved.logged());
+                }
+                Event::Loaded(..) | Event::Resolved(..) => {}
+                Event::WorkerEnded(index) => {
+                    log!(
+                        Error,
+                        "a worker ended; the process cannot go on",
+                        worker = index
+                    );
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+        ExitCode::FAILURE // not reached: `self` holds a sender
+    }
+}
+
+/// The channel of the control loop's events.
+fn events() -> (UnboundedSender<Event>, UnboundedReceiver<Event>) {
+    mpsc::unbounded_channel()
+}

@@ -1,0 +1,225 @@
+//! From sources to a process that accepts connections.
+//!
+//! Invariant: whatever can be wrong is found before the first worker starts, and ends in lines
+//! that say what to do and an exit code: 2 for flags, 1 for everything else.
+//! Read next: `bind.rs`, `../worker/mod.rs`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use lb_core::metrics::ControlMetrics;
+use lb_core::rt::EngineKind;
+use lb_core::rt::probe::{EngineChoice, Probe, probe};
+use lb_core::snapshot::Publisher;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+
+use super::bind::{Bound, advise, bind_new};
+use super::watch::Watch;
+use super::{Control, Event, LoadNumber, Status, cpus, events, signals};
+use crate::access_log::AccessLogWriter;
+use crate::admin;
+use crate::args::EXIT_USAGE;
+use crate::config::{AdminAddress, Draft, Engine, Names, Place, Problem, Sources};
+use crate::log::{self, log};
+use crate::resolve::{Schedule, resolve};
+use crate::snapshot::Snapshot;
+use crate::worker::{Start, WorkerHandle};
+
+/// Why the process does not start.
+pub(crate) struct StartError {
+    lines: Vec<String>,
+    code: u8,
+}
+
+impl StartError {
+    /// Prints the lines and returns the exit code.
+    pub(crate) fn report(self) -> ExitCode {
+        for line in self.lines {
+            eprintln!("error: {line}");
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<String> for StartError {
+    fn from(line: String) -> Self {
+        Self {
+            lines: vec![line],
+            code: 1,
+        }
+    }
+}
+
+impl From<Vec<Problem>> for StartError {
+    fn from(problems: Vec<Problem>) -> Self {
+        let in_flags = problems
+            .iter()
+            .any(|it| matches!(it.place, Place::Flag { .. }));
+        let lines = problems.iter().map(Problem::to_string).collect();
+        Self {
+            lines,
+            code: if in_flags { EXIT_USAGE } else { 1 },
+        }
+    }
+}
+
+impl Control {
+    /// Everything up to workers that accept. Must be called within a `LocalSet`.
+    pub(super) async fn start(sources: Sources) -> Result<Self, StartError> {
+        let draft = sources.load()?;
+        let settings = draft.settings.clone();
+        let failed = |what: &str, error: std::io::Error| format!("cannot {what}: {error}");
+        let (sender, events) = events();
+        signals::forward(&sender).map_err(|error| failed("handle signals", error))?;
+        let engine = find_engine(settings.engine)?;
+        let access_log = AccessLogWriter::start(&settings.access_log)?;
+        let admin = bind_admin(settings.admin).await?;
+        log::start(settings.log_format).map_err(|error| failed("start a thread", error))?;
+        log!(
+            Info,
+            "starting",
+            version = env!("CARGO_PKG_VERSION"),
+            engine = engine.engine.name(),
+            reason = engine.reason,
+            open_files_max = raise_open_files()
+        );
+        let hosts = draft.host_names().into_iter().map(str::to_owned).collect();
+        let names = resolve(hosts, Names::new()).await.logged();
+        let (status, bound) = start_workers(&draft, &names, engine, &sender)?;
+        let own_ports = bound
+            .values()
+            .map(std::net::SocketAddr::port)
+            .collect::<HashSet<_>>();
+        if let Some(listener) = admin {
+            tokio::task::spawn_local(admin::serve(listener, Rc::clone(&status)));
+        }
+        watch(&sources, &sender);
+        log!(
+            Info,
+            "ready",
+            listeners = bound.len(),
+            workers = status.workers.len()
+        );
+        Ok(Self {
+            sources,
+            status,
+            draft,
+            names,
+            schedule: Schedule::new(),
+            load: LoadNumber(0),
+            bound,
+            own_ports,
+            access_log,
+            sender,
+            events,
+        })
+    }
+}
+
+fn find_engine(engine: Engine) -> Result<Probe, String> {
+    probe(match engine {
+        Engine::Auto => EngineChoice::Auto,
+        Engine::Epoll => EngineChoice::Only(EngineKind::Epoll),
+        Engine::Uring => EngineChoice::Only(EngineKind::Uring),
+    })
+}
+
+/// The usual soft limit, 1024, would be two or three hundred clients; the hard limit is what the
+/// administrator really means.
+fn raise_open_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let now = if setrlimit(Resource::Nofile, raised).is_ok() {
+        raised
+    } else {
+        limit
+    };
+    now.current.unwrap_or(u64::MAX)
+}
+
+async fn bind_admin(address: AdminAddress) -> Result<Option<TcpListener>, String> {
+    let AdminAddress::Listen(address) = address else {
+        return Ok(None);
+    };
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) => {
+            let advice = advise("admin", address, &error);
+            Err(format!("{advice}; --admin takes another address, or off"))
+        }
+    }
+}
+
+fn start_workers(
+    draft: &Draft,
+    names: &Names,
+    engine: Probe,
+    sender: &tokio::sync::mpsc::UnboundedSender<Event>,
+) -> Result<(Rc<Status>, Bound), StartError> {
+    let plan = draft.plan(names);
+    let cpus = cpus::place(draft.settings.workers);
+    let workers = cpus.len();
+    let new = bind_new(&plan.listeners, &Bound::new(), &HashSet::new(), workers)
+        .map_err(|error| vec![draft.listener_problem(&error.listener, error.reason)])?;
+    let snapshot = Snapshot::build(plan, workers, &new.bound, None)?;
+    for listener in &snapshot.listeners {
+        log!(
+            Info,
+            "listening",
+            listener = listener.stats.name(),
+            address = listener.bound
+        );
+    }
+    let publisher = Publisher::new(snapshot);
+    let mut handles = Vec::with_capacity(workers);
+    for ((index, cpu), sockets) in cpus.into_iter().enumerate().zip(new.by_worker) {
+        let subscriber = publisher.subscribe();
+        let kind = engine.engine;
+        let start = Start {
+            index,
+            workers,
+            engine: kind,
+            cpu,
+            subscriber,
+            sockets,
+        };
+        let sender = sender.clone();
+        let on_end = move || drop(sender.send(Event::WorkerEnded(index)));
+        let handle = WorkerHandle::start(start, on_end)
+            .map_err(|error| format!("cannot start worker {index}: {error}"))?;
+        handles.push(handle);
+    }
+    let metrics = ControlMetrics::default();
+    metrics.config_generation.set(publisher.generation());
+    metrics.last_reload_successful.set(1);
+    let status = Status {
+        engine,
+        publisher: RefCell::new(publisher),
+        workers: handles,
+        metrics,
+        settings: RefCell::new(draft.settings.clone()),
+        problems: RefCell::default(),
+        draining: Cell::new(false),
+    };
+    Ok((Rc::new(status), new.bound))
+}
+
+/// Sends an event whenever a configuration file has changed.
+fn watch(sources: &Sources, sender: &tokio::sync::mpsc::UnboundedSender<Event>) {
+    let mut watch = Watch::new(&sources.files);
+    let sender = sender.clone();
+    tokio::task::spawn_local(async move {
+        loop {
+            watch.changed().await;
+            if sender.send(Event::Reload("file changed")).is_err() {
+                return;
+            }
+        }
+    });
+}

@@ -1,0 +1,219 @@
+//! A plan for people and programs: as JSON in the words of the YAML form, and as text.
+//!
+//! Invariant: nothing of a plan is left out.
+//! Read next: `check.rs` and `admin/pages.rs` (who show it).
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use lb_core::plan::{Balance, Check, Cluster, Forwarded, Http, Listener, Plan, Protocol, Tcp};
+use serde_json::{Value, json};
+
+use crate::config::{AccessLog, Engine, LogFormat, Settings, Workers};
+
+/// A plan as JSON.
+pub(crate) fn plan_json(plan: &Plan) -> Value {
+    json!({
+        "listeners": plan.listeners.iter().map(listener_json).collect::<Vec<_>>(),
+        "clusters": plan.clusters.iter().map(cluster_json).collect::<Vec<_>>(),
+        "hash_seed": plan.hash_seed,
+    })
+}
+
+fn listener_json(listener: &Listener) -> Value {
+    let mut value = json!({ "name": listener.name, "address": listener.address.to_string() });
+    match &listener.protocol {
+        Protocol::Http(http) => value["http"] = http_json(http),
+        Protocol::Tcp(Tcp {
+            cluster,
+            idle_timeout,
+        }) => {
+            value["tcp"] = json!({ "cluster": cluster, "idle_timeout": duration(*idle_timeout) });
+        }
+    }
+    value
+}
+
+fn http_json(http: &Http) -> Value {
+    let routes = http.routes.iter().map(|route| {
+        json!({
+            "host": route.host.as_deref().unwrap_or("*"),
+            "path": route.path_prefix,
+            "cluster": route.cluster,
+        })
+    });
+    let (limits, timeouts) = (&http.limits, &http.timeouts);
+    json!({
+        "cluster": http.default_cluster,
+        "routes": routes.collect::<Vec<_>>(),
+        "limits": {
+            "head": limits.head_bytes_max,
+            "headers": limits.headers_max,
+            "body": limits.body_bytes_max,
+            "requests_per_connection": limits.requests_per_connection_max,
+        },
+        "timeouts": {
+            "request_head": duration(timeouts.request_head),
+            "keep_alive": duration(timeouts.keep_alive),
+            "body_idle": duration(timeouts.body_idle),
+            "response_head": duration(timeouts.response_head),
+        },
+        "forwarded": match http.forwarded {
+            Forwarded::Append => "append",
+            Forwarded::Off => "off",
+            Forwarded::Replace => "replace",
+        },
+    })
+}
+
+fn cluster_json(cluster: &Cluster) -> Value {
+    let backends = cluster.backends.iter().map(|backend| {
+        json!({
+            "name": backend.name,
+            "address": backend.address.to_string(),
+            "weight": backend.weight,
+        })
+    });
+    json!({
+        "name": cluster.name,
+        "backends": backends.collect::<Vec<_>>(),
+        "balance": balance(cluster.balance),
+        "health": cluster.health.as_ref().map(|health| json!({
+            "check": match health.check { Check::Tcp => "tcp" },
+            "interval": duration(health.interval),
+            "timeout": duration(health.timeout),
+            "rise": health.rise,
+            "fall": health.fall,
+        })),
+        "connect_timeout": duration(cluster.connect_timeout),
+        "tries": cluster.tries_max,
+        "pool": {
+            "idle": cluster.pool_idle_max,
+            "idle_timeout": duration(cluster.pool_idle_timeout),
+        },
+    })
+}
+
+/// Settings as JSON.
+pub(crate) fn settings_json(settings: &Settings) -> Value {
+    json!({
+        "workers": match settings.workers {
+            Workers::Auto => json!("auto"),
+            Workers::Count(count) => json!(count),
+        },
+        "engine": match settings.engine {
+            Engine::Auto => "auto",
+            Engine::Epoll => "epoll",
+            Engine::Uring => "uring",
+        },
+        "admin": settings.admin.to_string(),
+        "access_log": match &settings.access_log {
+            AccessLog::File(path) => json!(path.display().to_string()),
+            AccessLog::Off => json!("off"),
+            AccessLog::Stdout => json!("stdout"),
+        },
+        "drain_timeout": duration(settings.drain_timeout),
+        "log_format": match settings.log_format {
+            LogFormat::Json => "json",
+            LogFormat::Text => "text",
+        },
+    })
+}
+
+/// A plan as text, a few words a line.
+pub(crate) fn plan_text(plan: &Plan) -> String {
+    let mut text = String::new();
+    for listener in &plan.listeners {
+        write_listener(&mut text, listener).expect("writing to a String does not fail");
+    }
+    for cluster in &plan.clusters {
+        write_cluster(&mut text, cluster).expect("writing to a String does not fail");
+    }
+    text
+}
+
+fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
+    let Listener {
+        name,
+        address,
+        protocol,
+    } = listener;
+    match protocol {
+        Protocol::Tcp(tcp) => {
+            writeln!(
+                text,
+                "listener {name}: tcp on {address} to cluster {}",
+                tcp.cluster
+            )
+        }
+        Protocol::Http(http) => {
+            writeln!(text, "listener {name}: http on {address}")?;
+            for route in &http.routes {
+                let host = route.host.as_deref().unwrap_or("*");
+                writeln!(
+                    text,
+                    "  {host}{} to cluster {}",
+                    route.path_prefix, route.cluster
+                )?;
+            }
+            match &http.default_cluster {
+                Some(cluster) => writeln!(text, "  everything else to cluster {cluster}"),
+                None => writeln!(text, "  everything else is answered 404"),
+            }
+        }
+    }
+}
+
+fn write_cluster(text: &mut String, cluster: &Cluster) -> std::fmt::Result {
+    let (name, balance) = (&cluster.name, balance(cluster.balance));
+    let health = match &cluster.health {
+        Some(health) => format!("tcp checks every {}", duration(health.interval)),
+        None => "no checks".to_owned(),
+    };
+    writeln!(text, "cluster {name}: {balance}, {health}")?;
+    for backend in &cluster.backends {
+        let address = backend.address.to_string();
+        let named = if backend.name == address {
+            String::new()
+        } else {
+            format!(" ({})", backend.name)
+        };
+        writeln!(text, "  {address}{named} weight {}", backend.weight)?;
+    }
+    if cluster.backends.is_empty() {
+        writeln!(text, "  no backend; every request is answered 503")?;
+    }
+    Ok(())
+}
+
+fn balance(balance: Balance) -> &'static str {
+    match balance {
+        Balance::Maglev => "mh",
+        Balance::RoundRobin => "rr",
+    }
+}
+
+/// In the notation of the YAML form, with the largest unit that keeps it whole.
+fn duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let whole = units
+        .iter()
+        .find(|(unit, _)| millis >= *unit && millis.is_multiple_of(*unit));
+    match whole {
+        Some((unit, name)) => format!("{}{name}", millis / unit),
+        None => format!("{millis}ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_shown_as_they_are_written() {
+        for text in ["500ms", "1s", "90s", "2m", "1h", "1001ms"] {
+            assert_eq!(duration(crate::config::parse_duration(text).unwrap()), text);
+        }
+    }
+}

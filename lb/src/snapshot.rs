@@ -1,0 +1,127 @@
+//! The published form of a plan: what every worker reads, and what the admin API shows.
+//!
+//! Invariant: a snapshot is complete; whatever a listener refers to is in it, built. What was in
+//! the snapshot before keeps its counters, health and identity.
+//! Read next: `worker/mod.rs` (who runs it), `lb_core::snapshot` (how it gets there).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use lb_core::balance::Cluster;
+use lb_core::metrics::ListenerStats;
+use lb_core::plan::{self, Plan};
+use lb_l4::TcpService;
+use lb_l7::HttpService;
+
+/// What runs.
+pub(crate) struct Snapshot {
+    pub(crate) plan: Plan,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) clusters: Vec<Arc<Cluster>>,
+}
+
+/// A listener at work.
+pub(crate) struct Listener {
+    pub(crate) key: ListenerKey,
+    /// Where it is bound: with the port that the kernel chose, if the plan says 0.
+    pub(crate) bound: SocketAddr,
+    pub(crate) stats: Arc<ListenerStats>,
+    pub(crate) service: Service,
+}
+
+/// What a listener does with connections.
+#[derive(Clone)]
+pub(crate) enum Service {
+    Http(Arc<HttpService>),
+    Tcp(Arc<TcpService>),
+}
+
+/// What makes a listener of the next plan the same as one that runs: it keeps its sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ListenerKey {
+    address: SocketAddr,
+    /// Tells listeners on port 0 apart; else a listener may change its name.
+    name: Option<String>,
+}
+
+impl ListenerKey {
+    pub(crate) fn of(listener: &plan::Listener) -> Self {
+        let any_port = listener.address.port() == 0;
+        Self {
+            address: listener.address,
+            name: any_port.then(|| listener.name.clone()),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Builds what a valid plan says. `bound` has the address of every listener of the plan.
+    pub(crate) fn build(
+        plan: Plan,
+        workers: usize,
+        bound: &HashMap<ListenerKey, SocketAddr>,
+        previous: Option<&Self>,
+    ) -> Result<Self, String> {
+        let clusters: Vec<_> = plan
+            .clusters
+            .iter()
+            .map(|cluster| {
+                let previous = previous.and_then(|previous| previous.cluster(&cluster.name));
+                let previous = previous.map(|previous| &**previous);
+                Arc::new(Cluster::build(cluster, plan.hash_seed, workers, previous))
+            })
+            .collect();
+        let by_name = |name: &str| {
+            clusters
+                .iter()
+                .find(|cluster| cluster.name == name)
+                .cloned()
+        };
+        let mut listeners = Vec::with_capacity(plan.listeners.len());
+        for listener in &plan.listeners {
+            let key = ListenerKey::of(listener);
+            let previous = previous.and_then(|previous| previous.listener(&listener.name));
+            let stats = previous.map(|previous| &*previous.stats);
+            listeners.push(Listener {
+                bound: bound.get(&key).copied().unwrap_or(listener.address),
+                key,
+                stats: Arc::new(ListenerStats::build(listener, workers, stats)),
+                service: Service::build(&listener.protocol, &by_name)?,
+            });
+        }
+        Ok(Self {
+            plan,
+            listeners,
+            clusters,
+        })
+    }
+
+    fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
+        self.clusters.iter().find(|cluster| cluster.name == name)
+    }
+
+    fn listener(&self, name: &str) -> Option<&Listener> {
+        self.listeners
+            .iter()
+            .find(|listener| listener.stats.name() == name)
+    }
+}
+
+impl Service {
+    fn build(
+        protocol: &plan::Protocol,
+        cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
+    ) -> Result<Self, String> {
+        match protocol {
+            plan::Protocol::Http(http) => HttpService::build(http, cluster_by_name)
+                .map(|service| Self::Http(Arc::new(service)))
+                .map_err(|error| error.to_string()),
+            plan::Protocol::Tcp(tcp) => {
+                let cluster = cluster_by_name(&tcp.cluster)
+                    .ok_or_else(|| format!("there is no cluster \"{}\"", tcp.cluster))?;
+                Ok(Self::Tcp(Arc::new(TcpService::build(tcp, cluster))))
+            }
+        }
+    }
+}

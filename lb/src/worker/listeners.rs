@@ -1,0 +1,199 @@
+//! The listeners of one worker: an accept loop each.
+//!
+//! Invariant: a listener that stays in the plan keeps its socket, and with it the connections in
+//! its queue; only what is done with new connections is replaced. A listener that leaves the
+//! plan first takes what is in its queue.
+//! Read next: `lb_l4::serve` and `lb_l7::serve` (what a connection becomes).
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_core::metrics::ListenerCounters;
+use lb_core::rt::{self, TaskId, TcpListener, TcpStream};
+use lb_core::snapshot::Current;
+use lb_l4::TcpService;
+use lb_l7::HttpService;
+
+use super::{Local, Sockets};
+use crate::log::{Limiter, log};
+use crate::snapshot::{Listener, ListenerKey, Service, Snapshot};
+
+/// How long accepting pauses when descriptors or memory have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The open listeners.
+#[derive(Default)]
+pub(super) struct Listeners {
+    open: RefCell<HashMap<ListenerKey, Open>>,
+}
+
+struct Open {
+    socket: Rc<TcpListener>,
+    serving: Rc<Serving>,
+    accepting: TaskId,
+}
+
+impl Listeners {
+    /// Makes these the listeners of `snapshot`; `sockets` has those that are new. False if one of
+    /// them has no socket (yet).
+    pub(super) fn apply(
+        &self,
+        local: &Rc<Local>,
+        snapshot: &Snapshot,
+        mut sockets: Sockets,
+    ) -> bool {
+        let mut open = self.open.borrow_mut();
+        let planned = |key: &ListenerKey| snapshot.listeners.iter().any(|it| it.key == *key);
+        for (_, gone) in open.extract_if(|key, _| !planned(key)) {
+            rt::spawn(gone.close());
+        }
+        let mut complete = true;
+        for listener in &snapshot.listeners {
+            if let Some(open) = open.get(&listener.key) {
+                open.serving.switch(listener);
+                continue;
+            }
+            let socket = sockets.remove(&listener.key);
+            match socket.map(|socket| Open::new(local, listener, socket)) {
+                Some(Ok(new)) => drop(open.insert(listener.key.clone(), new)),
+                Some(Err(error)) => {
+                    let (name, worker) = (listener.stats.name(), local.worker.index);
+                    log!(
+                        Error,
+                        "cannot listen",
+                        listener = name,
+                        worker = worker,
+                        error = error
+                    );
+                    complete = false;
+                }
+                None => complete = false,
+            }
+        }
+        complete
+    }
+
+    /// Stops accepting, and returns when the queues are empty.
+    pub(super) async fn close_all(&self) {
+        let open = self.open.take();
+        for listener in open.into_values() {
+            listener.close().await;
+        }
+    }
+}
+
+impl Open {
+    fn new(
+        local: &Rc<Local>,
+        listener: &Listener,
+        socket: std::net::TcpListener,
+    ) -> std::io::Result<Self> {
+        let socket = Rc::new(TcpListener::from_std(socket)?);
+        let serving = Rc::new(Serving {
+            local: Rc::clone(local),
+            role: RefCell::new(Role::new(listener, local.worker.index)),
+        });
+        let accepting = rt::spawn(accept(Rc::clone(&socket), Rc::clone(&serving)));
+        Ok(Self {
+            socket,
+            serving,
+            accepting,
+        })
+    }
+
+    /// Connections that clients believe established are served, not reset.
+    async fn close(self) {
+        rt::abort(self.accepting);
+        for _ in 0..2 {
+            while let Some(Ok(stream)) = rt::poll_once(self.socket.accept()).await {
+                self.serving.take(stream);
+            }
+            rt::yield_now().await; // a completion may be on its way
+        }
+    }
+}
+
+/// Takes connections as long as the listener is open.
+async fn accept(socket: Rc<TcpListener>, serving: Rc<Serving>) {
+    static PAUSES: Limiter = Limiter::new();
+    loop {
+        match socket.accept().await {
+            Ok(stream) => serving.take(stream),
+            Err(error) => {
+                serving.role.borrow().counters.accept_pauses.increment();
+                if PAUSES.allows() {
+                    let advice = "raise the limit on open files (ulimit -n, LimitNOFILE=)";
+                    log!(Warn, "accepting pauses", error = error, advice = advice);
+                }
+                rt::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// What becomes of a listener's connections.
+struct Serving {
+    local: Rc<Local>,
+    role: RefCell<Role>,
+}
+
+/// The part that a new snapshot replaces.
+struct Role {
+    counters: Arc<ListenerCounters>,
+    current: CurrentService,
+}
+
+enum CurrentService {
+    Http(Rc<Current<HttpService>>),
+    Tcp(Rc<Current<TcpService>>),
+}
+
+impl Role {
+    fn new(listener: &Listener, worker: usize) -> Self {
+        let current = match &listener.service {
+            Service::Http(http) => CurrentService::Http(Rc::new(Current::new(Arc::clone(http)))),
+            Service::Tcp(tcp) => CurrentService::Tcp(Rc::new(Current::new(Arc::clone(tcp)))),
+        };
+        Self {
+            counters: Arc::clone(listener.stats.shard(worker)),
+            current,
+        }
+    }
+}
+
+impl Serving {
+    /// New connections, and the next exchanges of those that are there, are served as
+    /// `listener` says.
+    fn switch(&self, listener: &Listener) {
+        let role = &mut *self.role.borrow_mut();
+        match (&role.current, &listener.service) {
+            (CurrentService::Http(current), Service::Http(http)) => current.set(Arc::clone(http)),
+            (CurrentService::Tcp(current), Service::Tcp(tcp)) => current.set(Arc::clone(tcp)),
+            _ => *role = Role::new(listener, self.local.worker.index),
+        }
+        role.counters = Arc::clone(listener.stats.shard(self.local.worker.index));
+    }
+
+    fn take(&self, stream: TcpStream) {
+        let Local { worker, http, .. } = &*self.local;
+        let role = self.role.borrow();
+        let counters = Arc::clone(&role.counters);
+        match &role.current {
+            CurrentService::Http(current) => {
+                let (current, http) = (Rc::clone(current), Rc::clone(http));
+                worker.connections.spawn(counters, |registration| {
+                    lb_l7::serve(stream, current, http, registration)
+                });
+            }
+            CurrentService::Tcp(current) => {
+                let (service, worker_too) = (current.get(), Rc::clone(worker));
+                worker.connections.spawn(counters, |registration| {
+                    lb_l4::serve(stream, service, worker_too, registration)
+                });
+            }
+        }
+    }
+}

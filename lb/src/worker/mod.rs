@@ -1,0 +1,235 @@
+//! The worker threads: each has a runtime, its own sockets for every listener, and no lock to
+//! share with the others.
+//!
+//! Invariant: a worker is told things only through its mailbox, so whatever it does for the
+//! control thread happens between two polls of its tasks.
+//! Read next: `listeners.rs` (accepting), then `lb_l4` and `lb_l7` (serving).
+
+mod checks;
+mod listeners;
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lb_core::metrics::WorkerMetrics;
+use lb_core::rt::{self, EngineKind, Handle, Notify, Runtime};
+use lb_core::snapshot::Subscriber;
+use lb_core::worker::Worker;
+use lb_l7::HttpWorker;
+
+use self::checks::Checks;
+use self::listeners::Listeners;
+use crate::log::log;
+use crate::snapshot::{ListenerKey, Snapshot};
+
+/// Time between two heartbeats of a worker.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How often a draining worker looks whether its last connection has ended.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// One socket for each listener that is new to a worker.
+pub(crate) type Sockets = HashMap<ListenerKey, TcpListener>;
+
+/// What a worker thread starts with.
+pub(crate) struct Start {
+    /// From 0 to `workers` - 1.
+    pub(crate) index: usize,
+    pub(crate) workers: usize,
+    pub(crate) engine: EngineKind,
+    /// The core to run on.
+    pub(crate) cpu: Option<usize>,
+    pub(crate) subscriber: Subscriber<Snapshot>,
+    pub(crate) sockets: Sockets,
+}
+
+/// The control thread's end of a worker.
+pub(crate) struct WorkerHandle {
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    /// When the worker's loop last turned for its heartbeat, in nanoseconds of [`rt::now`].
+    heartbeat_nanos: Arc<AtomicU64>,
+    runtime: Handle,
+}
+
+impl WorkerHandle {
+    /// Starts a worker, and returns once its runtime is up. `on_end` is called when its thread
+    /// ends, for whatever reason.
+    pub(crate) fn start(start: Start, on_end: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let metrics = Arc::new(WorkerMetrics::default());
+        let heartbeat_nanos = Arc::new(AtomicU64::new(rt::now().as_nanos()));
+        let (started, wait) = crossbeam_channel::bounded(1);
+        let thread = Thread {
+            metrics: Arc::clone(&metrics),
+            heartbeat_nanos: Arc::clone(&heartbeat_nanos),
+            _ended: OnDrop(Some(on_end)),
+        };
+        std::thread::Builder::new()
+            .name(format!("lb-worker-{}", start.index))
+            .spawn(move || thread.run(start, &started))?;
+        let ended = |_| io::Error::other("the worker thread ended at its start");
+        let runtime = wait.recv().map_err(ended)??;
+        Ok(Self {
+            metrics,
+            heartbeat_nanos,
+            runtime,
+        })
+    }
+
+    /// Has the worker take up the published snapshot, with the sockets of new listeners.
+    pub(crate) fn apply(&self, sockets: Sockets) {
+        self.tell(move |local| local.apply(sockets));
+    }
+
+    /// Has the worker stop accepting, and end when its last connection has.
+    pub(crate) fn drain(&self) {
+        self.tell(Local::drain);
+    }
+
+    /// Has the worker cut its connections and end.
+    pub(crate) fn abort(&self) {
+        self.tell(|local| {
+            local.worker.connections.abort_all();
+            local.end.notify();
+        });
+    }
+
+    /// How long ago the worker's loop last turned for its heartbeat.
+    pub(crate) fn since_heartbeat(&self) -> Duration {
+        let last = self.heartbeat_nanos.load(Ordering::Relaxed);
+        Duration::from_nanos(rt::now().as_nanos().saturating_sub(last))
+    }
+
+    /// Nothing happens if the worker has ended.
+    fn tell(&self, message: impl FnOnce(&Rc<Local>) + Send + 'static) {
+        self.runtime.spawn(|| {
+            LOCAL.with(|local| local.get().map(message));
+            std::future::ready(())
+        });
+    }
+}
+
+/// What belongs to one worker thread, for messages that arrive on it.
+struct Local {
+    worker: Rc<Worker>,
+    /// How many of them there are.
+    workers: usize,
+    http: Rc<HttpWorker>,
+    subscriber: RefCell<Subscriber<Snapshot>>,
+    listeners: Listeners,
+    checks: Checks,
+    end: Notify,
+}
+
+thread_local! {
+    static LOCAL: OnceCell<Rc<Local>> = const { OnceCell::new() };
+}
+
+/// A worker thread before its runtime.
+struct Thread<F: FnOnce()> {
+    metrics: Arc<WorkerMetrics>,
+    heartbeat_nanos: Arc<AtomicU64>,
+    _ended: OnDrop<F>,
+}
+
+impl<F: FnOnce()> Thread<F> {
+    fn run(self, start: Start, started: &crossbeam_channel::Sender<io::Result<Handle>>) {
+        let config = rt::Config {
+            engine: start.engine,
+            cpu: start.cpu,
+            ..rt::Config::default()
+        };
+        let mut runtime = match Runtime::new(&config) {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(started.send(Err(error))),
+        };
+        let handle = runtime.handle();
+        runtime.block_on(async {
+            let worker = Rc::new(Worker::new(start.index, Arc::clone(&self.metrics)));
+            let local = Rc::new(Local {
+                http: HttpWorker::new(Rc::clone(&worker), None),
+                worker,
+                workers: start.workers,
+                subscriber: RefCell::new(start.subscriber),
+                listeners: Listeners::default(),
+                checks: Checks::default(),
+                end: Notify::new(),
+            });
+            LOCAL.with(|place| drop(place.set(Rc::clone(&local))));
+            rt::spawn(beat(
+                Arc::clone(&self.heartbeat_nanos),
+                Arc::clone(&self.metrics),
+            ));
+            local.apply(start.sockets);
+            // Nobody waits any more if the control thread has gone.
+            let _ = started.send(Ok(handle));
+            local.end.notified().await;
+        });
+    }
+}
+
+impl Local {
+    /// Makes this worker run the snapshot published last.
+    fn apply(self: &Rc<Self>, sockets: Sockets) {
+        let (snapshot, generation) = {
+            let mut subscriber = self.subscriber.borrow_mut();
+            subscriber.refresh();
+            (Arc::clone(subscriber.value()), subscriber.generation())
+        };
+        let complete = self.listeners.apply(self, &snapshot, sockets);
+        self.checks
+            .apply(&snapshot, self.worker.index, self.workers);
+        if complete {
+            self.worker.metrics.config_generation.set(generation);
+        }
+    }
+
+    fn drain(self: &Rc<Self>) {
+        let local = Rc::clone(self);
+        self.worker.draining.set(true);
+        rt::spawn(async move {
+            local.listeners.close_all().await;
+            while !local.worker.connections.is_empty() {
+                local.worker.connections.close_idle();
+                rt::sleep(DRAIN_POLL).await;
+            }
+            local.end.notify();
+        });
+    }
+}
+
+/// Shows that the loop turns, and copies what only the thread itself can see.
+async fn beat(heartbeat_nanos: Arc<AtomicU64>, metrics: Arc<WorkerMetrics>) {
+    let mut panics_seen = 0;
+    loop {
+        heartbeat_nanos.store(rt::now_precise().as_nanos(), Ordering::Relaxed);
+        let stats = rt::stats();
+        metrics.buffers_in_use.set(stats.buffers as u64);
+        metrics.task_panics.add(stats.panics - panics_seen);
+        if stats.panics > panics_seen {
+            log!(
+                Error,
+                "a task panicked; its connection was closed",
+                total = stats.panics
+            );
+        }
+        panics_seen = stats.panics;
+        rt::sleep(HEARTBEAT).await;
+    }
+}
+
+/// Calls a function when it goes out of scope, on a panic too.
+struct OnDrop<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        if let Some(function) = self.0.take() {
+            function();
+        }
+    }
+}
