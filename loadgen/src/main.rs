@@ -1,2 +1,2 @@
-//! placeholder
+//! The `loadgen` program.
 fn main() {}

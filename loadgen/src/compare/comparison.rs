@@ -1,0 +1,244 @@
+//! The course of a comparison: which programs are there, then scenario after scenario.
+//!
+//! Invariant: what has been measured is on the disk after each scenario, and the folder of a
+//! report is never written twice. Read `play` (one scenario) next.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::load::Timing;
+use super::peers::Program;
+use super::place::{self, Cores, Folder};
+use super::play::Stage;
+use super::process::Stop;
+use super::round::Bench;
+use super::scenario::Scenario;
+use super::{Args, Error, machine};
+use crate::report::record::{self, Absent, Peer, Record, Settings};
+use crate::report::{self, readme};
+
+/// What is measured when nothing else is asked for.
+struct Defaults {
+    rounds: u16,
+    duration: Duration,
+    warmup: Duration,
+    /// If descriptors allow.
+    idle_connections: usize,
+}
+
+const USUAL: Defaults = Defaults {
+    rounds: 5,
+    duration: Duration::from_secs(5),
+    warmup: Duration::from_secs(1),
+    idle_connections: 9_000,
+};
+const QUICK: Defaults = Defaults {
+    rounds: 2,
+    duration: Duration::from_secs(1),
+    warmup: Duration::from_millis(300),
+    idle_connections: 1_000,
+};
+
+/// Descriptors that an idle round leaves alone.
+const DESCRIPTORS_SPARE: usize = 1_000;
+
+/// Runs `loadgen compare`; returns the folder of the report.
+///
+/// # Errors
+/// When there is nothing to compare, the report cannot be written, or a stop is requested. A
+/// peer that misbehaves is no error: it is in the report.
+pub fn compare(args: &Args) -> Result<PathBuf, Error> {
+    let defaults = if args.quick { QUICK } else { USUAL };
+    let stop = Stop::on_signals().map_err(Error::system("signal handlers"))?;
+    let cores = Cores::take().map_err(Error::system("a core of its own for the balancer"))?;
+    if cores.balancer == cores.generator {
+        eprintln!("warning: there is one core only; balancer and generator share it");
+    }
+    let timing = Timing {
+        warmup: defaults.warmup,
+        duration: args.duration.unwrap_or(defaults.duration),
+        cpu: cores.generator,
+    };
+    let settings = Settings {
+        rounds: args.rounds.unwrap_or(defaults.rounds).into(),
+        duration_s: timing.duration.as_secs_f64(),
+        warmup_s: timing.warmup.as_secs_f64(),
+        balancer_cpu: cores.balancer,
+        generator_cpu: cores.generator,
+        generator_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let mut record = Record::new(
+        machine::utc_now(),
+        command_line(args),
+        machine::describe(),
+        settings,
+    );
+    let programs = find_programs(args, &mut record)?;
+    let out = report_folder(args, &record)?;
+    let folder = Folder::make().map_err(Error::system("a working folder"))?;
+    let stage = Stage {
+        programs: &programs,
+        rounds: record.settings.rounds,
+        timing,
+        configurations: &out.join(readme::CONFIGURATIONS),
+        bench: Bench {
+            stop,
+            cores,
+            folder: folder.path(),
+            idle_connections: idle_connections(defaults.idle_connections),
+        },
+    };
+    for scenario in chosen(args) {
+        record.scenarios.push(stage.play(scenario)?);
+        record.write(&out)?;
+    }
+    report::draw(&record, &out)?;
+    Ok(out)
+}
+
+/// Those of the peers that are installed; the record names the others too.
+fn find_programs(args: &Args, record: &mut Record) -> Result<Vec<Program>, Error> {
+    let lb = match &args.lb {
+        Some(path) => path.clone(),
+        None => std::env::current_exe()
+            .map_err(Error::system("its own path"))?
+            .with_file_name("lb"),
+    };
+    let mut programs = Vec::new();
+    for &peer in &args.peers {
+        let name = peer.name().to_owned();
+        match peer.find(&lb) {
+            Ok(program) => {
+                record.peers.push(Peer {
+                    name,
+                    version: program.version.clone(),
+                });
+                programs.push(program);
+            }
+            Err(reason) => {
+                eprintln!(
+                    "{name} is skipped: {reason} ({})",
+                    peer.executable(&lb).display()
+                );
+                record.absent.push(Absent { name, reason });
+            }
+        }
+    }
+    if programs.is_empty() {
+        let names: Vec<&str> = args.peers.iter().map(|peer| peer.name()).collect();
+        return Err(Error::NoPeers(names.join(", ")));
+    }
+    Ok(programs)
+}
+
+/// Makes the folder of the report, which must not hold one yet.
+fn report_folder(args: &Args, record: &Record) -> Result<PathBuf, Error> {
+    let name = format!(
+        "{}-{}",
+        record.date(),
+        machine::neutral_name(&record.machine)
+    );
+    let folder = args
+        .out
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("results").join(name));
+    if folder.join(record::FILE_NAME).exists() {
+        return Err(Error::Exists(folder));
+    }
+    let configurations = folder.join(readme::CONFIGURATIONS);
+    fs::create_dir_all(&configurations)
+        .map_err(Error::system(configurations.display().to_string()))?;
+    Ok(folder)
+}
+
+/// The scenarios asked for, each once, in the order of a report.
+fn chosen(args: &Args) -> impl Iterator<Item = Scenario> {
+    let asked = |scenario: &Scenario| {
+        let stands_for = |name: &String| Scenario::parse(name).is_ok_and(|s| s.contains(scenario));
+        args.scenario.iter().any(stands_for)
+    };
+    Scenario::ALL.into_iter().filter(asked)
+}
+
+/// As many as wanted, if descriptors allow: a relay needs two for a session.
+fn idle_connections(wanted: usize) -> usize {
+    let descriptors = place::raise_descriptor_limit();
+    wanted.min(descriptors.saturating_sub(DESCRIPTORS_SPARE) / 2)
+}
+
+/// The command line, without the paths of this machine.
+fn command_line(args: &Args) -> String {
+    let peers: Vec<&str> = args.peers.iter().map(|peer| peer.name()).collect();
+    let mut words = format!(
+        "loadgen compare --scenario {} --peers {}",
+        args.scenario.join(","),
+        peers.join(",")
+    );
+    if let Some(rounds) = args.rounds {
+        words += &format!(" --rounds {rounds}");
+    }
+    if let Some(duration) = args.duration {
+        words += &format!(" --duration {}ms", duration.as_millis());
+    }
+    if args.quick {
+        words += " --quick";
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::peers::Peer;
+    use super::*;
+
+    fn args() -> Args {
+        Args {
+            scenario: vec![
+                "idle-memory".to_owned(),
+                "l4-small".to_owned(),
+                "l4-small".to_owned(),
+            ],
+            peers: vec![Peer::Lb, Peer::Nginx],
+            rounds: Some(3),
+            duration: Some(Duration::from_secs(2)),
+            out: Some(PathBuf::from("/secret/place")),
+            lb: Some(PathBuf::from("/secret/lb")),
+            quick: true,
+        }
+    }
+
+    #[test]
+    fn scenarios_come_once_and_in_order() {
+        let chosen: Vec<Scenario> = chosen(&args()).collect();
+        let expected = [
+            Scenario::L4Small,
+            Scenario::IdleMemoryHttp,
+            Scenario::IdleMemoryTcp,
+        ];
+        assert_eq!(chosen, expected);
+    }
+
+    #[test]
+    fn the_recorded_command_names_no_paths() {
+        assert_eq!(
+            command_line(&args()),
+            "loadgen compare --scenario idle-memory,l4-small,l4-small --peers lb,nginx --rounds 3 \
+             --duration 2000ms --quick"
+        );
+    }
+
+    #[test]
+    fn a_report_is_never_overwritten() {
+        let folder = std::env::temp_dir().join(format!("exists-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(record::FILE_NAME), "{}").unwrap();
+        let args = Args {
+            out: Some(folder.clone()),
+            ..args()
+        };
+        let result = report_folder(&args, &report::sample::record());
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(matches!(result, Err(Error::Exists(_))), "{result:?}");
+    }
+}

@@ -1,0 +1,194 @@
+//! The configurations of the peers, as text.
+//!
+//! Invariant: they ask for what `lb` is asked for, in the way their manuals recommend for it:
+//! one worker on one core, connections to the origins kept for any number of requests, no
+//! access log, time limits that no measurement reaches. Paths are relative to the folder that
+//! the program is started in.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::peers::Site;
+use super::scenario::Mode;
+
+/// Descriptors beside those of clients and their backends.
+const DESCRIPTORS_SPARE: usize = 200;
+
+/// The configuration of nginx; `stream_module` is loaded where TCP is to be relayed.
+pub(super) fn nginx(site: &Site, stream_module: Option<&Path>) -> String {
+    let mut text = String::new();
+    if let (Mode::Tcp, Some(module)) = (site.mode, stream_module) {
+        let _ = writeln!(text, "load_module {};", module.display());
+    }
+    let _ = write!(
+        text,
+        "daemon off;
+worker_processes 1;
+worker_cpu_affinity {affinity};
+worker_rlimit_nofile {descriptors};
+pid nginx.pid;
+error_log stderr warn;
+
+events {{
+    worker_connections {descriptors};
+}}
+
+",
+        affinity = format_args!("{:b}", 1_u64 << site.cpu),
+        descriptors = 2 * site.connections_max + DESCRIPTORS_SPARE,
+    );
+    text += &match site.mode {
+        Mode::Http => nginx_http(site),
+        Mode::Tcp => nginx_stream(site),
+    };
+    text
+}
+
+fn nginx_http(site: &Site) -> String {
+    let [first, second] = site.backends;
+    format!(
+        "http {{
+    access_log off;
+    keepalive_timeout 10m;
+    keepalive_requests 1000000000;
+
+    client_body_temp_path nginx-temp/client-body;
+    proxy_temp_path nginx-temp/proxy;
+    fastcgi_temp_path nginx-temp/fastcgi;
+    uwsgi_temp_path nginx-temp/uwsgi;
+    scgi_temp_path nginx-temp/scgi;
+
+    upstream origins {{
+        server {first};
+        server {second};
+        keepalive 128;
+        keepalive_timeout 10m;
+        keepalive_requests 1000000000;
+    }}
+
+    server {{
+        listen {listen} backlog=4096;
+
+        location / {{
+            proxy_pass http://origins;
+            proxy_http_version 1.1;
+            proxy_set_header Connection \"\";
+        }}
+    }}
+}}
+",
+        listen = site.listen,
+    )
+}
+
+fn nginx_stream(site: &Site) -> String {
+    let [first, second] = site.backends;
+    format!(
+        "stream {{
+    upstream origins {{
+        server {first};
+        server {second};
+    }}
+
+    server {{
+        listen {listen} backlog=4096;
+        proxy_pass origins;
+        proxy_timeout 10m;
+    }}
+}}
+",
+        listen = site.listen,
+    )
+}
+
+/// The configuration of HAProxy.
+pub(super) fn haproxy(site: &Site) -> String {
+    let [first, second] = site.backends;
+    let mode = match site.mode {
+        Mode::Http => "mode http\n    option http-keep-alive\n    http-reuse always",
+        Mode::Tcp => "mode tcp",
+    };
+    format!(
+        "global
+    nbthread 1
+    cpu-map 1/1 {cpu}
+    maxconn {connections}
+
+defaults
+    {mode}
+    timeout connect 5s
+    timeout client 10m
+    timeout server 10m
+
+frontend clients
+    bind {listen} backlog 4096
+    default_backend origins
+
+backend origins
+    balance roundrobin
+    server first {first}
+    server second {second}
+",
+        cpu = site.cpu,
+        connections = site.connections_max + DESCRIPTORS_SPARE / 2,
+        listen = site.listen,
+    )
+}
+
+/// A site for tests.
+#[cfg(test)]
+pub(super) fn sample_site(mode: Mode) -> Site {
+    Site {
+        mode,
+        cpu: 0,
+        listen: Site::address(8000),
+        admin: Site::address(8001),
+        backends: [Site::address(9001), Site::address(9002)],
+        connections_max: 1000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nginx_http_golden() {
+        let text = nginx(
+            &sample_site(Mode::Http),
+            Some(Path::new("/modules/stream.so")),
+        );
+        assert_eq!(text, include_str!("golden/nginx-http.conf"));
+    }
+
+    #[test]
+    fn nginx_stream_golden() {
+        let text = nginx(
+            &sample_site(Mode::Tcp),
+            Some(Path::new("/modules/stream.so")),
+        );
+        assert_eq!(text, include_str!("golden/nginx-stream.conf"));
+    }
+
+    #[test]
+    fn haproxy_golden() {
+        assert_eq!(
+            haproxy(&sample_site(Mode::Http)),
+            include_str!("golden/haproxy-http.cfg")
+        );
+        assert_eq!(
+            haproxy(&sample_site(Mode::Tcp)),
+            include_str!("golden/haproxy-tcp.cfg")
+        );
+    }
+
+    #[test]
+    fn the_core_is_the_one_that_was_given() {
+        let site = Site {
+            cpu: 3,
+            ..sample_site(Mode::Tcp)
+        };
+        assert!(nginx(&site, None).contains("worker_cpu_affinity 1000;"));
+        assert!(haproxy(&site).contains("cpu-map 1/1 3\n"));
+    }
+}

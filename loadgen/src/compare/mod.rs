@@ -1,0 +1,111 @@
+//! Comparison with peers: interleaved rounds of several balancers on one machine.
+//!
+//! Invariant: every peer meets the same scenario in the same place, and each round, good or
+//! bad, is in the record. Read `comparison` (the course of it), `scenario` (what is done),
+//! `peers` and `configuration` (to whom), `round` (one round), `accounting` (what it cost).
+
+mod accounting;
+mod comparison;
+mod configuration;
+mod load;
+mod machine;
+pub mod peers;
+mod place;
+mod play;
+mod ports;
+mod probe;
+mod process;
+mod round;
+pub mod scenario;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::report;
+use crate::units::parse_duration;
+use peers::Peer;
+use scenario::Scenario;
+
+pub use comparison::compare;
+
+/// Compares balancers side by side and writes a report.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Needs two cores to itself, and Linux with taskset and setpriv (util-linux). Programs that are not
+installed are named and left out. Ctrl-C ends everything that was started.
+
+Examples:
+  loadgen compare --scenario all
+  loadgen compare --scenario l7-keepalive --peers lb,lb-epoll,nginx --rounds 9 --out try
+  loadgen compare --quick --out try")]
+pub struct Args {
+    /// l7-keepalive, l4-small, l7-new-connections, l4-bulk, idle-memory, or all; repeatable
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "all",
+        value_delimiter = ','
+    )]
+    #[arg(value_parser = |name: &str| Scenario::parse(name).map(|_| name.to_owned()))]
+    pub scenario: Vec<String>,
+    /// lb, lb-epoll, nginx, haproxy; the others are compared with the first
+    #[arg(
+        long,
+        value_name = "NAMES",
+        default_value = "lb,nginx,haproxy",
+        value_delimiter = ','
+    )]
+    #[arg(value_parser = Peer::parse)]
+    pub peers: Vec<Peer>,
+    /// Rounds of each peer in each scenario [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub rounds: Option<u16>,
+    /// The measured part of a round [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Where to write the report [default: results/DATE-MACHINE]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Our own program [default: lb beside this one]
+    #[arg(long, value_name = "PATH")]
+    pub lb: Option<PathBuf>,
+    /// Two rounds of a second, for a first look
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder holds a report already.
+    #[error("{} holds a report already; reports are never overwritten", .0.display())]
+    Exists(PathBuf),
+    /// It was told to stop. Scenarios that were complete are in the record.
+    #[error("interrupted")]
+    Interrupted,
+    /// The origins did not start.
+    #[error("{0}")]
+    Origins(String),
+    /// None of the peers is there.
+    #[error("none of the peers is there: {0}")]
+    NoPeers(String),
+    /// The report could not be written.
+    #[error(transparent)]
+    Report(#[from] report::Error),
+    /// The system refused something that every comparison needs.
+    #[error("{what}: {source}")]
+    System {
+        /// What was wanted.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::System { what, source }
+    }
+}

@@ -1,0 +1,248 @@
+//! The balancers that can be compared: how each is found and started.
+//!
+//! Invariant: each is asked for the same work: one worker on the given core, two origins in
+//! turn, connections to them kept, no access log. Everything else is as shipped. The texts of
+//! the configurations are in `configuration`.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::configuration;
+use super::scenario::Mode;
+
+/// One kind of balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// HAProxy.
+    Haproxy,
+    /// Ours, on io_uring.
+    Lb,
+    /// Ours, on epoll.
+    LbEpoll,
+    /// nginx, with its stream module for TCP.
+    Nginx,
+}
+
+/// A balancer that is installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// Which one.
+    pub peer: Peer,
+    /// What it says of its version.
+    pub version: String,
+    executable: PathBuf,
+    /// A module that must be loaded before it relays TCP (nginx as Debian builds it).
+    stream_module: Option<PathBuf>,
+}
+
+/// Where a balancer stands, and between whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// What it does.
+    pub mode: Mode,
+    /// The core it is pinned to.
+    pub cpu: usize,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where it may be asked how it is.
+    pub admin: SocketAddr,
+    /// The origins.
+    pub backends: [SocketAddr; 2],
+    /// The most clients at a time.
+    pub connections_max: usize,
+}
+
+/// How to start a balancer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// Program and arguments.
+    pub words: Vec<String>,
+    /// The text of the configuration file that the words name, if they do.
+    pub configuration: Option<String>,
+}
+
+impl Peer {
+    const ALL: [Self; 4] = [Self::Lb, Self::LbEpoll, Self::Nginx, Self::Haproxy];
+
+    /// The peer called `name`.
+    ///
+    /// # Errors
+    /// When there is none; the text names those there are.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        let names = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|peer| peer.name() == name);
+        found.ok_or_else(|| format!("there is no peer {name:?}; there are {}", names()))
+    }
+
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Haproxy => "haproxy",
+            Self::Lb => "lb",
+            Self::LbEpoll => "lb-epoll",
+            Self::Nginx => "nginx",
+        }
+    }
+
+    /// The name of its program.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Haproxy => "haproxy",
+            Self::Lb | Self::LbEpoll => "lb",
+            Self::Nginx => "nginx",
+        }
+    }
+
+    /// Where its program is looked for; `lb` is where ours would be.
+    pub fn executable(self, lb: &Path) -> PathBuf {
+        match self {
+            Self::Haproxy | Self::Nginx => PathBuf::from(self.program()),
+            Self::Lb | Self::LbEpoll => lb.to_owned(),
+        }
+    }
+
+    /// Looks for the program; `lb` is where ours would be.
+    ///
+    /// # Errors
+    /// When it is not installed or does not start; the text says so, and names no path.
+    pub fn find(self, lb: &Path) -> Result<Program, String> {
+        let executable = self.executable(lb);
+        let argument = match self {
+            Self::Haproxy => "-v",
+            Self::Lb | Self::LbEpoll => "--version",
+            Self::Nginx => "-V",
+        };
+        let said = first_words(&executable, argument)
+            .map_err(|error| format!("{} does not start: {error}", self.program()))?;
+        Ok(Program {
+            peer: self,
+            version: version(&said),
+            stream_module: (self == Self::Nginx)
+                .then(|| stream_module(&said))
+                .flatten(),
+            executable,
+        })
+    }
+}
+
+impl Program {
+    /// How it is started at `site`, its configuration called `file`.
+    pub fn launch(&self, site: &Site, file: &str) -> Launch {
+        let (arguments, configuration) = match self.peer {
+            Peer::Haproxy => (format!("-db -f {file}"), Some(configuration::haproxy(site))),
+            Peer::Lb => (lb_arguments(site, "uring"), None),
+            Peer::LbEpoll => (lb_arguments(site, "epoll"), None),
+            Peer::Nginx => (
+                format!("-p ./ -e stderr -c {file}"),
+                Some(configuration::nginx(site, self.stream_module.as_deref())),
+            ),
+        };
+        let executable = self.executable.display().to_string();
+        let arguments = arguments.split(' ').map(str::to_owned);
+        Launch {
+            words: std::iter::once(executable).chain(arguments).collect(),
+            configuration,
+        }
+    }
+}
+
+fn lb_arguments(site: &Site, engine: &str) -> String {
+    let mode = match site.mode {
+        Mode::Http => "--http",
+        Mode::Tcp => "--tcp",
+    };
+    let [first, second] = site.backends;
+    let (listen, admin) = (site.listen, site.admin);
+    format!("{mode} {listen}={first},{second} --workers 1 --engine {engine} --admin {admin}")
+}
+
+impl Site {
+    /// The address by which clients on this machine reach port `port`.
+    pub fn address(port: u16) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    }
+}
+
+/// What `executable` says when it is called with `argument`, on whichever stream.
+fn first_words(executable: &Path, argument: &str) -> io::Result<String> {
+    let output = Command::new(executable).arg(argument).output()?;
+    let said = if output.stdout.is_empty() {
+        output.stderr
+    } else {
+        output.stdout
+    };
+    Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+/// The first line, without the address of the project's page.
+fn version(said: &str) -> String {
+    let line = said.lines().next().unwrap_or_default();
+    let line = line.split(" - http").next().unwrap_or_default();
+    line.trim_start_matches("nginx version: ").trim().to_owned()
+}
+
+/// Where nginx has its stream module, if `nginx -V` says that it is not built in.
+fn stream_module(said: &str) -> Option<PathBuf> {
+    let mut arguments = said.split_ascii_whitespace();
+    arguments
+        .clone()
+        .find(|&argument| argument == "--with-stream=dynamic")?;
+    let folder = arguments.find_map(|argument| argument.strip_prefix("--modules-path="))?;
+    Some(Path::new(folder).join("ngx_stream_module.so"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_what_the_programs_say() {
+        let haproxy = "HAProxy version 2.6.12-1 2026/10/17 - https://haproxy.org/\nStatus: x\n";
+        assert_eq!(version(haproxy), "HAProxy version 2.6.12-1 2026/10/17");
+        assert_eq!(
+            version("nginx version: nginx/1.22.1\nbuilt with x\n"),
+            "nginx/1.22.1"
+        );
+        assert_eq!(version("lb 0.1.0\n"), "lb 0.1.0");
+    }
+
+    #[test]
+    fn the_stream_module_is_loaded_only_where_it_is_not_built_in() {
+        let debian =
+            "configure arguments: --modules-path=/usr/lib/nginx/modules --with-stream=dynamic";
+        let module = Path::new("/usr/lib/nginx/modules/ngx_stream_module.so");
+        assert_eq!(stream_module(debian).as_deref(), Some(module));
+        assert_eq!(stream_module("--modules-path=/usr/lib --with-stream"), None);
+    }
+
+    #[test]
+    fn an_absent_program_is_named() {
+        let error = Peer::Lb.find(Path::new("/nowhere/lb")).unwrap_err();
+        assert!(error.starts_with("lb does not start:"), "{error}");
+        assert!(
+            Peer::parse("apache")
+                .unwrap_err()
+                .contains("lb-epoll, nginx, haproxy")
+        );
+    }
+
+    #[test]
+    fn lb_is_started_by_flags_alone() {
+        let site = configuration::sample_site(Mode::Tcp);
+        let program = Program {
+            peer: Peer::LbEpoll,
+            version: String::new(),
+            executable: PathBuf::from("lb"),
+            stream_module: None,
+        };
+        let launch = program.launch(&site, "unused");
+        assert_eq!(
+            launch.words.join(" "),
+            "lb --tcp 127.0.0.1:8000=127.0.0.1:9001,127.0.0.1:9002 --workers 1 --engine epoll \
+             --admin 127.0.0.1:8001"
+        );
+        assert_eq!(launch.configuration, None);
+    }
+}

@@ -1,0 +1,232 @@
+//! One round: a balancer is started afresh, loaded or filled with idle connections, and ended.
+//!
+//! Invariant: a round gives figures only when nothing at all went wrong in it; the process it
+//! started is gone when it returns. `load` makes the traffic, `accounting` reads the cost.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::accounting::{self, CoreTime, CpuTime};
+use super::load::{self, LoadCommand};
+use super::peers::{Launch, Program, Site};
+use super::place::Cores;
+use super::probe::Connection;
+use super::process::{Process, Stop};
+use super::scenario::Scenario;
+use crate::report::record::{Idle, Latency, Load, Memory};
+use crate::run::{LoadPhase, Summary};
+
+/// How long a program may take until it answers.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Idle connections at the first reading, so that what a program sets up once is not counted.
+const IDLE_BASE: usize = 64;
+/// How long memory may settle before it is read.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Where rounds take place.
+#[derive(Debug)]
+pub(super) struct Bench<'a> {
+    /// Ends every wait.
+    pub(super) stop: Stop,
+    /// Where balancer and generator run.
+    pub(super) cores: Cores,
+    /// The working directory of everything that is started.
+    pub(super) folder: &'a Path,
+    /// Connections that an idle round opens.
+    pub(super) idle_connections: usize,
+}
+
+/// A balancer ready to be started in one scenario.
+#[derive(Debug, Clone)]
+pub(super) struct Contender {
+    /// Which one.
+    pub(super) program: Program,
+    /// How it is started.
+    pub(super) launch: Launch,
+    /// The name of its configuration file.
+    pub(super) file: String,
+}
+
+impl Bench<'_> {
+    /// Starts `words` on core `cpu` and waits until `scenario` works at all of `addresses`.
+    pub(super) fn start(
+        &self,
+        words: &[String],
+        cpu: usize,
+        name: &str,
+        scenario: Scenario,
+        addresses: &[SocketAddr],
+    ) -> Result<Process, String> {
+        let log = format!("{name}.log");
+        let mut process = Process::start(words, cpu, self.folder, &log)
+            .map_err(|error| format!("{name} cannot be started: {error}"))?;
+        let mut ended = None;
+        let mut answer = Err(io::ErrorKind::NotConnected.into());
+        let answers = self.stop.wait(START_TIMEOUT, || {
+            ended = process.ended();
+            answer = addresses
+                .iter()
+                .try_for_each(|at| Connection::open(*at, scenario)?.exchange());
+            ended.is_some() || answer.is_ok()
+        });
+        match (ended, answer) {
+            (Some(how), _) => Err(format!("{name} ended at once: {how}")),
+            (None, Ok(())) if answers => Ok(process),
+            (None, Ok(())) => Err("interrupted".to_owned()),
+            (None, Err(error)) => Err(format!("{name} does not answer: {error}")),
+        }
+    }
+
+    fn start_balancer(
+        &self,
+        contender: &Contender,
+        scenario: Scenario,
+        site: &Site,
+    ) -> Result<Process, String> {
+        let name = contender.program.peer.name();
+        self.start(
+            &contender.launch.words,
+            self.cores.balancer,
+            name,
+            scenario,
+            &[site.listen],
+        )
+    }
+
+    /// A round under load.
+    pub(super) fn under_load(
+        &self,
+        contender: &Contender,
+        scenario: Scenario,
+        site: &Site,
+        command: &LoadCommand,
+    ) -> Result<Load, String> {
+        let process = self.start_balancer(contender, scenario, site)?;
+        let mut window = Window::default();
+        let summary = load::run(command, |phase| match phase {
+            LoadPhase::Measuring => window.begin = Reading::of(&process, self.cores.balancer),
+            LoadPhase::Ended => window.end = Reading::of(&process, self.cores.balancer),
+            LoadPhase::Connecting | LoadPhase::WarmUp => {}
+        })?;
+        process.stop();
+        window.figures(scenario, &summary)
+    }
+
+    /// A round of idle connections.
+    pub(super) fn idle(
+        &self,
+        contender: &Contender,
+        scenario: Scenario,
+        site: &Site,
+    ) -> Result<Idle, String> {
+        let process = self.start_balancer(contender, scenario, site)?;
+        let mut connections = Vec::with_capacity(self.idle_connections);
+        let base = self.memory_with(&process, &mut connections, IDLE_BASE, scenario, site)?;
+        let full = self.memory_with(
+            &process,
+            &mut connections,
+            self.idle_connections,
+            scenario,
+            site,
+        )?;
+        for (number, connection) in connections.iter_mut().enumerate() {
+            let late = |error| format!("idle connection {number} no longer answers: {error}");
+            connection.exchange().map_err(late)?;
+        }
+        let full_connections = connections.len();
+        drop(connections);
+        process.stop();
+        let growth = full.user_bytes() as f64 - base.user_bytes() as f64;
+        Ok(Idle {
+            base_connections: IDLE_BASE,
+            full_connections,
+            base,
+            full,
+            bytes_per_connection: growth / (full_connections - IDLE_BASE) as f64,
+        })
+    }
+
+    /// Opens connections until there are `count`, and reads the balancer's memory then.
+    fn memory_with(
+        &self,
+        process: &Process,
+        connections: &mut Vec<Connection>,
+        count: usize,
+        scenario: Scenario,
+        site: &Site,
+    ) -> Result<Memory, String> {
+        while connections.len() < count {
+            if self.stop.requested() {
+                return Err("interrupted".to_owned());
+            }
+            let open = || {
+                let mut connection = Connection::open(site.listen, scenario)?;
+                connection.exchange()?;
+                io::Result::Ok(connection)
+            };
+            let number = connections.len();
+            connections.push(open().map_err(|error| format!("connection {number}: {error}"))?);
+        }
+        self.stop.wait(SETTLE, || false);
+        accounting::memory(process.id()).map_err(|error| format!("its memory: {error}"))
+    }
+}
+
+/// What the balancer had used at one moment.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    cpu: CpuTime,
+    core: CoreTime,
+}
+
+impl Reading {
+    fn of(process: &Process, cpu: usize) -> Option<Self> {
+        let core = accounting::core_time(cpu).ok()?;
+        Some(Self {
+            cpu: accounting::cpu_time(process.id()).ok()?,
+            core,
+        })
+    }
+}
+
+/// The readings at both ends of the measured window.
+#[derive(Debug, Clone, Copy, Default)]
+struct Window {
+    begin: Option<Reading>,
+    end: Option<Reading>,
+}
+
+impl Window {
+    fn figures(self, scenario: Scenario, summary: &Summary) -> Result<Load, String> {
+        if !summary.is_clean() {
+            return Err(load::failures(summary));
+        }
+        let (Some(begin), Some(end)) = (self.begin, self.end) else {
+            return Err("its CPU time could not be read".to_owned());
+        };
+        let cpu_s = end.cpu.seconds_since(begin.cpu);
+        let completed = summary.completed as f64 * scenario.work_per_answer();
+        let latency = summary.latency_us;
+        Ok(Load {
+            completed,
+            per_s: summary.rate_per_s * scenario.work_per_answer(),
+            cpu_us: cpu_s * 1e6 / completed,
+            cpu_s,
+            user_s: end.cpu.user_s_since(begin.cpu),
+            system_s: end.cpu.system_s_since(begin.cpu),
+            core_busy_s: end.core.busy_s_since(begin.core),
+            stolen_s: end.core.stolen_s_since(begin.core),
+            window_s: summary.duration_s,
+            reconnects: summary.reconnects,
+            latency: Latency {
+                p50_us: latency.p50,
+                p99_us: latency.p99,
+                p999_us: latency.p999,
+                max_us: latency.max,
+            },
+            generator: summary.generator.clone(),
+        })
+    }
+}

@@ -1,0 +1,12 @@
+//! `loadgen`: origin servers, a load generator without coordinated omission, comparison with
+//! other load balancers, and reports.
+//!
+//! A library with one small program (`main.rs`), so that comparisons and tests drive the same
+//! engine in-process. Invariant: measuring code never shares a thread with printing code.
+//! Read next: `args.rs` (what can be asked for), `run/mod.rs` (the generator), `origin/mod.rs`.
+#![forbid(unsafe_code)]
+
+pub mod compare;
+pub mod report;
+pub mod run;
+pub mod units;

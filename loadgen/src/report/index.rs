@@ -1,0 +1,117 @@
+//! `results/README.md`: all reports, newest first, each with its headline.
+//!
+//! Invariant: the index is a function of the reports in the folder, so it never drifts from
+//! them; a folder whose record cannot be read is named, not dropped.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use super::Error;
+use super::numbers;
+use super::record::Record;
+use super::verdict::{self, Unit, Verdict};
+
+const HEAD: &str = "\
+# Results
+
+Each folder holds one comparison of `lb` with its peers: how it was measured (`README.md`), tables
+and charts (`summary.md`) and every single round (`raw.json`). A published report is never edited;
+`loadgen report DIR` only draws its texts and charts from `raw.json` again. Make one with
+
+```sh
+cargo build --release && target/release/loadgen compare --scenario all
+```
+
+Ratios are CPU time of `lb` divided by that of the better of nginx and HAProxy in the same run: less
+than 1 is less CPU. Loopback on one core each; read a report's README for what that leaves out.
+
+| report | machine | HTTP keep-alive | TCP messages | idle HTTP | idle TCP |
+| --- | --- | ---: | ---: | ---: | ---: |
+";
+
+/// How many of the verdicts, from the first, have a column.
+const COLUMNS: usize = 4;
+
+/// Writes the index of the reports in `folder`.
+pub fn update(folder: &Path) -> Result<(), Error> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|e| Error::file(folder, e))? {
+        let path = entry.map_err(|e| Error::file(folder, e))?.path();
+        if path.join(super::record::FILE_NAME).exists() {
+            names.extend(
+                path.file_name()
+                    .map(|name| name.to_string_lossy().into_owned()),
+            );
+        }
+    }
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    let mut page = HEAD.to_owned();
+    for name in names {
+        page += &row(&name, Record::read(&folder.join(&name)));
+    }
+    super::write(&folder.join("README.md"), &page)
+}
+
+fn row(name: &str, record: Result<Record, Error>) -> String {
+    let record = match record {
+        Ok(record) => record,
+        Err(error) => return format!("| {name} | unreadable: {error} |\n"),
+    };
+    let mut text = format!(
+        "| [{name}]({name}/summary.md) | {}, {} cores, Linux {} |",
+        record.machine.cpu, record.machine.cores, record.machine.kernel
+    );
+    for verdict in verdict::all(&record).iter().take(COLUMNS) {
+        let _ = write!(text, " {} |", cell(verdict));
+    }
+    text + "\n"
+}
+
+/// The figure, in bold where the promise is kept.
+fn cell(verdict: &Verdict) -> String {
+    let Some(measured) = &verdict.measured else {
+        return "–".to_owned();
+    };
+    let figure = match verdict.unit {
+        Unit::Ratio => format!("{:.2}", measured.figure),
+        Unit::Bytes => numbers::bytes(measured.figure),
+    };
+    if verdict.kept() == Some(true) {
+        format!("**{figure}**")
+    } else {
+        figure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn the_newest_report_comes_first_and_a_broken_one_is_named() {
+        let folder = std::env::temp_dir().join(format!("index-{}", std::process::id()));
+        for name in ["2026-01-31-2-core-epyc", "2026-02-01-2-core-epyc"] {
+            fs::create_dir_all(folder.join(name)).unwrap();
+            sample::record().write(&folder.join(name)).unwrap();
+        }
+        fs::create_dir_all(folder.join("2025-01-01-broken")).unwrap();
+        fs::write(folder.join("2025-01-01-broken/raw.json"), "{}").unwrap();
+        update(&folder).unwrap();
+        let page = fs::read_to_string(folder.join("README.md")).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        let rows: Vec<&str> = page
+            .lines()
+            .skip_while(|line| !line.contains("---"))
+            .skip(1)
+            .collect();
+        assert_eq!(rows.len(), 3, "{page}");
+        assert!(rows[0].starts_with("| [2026-02-01-2-core-epyc]("), "{page}");
+        assert!(rows[0].contains("| 0.80 | – | – | – |"), "{page}");
+        assert!(
+            rows[2].starts_with("| 2025-01-01-broken | unreadable:"),
+            "{page}"
+        );
+    }
+}

@@ -1,0 +1,433 @@
+//! `summary.md`: verdicts first, then each scenario's table, then all that went wrong.
+//!
+//! Invariant: what was missed, failed or doubtful stands here as plainly as what went well.
+//! `readme` tells how it was measured.
+
+use std::fmt::Write as _;
+
+use super::charts::Chart;
+use super::forwarders::{Forwarder, Forwarders};
+use super::numbers;
+use super::record::{FixedRate, Idle, Load, Record, Round, Scenario, Work};
+use super::statistics::{self, Spread};
+use super::verdict::{self, Unit, Verdict};
+
+/// A share of the window beyond which time stolen by the hypervisor is worth a word.
+const STOLEN_SHARE_MAX: f64 = 0.01;
+/// The same for time that others used on the balancer's core.
+const FOREIGN_SHARE_MAX: f64 = 0.05;
+
+/// The page.
+pub fn render(record: &Record, charts: &[Chart]) -> String {
+    let mut page = format!(
+        "# Summary\n\n{} · {} · {} rounds of {} s each, interleaved. \
+         Figures are medians, with the least and the most in brackets. \
+         [How it was measured](README.md) · [every round](raw.json)\n\n",
+        record.started,
+        machine_line(record),
+        record.settings.rounds,
+        record.settings.duration_s,
+    );
+    page += &promises(&verdict::all(record));
+    for scenario in &record.scenarios {
+        page += &section(record, scenario);
+    }
+    if let Some(forwarders) = &record.forwarders {
+        page += &forwarder_section(forwarders);
+    }
+    page += &doubts(record);
+    page += "## Charts\n\n";
+    for chart in charts {
+        let _ = writeln!(page, "![{}]({})\n", chart.title, chart.file);
+    }
+    page
+}
+
+fn machine_line(record: &Record) -> String {
+    let machine = &record.machine;
+    format!(
+        "{}, {} cores, Linux {}",
+        machine.cpu, machine.cores, machine.kernel
+    )
+}
+
+fn promises(verdicts: &[Verdict]) -> String {
+    let mut text = String::from(
+        "## What was promised\n\n| what | at most | measured | |\n| --- | ---: | ---: | --- |\n",
+    );
+    for verdict in verdicts {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} |",
+            verdict.promise,
+            in_unit(verdict.limit, verdict.unit),
+            measured(verdict),
+            judgement(verdict),
+        );
+    }
+    text + "\n"
+}
+
+/// The figure of a verdict, and against whom.
+fn measured(verdict: &Verdict) -> String {
+    let Some(measured) = &verdict.measured else {
+        return "–".to_owned();
+    };
+    let figure = in_unit(measured.figure, verdict.unit);
+    match &measured.against {
+        Some(rival) => format!("{figure} ({rival})"),
+        None => figure,
+    }
+}
+
+fn judgement(verdict: &Verdict) -> String {
+    let excess = verdict
+        .measured
+        .as_ref()
+        .map(|m| m.figure / verdict.limit - 1.0);
+    match (verdict.kept(), excess) {
+        (Some(true), _) => "kept".to_owned(),
+        (_, Some(excess)) => format!("**missed by {:.0} %**", excess * 100.0),
+        (_, None) => "not measured here".to_owned(),
+    }
+}
+
+fn in_unit(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::Ratio => format!("{value:.2}"),
+        Unit::Bytes => numbers::bytes(value),
+    }
+}
+
+fn section(record: &Record, scenario: &Scenario) -> String {
+    let mut text = format!("## {}\n\n{}\n\n", scenario.name, scenario.description);
+    if !scenario.load.is_empty() {
+        text += &load_table(record, scenario);
+    }
+    if let Some(fixed) = &scenario.fixed_rate {
+        text += &latency_table(record, fixed, scenario.work);
+    }
+    if !scenario.idle.is_empty() {
+        text += &idle_table(record, scenario);
+    }
+    text
+}
+
+fn load_table(record: &Record, scenario: &Scenario) -> String {
+    let work = scenario.work;
+    let ratio_head = record
+        .subject()
+        .map_or_else(String::new, |s| format!("{s} ÷ this"));
+    let mut text = format!(
+        "| | CPU µs per {} | {ratio_head} | {} per second | of its core | failed rounds |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: |\n",
+        work.singular(),
+        work.plural(),
+    );
+    for peer in &record.peers {
+        let of = |figure: fn(&Load) -> f64| statistics::of_peer(&scenario.load, &peer.name, figure);
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} |",
+            peer.name,
+            spread(of(|load| load.cpu_us), numbers::plain),
+            ratio_cell(record, &scenario.load, &peer.name, |load| load.cpu_us),
+            spread(of(|load| load.per_s), numbers::plain),
+            middle(of(|load| 100.0 * load.cpu_s / load.window_s), |v| format!(
+                "{v:.0} %"
+            )),
+            failures(&scenario.load, &peer.name),
+        );
+    }
+    if work == Work::Mebibyte {
+        text += &bulk_line(record, scenario);
+    }
+    text + "\n"
+}
+
+/// The same costs the other way round: what a second of CPU moves.
+fn bulk_line(record: &Record, scenario: &Scenario) -> String {
+    const MIB_PER_GIB: f64 = 1024.0;
+    const US_PER_S: f64 = 1e6;
+    let moved = record.peers.iter().filter_map(|peer| {
+        let cost = statistics::of_peer(&scenario.load, &peer.name, |load| load.cpu_us)?;
+        let gib = US_PER_S / cost.median / MIB_PER_GIB;
+        Some(format!("{} {} GiB", peer.name, numbers::plain(gib)))
+    });
+    let moved: Vec<String> = moved.collect();
+    format!("\nMoved in one second of CPU time: {}.\n", moved.join(", "))
+}
+
+fn latency_table(record: &Record, fixed: &FixedRate, work: Work) -> String {
+    let mut text = format!(
+        "Latency at a fixed rate of {} {} a second, from the intended time of sending:\n\n\
+         | | p50 | p99 | p99.9 | most | CPU µs per {} | failed rounds |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        numbers::plain(fixed.per_s),
+        work.plural(),
+        work.singular(),
+    );
+    for peer in &record.peers {
+        let cell = |figure: fn(&Load) -> f64| {
+            spread(
+                statistics::of_peer(&fixed.rounds, &peer.name, figure),
+                numbers::microseconds,
+            )
+        };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            peer.name,
+            cell(|load| load.latency.p50_us),
+            cell(|load| load.latency.p99_us),
+            cell(|load| load.latency.p999_us),
+            cell(|load| load.latency.max_us),
+            spread(
+                statistics::of_peer(&fixed.rounds, &peer.name, |load| load.cpu_us),
+                numbers::plain
+            ),
+            failures(&fixed.rounds, &peer.name),
+        );
+    }
+    text + "\n"
+}
+
+fn idle_table(record: &Record, scenario: &Scenario) -> String {
+    let ratio_head = record
+        .subject()
+        .map_or_else(String::new, |s| format!("{s} ÷ this"));
+    let mut text = format!(
+        "| | user memory per connection | {ratio_head} | user memory with {} connections \
+         | failed rounds |\n| --- | ---: | ---: | ---: | ---: |\n",
+        connections_held(scenario),
+    );
+    for peer in &record.peers {
+        let of = |figure: fn(&Idle) -> f64| statistics::of_peer(&scenario.idle, &peer.name, figure);
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} |",
+            peer.name,
+            spread(of(|idle| idle.bytes_per_connection), numbers::bytes),
+            ratio_cell(record, &scenario.idle, &peer.name, |idle| idle
+                .bytes_per_connection),
+            spread(of(|idle| idle.full.user_bytes() as f64), numbers::bytes),
+            failures(&scenario.idle, &peer.name),
+        );
+    }
+    text + "\n"
+}
+
+fn connections_held(scenario: &Scenario) -> String {
+    let held = scenario
+        .idle
+        .iter()
+        .filter_map(Round::figures)
+        .map(|idle| idle.full_connections);
+    held.max()
+        .map_or_else(|| "all".to_owned(), |held| numbers::plain(held as f64))
+}
+
+fn forwarder_section(forwarders: &Forwarders) -> String {
+    let mut text = format!(
+        "## The runtime: one small TCP forwarder on several\n\n{} rounds, {} connections, \
+         messages of {} bytes.\n\n| | version | CPU µs per message | lb-uring ÷ this \
+         | messages per second | idle connection |\n| --- | --- | ---: | ---: | ---: | ---: |\n",
+        forwarders.rounds, forwarders.connections, forwarders.message_bytes,
+    );
+    let own = verdict::own_forwarder(forwarders);
+    for forwarder in &forwarders.forwarders {
+        text += &forwarder_row(forwarder, own);
+    }
+    text + "\n"
+}
+
+fn forwarder_row(forwarder: &Forwarder, own: Option<&Forwarder>) -> String {
+    let ratio = own
+        .filter(|own| own.name != forwarder.name)
+        .and_then(|own| verdict::forwarder_ratio(own, forwarder));
+    let memory = forwarder.idle_bytes_per_connection;
+    let flags = forwarder.flags.replace('|', " ");
+    format!(
+        "| {} | {} | {} | {} | {} | {} |\n",
+        forwarder.name,
+        [&forwarder.version, &*flags].join(" ").trim(),
+        spread(
+            Spread::of(forwarder.cpu_us_per_message.iter().copied()),
+            numbers::plain
+        ),
+        ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{:.2}", ratio.median)),
+        spread(
+            Spread::of(forwarder.messages_per_s.iter().copied()),
+            numbers::plain
+        ),
+        memory.map_or_else(|| "–".to_owned(), numbers::bytes),
+    )
+}
+
+/// Failed rounds, absent peers, and rounds whose figures need a second look.
+fn doubts(record: &Record) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    lines.extend(
+        record
+            .absent
+            .iter()
+            .map(|a| format!("{} was skipped: {}.", a.name, a.reason)),
+    );
+    for scenario in &record.scenarios {
+        lines.extend(failure_lines(&scenario.name, &scenario.load));
+        lines.extend(failure_lines(&scenario.name, &scenario.idle));
+        lines.extend(load_doubts(&scenario.name, &scenario.load));
+        if let Some(fixed) = &scenario.fixed_rate {
+            let name = format!("{} at a fixed rate", scenario.name);
+            lines.extend(failure_lines(&name, &fixed.rounds));
+            lines.extend(load_doubts(&name, &fixed.rounds));
+        }
+    }
+    if lines.is_empty() {
+        lines.push("Nothing: every round went through, with no error of any kind.".to_owned());
+    }
+    format!(
+        "## What went wrong, and what limits these figures\n\n- {}\n\n",
+        lines.join("\n- ")
+    )
+}
+
+fn failure_lines<F>(name: &str, rounds: &[Round<F>]) -> Vec<String> {
+    let failed = rounds.iter().filter_map(|round| {
+        let reason = round.failure()?.replace('\n', " ");
+        Some(format!(
+            "{name}, round {} of {} failed: {reason}",
+            round.round, round.peer
+        ))
+    });
+    failed.collect()
+}
+
+/// Rounds that went through but whose figures need a second look.
+fn load_doubts(name: &str, rounds: &[Round<Load>]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let measured = || {
+        rounds
+            .iter()
+            .filter_map(|round| Some((round, round.figures()?)))
+    };
+    let mut doubt = |wrong: fn(&Load) -> bool, what: String| {
+        let wrong: Vec<&str> = measured()
+            .filter(|(_, load)| wrong(load))
+            .map(|(round, _)| &*round.peer)
+            .collect();
+        if !wrong.is_empty() {
+            let (count, all) = (wrong.len(), measured().count());
+            lines.push(format!(
+                "{name}: in {count} of {all} rounds ({}) {what}.",
+                once(&wrong)
+            ));
+        }
+    };
+    doubt(
+        |load| load.generator.saturated,
+        "the generator was the bottleneck: there the throughput is its limit; the CPU time for a \
+         unit of work stands"
+            .to_owned(),
+    );
+    doubt(
+        |load| load.stolen_s > STOLEN_SHARE_MAX * load.window_s,
+        format!(
+            "the hypervisor took more than {:.0} % of a core",
+            STOLEN_SHARE_MAX * 100.0
+        ),
+    );
+    doubt(
+        |load| load.core_busy_s - load.cpu_s > FOREIGN_SHARE_MAX * load.window_s,
+        format!(
+            "the balancer's core spent more than {:.0} % on something else: another program, or \
+             kernel work in nobody's name",
+            FOREIGN_SHARE_MAX * 100.0
+        ),
+    );
+    lines
+}
+
+/// Each name once, in the order of appearance.
+fn once(names: &[&str]) -> String {
+    let mut once: Vec<&str> = Vec::new();
+    for name in names {
+        if !once.contains(name) {
+            once.push(name);
+        }
+    }
+    once.join(", ")
+}
+
+fn ratio_cell<F>(
+    record: &Record,
+    rounds: &[Round<F>],
+    peer: &str,
+    figure: fn(&F) -> f64,
+) -> String {
+    match record.subject() {
+        Some(subject) if subject != peer => {
+            spread(statistics::ratio(rounds, subject, peer, figure), |v| {
+                format!("{v:.2}")
+            })
+        }
+        _ => "–".to_owned(),
+    }
+}
+
+fn failures<F>(rounds: &[Round<F>], peer: &str) -> String {
+    let own = || rounds.iter().filter(|round| round.peer == peer);
+    let failed = own().filter(|round| round.failure().is_some()).count();
+    format!("{failed} of {}", own().count())
+}
+
+fn spread(spread: Option<Spread>, write: impl Fn(f64) -> String) -> String {
+    match spread {
+        Some(Spread { median, min, max }) => {
+            format!("**{}** ({}–{})", write(median), write(min), write(max))
+        }
+        None => "–".to_owned(),
+    }
+}
+
+fn middle(spread: Option<Spread>, write: impl Fn(f64) -> String) -> String {
+    spread.map_or_else(|| "–".to_owned(), |spread| write(spread.median))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Outcome;
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn verdicts_ratios_and_medians_are_on_the_page() {
+        let page = render(&sample::record(), &[]);
+        assert!(
+            page.contains("| 0.75 | 0.80 (haproxy) | **missed by 7 %** |"),
+            "{page}"
+        );
+        assert!(page.contains("| lb | **10.0** (10.0–10.0) | – |"), "{page}");
+        assert!(
+            page.contains("| nginx | **20.0** (20.0–20.0) | **0.50** (0.50–0.50) |"),
+            "{page}"
+        );
+        assert!(page.contains("not measured here"), "{page}");
+    }
+
+    #[test]
+    fn nothing_is_hidden() {
+        let mut record = sample::record();
+        let load = &mut record.scenarios[0].load;
+        load[0].outcome = Outcome::Failed("3 requests were not answered by 200".to_owned());
+        if let Outcome::Measured(load) = &mut load[1].outcome {
+            load.generator.saturated = true;
+            load.stolen_s = 1.0;
+        }
+        let page = render(&record, &[]);
+        assert!(page.contains("round 1 of lb failed: 3 requests were not answered by 200"));
+        assert!(page.contains("in 1 of 2 rounds (nginx) the generator was the bottleneck"));
+        assert!(page.contains("in 1 of 2 rounds (nginx) the hypervisor took more than 1 %"));
+        assert!(page.contains("| lb | – | – | – | – | 1 of 1 |"), "{page}");
+    }
+}

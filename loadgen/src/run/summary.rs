@@ -1,0 +1,270 @@
+//! What a run reports: the JSON that `loadgen run --json` writes and other parts read back.
+//!
+//! Invariant: every figure covers the measured window only (never the warm-up), and the latency
+//! percentiles can be recomputed from `histogram`.
+//! Read next: `recorder.rs` (where the figures come from).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The result of one run, as written to JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// What was asked, as given on the command line.
+    pub url: String,
+    /// Closed loop, or open loop with its rate.
+    pub mode: LoadMode,
+    /// Connections held, over all threads.
+    pub connections: usize,
+    /// Generator threads.
+    pub threads: usize,
+    /// The runtime engine that the generator ran on: `uring` or `epoll`.
+    pub engine: String,
+    /// True if every request had a connection of its own.
+    pub new_connections: bool,
+    /// Length of the measured window in seconds. Shorter than asked if the run was interrupted.
+    pub duration_s: f64,
+    /// Requests answered correctly. Open loop: of those due within the window, also the ones
+    /// answered after its end. Closed loop: of those begun and answered within the window.
+    pub completed: u64,
+    /// Correct answers that arrived within the window, per second of it.
+    pub rate_per_s: f64,
+    /// Bytes received with correct answers, heads included.
+    pub bytes_received: u64,
+    /// Failed requests by kind.
+    pub errors: Errors,
+    /// Open loop: requests that were due within the window but had not been sent when the run
+    /// gave up waiting for a free connection. Their wait is in the histogram.
+    pub unsent: u64,
+    /// Connections opened within the window beyond those that the run began with: after a
+    /// failure, after an answer that closed the connection, or one for each request.
+    pub reconnects: u64,
+    /// Latency of the requests that completed, from the intended send time.
+    pub latency_us: LatencyMicros,
+    /// `[latency in µs, requests]` in ascending order; each latency is accurate to three digits.
+    pub histogram: Vec<(f64, u64)>,
+    /// Correct answers by the origin that gave them, where the origins name themselves.
+    pub per_origin: BTreeMap<String, u64>,
+    /// How evenly `per_origin` is spread; `None` with fewer than two origins.
+    pub balance: Option<Balance>,
+    /// Whether the generator itself was the bottleneck.
+    pub generator: GeneratorHealth,
+    /// One entry for each second of the measured window.
+    pub timeline: Vec<Second>,
+}
+
+impl Summary {
+    /// True if every request that was due got its correct answer.
+    pub fn is_clean(&self) -> bool {
+        self.completed > 0 && self.errors.total() == 0 && self.unsent == 0
+    }
+}
+
+/// When the next request is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadMode {
+    /// Each connection sends its next request when the answer to the last is complete.
+    Closed,
+    /// Requests are due at a fixed rate, whatever the answers do.
+    Open {
+        /// Requests per second, over all connections.
+        rate_per_s: f64,
+    },
+}
+
+/// Failed requests by kind. A request fails at most once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Errors {
+    /// The connection could not be opened.
+    pub connect: u64,
+    /// The connection was reset, or ended before the first byte of the answer.
+    pub reset: u64,
+    /// No complete answer within the time limit.
+    pub timeout: u64,
+    /// The connection ended within the answer.
+    pub short: u64,
+    /// A complete HTTP answer with a status outside 200–299.
+    pub status_non_2xx: u64,
+    /// An answer that is not well-formed, or bytes beyond its end.
+    pub bad_body: u64,
+    /// Not the bytes that were to come back (`tcp://`).
+    pub mismatch: u64,
+}
+
+impl Errors {
+    /// All kinds together.
+    pub fn total(&self) -> u64 {
+        self.by_kind().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Each kind with its name in JSON.
+    pub fn by_kind(&self) -> [(&'static str, u64); 7] {
+        [
+            ("connect", self.connect),
+            ("reset", self.reset),
+            ("timeout", self.timeout),
+            ("short", self.short),
+            ("status_non_2xx", self.status_non_2xx),
+            ("bad_body", self.bad_body),
+            ("mismatch", self.mismatch),
+        ]
+    }
+
+    /// Adds the counts of `other`.
+    pub fn add(&mut self, other: &Self) {
+        self.connect += other.connect;
+        self.reset += other.reset;
+        self.timeout += other.timeout;
+        self.short += other.short;
+        self.status_non_2xx += other.status_non_2xx;
+        self.bad_body += other.bad_body;
+        self.mismatch += other.mismatch;
+    }
+}
+
+/// Latency figures in microseconds; all zero when nothing completed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct LatencyMicros {
+    /// The fastest answer.
+    pub min: f64,
+    /// Median.
+    pub p50: f64,
+    /// 90th percentile.
+    pub p90: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// 99.9th percentile.
+    pub p999: f64,
+    /// The slowest answer.
+    pub max: f64,
+    /// Arithmetic mean.
+    pub mean: f64,
+}
+
+/// How evenly the answers are spread over the origins that were seen. An origin that answered
+/// nothing is not seen.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Balance {
+    /// Busiest origin against the mean: 1 is perfectly even.
+    pub max_over_mean: f64,
+    /// Pearson's χ² against an even spread. For independent random choices it is about
+    /// `degrees_of_freedom`; round robin gives much less.
+    pub chi_square: f64,
+    /// Origins less one.
+    pub degrees_of_freedom: u64,
+}
+
+/// Whether the generator was the bottleneck, and what says so.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GeneratorHealth {
+    /// True if the figures of this run say more about the generator than about what it asked.
+    pub saturated: bool,
+    /// Why, in words; empty unless `saturated`.
+    pub reason: String,
+    /// CPU time of the busiest generator thread per second of the window (1 = a whole core).
+    pub cpu_fraction: f64,
+    /// CPU time of all generator threads within the window, in seconds.
+    pub cpu_s: f64,
+    /// Time that the busiest thread was ready to run but had no core, per second of the window.
+    pub wait_fraction: f64,
+    /// Busy part of the core that the generator is pinned to, whoever used it; of the busiest
+    /// core if there are several, and of the whole machine if it is not pinned.
+    pub core_busy_fraction: f64,
+    /// Time that the hypervisor took from the machine, per second of its cores.
+    pub steal_fraction: f64,
+    /// Open loop: requests sent more than a millisecond late although a connection was free.
+    pub late_sends: u64,
+    /// Open loop: the largest such delay in µs, of any request that had a free connection.
+    pub max_send_lag_us: f64,
+}
+
+/// One second of the timeline.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Second {
+    /// Seconds since the start of the window, at the beginning of this second.
+    pub t: u64,
+    /// Correct answers that arrived in it.
+    pub completed: u64,
+    /// Requests that failed in it.
+    pub errors: u64,
+    /// Median latency of its answers, in µs.
+    pub p50_us: f64,
+    /// 99th percentile of the latency of its answers, in µs.
+    pub p99_us: f64,
+}
+
+/// Where a run is, for those who watch it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadPhase {
+    /// Connections are being opened.
+    Connecting,
+    /// Load runs, nothing is counted yet.
+    WarmUp,
+    /// The measured window has begun.
+    Measuring,
+    /// The measured window is over.
+    Ended,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_names_the_mode_and_survives_a_round_trip() {
+        let summary = Summary {
+            url: "http://127.0.0.1:8080/".into(),
+            mode: LoadMode::Open { rate_per_s: 1000.0 },
+            connections: 8,
+            threads: 1,
+            engine: "uring".into(),
+            new_connections: false,
+            duration_s: 2.0,
+            completed: 2000,
+            rate_per_s: 1000.0,
+            bytes_received: 128_000,
+            errors: Errors::default(),
+            unsent: 0,
+            reconnects: 0,
+            latency_us: LatencyMicros {
+                min: 20.5,
+                ..LatencyMicros::default()
+            },
+            histogram: vec![(20.5, 1999), (800.0, 1)],
+            per_origin: BTreeMap::from([("a".into(), 1000), ("b".into(), 1000)]),
+            balance: None,
+            generator: GeneratorHealth::default(),
+            timeline: vec![Second {
+                t: 1,
+                completed: 1000,
+                ..Second::default()
+            }],
+        };
+        let text = serde_json::to_string(&summary).unwrap();
+        assert!(
+            text.contains(r#""mode":{"open":{"rate_per_s":1000.0}}"#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
+        assert!(summary.is_clean());
+    }
+
+    #[test]
+    fn every_kind_of_error_counts_once_in_the_total() {
+        let mut errors = Errors {
+            connect: 1,
+            reset: 10,
+            timeout: 100,
+            short: 1_000,
+            status_non_2xx: 10_000,
+            bad_body: 100_000,
+            mismatch: 1_000_000,
+        };
+        assert_eq!(errors.total(), 1_111_111);
+        let other = errors;
+        errors.add(&other);
+        assert_eq!(errors.total(), 2_222_222);
+    }
+}
