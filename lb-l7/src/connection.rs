@@ -23,6 +23,7 @@ use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::http1::response::ClientConnection;
 use crate::respond::Answer;
+use crate::rooms::Rooms;
 use crate::service::HttpService;
 use crate::worker::HttpWorker;
 
@@ -50,12 +51,18 @@ pub fn serve(
         sleep: rt::sleep_until(Instant::default()),
         exchanges: 0,
     };
+    let http = Rc::clone(&connection.http);
     async move {
-        match connection.serve().await {
-            End::Close => drop(rt::timeout(LAST_SEND, connection.client.flush()).await),
-            End::Gone => {}
-            End::Linger => connection.linger().await,
-            End::Reset => connection.client.reset(),
+        loop {
+            let first = match connection.wait_for_request().await {
+                Ok(first) => first,
+                Err(End::Close) => return drop(rt::timeout(LAST_SEND, connection.client.flush()).await),
+                Err(_) => return,
+            };
+            match Rooms::serve(&http, connection, first).await {
+                Some(again) => connection = again,
+                None => return,
+            }
         }
     }
 }
@@ -96,23 +103,28 @@ pub(crate) enum Next {
 }
 
 impl Connection {
-    async fn serve(&mut self) -> End {
-        loop {
-            let first = match self.wait_for_request().await {
-                Ok(first) => first,
-                Err(end) => return end,
-            };
-            let service = self.current.get();
-            let request = match self.receive_request(first, &service).await {
-                Ok(request) => request,
-                Err(failure) => return self.refuse(failure).await,
-            };
-            self.exchanges = self.exchanges.saturating_add(1);
-            let mut exchange = Exchange::new(self, service, request);
-            if let Next::End(end) = exchange.run().await {
-                return end;
+    /// Serves one request, and ends the connection if it is to end after that.
+    pub(crate) fn serve_one(mut self, first: Chunk) -> impl Future<Output = Option<Self>> {
+        async move {
+            match self.exchange(first).await {
+                Next::Request => return Some(self),
+                Next::End(End::Close) => drop(rt::timeout(LAST_SEND, self.client.flush()).await),
+                Next::End(End::Gone) => {}
+                Next::End(End::Linger) => self.linger().await,
+                Next::End(End::Reset) => self.client.reset_on_drop(),
             }
+            None
         }
+    }
+
+    async fn exchange(&mut self, first: Chunk) -> Next {
+        let service = self.current.get();
+        let request = match self.receive_request(first, &service).await {
+            Ok(request) => request,
+            Err(failure) => return Next::End(self.refuse(failure).await),
+        };
+        self.exchanges = self.exchanges.saturating_add(1);
+        Exchange::new(self, service, request).run().await
     }
 
     /// The first bytes of the next request, or how the connection ends without one.

@@ -18,6 +18,7 @@ pub mod http1;
 mod pool;
 mod reach;
 mod respond;
+mod rooms;
 pub mod route;
 mod service;
 mod upload;

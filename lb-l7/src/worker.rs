@@ -13,6 +13,7 @@ use lb_core::worker::Worker;
 use crate::access_log::AccessLog;
 use crate::date::DateCache;
 use crate::pool::Pool;
+use crate::rooms::Rooms;
 
 /// The HTTP side of one worker.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub struct HttpWorker {
     pub(crate) pool: Pool,
     pub(crate) date: DateCache,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) rooms: Rooms,
 }
 
 impl HttpWorker {
@@ -35,6 +37,7 @@ impl HttpWorker {
             pool: Pool::default(),
             date: DateCache::default(),
             access_log,
+            rooms: Rooms::default(),
         });
         let weak = Rc::downgrade(&http);
         rt::spawn(async move {

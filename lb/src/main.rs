@@ -31,6 +31,8 @@ use crate::args::{CheckArgs, Cli, Command, EXIT_USAGE, RunArgs};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    // Before the first large allocation. Where it is refused there are no huge pages to avoid.
+    let _ = lb_core::rt::use_small_pages();
     let cli = match Cli::from_arguments(std::env::args_os().collect()) {
         Ok(cli) => cli,
         Err((text, 0)) => {

@@ -33,7 +33,7 @@ pub use net::{TcpListener, TcpStream};
 pub use notify::{Notified, Notify};
 pub use remote::Handle;
 pub use runtime::{Config, Runtime, Stats, stats};
-pub use sys::ListenOptions;
+pub use sys::{ListenOptions, use_small_pages};
 pub use task::{TaskId, abort, panics, spawn};
 pub use timer::{PreciseSleep, Sleep, TICK, sleep, sleep_until, sleep_until_precise};
 pub use uring::RingFlags;

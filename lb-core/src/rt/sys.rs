@@ -424,6 +424,17 @@ unsafe fn epoll_pwait2(
     result as libc::c_int
 }
 
+/// Has the kernel give this process memory in small pages only, from now on. Many small objects
+/// spread over large pages would hold a multiple of what they need: an allocator that asks for
+/// transparent huge pages takes 2 MiB at a time.
+///
+/// # Errors
+/// When the kernel was built without transparent huge pages; there is nothing to avoid then.
+pub fn use_small_pages() -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) }).map(drop)
+}
+
 /// Address space for `len` bytes; pages are taken when they are first written.
 pub(crate) fn map_anonymous(len: usize) -> io::Result<*mut u8> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;

@@ -1,0 +1,118 @@
+//! Memory in which requests are served, used again and again: an idle connection has none of it.
+//!
+//! Serving a request takes a future of over a kilobyte, waiting for one a fraction of that. As one
+//! future, every idle connection would hold the larger; as a box a request, every request would
+//! allocate. So there are as many rooms as there are requests served at once.
+//! Invariant: a vacant room holds no future, and so no connection.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use lb_core::rt::Chunk;
+use pin_project_lite::pin_project;
+
+use crate::connection::Connection;
+use crate::worker::HttpWorker;
+
+/// The vacant rooms of one worker, the one used last on top.
+#[derive(Default)]
+pub(crate) struct Rooms {
+    vacant: RefCell<Vec<Pin<Box<dyn Room>>>>,
+}
+
+impl Rooms {
+    /// Vacant rooms that are kept: about a megabyte.
+    const KEPT_MAX: usize = 1024;
+
+    /// Serves the request whose first bytes are `first`; the future yields the connection when
+    /// another may follow on it.
+    pub(crate) fn serve(http: &Rc<HttpWorker>, connection: Connection, first: Chunk) -> Guest {
+        let vacant = http.rooms.vacant.borrow_mut().pop();
+        let mut room = vacant.unwrap_or_else(|| Box::pin(TypedRoom::new(Connection::serve_one)));
+        room.as_mut().enter(connection, first);
+        Guest { room: Some(room), http: Rc::clone(http) }
+    }
+
+    fn keep(&self, room: Pin<Box<dyn Room>>) {
+        let mut vacant = self.vacant.borrow_mut();
+        if vacant.len() < Self::KEPT_MAX {
+            vacant.push(room);
+        }
+    }
+}
+
+impl fmt::Debug for Rooms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rooms").field("vacant", &self.vacant.borrow().len()).finish()
+    }
+}
+
+/// A request being served in a room, which becomes vacant when this is dropped.
+pub(crate) struct Guest {
+    room: Option<Pin<Box<dyn Room>>>,
+    http: Rc<HttpWorker>,
+}
+
+impl Future for Guest {
+    type Output = Option<Connection>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.room {
+            Some(room) => room.as_mut().poll_guest(cx),
+            None => Poll::Ready(None), // not reached: the room leaves with the guest
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if let Some(mut room) = self.room.take() {
+            room.as_mut().leave();
+            self.http.rooms.keep(room);
+        }
+    }
+}
+
+trait Room {
+    fn enter(self: Pin<&mut Self>, connection: Connection, first: Chunk);
+    fn poll_guest(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Connection>>;
+    fn leave(self: Pin<&mut Self>);
+}
+
+pin_project! {
+    /// A room for the futures that `make` makes, whose type has no name.
+    struct TypedRoom<M, F> {
+        make: M,
+        #[pin]
+        guest: Option<F>,
+    }
+}
+
+impl<M, F> TypedRoom<M, F> {
+    const fn new(make: M) -> Self {
+        Self { make, guest: None }
+    }
+}
+
+impl<M, F> Room for TypedRoom<M, F>
+where
+    M: Fn(Connection, Chunk) -> F,
+    F: Future<Output = Option<Connection>>,
+{
+    fn enter(self: Pin<&mut Self>, connection: Connection, first: Chunk) {
+        let mut this = self.project();
+        this.guest.set(Some((this.make)(connection, first)));
+    }
+
+    fn poll_guest(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Connection>> {
+        self.project().guest.as_pin_mut().map_or(Poll::Ready(None), |guest| guest.poll(cx))
+    }
+
+    fn leave(self: Pin<&mut Self>) {
+        self.project().guest.set(None);
+    }
+}
