@@ -162,3 +162,212 @@ fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     product as u64 ^ (product >> 64) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SEED: u64 = 7;
+
+    fn backends(weights: &[u16]) -> Vec<plan::Backend> {
+        let backend = |(index, &weight): (usize, &u16)| {
+            let [high, low] = (index as u16).to_be_bytes();
+            let address = SocketAddr::from(([10, 1, high, low], 9000));
+            plan::Backend {
+                weight,
+                ..address.into()
+            }
+        };
+        weights.iter().enumerate().map(backend).collect()
+    }
+
+    /// The slots of each backend.
+    fn counts(maglev: &Maglev, backends: usize) -> Vec<usize> {
+        let mut counts = vec![0; backends];
+        for &slot in maglev.slots() {
+            counts[usize::from(slot)] += 1;
+        }
+        counts
+    }
+
+    /// Whom each slot belongs to, so that tables over different lists can be compared.
+    fn owners<'a>(maglev: &'a Maglev, backends: &'a [plan::Backend]) -> Vec<&'a plan::Backend> {
+        maglev
+            .slots()
+            .iter()
+            .map(|&slot| &backends[usize::from(slot)])
+            .collect()
+    }
+
+    /// The share of slots whose owner differs.
+    fn moved(before: &[&plan::Backend], after: &[&plan::Backend]) -> f64 {
+        let moved = before
+            .iter()
+            .zip(after)
+            .filter(|(before, after)| before != after)
+            .count();
+        moved as f64 / before.len() as f64
+    }
+
+    /// Tables 1 and 2 of the paper: three backends, seven slots, then without B1.
+    #[test]
+    fn the_example_of_the_paper() {
+        let b0 = Permutation { next: 3, skip: 4 };
+        let b1 = Permutation { next: 0, skip: 2 };
+        let b2 = Permutation { next: 3, skip: 1 };
+        assert_eq!(
+            *fill(7, &[0, 1, 2], vec![b0, b1, b2]),
+            [1, 0, 1, 0, 2, 2, 0]
+        );
+        assert_eq!(*fill(7, &[0, 2], vec![b0, b1, b2]), [0, 0, 0, 0, 2, 2, 2]);
+    }
+
+    #[test]
+    fn equal_weights_share_evenly() {
+        let maglev = Maglev::build(&backends(&[1; 100]), SEED);
+        let counts = counts(&maglev, 100);
+        let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+        assert!(most - least <= 1, "{least}..{most}");
+        assert_eq!(counts.iter().sum::<usize>(), SLOTS);
+    }
+
+    #[test]
+    fn weights_are_kept_within_one_percent() {
+        let weights = [100, 50, 25, 200, 0, 1000];
+        let maglev = Maglev::build(&backends(&weights), SEED);
+        let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+        for (&weight, count) in weights.iter().zip(counts(&maglev, weights.len())) {
+            let expected = f64::from(weight) / total * SLOTS as f64;
+            assert!(
+                (count as f64 - expected).abs() <= expected * 0.01,
+                "{weight}: {count}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_backend_that_leaves_moves_little_but_its_own() {
+        let all = backends(&[1; 20]);
+        let rest: Vec<_> = all.iter().filter(|it| **it != all[7]).cloned().collect();
+        let (before, after) = (Maglev::build(&all, SEED), Maglev::build(&rest, SEED));
+        let (before, after) = (owners(&before, &all), owners(&after, &rest));
+        let others: Vec<_> = before
+            .iter()
+            .zip(&after)
+            .filter(|(it, _)| **it != &all[7])
+            .collect();
+        let disturbed = others
+            .iter()
+            .filter(|(before, after)| before != after)
+            .count();
+        assert!(
+            disturbed as f64 / (others.len() as f64) < 0.03,
+            "{disturbed}"
+        );
+    }
+
+    #[test]
+    fn a_backend_that_comes_takes_little_more_than_its_share() {
+        let all = backends(&[1; 20]);
+        let (before, after) = (Maglev::build(&all[..19], SEED), Maglev::build(&all, SEED));
+        let moved = moved(&owners(&before, &all), &owners(&after, &all));
+        assert!((0.05..0.08).contains(&moved), "{moved}");
+    }
+
+    #[test]
+    fn a_changed_weight_moves_little() {
+        let (before, after) = (
+            backends(&[10; 10]),
+            backends(&[10, 10, 10, 11, 10, 10, 10, 10, 10, 10]),
+        );
+        let tables = (Maglev::build(&before, SEED), Maglev::build(&after, SEED));
+        let addresses = |owners: Vec<&plan::Backend>| -> Vec<SocketAddr> {
+            owners.into_iter().map(|it| it.address).collect()
+        };
+        let before = addresses(owners(&tables.0, &before));
+        let after = addresses(owners(&tables.1, &after));
+        let moved = before
+            .iter()
+            .zip(&after)
+            .filter(|(before, after)| before != after)
+            .count();
+        // 1 % would be the least.
+        assert!(moved < SLOTS / 10, "{moved}");
+    }
+
+    #[test]
+    fn the_order_of_the_plan_does_not_matter_but_the_seed_does() {
+        let backends = backends(&[3, 1, 4, 1, 5]);
+        let reversed: Vec<_> = backends.iter().rev().cloned().collect();
+        let table = Maglev::build(&backends, SEED);
+        let same = Maglev::build(&reversed, SEED);
+        assert_eq!(owners(&table, &backends), owners(&same, &reversed));
+        let other = Maglev::build(&backends, SEED + 1);
+        assert!(moved(&owners(&table, &backends), &owners(&other, &backends)) > 0.5);
+    }
+
+    /// Nodes of different versions must agree while an upgrade is rolled out: a change here is
+    /// a breaking change.
+    #[test]
+    fn the_table_stays_the_same_between_versions() {
+        let table = Maglev::build(&backends(&[1, 2, 3]), SEED);
+        let clients = ["192.0.2.1", "192.0.2.2", "198.51.100.7", "2001:db8::1"];
+        let slots = clients.map(|client| table.slot_of(client.parse().unwrap()));
+        assert_eq!(slots, [34_472, 8_972, 10_536, 18_308]);
+        assert_eq!(table.slots()[..8], [2, 1, 2, 2, 0, 1, 1, 1]);
+    }
+
+    #[test]
+    fn clients_spread_over_the_slots_evenly() {
+        let table = Maglev::build(&backends(&[1; 10]), SEED);
+        let mut clients = [0_u32; 10];
+        for client in 0..100_000_u32 {
+            // Neighbouring addresses, as one provider's customers have.
+            let address = IpAddr::from((0x0a00_0000 + client).to_be_bytes());
+            clients[usize::from(table.slots()[table.slot_of(address)])] += 1;
+        }
+        // Five standard deviations of a fair draw (95 each).
+        assert!(
+            clients.iter().all(|count| count.abs_diff(10_000) < 475),
+            "{clients:?}"
+        );
+    }
+
+    #[test]
+    fn an_ipv4_client_is_the_same_on_a_dual_stack_listener() {
+        let table = Maglev::build(&backends(&[1]), SEED);
+        let slots = ["192.0.2.1", "::ffff:192.0.2.1"].map(|it| table.slot_of(it.parse().unwrap()));
+        assert_eq!(slots[0], slots[1]);
+    }
+
+    #[test]
+    fn without_weight_there_are_no_slots() {
+        assert!(Maglev::build(&[], SEED).slots().is_empty());
+        assert!(Maglev::build(&backends(&[0, 0]), SEED).slots().is_empty());
+    }
+
+    proptest! {
+        // A table takes some time to fill in a debug build.
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn every_slot_is_owned_in_proportion(
+            weights in proptest::collection::vec(0_u16..20, 1..30),
+            seed: u64,
+        ) {
+            let maglev = Maglev::build(&backends(&weights), seed);
+            let total: usize = weights.iter().map(|&weight| usize::from(weight)).sum();
+            prop_assert_eq!(maglev.slots().len(), if total == 0 { 0 } else { SLOTS });
+            for (&weight, count) in weights.iter().zip(counts(&maglev, weights.len())) {
+                // Whole cycles are exact; the last, cut short, is off by less than a turn each.
+                let share = usize::from(weight) * SLOTS / total.max(1);
+                prop_assert!(count.abs_diff(share) <= usize::from(weight) + 1);
+                prop_assert_eq!(count > 0, weight > 0);
+            }
+        }
+    }
+}

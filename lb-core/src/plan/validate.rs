@@ -1,0 +1,741 @@
+//! What a valid plan is. Everything that runs a plan relies on it without looking again.
+//!
+//! Invariant: all errors are found in one pass, so that a user mends them in one go; each says
+//! where it is and can be told apart from every other.
+//! Read next: `mod.rs` (the types).
+
+use std::collections::HashSet;
+use std::fmt;
+use std::hash::Hash;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Cluster, Health, Http, HttpLimits, Listener, Plan, Protocol, Route};
+
+/// Most backends that one session or exchange may try.
+pub const TRIES_LIMIT: u8 = 8;
+
+/// Most backends of a cluster: a quarter of what the 16-bit tables can name.
+pub const BACKENDS_MAX: usize = 16_384;
+
+/// Longest deadline. More is a slip of the unit, and no deadline at all.
+pub const TIMEOUT_MAX: Duration = Duration::from_hours(30 * 24);
+
+impl Plan {
+    /// Checks everything that the types leave open.
+    ///
+    /// # Errors
+    /// All that is wrong, in the order of the plan.
+    pub fn validate(&self) -> Result<(), Vec<PlanError>> {
+        let mut check = Validation {
+            plan: self,
+            clusters: self.clusters.iter().map(|it| &*it.name).collect(),
+            errors: Vec::new(),
+        };
+        check.listeners();
+        check.clusters();
+        if check.errors.is_empty() {
+            Ok(())
+        } else {
+            Err(check.errors)
+        }
+    }
+}
+
+/// One thing wrong with a plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// An address that another listener, or another backend of the cluster, has too.
+    #[error("{place}: the address {address} is used twice")]
+    DuplicateAddress {
+        /// The second user.
+        place: Place,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A name that an earlier listener or cluster has too.
+    #[error("{place}: the name is used twice")]
+    DuplicateName {
+        /// The second bearer.
+        place: Place,
+    },
+    /// A route with the host and the path prefix of an earlier one.
+    #[error("{place}: an earlier route has the same host and path prefix")]
+    DuplicateRoute {
+        /// The second route.
+        place: Place,
+    },
+    /// A host, path prefix, name or backend address of the wrong form.
+    #[error("{place}: {field} {value:?} is not valid: {reason}")]
+    Malformed {
+        /// Where.
+        place: Place,
+        /// The field of the plan.
+        field: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it should be.
+        reason: &'static str,
+    },
+    /// A number or duration out of its range.
+    #[error("{place}: {field} is {value}, which must be {allowed}")]
+    OutOfRange {
+        /// Where.
+        place: Place,
+        /// The field of the plan.
+        field: &'static str,
+        /// What it holds.
+        value: String,
+        /// The range, in words.
+        allowed: String,
+    },
+    /// A cluster that the plan does not have.
+    #[error("{place}: there is no cluster {cluster:?}")]
+    UnknownCluster {
+        /// Who names it.
+        place: Place,
+        /// The name.
+        cluster: String,
+    },
+}
+
+impl PlanError {
+    /// Where in the plan it is.
+    pub fn place(&self) -> &Place {
+        match self {
+            Self::DuplicateAddress { place, .. }
+            | Self::DuplicateName { place }
+            | Self::DuplicateRoute { place }
+            | Self::Malformed { place, .. }
+            | Self::OutOfRange { place, .. }
+            | Self::UnknownCluster { place, .. } => place,
+        }
+    }
+}
+
+/// A part of a plan; the numbers are positions in the plan's lists, from 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A backend of a cluster.
+    Backend {
+        /// Position of the cluster.
+        cluster: usize,
+        /// Name of the cluster.
+        name: String,
+        /// Position of the backend.
+        backend: usize,
+    },
+    /// A cluster.
+    Cluster {
+        /// Position.
+        cluster: usize,
+        /// Name.
+        name: String,
+    },
+    /// A listener.
+    Listener {
+        /// Position.
+        listener: usize,
+        /// Name.
+        name: String,
+    },
+    /// A route of a listener.
+    Route {
+        /// Position of the listener.
+        listener: usize,
+        /// Name of the listener.
+        name: String,
+        /// Position of the route.
+        route: usize,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Backend { name, backend, .. } => {
+                write!(f, "cluster {name:?}, backend {}", backend + 1)
+            }
+            Self::Cluster { name, .. } => write!(f, "cluster {name:?}"),
+            Self::Listener { name, .. } => write!(f, "listener {name:?}"),
+            Self::Route { name, route, .. } => write!(f, "listener {name:?}, route {}", route + 1),
+        }
+    }
+}
+
+struct Validation<'p> {
+    plan: &'p Plan,
+    clusters: HashSet<&'p str>,
+    errors: Vec<PlanError>,
+}
+
+impl<'p> Validation<'p> {
+    fn listeners(&mut self) {
+        let mut names = Seen::default();
+        let mut addresses = Seen::default();
+        for (index, listener) in self.plan.listeners.iter().enumerate() {
+            let place = Place::Listener {
+                listener: index,
+                name: listener.name.clone(),
+            };
+            self.name(&place, &listener.name, &mut names);
+            let address = listener.address;
+            // The kernel gives every listener on port 0 a port of its own.
+            if address.port() != 0 && addresses.twice(address) {
+                self.errors.push(PlanError::DuplicateAddress {
+                    place: place.clone(),
+                    address,
+                });
+            }
+            self.listener(index, listener, &place);
+        }
+    }
+
+    fn listener(&mut self, index: usize, listener: &'p Listener, place: &Place) {
+        match &listener.protocol {
+            Protocol::Tcp(tcp) => {
+                self.timeout(place, "idle_timeout", tcp.idle_timeout);
+                self.cluster_exists(place, &tcp.cluster);
+            }
+            Protocol::Http(http) => {
+                self.http(place, http);
+                let mut seen = Seen::default();
+                for (route, rule) in http.routes.iter().enumerate() {
+                    let name = listener.name.clone();
+                    let place = Place::Route {
+                        listener: index,
+                        name,
+                        route,
+                    };
+                    if seen.twice((&rule.host, &rule.path_prefix)) {
+                        self.errors.push(PlanError::DuplicateRoute {
+                            place: place.clone(),
+                        });
+                    }
+                    self.route(&place, rule);
+                }
+            }
+        }
+    }
+
+    fn http(&mut self, place: &Place, http: &'p Http) {
+        if let Some(cluster) = &http.default_cluster {
+            self.cluster_exists(place, cluster);
+        }
+        let HttpLimits {
+            head_bytes_max,
+            headers_max,
+            body_bytes_max: _,
+            ..
+        } = http.limits;
+        let head_bytes = (HttpLimits::HEAD_BYTES_LEAST, HttpLimits::HEAD_BYTES_LIMIT);
+        self.range(place, "head_bytes_max", head_bytes_max, head_bytes);
+        self.range(
+            place,
+            "headers_max",
+            headers_max,
+            (1, HttpLimits::HEADERS_LIMIT),
+        );
+        if let Some(requests) = http.limits.requests_per_connection_max {
+            self.range(
+                place,
+                "requests_per_connection_max",
+                requests,
+                (1, u32::MAX),
+            );
+        }
+        self.timeout(place, "request_head", http.timeouts.request_head);
+        self.timeout(place, "keep_alive", http.timeouts.keep_alive);
+        self.timeout(place, "body_idle", http.timeouts.body_idle);
+        self.timeout(place, "response_head", http.timeouts.response_head);
+    }
+
+    fn route(&mut self, place: &Place, route: &'p Route) {
+        self.cluster_exists(place, &route.cluster);
+        if let Some(host) = &route.host
+            && let Some(reason) = host_problem(host)
+        {
+            self.malformed(place, "host", host, reason);
+        }
+        let path = &route.path_prefix;
+        if !path.starts_with('/') {
+            self.malformed(place, "path_prefix", path, "it must start with '/'");
+        } else if path
+            .bytes()
+            .any(|byte| !byte.is_ascii_graphic() || b"?#".contains(&byte))
+        {
+            self.malformed(place, "path_prefix", path, PATH_BYTES);
+        }
+    }
+
+    fn clusters(&mut self) {
+        let mut names = Seen::default();
+        for (index, cluster) in self.plan.clusters.iter().enumerate() {
+            let place = Place::Cluster {
+                cluster: index,
+                name: cluster.name.clone(),
+            };
+            self.name(&place, &cluster.name, &mut names);
+            self.range(
+                &place,
+                "backends",
+                cluster.backends.len(),
+                (0, BACKENDS_MAX),
+            );
+            self.range(&place, "tries_max", cluster.tries_max, (1, TRIES_LIMIT));
+            self.timeout(&place, "connect_timeout", cluster.connect_timeout);
+            self.timeout(&place, "pool_idle_timeout", cluster.pool_idle_timeout);
+            if let Some(health) = &cluster.health {
+                self.health(&place, health);
+            }
+            self.backends(index, cluster);
+        }
+    }
+
+    fn health(&mut self, place: &Place, health: &Health) {
+        self.timeout(place, "health.interval", health.interval);
+        self.timeout(place, "health.timeout", health.timeout);
+        self.range(place, "health.rise", health.rise, (1, u8::MAX));
+        self.range(place, "health.fall", health.fall, (1, u8::MAX));
+        if health.timeout > health.interval {
+            let allowed = format!("at most health.interval, {:?}", health.interval);
+            self.out_of_range(
+                place,
+                "health.timeout",
+                format!("{:?}", health.timeout),
+                allowed,
+            );
+        }
+    }
+
+    fn backends(&mut self, index: usize, cluster: &'p Cluster) {
+        let mut seen = Seen::default();
+        for (position, backend) in cluster.backends.iter().enumerate() {
+            let name = cluster.name.clone();
+            let place = Place::Backend {
+                cluster: index,
+                name,
+                backend: position,
+            };
+            if backend.address.port() == 0 {
+                let address = backend.address.to_string();
+                self.malformed(&place, "address", &address, "nothing can listen on port 0");
+            }
+            if seen.twice(backend.address) {
+                let address = backend.address;
+                self.errors
+                    .push(PlanError::DuplicateAddress { place, address });
+            }
+        }
+    }
+
+    fn name(&mut self, place: &Place, name: &'p str, seen: &mut Seen<&'p str>) {
+        if name.is_empty() {
+            self.malformed(place, "name", name, "it must not be empty");
+        } else if seen.twice(name) {
+            self.errors.push(PlanError::DuplicateName {
+                place: place.clone(),
+            });
+        }
+    }
+
+    fn cluster_exists(&mut self, place: &Place, cluster: &str) {
+        if !self.clusters.contains(cluster) {
+            let cluster = cluster.to_owned();
+            self.errors.push(PlanError::UnknownCluster {
+                place: place.clone(),
+                cluster,
+            });
+        }
+    }
+
+    fn timeout(&mut self, place: &Place, field: &'static str, value: Duration) {
+        if value.is_zero() || value > TIMEOUT_MAX {
+            let allowed = String::from("more than 0 and at most 30 days");
+            self.out_of_range(place, field, format!("{value:?}"), allowed);
+        }
+    }
+
+    fn range<N>(&mut self, place: &Place, field: &'static str, value: N, (least, most): (N, N))
+    where
+        N: PartialOrd + fmt::Display,
+    {
+        if value < least || value > most {
+            let allowed = format!("from {least} to {most}");
+            self.out_of_range(place, field, value.to_string(), allowed);
+        }
+    }
+
+    fn out_of_range(&mut self, place: &Place, field: &'static str, value: String, allowed: String) {
+        self.errors.push(PlanError::OutOfRange {
+            place: place.clone(),
+            field,
+            value,
+            allowed,
+        });
+    }
+
+    fn malformed(&mut self, place: &Place, field: &'static str, value: &str, reason: &'static str) {
+        let value = value.to_owned();
+        self.errors.push(PlanError::Malformed {
+            place: place.clone(),
+            field,
+            value,
+            reason,
+        });
+    }
+}
+
+/// What has been met.
+struct Seen<T>(HashSet<T>);
+
+impl<T> Default for Seen<T> {
+    fn default() -> Self {
+        Self(HashSet::new())
+    }
+}
+
+impl<T: Eq + Hash> Seen<T> {
+    fn twice(&mut self, value: T) -> bool {
+        !self.0.insert(value)
+    }
+}
+
+/// As a path stands in a request target (RFC 9112 section 3.2): anything else never matches.
+const PATH_BYTES: &str = "a path has visible ASCII only, others percent-encoded, no '?' or '#'";
+
+/// What is wrong with a route's host; a wildcard stands for the first label only.
+fn host_problem(host: &str) -> Option<&'static str> {
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    if name.is_empty() || name.split('.').any(str::is_empty) {
+        return Some("a label is empty");
+    }
+    if name.contains('*') {
+        return Some("a wildcard is the whole first label, as in *.example.com");
+    }
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Some("hosts are written in lower case");
+    }
+    if name.contains(':') && !name.starts_with('[') {
+        return Some("a route's host has no port");
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.[]:".contains(&byte);
+    (!name.bytes().all(allowed)).then_some("a host has letters, digits, '-', '_' and '.' only")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Backend, Tcp};
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn tcp(name: &str, at: &str, cluster: &str) -> Listener {
+        Listener {
+            name: name.into(),
+            address: address(at),
+            protocol: Protocol::Tcp(Tcp::to(cluster)),
+        }
+    }
+
+    fn http(routes: Vec<Route>) -> Listener {
+        Listener {
+            name: "web".into(),
+            address: address("127.0.0.1:80"),
+            protocol: Protocol::Http(Http {
+                routes,
+                ..Http::default()
+            }),
+        }
+    }
+
+    fn route(host: Option<&str>, path_prefix: &str) -> Route {
+        Route {
+            host: host.map(str::to_owned),
+            path_prefix: path_prefix.into(),
+            cluster: "a".into(),
+        }
+    }
+
+    fn cluster(name: &str) -> Cluster {
+        Cluster::new(name, vec![address("127.0.0.1:9000").into()])
+    }
+
+    /// A plan with one cluster, `a`.
+    fn plan(listeners: Vec<Listener>) -> Plan {
+        Plan {
+            listeners,
+            clusters: vec![cluster("a")],
+            hash_seed: 0,
+        }
+    }
+
+    /// The errors, as a user reads them.
+    fn errors(plan: &Plan) -> Vec<String> {
+        let errors = plan.validate().err().unwrap_or_default();
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    /// The one error that a changed cluster `a` gives.
+    fn cluster_error(change: impl FnOnce(&mut Cluster)) -> String {
+        let mut plan = plan(vec![]);
+        change(&mut plan.clusters[0]);
+        let errors = errors(&plan);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        errors[0].clone()
+    }
+
+    fn http_error(change: impl FnOnce(&mut Http)) -> String {
+        let mut settings = Http::default();
+        change(&mut settings);
+        let mut listener = http(vec![]);
+        listener.protocol = Protocol::Http(settings);
+        let errors = errors(&plan(vec![listener]));
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        errors[0].clone()
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let mut plan = plan(vec![
+            tcp("db", "0.0.0.0:5432", "a"),
+            http(vec![route(None, "/"), route(Some("*.shop.example"), "/a")]),
+        ]);
+        plan.clusters[0].health = Some(Health::default());
+        assert_eq!(plan.validate(), Ok(()));
+        assert_eq!(Plan::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn an_empty_cluster_is_valid() {
+        let mut plan = plan(vec![]);
+        plan.clusters[0].backends.clear();
+        assert_eq!(plan.validate(), Ok(()));
+    }
+
+    #[test]
+    fn unknown_clusters_are_named_where_they_are_used() {
+        let mut web = http(vec![
+            route(None, "/"),
+            Route {
+                cluster: "c".into(),
+                ..route(None, "/c")
+            },
+        ]);
+        let Protocol::Http(settings) = &mut web.protocol else {
+            unreachable!()
+        };
+        settings.default_cluster = Some("d".into());
+        assert_eq!(
+            errors(&plan(vec![tcp("db", "0.0.0.0:1", "b"), web])),
+            [
+                "listener \"db\": there is no cluster \"b\"",
+                "listener \"web\": there is no cluster \"d\"",
+                "listener \"web\", route 2: there is no cluster \"c\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn names_addresses_and_routes_are_unique() {
+        let mut plan = plan(vec![
+            tcp("db", "0.0.0.0:1", "a"),
+            tcp("db", "0.0.0.0:1", "a"),
+            http(vec![
+                route(Some("a.b"), "/"),
+                route(Some("a.b"), "/x"),
+                route(Some("a.b"), "/"),
+            ]),
+        ]);
+        plan.clusters.push(cluster("a"));
+        plan.clusters[1]
+            .backends
+            .push(address("127.0.0.1:9000").into());
+        assert_eq!(
+            errors(&plan),
+            [
+                "listener \"db\": the name is used twice",
+                "listener \"db\": the address 0.0.0.0:1 is used twice",
+                "listener \"web\", route 3: an earlier route has the same host and path prefix",
+                "cluster \"a\": the name is used twice",
+                "cluster \"a\", backend 2: the address 127.0.0.1:9000 is used twice",
+            ]
+        );
+    }
+
+    #[test]
+    fn port_0_may_be_listened_on_twice_but_not_connected_to() {
+        let mut plan = plan(vec![
+            tcp("x", "127.0.0.1:0", "a"),
+            tcp("y", "127.0.0.1:0", "a"),
+        ]);
+        assert_eq!(plan.validate(), Ok(()));
+        plan.clusters[0].backends[0] = address("127.0.0.1:0").into();
+        let expected = "cluster \"a\", backend 1: address \"127.0.0.1:0\" is not valid: \
+                        nothing can listen on port 0";
+        assert_eq!(errors(&plan), [expected]);
+    }
+
+    #[test]
+    fn numbers_of_a_cluster_are_bounded() {
+        let place = "cluster \"a\": ";
+        let many = |count: usize| -> Vec<Backend> {
+            let port = |index: usize| (1 + index % 60_000) as u16;
+            (0..count)
+                .map(|it| SocketAddr::from(([10, 0, (it / 60_000) as u8, 1], port(it))))
+                .map(Backend::from)
+                .collect()
+        };
+        assert_eq!(
+            cluster_error(|it| it.backends = many(BACKENDS_MAX + 1)),
+            format!("{place}backends is 16385, which must be from 0 to 16384")
+        );
+        assert_eq!(
+            cluster_error(|it| it.tries_max = 0),
+            format!("{place}tries_max is 0, which must be from 1 to 8")
+        );
+        assert_eq!(
+            cluster_error(|it| it.tries_max = TRIES_LIMIT + 1),
+            format!("{place}tries_max is 9, which must be from 1 to 8")
+        );
+        let range = "which must be more than 0 and at most 30 days";
+        assert_eq!(
+            cluster_error(|it| it.connect_timeout = Duration::ZERO),
+            format!("{place}connect_timeout is 0ns, {range}")
+        );
+        assert_eq!(
+            cluster_error(|it| it.pool_idle_timeout = Duration::MAX),
+            format!("{place}pool_idle_timeout is {:?}, {range}", Duration::MAX)
+        );
+    }
+
+    #[test]
+    fn health_checks_are_bounded() {
+        let error = |change: fn(&mut Health)| {
+            let mut health = Health::default();
+            change(&mut health);
+            cluster_error(|it| it.health = Some(health))
+        };
+        let place = "cluster \"a\": ";
+        let range = "which must be from 1 to 255";
+        assert_eq!(
+            error(|it| it.rise = 0),
+            format!("{place}health.rise is 0, {range}")
+        );
+        assert_eq!(
+            error(|it| it.fall = 0),
+            format!("{place}health.fall is 0, {range}")
+        );
+        assert_eq!(
+            error(|it| it.timeout = Duration::from_secs(3)),
+            format!("{place}health.timeout is 3s, which must be at most health.interval, 2s")
+        );
+        assert_eq!(
+            error(|it| it.timeout = Duration::ZERO),
+            format!("{place}health.timeout is 0ns, which must be more than 0 and at most 30 days")
+        );
+    }
+
+    #[test]
+    fn numbers_of_an_http_listener_are_bounded() {
+        let place = "listener \"web\": ";
+        assert_eq!(
+            http_error(|it| it.limits.head_bytes_max = 16 * 1024),
+            format!("{place}head_bytes_max is 16384, which must be from 256 to 15360")
+        );
+        assert_eq!(
+            http_error(|it| it.limits.headers_max = 0),
+            format!("{place}headers_max is 0, which must be from 1 to 256")
+        );
+        assert_eq!(
+            http_error(|it| it.limits.requests_per_connection_max = Some(0)),
+            format!("{place}requests_per_connection_max is 0, which must be from 1 to 4294967295")
+        );
+        let timeouts: [(&str, fn(&mut Http) -> &mut Duration); 4] = [
+            ("request_head", |it| &mut it.timeouts.request_head),
+            ("keep_alive", |it| &mut it.timeouts.keep_alive),
+            ("body_idle", |it| &mut it.timeouts.body_idle),
+            ("response_head", |it| &mut it.timeouts.response_head),
+        ];
+        for (field, of) in timeouts {
+            let error = http_error(|it| *of(it) = Duration::ZERO);
+            assert!(
+                error.starts_with(&format!("{place}{field} is 0ns")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tcp_listener_needs_a_deadline() {
+        let mut listener = tcp("db", "0.0.0.0:1", "a");
+        let Protocol::Tcp(settings) = &mut listener.protocol else {
+            unreachable!()
+        };
+        settings.idle_timeout = Duration::ZERO;
+        let errors = plan(vec![listener]).validate().unwrap_err();
+        assert!(matches!(
+            errors[..],
+            [PlanError::OutOfRange {
+                field: "idle_timeout",
+                ..
+            }]
+        ));
+    }
+
+    #[test]
+    fn hosts_and_paths_have_a_form() {
+        for host in [
+            "shop.example",
+            "*.example",
+            "localhost",
+            "a_b.c-d",
+            "10.0.0.1",
+            "[::1]",
+        ] {
+            assert_eq!(
+                errors(&plan(vec![http(vec![route(Some(host), "/")])])),
+                [""; 0]
+            );
+        }
+        for host in [
+            "", "*", "*.", "a..b", "a.", "x*.a", "*.*.a", "A.b", "a:80", "a b", "ä.de",
+        ] {
+            let errors = plan(vec![http(vec![route(Some(host), "/")])])
+                .validate()
+                .unwrap_err();
+            assert!(
+                matches!(errors[..], [PlanError::Malformed { field: "host", .. }]),
+                "{host}"
+            );
+        }
+        for path in ["", "a", "/a b", "/a?b", "/a#b", "/\u{e4}"] {
+            let errors = plan(vec![http(vec![route(None, path)])])
+                .validate()
+                .unwrap_err();
+            assert!(
+                matches!(
+                    errors[..],
+                    [PlanError::Malformed {
+                        field: "path_prefix",
+                        ..
+                    }]
+                ),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_leads_to_its_place_in_the_plan() {
+        let plan = plan(vec![tcp("", "0.0.0.0:1", "a")]);
+        let errors = plan.validate().unwrap_err();
+        let place = Place::Listener {
+            listener: 0,
+            name: String::new(),
+        };
+        assert_eq!(errors[0].place(), &place);
+    }
+}
