@@ -1,0 +1,34 @@
+//! The built program, through real sockets, on both engines.
+//!
+//! Invariant: no test knows a port before it is bound or waits for a fixed time; each waits for
+//! what it needs to see, with a deadline that only a failure meets.
+//! Read next: `harness.rs` (starting `lb`), then any module: each is one subject.
+#![forbid(unsafe_code)]
+
+/// A small HTTP client.
+mod client;
+/// Starting and watching `lb`.
+mod harness;
+/// Origins to balance between.
+mod origin;
+
+/// `/readyz`, `/livez`, `/metrics`, `/config`.
+mod admin;
+/// `lb check`, and what is said about a bad configuration.
+mod check;
+/// `lb demo`.
+mod demo;
+/// The end of the process.
+mod drain;
+/// What is said about bad flags, and about ports that cannot be had.
+mod flags;
+/// Health checks.
+mod health;
+/// Out of file descriptors.
+mod limits;
+/// Other people's clients.
+mod peers;
+/// Changes of the configuration while it runs.
+mod reload;
+/// Balancing as a user sees it.
+mod traffic;
