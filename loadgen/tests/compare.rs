@@ -42,7 +42,10 @@ fn installed(names: &[&'static str]) -> Vec<&'static str> {
     let found: Vec<&str> = names.iter().filter(is_there).copied().collect();
     for name in names.iter().filter(|name| !found.contains(name)) {
         let required = std::env::var_os("LB_REQUIRE_PEERS").is_some_and(|value| value == "1");
-        assert!(!required, "{name} is not installed, and LB_REQUIRE_PEERS=1 asks for it");
+        assert!(
+            !required,
+            "{name} is not installed, and LB_REQUIRE_PEERS=1 asks for it"
+        );
         eprintln!("skipped: {name} is not installed");
     }
     found
@@ -50,7 +53,10 @@ fn installed(names: &[&'static str]) -> Vec<&'static str> {
 
 fn compare(out: &Path, peers: &[&str], arguments: &[&str]) -> Command {
     let mut command = Command::new(LOADGEN);
-    command.args(["compare", "--peers", &peers.join(","), "--out"]).arg(out).args(arguments);
+    command
+        .args(["compare", "--peers", &peers.join(","), "--out"])
+        .arg(out)
+        .args(arguments);
     command
 }
 
@@ -61,32 +67,65 @@ fn a_round_of_each_kind_ends_in_a_report() {
         return;
     }
     let out = Folder::new("report");
-    let arguments =
-        ["--scenario", "l7-keepalive,l4-small,idle-memory-http", "--quick", "--rounds", "1"];
+    let arguments = [
+        "--scenario",
+        "l7-keepalive,l4-small,idle-memory-http",
+        "--quick",
+        "--rounds",
+        "1",
+    ];
     let output = compare(out.path(), &peers, &arguments).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{told}");
 
     let record = Record::read(out.path()).unwrap();
-    let names: Vec<&str> = record.scenarios.iter().map(|scenario| &*scenario.name).collect();
+    let names: Vec<&str> = record
+        .scenarios
+        .iter()
+        .map(|scenario| &*scenario.name)
+        .collect();
     assert_eq!(names, ["l7-keepalive", "l4-small", "idle-memory-http"]);
     for scenario in &record.scenarios[..2] {
         let fixed_rate = &scenario.fixed_rate.as_ref().unwrap().rounds;
         for round in scenario.load.iter().chain(fixed_rate) {
-            assert!(round.figures().is_some_and(|load| load.cpu_us > 0.0), "{told}");
+            assert!(
+                round.figures().is_some_and(|load| load.cpu_us > 0.0),
+                "{told}"
+            );
         }
-        assert_eq!((scenario.load.len(), fixed_rate.len()), (peers.len(), peers.len()));
+        assert_eq!(
+            (scenario.load.len(), fixed_rate.len()),
+            (peers.len(), peers.len())
+        );
     }
     let idle = &record.scenarios[2].idle;
-    assert_eq!(idle.iter().filter_map(|round| round.figures()).count(), peers.len(), "{told}");
-    for file in ["README.md", "summary.md", "cpu.svg", "throughput.svg", "latency.svg", "memory.svg"] {
+    assert_eq!(
+        idle.iter().filter_map(|round| round.figures()).count(),
+        peers.len(),
+        "{told}"
+    );
+    for file in [
+        "README.md",
+        "summary.md",
+        "cpu.svg",
+        "throughput.svg",
+        "latency.svg",
+        "memory.svg",
+    ] {
         assert!(out.path().join(file).is_file(), "{file} is missing");
     }
-    assert!(out.path().join(format!("configs/l7-keepalive.{}.conf", peers[0])).is_file());
+    assert!(
+        out.path()
+            .join(format!("configs/l7-keepalive.{}.conf", peers[0]))
+            .is_file()
+    );
 
     let again = compare(out.path(), &peers, &arguments).output().unwrap();
     let told = String::from_utf8_lossy(&again.stderr).into_owned();
-    assert!(!again.status.success() && told.contains("never overwritten"), "{told}");
+    assert!(
+        !again.status.success() && told.contains("never overwritten"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -96,22 +135,33 @@ fn an_interrupt_leaves_no_process_behind() {
         return;
     }
     let out = Folder::new("interrupt");
-    let mut child = compare(out.path(), &peers, &["--scenario", "l4-small", "--duration", "10m"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = compare(
+        out.path(),
+        &peers,
+        &["--scenario", "l4-small", "--duration", "10m"],
+    )
+    .stderr(Stdio::piped())
+    .spawn()
+    .unwrap();
     let mut told = BufReader::new(child.stderr.take().unwrap());
     let mut begun = vec![0; "l4-small 1/5 nginx: ".len()];
     std::io::Read::read_exact(&mut told, &mut begun).unwrap();
-    wait_until("balancer and origins run", || children(child.id()).len() >= 2);
+    wait_until("balancer and origins run", || {
+        children(child.id()).len() >= 2
+    });
     let started = children(child.id());
 
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let status = wait_for(&mut child);
     let lines: Vec<String> = told.lines().map_while(Result::ok).collect();
     assert!(!status.success(), "{lines:?}");
-    assert!(lines.iter().any(|line| line.contains("interrupted")), "{lines:?}");
-    wait_until("all that was started is gone", || !started.iter().any(|id| lives(*id)));
+    assert!(
+        lines.iter().any(|line| line.contains("interrupted")),
+        "{lines:?}"
+    );
+    wait_until("all that was started is gone", || {
+        !started.iter().any(|id| lives(*id))
+    });
 }
 
 fn wait_for(child: &mut Child) -> std::process::ExitStatus {
@@ -135,10 +185,12 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// The ids of the processes whose parent is `parent`.
 fn children(parent: u32) -> Vec<u32> {
-    let ids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
-        entry.file_name().to_str()?.parse::<u32>().ok()
-    });
-    ids.filter(|id| stat(*id).is_some_and(|(_, own)| own == parent)).collect()
+    let ids = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter(|id| stat(*id).is_some_and(|(_, own)| own == parent))
+        .collect()
 }
 
 fn lives(id: u32) -> bool {

@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::peers::Site;
+use super::peers::{ACCESS_LOG, Site};
 use super::scenario::Mode;
 
 /// Descriptors beside those of clients and their backends.
@@ -46,9 +46,10 @@ events {{
 
 fn nginx_http(site: &Site) -> String {
     let [first, second] = site.backends;
+    let access_log = if site.access_log { ACCESS_LOG } else { "off" };
     format!(
         "http {{
-    access_log off;
+    access_log {access_log};
     keepalive_timeout 10m;
     keepalive_requests 1000000000;
 
@@ -108,14 +109,23 @@ pub(super) fn haproxy(site: &Site) -> String {
         Mode::Http => "mode http\n    option http-keep-alive\n    http-reuse always",
         Mode::Tcp => "mode tcp",
     };
+    // Standard output goes to a file.
+    let (log, log_requests) = if site.access_log {
+        (
+            "\n    log stdout format raw local0",
+            "\n    log global\n    option httplog",
+        )
+    } else {
+        ("", "")
+    };
     format!(
         "global
     nbthread 1
     cpu-map 1/1 {cpu}
-    maxconn {connections}
+    maxconn {connections}{log}
 
 defaults
-    {mode}
+    {mode}{log_requests}
     timeout connect 5s
     timeout client 10m
     timeout server 10m
@@ -145,6 +155,7 @@ pub(super) fn sample_site(mode: Mode) -> Site {
         admin: Site::address(8001),
         backends: [Site::address(9001), Site::address(9002)],
         connections_max: 1000,
+        access_log: false,
     }
 }
 
@@ -179,6 +190,24 @@ mod tests {
         assert_eq!(
             haproxy(&sample_site(Mode::Tcp)),
             include_str!("golden/haproxy-tcp.cfg")
+        );
+    }
+
+    #[test]
+    fn access_logs_are_written_where_they_are_asked_for() {
+        let site = Site {
+            access_log: true,
+            ..sample_site(Mode::Http)
+        };
+        assert!(nginx(&site, None).contains("access_log access.log;"));
+        let text = haproxy(&site);
+        assert!(
+            text.contains("\n    log stdout format raw local0\n\ndefaults"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\n    log global\n    option httplog\n    timeout"),
+            "{text}"
         );
     }
 

@@ -40,7 +40,7 @@ Examples:
   loadgen compare --scenario l7-keepalive --peers lb,lb-epoll,nginx --rounds 9 --out try
   loadgen compare --quick --out try")]
 pub struct Args {
-    /// l7-keepalive, l4-small, l7-new-connections, l4-bulk, idle-memory, or all; repeatable
+    /// l7-keepalive, l4-small, l7-new-connections, l7-access-log, l4-bulk, idle-memory, or all
     #[arg(
         long,
         value_name = "NAME",

@@ -12,6 +12,9 @@ use std::process::Command;
 use super::configuration;
 use super::scenario::Mode;
 
+/// The file for access logs, in the working folder; HAProxy's goes to its standard output.
+pub(super) const ACCESS_LOG: &str = "access.log";
+
 /// One kind of balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
@@ -52,6 +55,8 @@ pub struct Site {
     pub backends: [SocketAddr; 2],
     /// The most clients at a time.
     pub connections_max: usize,
+    /// Whether each request leaves a line in a file.
+    pub access_log: bool,
 }
 
 /// How to start a balancer.
@@ -155,7 +160,11 @@ fn lb_arguments(site: &Site, engine: &str) -> String {
     };
     let [first, second] = site.backends;
     let (listen, admin) = (site.listen, site.admin);
-    format!("{mode} {listen}={first},{second} --workers 1 --engine {engine} --admin {admin}")
+    let log = if site.access_log { ACCESS_LOG } else { "off" };
+    format!(
+        "{mode} {listen}={first},{second} --workers 1 --engine {engine} --admin {admin} \
+         --access-log {log}"
+    )
 }
 
 impl Site {
@@ -241,7 +250,7 @@ mod tests {
         assert_eq!(
             launch.words.join(" "),
             "lb --tcp 127.0.0.1:8000=127.0.0.1:9001,127.0.0.1:9002 --workers 1 --engine epoll \
-             --admin 127.0.0.1:8001"
+             --admin 127.0.0.1:8001 --access-log off"
         );
         assert_eq!(launch.configuration, None);
     }

@@ -89,6 +89,7 @@ impl Stage<'_> {
             admin,
             backends: [first, second],
             connections_max,
+            access_log: scenario.access_log(),
         })
     }
 

@@ -3,6 +3,7 @@
 //! Invariant: a round gives figures only when nothing at all went wrong in it; the process it
 //! started is gone when it returns. `load` makes the traffic, `accounting` reads the cost.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use super::accounting::{self, CoreTime, CpuTime};
 use super::load::{self, LoadCommand};
-use super::peers::{Launch, Program, Site};
+use super::peers::{ACCESS_LOG, Launch, Program, Site};
 use super::place::Cores;
 use super::probe::Connection;
 use super::process::{Process, Stop};

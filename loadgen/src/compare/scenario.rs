@@ -16,6 +16,8 @@ pub enum Scenario {
     L4Bulk,
     /// Short messages through a TCP relay.
     L4Small,
+    /// Short requests on lasting connections, each leaving a line in a file.
+    L7AccessLog,
     /// Short requests on lasting connections.
     L7Keepalive,
     /// Short requests, each on a connection of its own.
@@ -53,10 +55,11 @@ pub struct Traffic {
 
 impl Scenario {
     /// All of them, in the order of a report.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::L7Keepalive,
         Self::L4Small,
         Self::L7NewConnections,
+        Self::L7AccessLog,
         Self::L4Bulk,
         Self::IdleMemoryHttp,
         Self::IdleMemoryTcp,
@@ -92,6 +95,7 @@ impl Scenario {
             Self::IdleMemoryTcp => "idle-memory-tcp",
             Self::L4Bulk => "l4-bulk",
             Self::L4Small => "l4-small",
+            Self::L7AccessLog => "l7-access-log",
             Self::L7Keepalive => "l7-keepalive",
             Self::L7NewConnections => "l7-new-connections",
         }
@@ -112,6 +116,10 @@ impl Scenario {
             Self::L4Small => {
                 "TCP relay; 64 connections, each sending 64 bytes when the last 64 have come back."
             }
+            Self::L7AccessLog => {
+                "As l7-keepalive, but every program writes a line for each request to a file, in \
+                 its usual format."
+            }
             Self::L7Keepalive => {
                 "HTTP/1.1 proxy; 64 lasting connections, each sending its next request when the \
                  last is answered; bodies of 64 bytes; connections to the origins are kept."
@@ -126,15 +134,26 @@ impl Scenario {
     /// What the balancer does.
     pub fn mode(self) -> Mode {
         match self {
-            Self::IdleMemoryHttp | Self::L7Keepalive | Self::L7NewConnections => Mode::Http,
+            Self::IdleMemoryHttp
+            | Self::L7AccessLog
+            | Self::L7Keepalive
+            | Self::L7NewConnections => Mode::Http,
             Self::IdleMemoryTcp | Self::L4Bulk | Self::L4Small => Mode::Tcp,
         }
+    }
+
+    /// Whether the balancer writes a line for each request.
+    pub fn access_log(self) -> bool {
+        self == Self::L7AccessLog
     }
 
     /// What client and origins speak.
     pub fn speech(self) -> Speech {
         match self {
-            Self::IdleMemoryHttp | Self::L7Keepalive | Self::L7NewConnections => Speech::Http,
+            Self::IdleMemoryHttp
+            | Self::L7AccessLog
+            | Self::L7Keepalive
+            | Self::L7NewConnections => Speech::Http,
             Self::IdleMemoryTcp | Self::L4Small => Speech::Echo,
             Self::L4Bulk => Speech::Stream,
         }
@@ -146,7 +165,7 @@ impl Scenario {
             Self::IdleMemoryHttp | Self::IdleMemoryTcp => Work::Connection,
             Self::L4Bulk => Work::Mebibyte,
             Self::L4Small => Work::Message,
-            Self::L7Keepalive | Self::L7NewConnections => Work::Request,
+            Self::L7AccessLog | Self::L7Keepalive | Self::L7NewConnections => Work::Request,
         }
     }
 
@@ -177,7 +196,7 @@ impl Scenario {
         match self {
             Self::IdleMemoryHttp | Self::IdleMemoryTcp => None,
             Self::L4Bulk => traffic(8, false),
-            Self::L4Small | Self::L7Keepalive => traffic(64, false),
+            Self::L4Small | Self::L7AccessLog | Self::L7Keepalive => traffic(64, false),
             Self::L7NewConnections => traffic(64, true),
         }
     }

@@ -43,8 +43,8 @@ const CAVEATS: &str = "\
   own. Then the throughput is theirs (the summary says in which rounds), and a balancer that is not
   fully loaded finds fewer events at a time. The CPU time per unit of work is the figure to compare.
 - The peers are as their distribution ships them, with the settings below and no others: one
-  worker, connections to the origins kept, no access log. They add no `X-Forwarded-*` headers; `lb`
-  always does.
+  worker, connections to the origins kept, no access log (but in l7-access-log). They add no
+  `X-Forwarded-*` headers; `lb` always does.
 - One worker on one core says nothing about how a program scales over many.
 ";
 
