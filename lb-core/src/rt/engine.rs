@@ -123,7 +123,7 @@ impl Engine {
     /// True if an idle connection must not be used: input waits, or it has ended or failed.
     pub(crate) fn is_stale(&mut self, slots: &mut Slots, key: Key) -> bool {
         let slot = slots.get(key);
-        if slot.has_input() {
+        if slot.has_input() || slot.send_error != 0 {
             return true;
         }
         match self {
