@@ -231,6 +231,11 @@ impl Slot {
         true
     }
 
+    /// sim: a connection waits; `accept` will find it.
+    pub(crate) fn on_acceptable(&mut self) {
+        self.wake_receiver();
+    }
+
     /// Accepting failed; the next call of `accept` says so and tries again.
     pub(crate) fn on_accept_error(&mut self, errno: i32) {
         self.error = errno;

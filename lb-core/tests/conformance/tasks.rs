@@ -373,10 +373,11 @@ fn a_woken_waiter_that_leaves_passes_its_notification_on(engine: Engine) {
             context.waker().wake_by_ref();
             Poll::Pending
         });
-        let mut both = std::pin::pin!(rt::select(other, notify.notified()));
+        let mut both = Box::pin(rt::select(other, notify.notified()));
         assert!(rt::poll_once(both.as_mut()).await.is_none());
         notify.notify();
-        assert!(matches!(both.await, Either::First(())));
+        assert!(matches!(both.as_mut().await, Either::First(())));
+        drop(both);
         let seen = rt::timeout(Duration::from_millis(50), notify.notified()).await;
         assert!(seen.is_ok(), "the notification is lost");
     });
