@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use super::epoll::Epoll;
+use super::sim::Sim;
 use super::socket::{Key, Slots};
 use super::sys::{self, ListenOptions};
 use super::uring::Uring;
@@ -18,6 +19,8 @@ use super::uring::Uring;
 pub enum EngineKind {
     /// Readiness by `epoll(7)`: works wherever Linux does.
     Epoll,
+    /// A seeded network in memory, with virtual time: for tests. See [`sim`](super::sim).
+    Sim,
     /// Completions by `io_uring(7)`, Linux 6.0 or newer.
     Uring,
 }
@@ -28,6 +31,7 @@ impl EngineKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Epoll => "epoll",
+            Self::Sim => "sim",
             Self::Uring => "uring",
         }
     }
@@ -46,6 +50,7 @@ impl FromStr for EngineKind {
 
 pub(crate) enum Engine {
     Epoll(Epoll),
+    Sim(Box<Sim>),
     Uring(Box<Uring>),
 }
 
@@ -54,6 +59,7 @@ macro_rules! each {
     ($engine:expr, $own:ident => $call:expr) => {
         match $engine {
             Engine::Epoll($own) => $call,
+            Engine::Sim($own) => $call,
             Engine::Uring($own) => $call,
         }
     };
@@ -66,13 +72,20 @@ impl Engine {
         address: SocketAddr,
         options: &ListenOptions,
     ) -> io::Result<i32> {
-        sys::listen(address, options)
+        match self {
+            Self::Epoll(_) | Self::Uring(_) => sys::listen(address, options),
+            Self::Sim(sim) => sim.listen(address, options),
+        }
     }
 
     /// Takes a descriptor's slot into service.
     pub(crate) fn attach(&mut self, slots: &mut Slots, key: Key) -> io::Result<()> {
         match self {
             Self::Epoll(epoll) => epoll.attach(slots, key),
+            Self::Sim(sim) => {
+                sim.attach(slots, key);
+                Ok(())
+            }
             Self::Uring(_) => Ok(()),
         }
     }
@@ -95,7 +108,9 @@ impl Engine {
     /// Someone waits for the connection to fail, whether or not input waits.
     pub(crate) fn watch(&mut self, slots: &mut Slots, key: Key) {
         match self {
-            Self::Epoll(epoll) => epoll.want_input(slots, key), // errors are always reported
+            // Errors are always reported.
+            Self::Epoll(epoll) => epoll.want_input(slots, key),
+            Self::Sim(sim) => sim.want_input(slots, key),
             Self::Uring(uring) => uring.watch(slots, key),
         }
     }
@@ -106,12 +121,18 @@ impl Engine {
     }
 
     pub(crate) fn shutdown(&mut self, slots: &mut Slots, key: Key) -> io::Result<()> {
-        sys::shutdown_write(slots.get(key).fd)
+        match self {
+            Self::Epoll(_) | Self::Uring(_) => sys::shutdown_write(slots.get(key).fd),
+            Self::Sim(sim) => sim.shutdown(slots, key),
+        }
     }
 
     /// Makes the close that follows a reset.
     pub(crate) fn set_reset(&mut self, slots: &mut Slots, key: Key) {
-        sys::set_linger_zero(slots.get(key).fd);
+        match self {
+            Self::Epoll(_) | Self::Uring(_) => sys::set_linger_zero(slots.get(key).fd),
+            Self::Sim(sim) => sim.set_reset(slots, key),
+        }
     }
 
     /// The owner is gone: ends what is under way, closes, and vacates the slot in the end.
@@ -123,11 +144,12 @@ impl Engine {
     /// True if an idle connection must not be used: input waits, or it has ended or failed.
     pub(crate) fn is_stale(&mut self, slots: &mut Slots, key: Key) -> bool {
         let slot = slots.get(key);
-        if slot.has_input() {
+        if slot.has_input() || slot.send_error != 0 {
             return true;
         }
         match self {
             Self::Epoll(_) => slot.readable && sys::peek_ready(slot.fd),
+            Self::Sim(sim) => sim.is_readable(slots, key),
             Self::Uring(uring) => {
                 uring.want_input(slots, key);
                 false
@@ -136,11 +158,29 @@ impl Engine {
     }
 
     pub(crate) fn peer_addr(&self, slots: &mut Slots, key: Key) -> io::Result<SocketAddr> {
-        sys::peer_addr(slots.get(key).fd).map(sys::canonical)
+        match self {
+            Self::Epoll(_) | Self::Uring(_) => {
+                sys::peer_addr(slots.get(key).fd).map(sys::canonical)
+            }
+            Self::Sim(sim) => sim.peer_addr(slots, key),
+        }
     }
 
     pub(crate) fn local_addr(&self, slots: &mut Slots, key: Key) -> io::Result<SocketAddr> {
-        sys::local_addr(slots.get(key).fd).map(sys::canonical)
+        match self {
+            Self::Epoll(_) | Self::Uring(_) => {
+                sys::local_addr(slots.get(key).fd).map(sys::canonical)
+            }
+            Self::Sim(sim) => Ok(sim.local_addr(slots, key)),
+        }
+    }
+
+    /// The clock: virtual on the simulation.
+    pub(crate) fn now_ns(&self) -> u64 {
+        match self {
+            Self::Epoll(_) | Self::Uring(_) => sys::monotonic_nanos(),
+            Self::Sim(sim) => sim.now_ns(),
+        }
     }
 
     /// Submits what was asked for and reports what happened; waits for something to happen, up to

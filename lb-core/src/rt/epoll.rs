@@ -232,7 +232,7 @@ fn receive(slots: &mut Slots, key: Key) {
 }
 
 /// Takes what was received before the connection failed, then notes the error.
-fn receive_before_error(slots: &mut Slots, key: Key, error: i32) {
+pub(crate) fn receive_before_error(slots: &mut Slots, key: Key, error: i32) {
     let slot = slots.get(key);
     while let Some(buffer) = pool().acquire() {
         match sys::recv(slot.fd, pool().room(buffer)) {

@@ -17,6 +17,7 @@ pub mod probe;
 mod remote;
 mod ring;
 mod runtime;
+pub mod sim;
 mod socket;
 mod sys;
 mod task;

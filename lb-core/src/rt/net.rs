@@ -13,6 +13,7 @@ use std::os::fd::IntoRawFd;
 use std::task::{Context, Poll, Waker};
 
 use super::buffer::Chunk;
+use super::engine::Engine;
 use super::runtime::Io;
 use super::socket::{Key, Kind, Slot};
 use super::{ListenOptions, context};
@@ -78,10 +79,15 @@ impl TcpListener {
     /// Takes over a socket that listens already.
     ///
     /// # Errors
-    /// When it cannot be made non-blocking or watched.
+    /// When it cannot be made non-blocking or watched. Unsupported on the `sim` engine.
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        with_io(|io| Self::attach(io, listener.into_raw_fd()))
+        with_io(|io| {
+            if matches!(io.engine, Engine::Sim(_)) {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+            Self::attach(io, listener.into_raw_fd())
+        })
     }
 
     fn attach(io: &mut Io, fd: i32) -> io::Result<Self> {

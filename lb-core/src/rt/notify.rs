@@ -1,7 +1,8 @@
 //! A local event, for tasks of one thread.
 //!
 //! Invariant: a notification is never lost: with nobody waiting it is kept for the next waiter
-//! (one, however many there were), and a waiter that leaves takes none along.
+//! (one, however many there were), and a waiter that leaves takes none along: what it was woken
+//! for, but has not seen, is kept.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -88,11 +89,15 @@ impl Future for Notified<'_> {
 impl Drop for Notified<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            self.notify
-                .state
-                .borrow_mut()
+            let state = &mut *self.notify.state.borrow_mut();
+            match state
                 .waiting
-                .retain(|(waiting, _)| *waiting != ticket);
+                .iter()
+                .position(|(waiting, _)| *waiting == ticket)
+            {
+                Some(place) => drop(state.waiting.remove(place)),
+                None => state.kept = true,
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ use super::socket::Slots;
 use super::task::{MAIN, Tasks};
 use super::timer::Timers;
 use super::uring::{RingFlags, Uring};
-use super::{context, sys};
+use super::{context, sim, sys};
 
 /// Polls between two turns of the engine, so that neither waits long for the other.
 const POLLS_PER_TURN: usize = 256;
@@ -37,6 +37,8 @@ pub struct Config {
     pub buffers_max: usize,
     /// uring: set-up flags to ask for; those that the kernel refuses are dropped one by one.
     pub ring_flags: RingFlags,
+    /// sim: the network and its seed.
+    pub sim: sim::Settings,
 }
 
 impl Default for Config {
@@ -47,6 +49,7 @@ impl Default for Config {
             cpu: None,
             buffers_max: usize::MAX,
             ring_flags: RingFlags::default(),
+            sim: sim::Settings::default(),
         }
     }
 }
@@ -115,15 +118,16 @@ impl Runtime {
         let inbox = Inbox::new()?;
         let engine = match config.engine {
             EngineKind::Epoll => Engine::Epoll(Epoll::new(inbox.event_fd())?),
+            EngineKind::Sim => Engine::Sim(Box::new(sim::Sim::new(inbox.event_fd(), &config.sim))),
             EngineKind::Uring => {
                 Engine::Uring(Box::new(Uring::new(inbox.event_fd(), config.ring_flags)?))
             }
         };
-        let now = sys::monotonic_nanos();
+        let now = engine.now_ns();
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let core = Box::new(Core {
             now: Cell::new(now),
-            is_virtual: false,
+            is_virtual: config.engine == EngineKind::Sim,
             tasks: Tasks::new(inbox.runtime()),
             timers: RefCell::new(Timers::new(now)),
             io: RefCell::new(Io {
@@ -153,7 +157,7 @@ impl Runtime {
     /// # Panics
     /// When `future` does, or the engine fails for good (the ring or epoll descriptor is broken).
     pub fn block_on<F: Future>(&mut self, future: F) -> F::Output {
-        self.core.now.set(sys::monotonic_nanos());
+        self.core.now.set(self.core.io.borrow().engine.now_ns());
         let mut future = pin!(future);
         let waker = self.core.tasks.waker(MAIN, 0);
         self.core.tasks.wake(MAIN, 0);
@@ -192,14 +196,15 @@ impl Core {
     fn turn(&self) {
         self.turns.set(self.turns.get() + 1);
         self.tasks.run(POLLS_PER_TURN);
-        let wait_ns = self.wait_ns();
         let signalled = {
             let Io { slots, engine } = &mut *self.io.borrow_mut();
-            engine
+            let wait_ns = self.wait_ns(engine);
+            let signalled = engine
                 .turn(slots, wait_ns)
-                .expect("the engine's own descriptor works")
+                .expect("the engine's own descriptor works");
+            self.now.set(engine.now_ns());
+            signalled
         };
-        self.now.set(sys::monotonic_nanos());
         self.timers.borrow_mut().advance(self.now.get());
         if signalled {
             self.inbox.drain();
@@ -207,19 +212,19 @@ impl Core {
     }
 
     /// How long the engine may wait: not at all with work to do, for ever without timers.
-    fn wait_ns(&self) -> Option<u64> {
+    fn wait_ns(&self, engine: &Engine) -> Option<u64> {
         if self.tasks.has_ready() {
             return Some(0);
         }
         let due = self.timers.borrow().next_due_ns()?;
-        Some(due.saturating_sub(sys::monotonic_nanos()))
+        Some(due.saturating_sub(engine.now_ns()))
     }
 
     fn stats(&self) -> Stats {
         let Io { slots, engine } = &*self.io.borrow();
         let lent = match engine {
             Engine::Uring(uring) => uring.lent(),
-            Engine::Epoll(_) => 0,
+            Engine::Epoll(_) | Engine::Sim(_) => 0,
         };
         Stats {
             tasks: self.tasks.live(),

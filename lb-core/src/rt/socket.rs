@@ -166,6 +166,11 @@ impl Slot {
 
     /// The peer has ended its side.
     pub(crate) fn on_end(&mut self) {
+        // Linux tells a socket's error once. A send that failed had it, and a receive takes the
+        // break for an end; only EPIPE says that there was none (our shutdown, or the peer's end).
+        if self.send_error != 0 && self.send_error != libc::EPIPE {
+            return self.on_error(self.send_error);
+        }
         self.ended = true;
         self.wake_receiver();
     }
@@ -184,6 +189,7 @@ impl Slot {
     pub(crate) fn on_send_error(&mut self, errno: i32) {
         self.send_error = errno;
         self.sending = [None, None];
+        self.wake_receiver(); // `broken` may wait there
         self.wake_sender();
     }
 
@@ -223,6 +229,11 @@ impl Slot {
         self.accepted.get_or_insert_default().push_back(fd);
         self.wake_receiver();
         true
+    }
+
+    /// sim: a connection waits; `accept` will find it.
+    pub(crate) fn on_acceptable(&mut self) {
+        self.wake_receiver();
     }
 
     /// Accepting failed; the next call of `accept` says so and tries again.

@@ -435,6 +435,21 @@ pub fn use_small_pages() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) }).map(drop)
 }
 
+/// True if `fd` is readable; waits for it, for ever, if `waits`.
+pub(crate) fn poll_readable(fd: RawFd, waits: bool) -> io::Result<bool> {
+    let mut entry = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: `entry` is one valid pollfd.
+    match check(unsafe { libc::poll(&raw mut entry, 1, if waits { -1 } else { 0 }) }) {
+        Ok(count) => Ok(count > 0),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Address space for `len` bytes; pages are taken when they are first written.
 pub(crate) fn map_anonymous(len: usize) -> io::Result<*mut u8> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;

@@ -16,6 +16,7 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
 
 use super::buffer::{self, pool};
+use super::epoll;
 use super::ring::{BufferRing, GROUP};
 use super::socket::{ACCEPTED_MAX, Key, Kind, QUEUE_MAX, Slot, Slots};
 use super::sys::{self, RawAddr};
@@ -345,10 +346,12 @@ impl Uring {
         if slot.closing {
             return slots.vacate_if_done(key);
         }
+        // A receive that was armed since is told of the error itself.
         if result > 0
+            && !slot.armed
             && let errno @ 1.. = sys::take_error(slot.fd)
         {
-            slot.on_error(errno);
+            epoll::receive_before_error(slots, key, errno);
         }
     }
 

@@ -23,6 +23,9 @@ on_every_engine!(
     a_reset_connection_stays_broken,
     sending_after_the_peer_closed_is_an_error,
     sending_after_our_shutdown_is_an_error,
+    an_answer_outlives_a_failed_send,
+    a_reset_told_to_a_send_is_no_end_for_recv,
+    a_failed_send_is_seen_by_broken,
     an_idle_connection_is_not_stale,
     a_closed_idle_connection_is_stale,
     a_reset_idle_connection_is_stale,
@@ -207,6 +210,68 @@ fn sending_after_our_shutdown_is_an_error(engine: Engine) {
         let (bytes, end) = receive_to_end(&client).await;
         assert_eq!(bytes, b"answer");
         end.expect("a clean end");
+    });
+}
+
+/// A backend that refuses an upload answers, then closes with our bytes unread, which resets.
+fn an_answer_outlives_a_failed_send(engine: Engine) {
+    engine.run(async {
+        let (client, server) = pair().await;
+        let upload = async {
+            let block = vec![1; 64 * 1024];
+            while client.send(Chunk::from_vec(block.clone())).await.is_ok() {}
+            rt::sleep(Duration::from_millis(30)).await;
+            receive_to_end(&client).await
+        };
+        let refuse = async {
+            let _ = server.recv().await.expect("the first of the upload");
+            let mut answer = Pattern::new(1);
+            send_pattern(&server, &mut answer, 20_000, 5_000)
+                .await
+                .expect("answer");
+            server.shutdown().await.expect("shutdown");
+            rt::sleep(Duration::from_millis(30)).await;
+            server.reset();
+        };
+        let ((bytes, _end_or_reset), ()) = rt::join(upload, refuse).await;
+        let mut answer = Pattern::new(1);
+        answer.check(&bytes);
+        assert_eq!(answer.offset(), 20_000);
+    });
+}
+
+fn a_reset_told_to_a_send_is_no_end_for_recv(engine: Engine) {
+    engine.run(async {
+        let (client, server) = pair().await;
+        send_pattern(&client, &mut Pattern::new(1), 20_000, 5_000)
+            .await
+            .expect("send");
+        client.flush().await.expect("flush");
+        // Nobody receives while the sends find out.
+        client.reset();
+        assert_broken(&send_until_error(&server).await);
+        let (bytes, end) = receive_to_end(&server).await;
+        Pattern::new(1).check(&bytes);
+        assert!(end.is_err(), "a torn stream ends cleanly");
+    });
+}
+
+fn a_failed_send_is_seen_by_broken(engine: Engine) {
+    engine.run(async {
+        let (client, server) = pair().await;
+        client
+            .send(Chunk::from_static(b"unread"))
+            .await
+            .expect("send");
+        client.shutdown().await.expect("shutdown");
+        let reset = async {
+            rt::sleep(Duration::from_millis(20)).await;
+            drop(client);
+            send_until_error(&server).await
+        };
+        let (seen, failed) = rt::join(server.broken(), reset).await;
+        assert_broken(&seen);
+        assert_broken(&failed);
     });
 }
 

@@ -30,6 +30,7 @@ on_every_engine!(
     notify_wakes_every_waiter,
     a_notification_is_kept_for_the_next_waiter,
     a_waiter_that_left_takes_no_notification_along,
+    a_woken_waiter_that_leaves_passes_its_notification_on,
     a_waker_of_another_thread_wakes_an_idle_runtime,
     many_wakes_from_many_threads,
     wakers_outlive_their_task_and_runtime,
@@ -359,6 +360,29 @@ fn a_waiter_that_left_takes_no_notification_along(engine: Engine) {
     });
 }
 
+/// The other branch of a select ends in the very turn of the notification.
+fn a_woken_waiter_that_leaves_passes_its_notification_on(engine: Engine) {
+    engine.run(async {
+        let notify = Notify::new();
+        let mut polls = 0;
+        let other = poll_fn(|context| {
+            polls += 1;
+            if polls == 2 {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        });
+        let mut both = Box::pin(rt::select(other, notify.notified()));
+        assert!(rt::poll_once(both.as_mut()).await.is_none());
+        notify.notify();
+        assert!(matches!(both.as_mut().await, Either::First(())));
+        drop(both);
+        let seen = rt::timeout(Duration::from_millis(50), notify.notified()).await;
+        assert!(seen.is_ok(), "the notification is lost");
+    });
+}
+
 /// Ready once `flag` is set; hands its waker to `slot`.
 fn flagged(flag: Arc<AtomicBool>, slot: Arc<Mutex<Option<Waker>>>) -> impl Future<Output = ()> {
     poll_fn(move |context| {
@@ -466,8 +490,7 @@ fn wakers_outlive_their_task_and_runtime(engine: Engine) {
     orphan.wake_by_ref();
     let other = thread::spawn(move || {
         orphan.wake_by_ref();
-        orphan.clone().wake();
-        drop(orphan);
+        orphan.wake();
     });
     other.join().expect("harmless elsewhere");
     engine.run(async { turns(3).await });
@@ -506,7 +529,7 @@ fn a_task_that_wakes_itself_is_polled_again(engine: Engine) {
             }
             self.0 -= 1;
             context.waker().wake_by_ref();
-            context.waker().clone().wake();
+            context.waker().wake_by_ref();
             Poll::Pending
         }
     }
