@@ -127,14 +127,15 @@ impl Epoll {
     fn on_event(&mut self, slots: &mut Slots, key: Key, events: i32) {
         let Some(slot) = slots.find(key) else { return };
         if slot.kind == Kind::Connecting {
-            if events & (libc::EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP) != 0 {
-                slot.writable = true;
-                match sys::take_error(slot.fd) {
-                    0 => slot.on_connected(),
-                    errno => slot.on_error(errno),
-                }
+            if events & (libc::EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP) == 0 {
+                return;
             }
-            return;
+            slot.writable = true;
+            match sys::take_error(slot.fd) {
+                0 => slot.on_connected(),
+                errno => return slot.on_error(errno),
+            }
+            // The same edge may bring the first bytes of a peer that speaks first.
         }
         if events & libc::EPOLLERR != 0
             && let errno @ 1.. = sys::take_error(slot.fd)

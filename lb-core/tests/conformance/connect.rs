@@ -18,6 +18,7 @@ on_every_engine!(
     a_port_in_use_is_an_error,
     reuse_port_shares_a_port,
     a_port_can_be_bound_again_at_once,
+    a_peer_that_speaks_first_is_heard,
     connections_wait_for_accept,
     several_tasks_accept_from_one_listener,
     ipv6_works_like_ipv4,
@@ -180,6 +181,31 @@ fn a_port_can_be_bound_again_at_once(engine: Engine) {
         };
         TcpListener::bind(address, &options).expect("bind again");
     });
+}
+
+/// The connection and the greeting are there before the engine looks: one event for both.
+fn a_peer_that_speaks_first_is_heard(engine: Engine) {
+    if engine.is_sim() {
+        return; // all of it runs on one thread, which cannot be held up
+    }
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = server.local_addr().expect("an address");
+    let (greeted, is_greeted) = std::sync::mpsc::channel();
+    let greeter = std::thread::spawn(move || {
+        let (mut stream, _) = server.accept().expect("accept");
+        std::io::Write::write_all(&mut stream, b"hello").expect("write");
+        greeted.send(()).expect("the test waits");
+        stream
+    });
+    engine.run(async {
+        let mut connect = std::pin::pin!(TcpStream::connect(address));
+        rt::poll_once(connect.as_mut()).await;
+        rt::yield_now().await; // what was asked for is submitted
+        is_greeted.recv().expect("the greeting");
+        let client = connect.await.expect("connect");
+        assert_eq!(receive(&client, 5).await, b"hello");
+    });
+    drop(greeter.join().expect("the greeter"));
 }
 
 fn connections_wait_for_accept(engine: Engine) {
