@@ -421,7 +421,7 @@ fn host_problem(host: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Backend, HttpTimeouts, Tcp};
+    use super::super::{Backend, Tcp};
     use super::*;
 
     fn address(text: &str) -> SocketAddr {
@@ -645,14 +645,20 @@ mod tests {
             http_error(|it| it.limits.requests_per_connection_max = Some(0)),
             format!("{place}requests_per_connection_max is 0, which must be from 1 to 4294967295")
         );
-        let zeroed: [(&str, fn(&mut HttpTimeouts)); 4] = [
-            ("request_head", |it| it.request_head = Duration::ZERO),
-            ("keep_alive", |it| it.keep_alive = Duration::ZERO),
-            ("body_idle", |it| it.body_idle = Duration::ZERO),
-            ("response_head", |it| it.response_head = Duration::ZERO),
+        let zero = Duration::ZERO;
+        let zeroed = [
+            (
+                "request_head",
+                http_error(|it| it.timeouts.request_head = zero),
+            ),
+            ("keep_alive", http_error(|it| it.timeouts.keep_alive = zero)),
+            ("body_idle", http_error(|it| it.timeouts.body_idle = zero)),
+            (
+                "response_head",
+                http_error(|it| it.timeouts.response_head = zero),
+            ),
         ];
-        for (field, zero) in zeroed {
-            let error = http_error(|it| zero(&mut it.timeouts));
+        for (field, error) in zeroed {
             assert!(
                 error.starts_with(&format!("{place}{field} is 0ns")),
                 "{error}"
