@@ -137,3 +137,117 @@ struct Slot {
     task: Option<TaskId>,
     idle: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::rt::{Config, Notify, Runtime, yield_now};
+
+    fn run<F: Future>(body: impl FnOnce(Registry, Arc<ListenerCounters>) -> F) -> F::Output {
+        let mut runtime = Runtime::new(&Config::default()).expect("epoll is there");
+        runtime.block_on(body(Registry::default(), Arc::default()))
+    }
+
+    async fn idle(registration: Registration) {
+        registration.set_idle(true);
+        pending().await
+    }
+
+    async fn busy(_registration: Registration) {
+        pending().await
+    }
+
+    #[test]
+    fn a_connection_is_counted_while_it_lives() {
+        run(|registry, listener| async move {
+            let end = Rc::new(Notify::new());
+            let ended = Rc::clone(&end);
+            registry.spawn(Arc::clone(&listener), |registration| async move {
+                ended.notified().await;
+                assert_eq!(registration.listener().accepted.get(), 1);
+            });
+            assert_eq!((registry.len(), listener.active.get()), (1, 1));
+            yield_now().await;
+            end.notify();
+            yield_now().await;
+            assert!(registry.is_empty());
+            assert_eq!((listener.accepted.get(), listener.active.get()), (1, 0));
+        });
+    }
+
+    #[test]
+    fn only_idle_connections_are_closed_by_close_idle() {
+        run(|registry, listener| async move {
+            registry.spawn(Arc::clone(&listener), idle);
+            registry.spawn(Arc::clone(&listener), busy);
+            registry.spawn(Arc::clone(&listener), idle);
+            // Not polled yet, so none has said that it is idle.
+            registry.close_idle();
+            assert_eq!(registry.len(), 3);
+            yield_now().await;
+            registry.close_idle();
+            assert_eq!((registry.len(), listener.active.get()), (1, 1));
+            registry.abort_all();
+            assert_eq!((registry.len(), listener.active.get()), (0, 0));
+        });
+    }
+
+    #[test]
+    fn a_panic_takes_the_connection_out_too() {
+        run(|registry, listener| async move {
+            registry.spawn(Arc::clone(&listener), |registration| async move {
+                assert!(registration.listener().active.get() > 1, "meant to fail");
+            });
+            yield_now().await;
+            assert_eq!((registry.len(), listener.active.get()), (0, 0));
+        });
+    }
+
+    #[test]
+    fn a_task_may_close_the_others_and_itself() {
+        run(|registry, listener| async move {
+            let registry = Rc::new(registry);
+            let own = Rc::clone(&registry);
+            registry.spawn(Arc::clone(&listener), idle);
+            registry.spawn(Arc::clone(&listener), |registration| async move {
+                own.abort_all();
+                drop(registration);
+                pending().await
+            });
+            yield_now().await;
+            assert!(registry.is_empty());
+        });
+    }
+
+    #[test]
+    fn places_are_used_again() {
+        run(|registry, listener| async move {
+            for _ in 0..100 {
+                registry.spawn(Arc::clone(&listener), |_| ready(()));
+                yield_now().await;
+            }
+            assert_eq!(registry.entries.borrow().slots.len(), 1);
+            registry.spawn(Arc::clone(&listener), busy);
+            yield_now().await;
+            registry.close_idle();
+            assert_eq!(registry.len(), 1, "a place starts as busy again");
+        });
+    }
+
+    #[test]
+    fn the_end_of_the_runtime_ends_the_connections() {
+        let listener = Arc::<ListenerCounters>::default();
+        let registry = Registry::default();
+        {
+            let mut runtime = Runtime::new(&Config::default()).expect("epoll is there");
+            runtime.block_on(async {
+                registry.spawn(Arc::clone(&listener), busy);
+                yield_now().await;
+            });
+        }
+        assert_eq!((registry.len(), listener.active.get()), (0, 0));
+    }
+}

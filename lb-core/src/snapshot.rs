@@ -112,29 +112,33 @@ struct Published<T> {
 /// and end on it. Taking it is a plain increment; the cores share no counter.
 #[derive(Debug)]
 pub struct Current<T> {
-    held: RefCell<Rc<Arc<T>>>,
+    held: RefCell<Held<T>>,
 }
 
 impl<T> Current<T> {
     /// Serves `value` until the first [`Current::set`].
     pub fn new(value: Arc<T>) -> Self {
         Self {
-            held: RefCell::new(Rc::new(value)),
+            held: RefCell::new(Held::new(value)),
         }
     }
 
     /// What is served now.
     pub fn get(&self) -> Held<T> {
-        Held(Rc::clone(&self.held.borrow()))
+        self.held.borrow().clone()
     }
 
     /// Serves `value` from now on.
     pub fn set(&self, value: Arc<T>) {
-        self.held.replace(Rc::new(value));
+        self.held.replace(Held::new(value));
     }
 }
 
 /// A worker-local owner of a shared value: cloned and dropped without an atomic operation.
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the Rc counts this worker's owners, the Arc the workers"
+)]
 pub struct Held<T>(Rc<Arc<T>>);
 
 impl<T> Held<T> {

@@ -405,3 +405,86 @@ pub struct ControlMetrics {
     /// 1 when the configuration read last is the one that runs, 0 when it was refused.
     pub last_reload_successful: Gauge,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histograms_bounds_are_inclusive_and_double() {
+        let cases = [
+            (0, 0),
+            (62_500, 0),
+            (62_501, 1),
+            (125_000, 1),
+            (1_000_000, 4),
+            (1_000_001, 5),
+            (16_384_000_000, 18),
+            (16_384_000_001, 19),
+            (u64::MAX, 19),
+        ];
+        for (nanos, bucket) in cases {
+            assert_eq!(Histogram::bucket(nanos), bucket, "{nanos} ns");
+        }
+        assert_eq!(Histogram::bound_seconds(0), 0.000_062_5);
+        assert_eq!(Histogram::bound_seconds(4), 0.001);
+        assert_eq!(Histogram::bound_seconds(18), 16.384);
+    }
+
+    #[test]
+    fn a_guard_takes_off_what_it_added() {
+        let gauge = Gauge::default();
+        let first = gauge.hold();
+        let second = gauge.hold();
+        assert_eq!(gauge.get(), 2);
+        drop(first);
+        assert_eq!(gauge.get(), 1);
+        drop(second);
+        assert_eq!(gauge.get(), 0);
+    }
+
+    #[test]
+    fn statuses_fall_into_classes() {
+        let classes = [101, 204, 304, 499, 503, 0, 999].map(|it| StatusClass::of(it).name());
+        assert_eq!(classes, ["1xx", "2xx", "3xx", "4xx", "5xx", "5xx", "5xx"]);
+    }
+
+    #[test]
+    fn every_variant_has_a_counter_of_its_own() {
+        let counters = ListenerCounters::default();
+        for (times, end) in SessionEnd::ALL.into_iter().enumerate() {
+            (0..times).for_each(|_| counters.session_ended(end));
+        }
+        for (times, end) in SessionEnd::ALL.into_iter().enumerate() {
+            assert_eq!(counters.sessions(end), times as u64);
+        }
+        for (index, class) in StatusClass::ALL.into_iter().enumerate() {
+            counters.exchange_answered(100 * (index as u16 + 1));
+            assert_eq!(counters.exchanges(class), 1);
+        }
+    }
+
+    #[test]
+    fn shards_do_not_share_a_cache_line() {
+        assert_eq!(align_of::<ListenerCounters>(), 128);
+        assert_eq!(align_of::<WorkerMetrics>(), 128);
+        let shards = PerWorker::<Counter>::new(2);
+        let address = |worker| std::ptr::from_ref(shards.of(worker)).addr();
+        assert!(address(1) - address(0) >= 128);
+    }
+
+    #[test]
+    fn a_listener_of_the_same_name_keeps_its_counters() {
+        let mut listener = plan::Listener {
+            name: "web".into(),
+            address: "127.0.0.1:80".parse().unwrap(),
+            protocol: plan::Protocol::Http(plan::Http::default()),
+        };
+        let before = ListenerStats::build(&listener, 2, None);
+        before.shard(1).accepted.add(5);
+        listener.protocol = plan::Protocol::Tcp(plan::Tcp::to("a"));
+        let after = ListenerStats::build(&listener, 2, Some(&before));
+        assert_eq!(after.sum(|shard| shard.accepted.get()), 5);
+        assert_eq!(after.kind, ListenerKind::Tcp);
+    }
+}

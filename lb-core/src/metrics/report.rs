@@ -338,3 +338,186 @@ impl Report<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::text::tests::{Scraped, scrape};
+    use super::*;
+    use crate::plan;
+
+    struct Everything {
+        control: ControlMetrics,
+        workers: Vec<Arc<WorkerMetrics>>,
+        listeners: Vec<Arc<ListenerStats>>,
+        clusters: Vec<Arc<Cluster>>,
+    }
+
+    impl Everything {
+        /// Two workers, listeners `web` (HTTP) and `db` (TCP), and the cluster `a` with two
+        /// backends of the same name.
+        fn new() -> Self {
+            let listener = |name: &str, protocol| {
+                let address = "127.0.0.1:0".parse().unwrap();
+                let plan = plan::Listener {
+                    name: name.into(),
+                    address,
+                    protocol,
+                };
+                Arc::new(ListenerStats::build(&plan, 2, None))
+            };
+            let backend = |address: &str| plan::Backend {
+                address: address.parse().unwrap(),
+                name: "web:80".into(),
+                weight: 3,
+            };
+            let backends = vec![backend("10.0.0.1:80"), backend("[2001:db8::1]:80")];
+            let mut cluster = plan::Cluster::new("a", backends);
+            cluster.health = Some(plan::Health::default());
+            Self {
+                control: ControlMetrics::default(),
+                workers: vec![Arc::default(), Arc::default()],
+                listeners: vec![
+                    listener("web", plan::Protocol::Http(plan::Http::default())),
+                    listener("db", plan::Protocol::Tcp(plan::Tcp::to("a"))),
+                ],
+                clusters: vec![Arc::new(Cluster::build(&cluster, 1, 2, None))],
+            }
+        }
+
+        fn scrape(&self) -> Scraped {
+            let Self {
+                control,
+                workers,
+                listeners,
+                clusters,
+            } = self;
+            let mut text = Text::default();
+            Report {
+                control,
+                workers,
+                listeners,
+                clusters,
+            }
+            .write(&mut text);
+            scrape(&text.finish())
+        }
+    }
+
+    #[test]
+    fn a_page_is_valid_with_nothing_and_with_everything() {
+        let control = ControlMetrics::default();
+        let mut text = Text::default();
+        Report {
+            control: &control,
+            workers: &[],
+            listeners: &[],
+            clusters: &[],
+        }
+        .write(&mut text);
+        assert_eq!(scrape(&text.finish()).value("lb_config_generation"), 0.0);
+        assert_eq!(
+            Everything::new().scrape().value("lb_config_generation"),
+            0.0
+        );
+    }
+
+    #[test]
+    fn workers_shards_are_added_up() {
+        let everything = Everything::new();
+        let [web, db] = &everything.listeners[..] else {
+            unreachable!()
+        };
+        web.shard(0).accepted.add(2);
+        web.shard(1).accepted.add(3);
+        web.shard(1).active.increment();
+        web.shard(0).exchange_answered(404);
+        web.shard(1).exchange_answered(418);
+        web.shard(0).exchange_time.observe(Duration::from_millis(3));
+        db.shard(0).sent_bytes.add(1 << 60);
+        db.shard(1).session_ended(SessionEnd::Idle);
+        let page = everything.scrape();
+        assert_eq!(
+            page.value("lb_client_connections_total{listener=\"web\"}"),
+            5.0
+        );
+        assert_eq!(
+            page.value("lb_client_connections_active{listener=\"web\"}"),
+            1.0
+        );
+        assert_eq!(
+            page.value("lb_exchanges_total{listener=\"web\",status=\"4xx\"}"),
+            2.0
+        );
+        assert_eq!(
+            page.value("lb_exchange_duration_seconds_count{listener=\"web\"}"),
+            1.0
+        );
+        assert_eq!(
+            page.value("lb_client_sent_bytes_total{listener=\"db\"}"),
+            (1_u64 << 60) as f64
+        );
+        assert_eq!(
+            page.value("lb_sessions_total{end=\"idle\",listener=\"db\"}"),
+            1.0
+        );
+    }
+
+    #[test]
+    fn a_listener_shows_only_what_it_can_count() {
+        let page = Everything::new().scrape();
+        assert!(page.has("lb_exchanges_total{listener=\"web\",status=\"2xx\"}"));
+        assert!(!page.has("lb_exchanges_total{listener=\"db\",status=\"2xx\"}"));
+        assert!(!page.has("lb_exchange_duration_seconds_count{listener=\"db\"}"));
+        assert!(!page.has("lb_sessions_total{end=\"idle\",listener=\"web\"}"));
+    }
+
+    #[test]
+    fn backends_of_one_name_are_told_apart_by_address() {
+        let everything = Everything::new();
+        let [first, second] = everything.clusters[0].backends() else {
+            unreachable!()
+        };
+        first.counters(0).connections.increment();
+        first.counters(1).connections.increment();
+        second.counters(1).connect_failures.increment();
+        second.set_healthy(false);
+        everything.clusters[0].counters().of(1).retries.increment();
+        let page = everything.scrape();
+        let of = |name: &str, address: &str| {
+            page.value(&format!(
+                "{name}{{address=\"{address}\",backend=\"web:80\",cluster=\"a\"}}"
+            ))
+        };
+        assert_eq!(of("lb_backend_connections_total", "10.0.0.1:80"), 2.0);
+        assert_eq!(of("lb_backend_connections_total", "[2001:db8::1]:80"), 0.0);
+        assert_eq!(
+            of("lb_backend_connect_failures_total", "[2001:db8::1]:80"),
+            1.0
+        );
+        assert_eq!(of("lb_backend_healthy", "10.0.0.1:80"), 1.0);
+        assert_eq!(of("lb_backend_healthy", "[2001:db8::1]:80"), 0.0);
+        assert_eq!(of("lb_backend_weight", "10.0.0.1:80"), 3.0);
+        assert_eq!(page.value("lb_cluster_retries_total{cluster=\"a\"}"), 1.0);
+    }
+
+    #[test]
+    fn a_worker_behind_the_configuration_shows() {
+        let everything = Everything::new();
+        everything.control.config_generation.set(7);
+        everything.control.reloads_failed.increment();
+        everything.workers[0].config_generation.set(7);
+        everything.workers[1].config_generation.set(5);
+        everything.workers[1].task_panics.increment();
+        let page = everything.scrape();
+        assert_eq!(page.value("lb_config_generation"), 7.0);
+        assert_eq!(
+            page.value("lb_config_reloads_total{result=\"failure\"}"),
+            1.0
+        );
+        assert_eq!(page.value("lb_worker_config_lag{worker=\"0\"}"), 0.0);
+        assert_eq!(page.value("lb_worker_config_lag{worker=\"1\"}"), 2.0);
+        assert_eq!(page.value("lb_worker_task_panics_total{worker=\"1\"}"), 1.0);
+    }
+}

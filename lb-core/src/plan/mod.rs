@@ -112,10 +112,11 @@ pub struct HttpLimits {
 }
 
 impl HttpLimits {
-    /// As nginx's largest header line, and as most browsers and servers allow for a whole head.
-    pub const HEAD_BYTES_DEFAULT: u32 = 8 * 1024;
     /// One receive buffer (16 KiB) less 1 KiB, the room to add fields of our own.
     pub const HEAD_BYTES_LIMIT: u32 = 15 * 1024;
+    /// All that there is room for: cookies grow, and the buffer is held only while a head is
+    /// incomplete.
+    pub const HEAD_BYTES_DEFAULT: u32 = Self::HEAD_BYTES_LIMIT;
     /// What the shortest useful browser request needs; less is surely a slip.
     pub const HEAD_BYTES_LEAST: u32 = 256;
     /// As HAProxy and Apache.
@@ -150,7 +151,7 @@ pub struct HttpTimeouts {
 
 impl HttpTimeouts {
     /// Ample for a slow phone, short for a connection that trickles bytes to hold a slot.
-    pub const REQUEST_HEAD_DEFAULT: Duration = Duration::from_secs(10);
+    pub const REQUEST_HEAD_DEFAULT: Duration = Duration::from_secs(15);
     /// As nginx. Longer than the 60 s of the cloud balancers that stand in front of us, which
     /// would otherwise reuse a connection while we close it.
     pub const KEEP_ALIVE_DEFAULT: Duration = Duration::from_secs(75);
@@ -214,8 +215,9 @@ impl Cluster {
     pub const TRIES_DEFAULT: u8 = 3;
     /// Covers what one worker keeps busy at 10,000 requests a second and 5 ms each.
     pub const POOL_IDLE_DEFAULT: u16 = 64;
-    /// As nginx. Backends should keep theirs longer, or a reused connection may be found closed.
-    pub const POOL_IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+    /// Half of nginx's: backends should keep theirs longer than we do, or a connection is closed
+    /// under a request that reuses it.
+    pub const POOL_IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
     /// A cluster of `backends` with defaults otherwise.
     pub fn new(name: impl Into<String>, backends: Vec<Backend>) -> Self {
@@ -311,7 +313,7 @@ pub struct Health {
     pub check: Check,
     /// Time between two checks of one backend; each is jittered by up to a tenth.
     pub interval: Duration,
-    /// A check that takes longer has failed. At most the interval.
+    /// A check that takes longer has failed.
     pub timeout: Duration,
     /// Successes in a row that make an unhealthy backend healthy.
     pub rise: u8,
