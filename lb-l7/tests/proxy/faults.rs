@@ -1,0 +1,1 @@
+//! Backends that refuse, hang, reset, close early or talk nonsense.

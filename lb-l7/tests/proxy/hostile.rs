@@ -1,0 +1,1 @@
+//! What no client may send, and what it is answered.
