@@ -533,15 +533,17 @@ fn refusal(window: &[u8], error: httparse::Error) -> HeadError {
     }
 }
 
-/// Whether the request line ends in a well-formed version, which is one we do not speak.
+/// Whether the request line is right but for its version, which is one we do not speak.
 fn names_other_version(window: &[u8]) -> bool {
     let line = window
         .split(|byte| *byte == b'\r')
         .next()
         .unwrap_or_default();
-    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-        if major.is_ascii_digit() && minor.is_ascii_digit())
+    let mut words = line.split(|byte| *byte == b' ');
+    let version = words.nth(2).unwrap_or_default();
+    words.next().is_none()
+        && matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 #[cfg(test)]

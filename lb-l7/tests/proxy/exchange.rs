@@ -122,7 +122,7 @@ fn large_bodies_pass_both_ways_whatever_their_framing() {
         let body: Vec<u8> = (0..LEN).map(|index| (index * 7 % 251) as u8).collect();
         let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LEN}\r\n\r\n");
         client.send(&[head.as_bytes(), &body].concat());
-        assert!(client.response().body == body);
+        assert_same(&client.response().body, &body);
 
         client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
         for piece in body.chunks(100_000) {
@@ -131,9 +131,18 @@ fn large_bodies_pass_both_ways_whatever_their_framing() {
             client.send(b"\r\n");
         }
         client.send(b"0\r\n\r\n");
-        assert!(client.response().body == body);
+        assert_same(&client.response().body, &body);
         assert_eq!(client.get("/").status, 200);
     });
+}
+
+/// As `assert_eq!`, without printing megabytes.
+fn assert_same(got: &[u8], expected: &[u8]) {
+    let differing = got
+        .iter()
+        .zip(expected)
+        .position(|(got, expected)| got != expected);
+    assert_eq!((got.len(), differing), (expected.len(), None));
 }
 
 #[test]

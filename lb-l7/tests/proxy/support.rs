@@ -383,11 +383,7 @@ impl Client {
     pub(crate) fn request(&mut self) -> Option<Request> {
         let head = self.head().ok()?;
         let body = if field(&head, "transfer-encoding").is_some() {
-            let mut raw = Vec::new();
-            while !raw.ends_with(b"0\r\n\r\n") {
-                raw.extend(self.take(1).ok()?);
-            }
-            raw
+            self.raw_chunks().ok()?
         } else {
             let length = field(&head, "content-length").unwrap_or("0");
             self.take(length.parse().unwrap()).ok()?
@@ -419,6 +415,20 @@ impl Client {
             self.fill()?;
         }
         Ok(self.buffer.drain(..len).collect())
+    }
+
+    /// A chunked body without trailers, as it comes.
+    fn raw_chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut raw = Vec::new();
+        loop {
+            let line = self.line_end(b"\r\n")?;
+            let size = usize::from_str_radix(line.trim_end(), 16).unwrap();
+            raw.extend(line.into_bytes());
+            raw.extend(self.take(size + 2)?);
+            if size == 0 {
+                return Ok(raw);
+            }
+        }
     }
 
     fn chunks(&mut self) -> io::Result<Vec<u8>> {
