@@ -21,10 +21,8 @@ impl Exchange<'_> {
         cluster: &Cluster,
     ) -> Result<(BackendConnection, bool), Failure> {
         let backend = cluster.pick(self.http.worker.index, *self.address, &Tried::default());
-        if let Some(backend) = backend {
-            if let Some(connection) = self.http.pool.take(backend.id()) {
-                return Ok((connection, true));
-            }
+        if let Some(connection) = backend.and_then(|it| self.http.pool.take(it.id())) {
+            return Ok((connection, true));
         }
         Ok((self.connect_any(cluster, backend).await?, false))
     }

@@ -79,8 +79,6 @@ pub struct RequestHead {
     pub framing: Framing,
     /// Whether the client keeps the connection after this exchange.
     pub keep_alive: bool,
-    /// Whether the client waits for 100 (Continue) before it sends the body.
-    pub expects_continue: bool,
     /// The method's name.
     pub method_name: Span,
     /// The request target as it came.
@@ -249,13 +247,14 @@ fn check(
     };
     let lines = Lines::new(head, request.headers)?;
     let fields = Fields::read(&lines, version, rules)?;
-    let authority = fields.authority(head, &target, version)?;
+    let (authority, host) = fields
+        .authority(head, &target, version)?
+        .unwrap_or_default();
     Ok(RequestHead {
         method,
         version,
         framing: fields.length.framing(version)?.unwrap_or(Framing::None),
         keep_alive: fields.connection.persists(version),
-        expects_continue: fields.expects_continue,
         method_name,
         target: target.whole,
         #[expect(
@@ -266,8 +265,8 @@ fn check(
         form: target.form,
         resource: target.resource,
         path: target.path,
-        authority: authority.map_or(Span::default(), |(whole, _)| whole),
-        host: authority.map_or(Span::default(), |(_, host)| host),
+        authority,
+        host,
         has_host_field: fields.host.is_some(),
         has_forwarded_for: fields.has_forwarded_for,
         has_forwarded_host: fields.has_forwarded_host,
@@ -373,7 +372,6 @@ struct Fields<'a> {
     connection: Connection,
     length: DeclaredLength,
     host: Option<&'a [u8]>,
-    expects_continue: bool,
     has_forwarded_for: bool,
     has_forwarded_host: bool,
     has_forwarded_proto: bool,
@@ -396,10 +394,6 @@ impl<'a> Fields<'a> {
                 Field::TransferEncoding => fields.length.transfer_encoding(header.value)?,
                 Field::Host if fields.host.replace(header.value).is_some() => {
                     return Err(HeadError::DuplicateHost);
-                }
-                Field::Expect => {
-                    fields.expects_continue |=
-                        !removed && header.value.eq_ignore_ascii_case(b"100-continue");
                 }
                 Field::XForwardedFor if !removed => {
                     fields.has_forwarded_for = true;
@@ -539,13 +533,342 @@ fn refusal(window: &[u8], error: httparse::Error) -> HeadError {
     }
 }
 
-/// Whether the request line ends in a well-formed version, which is one we do not speak.
+/// Whether the request line is right but for its version, which is one we do not speak.
 fn names_other_version(window: &[u8]) -> bool {
     let line = window
         .split(|byte| *byte == b'\r')
         .next()
         .unwrap_or_default();
-    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-        if major.is_ascii_digit() && minor.is_ascii_digit())
+    let mut words = line.split(|byte| *byte == b' ');
+    let version = words.nth(2).unwrap_or_default();
+    words.next().is_none()
+        && matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULES: RequestRules = RequestRules {
+        head_bytes_max: 15_000,
+        headers_max: 100,
+        forwarded: Forwarded::Append,
+    };
+
+    fn client() -> Client {
+        Client {
+            address: "192.0.2.7".parse().unwrap(),
+            scheme: "http",
+            local: Some("10.0.0.1:8080".parse().unwrap()),
+        }
+    }
+
+    fn rewritten_with(head: &str, rules: &RequestRules) -> Result<String, HeadError> {
+        let request = parse_request(head.as_bytes(), rules)?.expect("a complete head");
+        assert_eq!(request.len(), head.len());
+        let mut out = Buffer::new();
+        rewrite_request(head.as_bytes(), &request, rules, &client(), &mut out)?;
+        Ok(String::from_utf8(out.as_slice().to_vec()).unwrap())
+    }
+
+    /// The fields that we add are left out of the expectation.
+    fn rewritten(head: &str) -> Result<String, HeadError> {
+        rewritten_with(
+            head,
+            &RequestRules {
+                forwarded: Forwarded::Off,
+                ..RULES
+            },
+        )
+    }
+
+    fn refused(head: &str) -> HeadError {
+        rewritten(head).expect_err(head)
+    }
+
+    #[test]
+    fn end_to_end_fields_stay_byte_for_byte() {
+        let head = "GET /a%2Fb?c=d;e HTTP/1.1\r\nhOST: a.example:81\r\nX:\t y \r\nEmpty:\r\n\r\n";
+        assert_eq!(rewritten(head).unwrap(), head);
+    }
+
+    #[test]
+    fn hop_by_hop_fields_go() {
+        let head = "GET / HTTP/1.1\r\nConnection: keep-alive, X-Mine , Host,content-length\r\n\
+            Keep-Alive: timeout=5\r\nHost: a\r\nContent-Length: 2\r\nX-mine: 1\r\nTE: trailers\r\n\
+            X-Other: 2\r\nProxy-Connection: close\r\nUpgrade: websocket\r\nTrailer: X\r\n\r\n";
+        let expected = "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nX-Other: 2\r\n\
+            Trailer: X\r\n\r\n";
+        assert_eq!(rewritten(head).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_decides_framing_or_identity_cannot_be_named_away() {
+        let named = "Host, Content-Length, Content-Type, Authorization, Cookie, X-Forwarded-For";
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Type: b\r\n\
+             Authorization: c\r\nCookie: d\r\nX-Forwarded-For: e\r\nConnection: {named}\r\n\r\n"
+        );
+        let expected = head.replace(&format!("Connection: {named}\r\n"), "");
+        assert_eq!(rewritten(&head).unwrap(), expected);
+    }
+
+    #[test]
+    fn chunked_is_told_anew() {
+        let head = "POST / HTTP/1.1\r\nTRANSFER-Encoding: Chunked\r\nHost: a\r\n\r\n";
+        let expected = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(rewritten(head).unwrap(), expected);
+    }
+
+    #[test]
+    fn absolute_form_becomes_origin_form() {
+        for (target, resource) in [
+            ("http://a.example/b?c", "/b?c"),
+            ("HTTP://A.example:80/b", "/b"),
+            ("http://a.example", "/"),
+            ("http://a.example?c", "/?c"),
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n");
+            let expected = format!("GET {resource} HTTP/1.1\r\nHost: a.example\r\n\r\n");
+            assert_eq!(rewritten(&head).unwrap(), expected);
+        }
+        let head = "OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(
+            rewritten(head).unwrap(),
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"
+        );
+        let head = "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(rewritten(head).unwrap(), head);
+    }
+
+    #[test]
+    fn http_1_0_becomes_1_1_with_a_host() {
+        let head = "GET /a HTTP/1.0\r\nExpect: 100-continue\r\nX: y\r\n\r\n";
+        let expected = "GET /a HTTP/1.1\r\nX: y\r\nHost: 10.0.0.1:8080\r\n\r\n";
+        assert_eq!(rewritten(head).unwrap(), expected);
+        let head = "GET http://b.example/a HTTP/1.0\r\n\r\n";
+        let expected = "GET /a HTTP/1.1\r\nHost: b.example\r\n\r\n";
+        assert_eq!(rewritten(head).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_routed_is_what_is_forwarded() {
+        let head = b"GET http://A.example:8080/x/y?z HTTP/1.1\r\nHost: a.example:8080\r\n\r\n";
+        let request = parse_request(head, &RULES).unwrap().unwrap();
+        assert_eq!(
+            (request.host(head), request.path(head)),
+            (&b"a.example"[..], &b"/x/y"[..])
+        );
+        let head = b"GET http://a HTTP/1.0\r\n\r\n";
+        let request = parse_request(head, &RULES).unwrap().unwrap();
+        assert_eq!(
+            (request.host(head), request.path(head)),
+            (&b"a"[..], &b"/"[..])
+        );
+    }
+
+    #[test]
+    fn forwarded_fields_are_appended_to() {
+        let head = "GET / HTTP/1.1\r\nX-Forwarded-For: 1.1.1.1\r\nHost: a\r\n\
+            X-Forwarded-For:  2.2.2.2 \r\nConnection: close\r\n\r\n";
+        let expected = "GET / HTTP/1.1\r\nX-Forwarded-For: 1.1.1.1\r\nHost: a\r\n\
+            X-Forwarded-For:  2.2.2.2, 192.0.2.7 \r\nX-Forwarded-Proto: http\r\n\
+            X-Forwarded-Host: a\r\n\r\n";
+        assert_eq!(rewritten_with(head, &RULES).unwrap(), expected);
+        let head = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For:\r\nX-Forwarded-Proto: https\r\n\
+            X-Forwarded-Host: b\r\n\r\n";
+        let expected = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\
+            X-Forwarded-Host: b\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
+        assert_eq!(rewritten_with(head, &RULES).unwrap(), expected);
+    }
+
+    #[test]
+    fn forwarded_fields_are_replaced_at_an_edge() {
+        let rules = RequestRules {
+            forwarded: Forwarded::Replace,
+            ..RULES
+        };
+        let head = "GET / HTTP/1.1\r\nX-Forwarded-For: 1.1.1.1\r\nHost: a\r\nForwarded: for=x\r\n\
+            X-Forwarded-Proto: https\r\nX: y\r\nX-Forwarded-Host: b\r\n\r\n";
+        let expected = "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\nX-Forwarded-For: 192.0.2.7\r\n\
+            X-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n\r\n";
+        assert_eq!(rewritten_with(head, &rules).unwrap(), expected);
+    }
+
+    #[test]
+    fn persistence_follows_the_version_and_connection() {
+        for (version, connection, keep_alive) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: Close\r\n", false),
+            ("1.1", "Connection: keep-alive, close\r\n", false),
+            ("1.0", "", false),
+            ("1.0", "Connection: Keep-Alive\r\n", true),
+        ] {
+            let head = format!("GET / HTTP/{version}\r\nHost: a\r\n{connection}\r\n");
+            let request = parse_request(head.as_bytes(), &RULES).unwrap().unwrap();
+            assert_eq!(request.keep_alive, keep_alive, "{head}");
+        }
+    }
+
+    #[test]
+    fn framing_is_what_the_fields_say() {
+        let framing = |fields: &str| {
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            parse_request(head.as_bytes(), &RULES).map(|request| request.unwrap().framing)
+        };
+        assert_eq!(framing(""), Ok(Framing::None));
+        assert_eq!(framing("Content-Length: 0\r\n"), Ok(Framing::None));
+        assert_eq!(framing("Content-Length: 042\r\n"), Ok(Framing::Length(42)));
+        assert_eq!(
+            framing("Transfer-Encoding: CHUNKED\r\n"),
+            Ok(Framing::Chunked)
+        );
+        assert_eq!(
+            framing("Content-Length: 1,1\r\n"),
+            Err(HeadError::ContentLength)
+        );
+        let max = format!("Content-Length: {}\r\n", u64::MAX);
+        assert_eq!(framing(&max), Ok(Framing::Length(u64::MAX)));
+        assert_eq!(
+            framing("Content-Length: 18446744073709551616\r\n"),
+            Err(HeadError::ContentLength)
+        );
+        for (coding, error) in [
+            ("gzip, chunked", HeadError::UnknownTransferCoding),
+            ("gzip", HeadError::UnknownTransferCoding),
+            ("xchunked", HeadError::UnknownTransferCoding),
+            ("chunked, gzip", HeadError::TransferEncoding),
+            ("chunked, chunked", HeadError::TransferEncoding),
+            ("chunked;a=b", HeadError::TransferEncoding),
+            ("\"chunked\"", HeadError::TransferEncoding),
+            (", chunked", HeadError::TransferEncoding),
+            ("", HeadError::TransferEncoding),
+        ] {
+            let fields = format!("Transfer-Encoding: {coding}\r\n");
+            assert_eq!(framing(&fields), Err(error), "{coding}");
+        }
+    }
+
+    #[test]
+    fn limits_are_told_apart() {
+        let small = RequestRules {
+            head_bytes_max: 100,
+            headers_max: 2,
+            ..RULES
+        };
+        let parse = |head: &str| parse_request(head.as_bytes(), &small).map(|head| head.is_some());
+        let long = "a".repeat(100);
+        assert_eq!(
+            parse(&format!("GET /{long}")),
+            Err(HeadError::TargetTooLong)
+        );
+        assert_eq!(
+            parse(&format!("GET / HTTP/1.1\r\nA: {long}")),
+            Err(HeadError::HeadTooLong)
+        );
+        assert_eq!(parse("GET / HTTP/1.1\r\nHost: a\r\nB: c\r\n\r\n"), Ok(true));
+        let three = "GET / HTTP/1.1\r\nHost: a\r\nB: c\r\nD: e\r\n\r\n";
+        assert_eq!(parse(three), Err(HeadError::TooManyFields));
+        assert_eq!(parse("GET / HTTP/1.1\r\nHost: a\r\n"), Ok(false));
+        let scattered: String = (0..20).map(|i| format!("TE: x\r\nA{i}: b\r\n")).collect();
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{scattered}\r\n");
+        assert_eq!(refused(&head), HeadError::TooManyHopByHopFields);
+    }
+
+    #[test]
+    fn dot_segments_are_refused_in_any_spelling() {
+        for path in [
+            "/.",
+            "/..",
+            "/a/../b",
+            "/a/./b",
+            "/%2e",
+            "/a/%2E./b",
+            "/..;x/b",
+            "/a\\..\\b",
+        ] {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(refused(&head), HeadError::DotSegment, "{path}");
+        }
+        for path in [
+            "/.well-known",
+            "/...",
+            "/a.b/c..",
+            "/%2f",
+            "/%2e%2e%2e",
+            "/?/../",
+            "//",
+            "/;",
+        ] {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(rewritten(&head).as_deref(), Ok(&*head), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_cut_short_head_is_incomplete_at_any_byte() {
+        let head = "POST /a?b HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n";
+        for len in 0..head.len() {
+            let parsed = parse_request(&head.as_bytes()[..len], &RULES);
+            assert!(matches!(parsed, Ok(None)), "{len}: {parsed:?}");
+        }
+    }
+
+    /// Bytes that look enough like a head to get past its first checks.
+    fn near_heads() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = prop::sample::select(vec![
+            "GET ",
+            "POST ",
+            "/",
+            "http://a",
+            "*",
+            " HTTP/1.1",
+            " HTTP/1.0",
+            "\r\n",
+            "\n",
+            "\r",
+            "Host: a\r\n",
+            "Content-Length: 5\r\n",
+            "Content-Length: 6\r\n",
+            "Connection: x, te\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "TE: x\r\n",
+            "X: y\r\n",
+            " ",
+            ":",
+            "\0",
+            "\u{e9}",
+            "X-Forwarded-For: 1\r\n",
+            "X-Forwarded-For:\r\n",
+            "Expect: 100-continue\r\n",
+            "\r\n\r\n",
+        ]);
+        prop::collection::vec(pieces, 0..25).prop_map(|pieces| pieces.concat().into_bytes())
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics_and_what_passes_passes_again(
+            head in prop_oneof![near_heads(), prop::collection::vec(any::<u8>(), 0..200)],
+            forwarded in prop::sample::select(
+                vec![Forwarded::Append, Forwarded::Off, Forwarded::Replace]),
+        ) {
+            let rules = RequestRules { forwarded, ..RULES };
+            if let Ok(Some(request)) = parse_request(&head, &rules) {
+                let mut out = Buffer::new();
+                let written = rewrite_request(&head, &request, &rules, &client(), &mut out);
+                prop_assert_eq!(written, Ok(()));
+                let again = parse_request(out.as_slice(), &rules).unwrap().unwrap();
+                prop_assert_eq!(again.len(), out.len());
+                prop_assert_eq!(again.framing, request.framing);
+                prop_assert_eq!(again.path(out.as_slice()), request.path(&head));
+                if !request.lacks_authority() {
+                    prop_assert_eq!(again.host(out.as_slice()), request.host(&head));
+                }
+            }
+        }
+    }
 }

@@ -267,3 +267,191 @@ const fn refusal(error: httparse::Error) -> HeadError {
         _ => HeadError::StatusLine,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULES: ResponseRules = ResponseRules {
+        head_bytes_max: 15_000,
+        answers_head: false,
+    };
+
+    fn parse(head: &str) -> Result<ResponseHead, HeadError> {
+        parse_response(head.as_bytes(), &RULES).map(|head| head.expect("a complete head"))
+    }
+
+    fn rewritten(head: &str, connection: ClientConnection, transfer: Transfer) -> String {
+        let response = parse(head).unwrap();
+        let mut out = Buffer::new();
+        rewrite_response(
+            head.as_bytes(),
+            &response,
+            connection,
+            transfer,
+            b"now",
+            &mut out,
+        )
+        .unwrap();
+        String::from_utf8(out.as_slice().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn end_to_end_fields_stay_byte_for_byte() {
+        let head = "HTTP/1.1 200 Very  OK\r\ndate: x\r\nContent-Length: 3\r\nA:b\r\n\r\n";
+        assert_eq!(
+            rewritten(head, ClientConnection::Keep, Transfer::AsIs),
+            head
+        );
+    }
+
+    #[test]
+    fn hop_by_hop_fields_go_and_ours_come() {
+        let head = "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Mine\r\nKeep-Alive: timeout=5\r\n\
+            Server: s\r\nTransfer-Encoding: chunked\r\nX-Mine: y\r\nTrailer: Z\r\n\r\n";
+        assert_eq!(
+            rewritten(head, ClientConnection::Close, Transfer::AsIs),
+            "HTTP/1.1 200 OK\r\nServer: s\r\nTrailer: Z\r\nTransfer-Encoding: chunked\r\n\
+             Date: now\r\nConnection: close\r\n\r\n"
+        );
+        assert_eq!(
+            rewritten(head, ClientConnection::KeepHttp10, Transfer::Dechunk),
+            "HTTP/1.1 200 OK\r\nServer: s\r\nTrailer: Z\r\nDate: now\r\n\
+             Connection: keep-alive\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn the_status_line_is_ours_where_it_must_be() {
+        for (line, expected) in [
+            ("HTTP/1.0 404 Not Found", "HTTP/1.1 404 Not Found"),
+            ("HTTP/1.1 404", "HTTP/1.1 404 "),
+            ("HTTP/1.0 404", "HTTP/1.1 404 "),
+            ("HTTP/1.1 404 ", "HTTP/1.1 404 "),
+        ] {
+            let head = format!("{line}\r\nDate: x\r\n\r\n");
+            let expected = format!("{expected}\r\nDate: x\r\n\r\n");
+            assert_eq!(
+                rewritten(&head, ClientConnection::Keep, Transfer::AsIs),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn framing_follows_status_method_and_fields() {
+        let framing = |head: &str| parse(head).map(|head| head.framing);
+        assert_eq!(framing("HTTP/1.1 200 OK\r\n\r\n"), Ok(Framing::UntilClose));
+        assert_eq!(
+            framing("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+            Ok(Framing::None)
+        );
+        assert_eq!(
+            framing("HTTP/1.1 304 N\r\nContent-Length: 9\r\n\r\n"),
+            Ok(Framing::None)
+        );
+        assert_eq!(
+            framing("HTTP/1.1 204 N\r\nContent-Length: 9\r\n\r\n"),
+            Ok(Framing::None)
+        );
+        assert_eq!(framing("HTTP/1.1 100 C\r\n\r\n"), Ok(Framing::None));
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n";
+        let rules = ResponseRules {
+            answers_head: true,
+            ..RULES
+        };
+        assert_eq!(
+            parse_response(head, &rules).unwrap().unwrap().framing,
+            Framing::None
+        );
+        for (fields, error) in [
+            (
+                "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+                HeadError::ContentLengthWithTransferEncoding,
+            ),
+            (
+                "Content-Length: 1\r\nContent-Length: 1\r\n",
+                HeadError::DuplicateContentLength,
+            ),
+            ("Content-Length: -1\r\n", HeadError::ContentLength),
+            (
+                "Transfer-Encoding: gzip, chunked\r\n",
+                HeadError::UnknownTransferCoding,
+            ),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                HeadError::TransferEncoding,
+            ),
+        ] {
+            let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+            assert_eq!(framing(&head), Err(error), "{fields}");
+        }
+        let head = "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(framing(head), Err(HeadError::TransferEncoding));
+    }
+
+    #[test]
+    fn a_length_without_content_is_not_forwarded() {
+        let head = "HTTP/1.1 204 N\r\nDate: x\r\nContent-Length: 0\r\n\r\n";
+        let expected = "HTTP/1.1 204 N\r\nDate: x\r\n\r\n";
+        assert_eq!(
+            rewritten(head, ClientConnection::Keep, Transfer::AsIs),
+            expected
+        );
+        let head = "HTTP/1.1 304 N\r\nDate: x\r\nContent-Length: 5\r\n\r\n";
+        assert_eq!(
+            rewritten(head, ClientConnection::Keep, Transfer::AsIs),
+            head
+        );
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        for (head, error) in [
+            ("SSH-2.0-OpenSSH_9.9\r\n\r\n", HeadError::Version),
+            ("HTTP/2 200 OK\r\n\r\n", HeadError::Version),
+            ("HTTP/1.1 099 OK\r\n\r\n", HeadError::StatusLine),
+            ("HTTP/1.1 20 OK\r\n\r\n", HeadError::StatusLine),
+            ("HTTP/1.1 200 O\0K\r\n\r\n", HeadError::StatusLine),
+            ("\r\nHTTP/1.1 200 OK\r\n\r\n", HeadError::LineEnd),
+            ("HTTP/1.1 200 OK\n\r\n", HeadError::LineEnd),
+            ("HTTP/1.1 200 OK\r\nA: b\n\r\n", HeadError::LineEnd),
+            ("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", HeadError::Field),
+            ("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", HeadError::Field),
+            ("HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n", HeadError::Field),
+        ] {
+            assert_eq!(parse(head).map(|head| head.status), Err(error), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn persistence_follows_the_version_and_connection() {
+        for (head, keep_alive) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n", true),
+        ] {
+            assert_eq!(parse(head).unwrap().keep_alive, keep_alive, "{head}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(
+            start in prop::sample::select(vec!["", "HTTP/1.1 200 OK\r\n", "HTTP/1.0 404"]),
+            rest in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let head = [start.as_bytes(), &rest].concat();
+            if let Ok(Some(response)) = parse_response(&head, &RULES) {
+                let mut out = Buffer::new();
+                let keep = ClientConnection::Keep;
+                let written =
+                    rewrite_response(&head, &response, keep, Transfer::AsIs, b"now", &mut out);
+                prop_assert_eq!(written, Ok(()));
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The proxy between real sockets, on every engine that this machine offers.
+//!
+//! Each test runs once per engine and says by name which one it skipped. Add a test to the module
+//! of its subject.
+
+/// What a client may rely on: framing, persistence, pipelining, forwarded fields, routing.
+mod exchange;
+/// Backends that refuse, hang, reset, close early or talk nonsense.
+mod faults;
+/// What no client may send, and what it is answered.
+mod hostile;
+/// A proxy, scripted backends and a plain client.
+mod support;
