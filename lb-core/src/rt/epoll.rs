@@ -130,7 +130,12 @@ impl Epoll {
             if events & (libc::EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP) != 0 {
                 slot.writable = true;
                 match sys::take_error(slot.fd) {
-                    0 => slot.on_connected(),
+                    0 => {
+                        slot.on_connected();
+                        // A peer that speaks first may have done so by now: this was that edge.
+                        slot.readable = true;
+                        slot.hung_up |= events & (libc::EPOLLRDHUP | libc::EPOLLHUP) != 0;
+                    }
                     errno => slot.on_error(errno),
                 }
             }

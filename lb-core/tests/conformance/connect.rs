@@ -4,8 +4,9 @@ use crate::harness::{
     Engine, any_port, descriptors, eventually, listen, listen_with_backlog, pair, pair_at, receive,
 };
 use lb_core::rt::{self, Chunk, Either, ListenOptions, TcpListener, TcpStream};
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ on_every_engine!(
     a_port_can_be_bound_again_at_once,
     connections_wait_for_accept,
     several_tasks_accept_from_one_listener,
+    a_peer_that_speaks_first_is_heard,
     ipv6_works_like_ipv4,
     a_dual_stack_listener_takes_both,
     a_listener_can_be_taken_over,
@@ -179,6 +181,29 @@ fn a_port_can_be_bound_again_at_once(engine: Engine) {
             v6_only: true,
         };
         TcpListener::bind(address, &options).expect("bind again");
+    });
+}
+
+/// The greeting is there before the runtime has seen that the connection is established.
+fn a_peer_that_speaks_first_is_heard(engine: Engine) {
+    engine.run(async {
+        let listener = std::net::TcpListener::bind(any_port()).expect("bind");
+        let address = listener.local_addr().expect("address");
+        let (spoken, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accept");
+            stream.write_all(b"hello").expect("greet");
+            spoken.send(stream).expect("the test waits");
+        });
+        let mut connect = pin!(TcpStream::connect(address));
+        let early = rt::poll_once(connect.as_mut()).await;
+        // On uring the connect is only submitted by the next turn, so there it speaks later.
+        let _open = heard.recv_timeout(Duration::from_millis(200));
+        let stream = match early {
+            Some(stream) => stream,
+            None => connect.await,
+        };
+        assert_eq!(receive(&stream.expect("connect"), 5).await, b"hello");
     });
 }
 
