@@ -7,7 +7,6 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -205,7 +204,7 @@ impl RunArgs {
         Sources {
             files: self.config,
             flags,
-            settings: Arc::new(self.process.settings()),
+            settings: self.process.settings(),
             ..Sources::default()
         }
     }

@@ -14,6 +14,7 @@ use crate::args::CheckFormat;
 use crate::config::{Draft, Names, Problem, Sources};
 use crate::resolve::{Resolved, resolve};
 use crate::show;
+use crate::terminal;
 
 /// Prints sources and their problems.
 pub(crate) fn run(sources: &Sources, format: CheckFormat) -> ExitCode {
@@ -28,19 +29,21 @@ pub(crate) fn run(sources: &Sources, format: CheckFormat) -> ExitCode {
         }
         Err(problems) => (None, problems),
     };
-    match format {
+    let text = match format {
         CheckFormat::Json => {
             let problems: Vec<_> = problems.iter().map(Problem::to_json).collect();
             let plan = plan.as_ref().map(show::plan_json);
-            println!("{:#}", json!({ "plan": plan, "problems": problems }));
+            format!("{:#}\n", json!({ "plan": plan, "problems": problems }))
         }
         CheckFormat::Text => {
-            print!("{}", plan.as_ref().map(show::plan_text).unwrap_or_default());
-            problems
-                .iter()
-                .for_each(|problem| println!("problem: {problem}"));
+            let mut text = plan.as_ref().map(show::plan_text).unwrap_or_default();
+            for problem in &problems {
+                text.push_str(&format!("problem: {problem}\n"));
+            }
+            text
         }
-    }
+    };
+    terminal::print(&text);
     if problems.is_empty() {
         ExitCode::SUCCESS
     } else {

@@ -14,6 +14,7 @@ use lb_core::rt;
 
 use crate::config::LogFormat;
 use crate::line_writer::{LineWriter, Target};
+use crate::terminal;
 
 /// How much an event matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +72,7 @@ pub(crate) fn emit(level: Level, message: &str, fields: &[(&str, &dyn Display)])
         Some(log) => log
             .writer
             .write(line(log.format, now, level, message, fields).into_bytes()),
-        None => eprint!("{}", line(LogFormat::Text, now, level, message, fields)),
+        None => terminal::complain(&line(LogFormat::Text, now, level, message, fields)),
     }
 }
 

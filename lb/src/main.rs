@@ -17,6 +17,7 @@ mod log;
 mod resolve;
 mod show;
 mod snapshot;
+mod terminal;
 mod worker;
 
 use std::process::ExitCode;
@@ -36,11 +37,11 @@ fn main() -> ExitCode {
     let cli = match Cli::from_arguments(std::env::args_os().collect()) {
         Ok(cli) => cli,
         Err((text, 0)) => {
-            print!("{text}");
+            terminal::print(&text);
             return ExitCode::SUCCESS;
         }
         Err((text, code)) => {
-            eprint!("{text}");
+            terminal::complain(&text);
             return ExitCode::from(code);
         }
     };
@@ -68,9 +69,9 @@ fn check(check_args: CheckArgs) -> ExitCode {
 }
 
 fn nothing_to_do(what: &str) -> ExitCode {
-    eprintln!(
+    terminal::complain(&format!(
         "error: there is nothing to {what}; give --config FILE, --tcp LISTEN=BACKENDS or --http \
-         LISTEN=BACKENDS (lb --help has examples), or try lb demo"
-    );
+         LISTEN=BACKENDS (lb --help has examples), or try lb demo\n"
+    ));
     ExitCode::from(EXIT_USAGE)
 }

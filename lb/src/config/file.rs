@@ -46,6 +46,10 @@ pub(crate) struct Listener {
 
 /// What a listener speaks.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are a few, for the time of a reload"
+)]
 pub(crate) enum Protocol {
     Http(Http),
     Tcp(Tcp),

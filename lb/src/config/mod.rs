@@ -15,7 +15,6 @@ mod settings;
 mod yaml;
 
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 
 pub(crate) use self::compile::{Draft, Names};
@@ -36,17 +35,15 @@ use self::yaml::Node;
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Where the configuration comes from; read again on every reload.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Sources {
     pub(crate) files: Vec<PathBuf>,
     pub(crate) flags: Flags,
     /// What nobody wrote: the demo.
-    pub(crate) built_in: Option<Rc<File>>,
-    pub(crate) settings: FlagSettings,
+    pub(crate) built_in: Option<File>,
+    /// Given as flags: they win over those of files.
+    pub(crate) settings: WrittenSettings,
 }
-
-/// Settings given as flags: they win over those of files.
-pub(crate) type FlagSettings = Arc<WrittenSettings>;
 
 impl Sources {
     /// Reads and checks all sources.
@@ -58,7 +55,7 @@ impl Sources {
             .filter_map(|path| read_file(path, &mut problems))
             .collect();
         files.extend(self.flags.file(&mut problems));
-        let files: Vec<&File> = files.iter().chain(self.built_in.as_deref()).collect();
+        let files: Vec<&File> = files.iter().chain(&self.built_in).collect();
         if problems.is_empty() && files.iter().all(|file| file.listeners.is_empty()) {
             problems.push(self.no_listener());
         }

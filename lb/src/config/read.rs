@@ -62,7 +62,9 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
         fields.problem("a listener has either \"http\" or \"tcp\"");
     }
     fields.finish();
-    let protocol = http.map(Protocol::Http).or(tcp.map(Protocol::Tcp))?;
+    let protocol = http
+        .map(Protocol::Http)
+        .or_else(|| tcp.map(Protocol::Tcp))?;
     Some(Listener {
         name,
         address: address?,

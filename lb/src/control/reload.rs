@@ -63,14 +63,16 @@ impl Control {
 
     /// The names of the running draft have been resolved again.
     pub(super) fn take_names(&mut self, names: Names) {
-        let plan = self.draft.plan(&names);
-        let draft = self.draft.clone();
-        if let Err(problem) = self.publish(plan, &draft) {
-            log!(
-                Error,
-                "a change of addresses was refused",
-                problem = problem
-            );
+        if names != self.names {
+            let draft = self.draft.clone();
+            log!(Info, "addresses of backends have changed");
+            if let Err(problem) = self.publish(draft.plan(&names), &draft) {
+                log!(
+                    Error,
+                    "a change of addresses was refused",
+                    problem = problem
+                );
+            }
         }
         self.names = names;
         self.resolve_later();

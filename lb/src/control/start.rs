@@ -30,6 +30,7 @@ use crate::config::{AdminAddress, Draft, Engine, Names, Place, Problem, Sources}
 use crate::log::{self, log};
 use crate::resolve::{Schedule, resolve};
 use crate::snapshot::Snapshot;
+use crate::terminal;
 use crate::worker::{Sockets, Start, Starting, WorkerHandle};
 
 /// Why the process does not start.
@@ -41,8 +42,9 @@ pub(crate) struct StartError {
 impl StartError {
     /// Prints the lines and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
+        log::flush();
         for line in self.lines {
-            eprintln!("error: {line}");
+            terminal::complain(&format!("error: {line}\n"));
         }
         ExitCode::from(self.code)
     }

@@ -62,19 +62,9 @@ impl Status {
 
     /// Whether the loop of every worker turns; else which does not.
     pub(crate) fn live(&self) -> Result<(), String> {
-        let late = self
-            .workers
-            .iter()
-            .map(WorkerHandle::since_heartbeat)
-            .enumerate();
-        let late = late.filter(|(_, since)| *since > HEARTBEAT_LATE && !self.draining.get());
-        let stuck: Vec<_> = late
-            .map(|(index, since)| format!("worker {index} for {} s", since.as_secs()))
-            .collect();
-        if stuck.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("stuck: {}", stuck.join(", ")))
+        match self.draining.get() {
+            true => Ok(()), // workers end one by one
+            false => all_beat(self.workers.iter().map(WorkerHandle::since_heartbeat)),
         }
     }
 
@@ -131,5 +121,35 @@ impl Status {
             .iter()
             .find(|it| it.stats.name() == listener);
         found.map(|listener| listener.bound)
+    }
+}
+
+/// `since` has the time since each worker's last heartbeat.
+fn all_beat(since: impl Iterator<Item = Duration>) -> Result<(), String> {
+    let late = since
+        .enumerate()
+        .filter(|(_, since)| *since > HEARTBEAT_LATE);
+    let stuck: Vec<_> = late
+        .map(|(index, since)| format!("worker {index} for {} s", since.as_secs()))
+        .collect();
+    if stuck.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("stuck: {}", stuck.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_without_a_heartbeat_is_named() {
+        let seconds = |list: &[u64]| all_beat(list.iter().copied().map(Duration::from_secs));
+        assert_eq!(seconds(&[0, 1, 5]), Ok(()));
+        assert_eq!(
+            seconds(&[0, 9, 1, 7]),
+            Err("stuck: worker 1 for 9 s, worker 3 for 7 s".into())
+        );
     }
 }

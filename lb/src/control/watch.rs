@@ -163,6 +163,9 @@ mod tests {
 
     use super::*;
 
+    /// Only a failure waits this long.
+    const SOON: Duration = Duration::from_secs(30);
+
     /// A folder of the test's own, removed at its end.
     struct Folder(PathBuf);
 
@@ -181,7 +184,7 @@ mod tests {
     }
 
     /// Whether `change` is noticed.
-    fn noticed(file: &Path, change: impl FnOnce()) -> bool {
+    fn noticed(file: &Path, within: Duration, change: impl FnOnce()) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -189,9 +192,7 @@ mod tests {
         runtime.block_on(async {
             let mut watch = Watch::new(&[file.to_path_buf()]);
             change();
-            tokio::time::timeout(Duration::from_millis(1500), watch.changed())
-                .await
-                .is_ok()
+            tokio::time::timeout(within, watch.changed()).await.is_ok()
         })
     }
 
@@ -201,18 +202,18 @@ mod tests {
         let (file, other) = (folder.0.join("lb.yaml"), folder.0.join("other"));
         fs::write(&file, "a").unwrap();
         assert!(
-            noticed(&file, || fs::write(&file, "b").unwrap()),
+            noticed(&file, SOON, || fs::write(&file, "b").unwrap()),
             "written in place"
         );
         assert!(
-            noticed(&file, || {
+            noticed(&file, SOON, || {
                 fs::write(&other, "c").unwrap();
                 fs::rename(&other, &file).unwrap();
             }),
             "renamed over"
         );
         assert!(
-            !noticed(&file, || fs::write(&other, "d").unwrap()),
+            !noticed(&file, SETTLE * 4, || fs::write(&other, "d").unwrap()),
             "a neighbour"
         );
     }
@@ -232,7 +233,7 @@ mod tests {
             .map(|(_, name)| name)
             .collect();
         assert_eq!(names, ["lb.yaml", "..data", "lb.yaml"]);
-        assert!(noticed(&at("lb.yaml"), || {
+        assert!(noticed(&at("lb.yaml"), SOON, || {
             symlink("..2", at("..data_tmp")).unwrap();
             fs::rename(at("..data_tmp"), at("..data")).unwrap();
         }));

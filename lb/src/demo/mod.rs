@@ -9,14 +9,14 @@ mod origin;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::time::Duration;
 
 use self::origin::{Origin, Origins};
 use crate::args::DemoArgs;
 use crate::config::file::{Backend, Cluster, File, Health, Http, Listener, Protocol, Route, Tcp};
 use crate::config::{BackendText, Host, Located, Place, Sources};
 use crate::control::{self, StartError, Status};
+use crate::terminal;
 
 /// Names of the two listeners.
 const HTTP: &str = "demo-http";
@@ -32,13 +32,13 @@ pub(crate) fn run(demo_args: DemoArgs) -> ExitCode {
         Err(error) => return StartError::from(cannot_bind(&error)).report(),
     };
     let sources = Sources {
-        built_in: Some(Rc::new(file(&demo_args, &origins))),
-        settings: Arc::new(demo_args.settings()),
+        built_in: Some(file(&demo_args, &origins)),
+        settings: demo_args.settings(),
         ..Sources::default()
     };
     control::run(sources, |status| {
         origins.serve(status);
-        println!("{}", what_to_try(status));
+        terminal::print(&what_to_try(status));
     })
 }
 
@@ -125,7 +125,7 @@ fn cluster(place: &Place, name: &str, backends: Vec<(String, SocketAddr)>) -> Cl
     Cluster {
         backends: backends.into_iter().map(backend).collect(),
         health: Some(Health {
-            interval: Some(at(place, std::time::Duration::from_secs(1))),
+            interval: Some(at(place, Duration::from_secs(1))),
             rise: once(1),
             fall: once(1),
             ..Health::default()
@@ -144,17 +144,31 @@ fn what_to_try(status: &Status) -> String {
     };
     let (http, tcp) = (bound(HTTP), bound(TCP));
     let (tcp_host, tcp_port) = tcp.rsplit_once(':').unwrap_or_default();
-    let admin = match status.admin_address.get() {
-        Some(address) => {
-            format!("\n  curl http://{address}/metrics           the figures behind the page")
-        }
-        None => String::new(),
-    };
+    let mut lines = vec![
+        (
+            format!("open http://{http}/"),
+            "a page with live backends and rates",
+        ),
+        (
+            format!("curl http://{http}/"),
+            "again and again: another origin answers",
+        ),
+        (
+            format!("nc {tcp_host} {tcp_port}"),
+            "a TCP session; each lands on the next origin",
+        ),
+    ];
+    if let Some(admin) = status.admin_address.get() {
+        lines.push((
+            format!("curl http://{admin}/metrics"),
+            "the figures behind the page",
+        ));
+    }
+    let lines = lines
+        .iter()
+        .map(|(what, why)| format!("  {what:<40} {why}\n"));
     format!(
-        "\nlb balances between three origins of its own. Try:\n\n  \
-         open http://{http}/                 a page with live backends and rates\n  \
-         curl http://{http}/                 again and again: another origin answers\n  \
-         nc {tcp_host} {tcp_port}                       a TCP session; each lands on the next origin\
-         {admin}\n\nCtrl-C stops everything.\n"
+        "\nlb balances between three origins of its own. Try:\n\n{}\nCtrl-C stops everything.\n",
+        lines.collect::<String>()
     )
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use crate::client::{self, Connection};
-use crate::harness::{Lb, on_both_engines};
+use crate::harness::{Lb, on_both_engines, wait_until};
 use crate::origin::HttpOrigin;
 
 on_both_engines!(pages, metrics_are_valid, stalled_clients_hurt_nobody);
@@ -60,10 +60,9 @@ fn metrics_are_valid(engine: &str) {
         Some("text/plain; version=0.0.4; charset=utf-8")
     );
     validate(&response.body);
-    assert_eq!(
-        lb.metric("lb_exchanges_total{listener=\"web\",status=\"2xx\"}"),
-        5.0
-    );
+    // Counted once the last byte of the response is sent, so a moment after it is read.
+    let exchanges = "lb_exchanges_total{listener=\"web\",status=\"2xx\"}";
+    wait_until("five exchanges", || lb.metric(exchanges) == 5.0);
     assert_eq!(
         lb.metric("lb_client_connections_active{listener=\"web\"}"),
         1.0

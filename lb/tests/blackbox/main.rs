@@ -4,6 +4,7 @@
 //! what it needs to see, with a deadline that only a failure meets.
 //! Read next: `harness.rs` (starting `lb`), then any module: each is one subject.
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 /// A small HTTP client.
 mod client;

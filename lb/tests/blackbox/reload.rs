@@ -18,6 +18,7 @@ on_both_engines!(
     a_config_map_swap_and_a_rename_are_noticed,
     no_request_is_lost_under_load,
     a_port_in_use_refuses_the_whole_change,
+    a_new_host_name_is_resolved_first,
 );
 
 fn config(web: SocketAddr, db: SocketAddr) -> String {
@@ -197,4 +198,31 @@ fn a_port_in_use_refuses_the_whole_change(engine: &str) {
     );
     assert!(problem.contains("ss -ltnp"), "{problem}");
     assert_eq!(client::get(lb.listener("web"), "/").body, "one");
+}
+
+fn a_new_host_name_is_resolved_first(engine: &str) {
+    let (one, two) = (HttpOrigin::start("one"), HttpOrigin::start("two"));
+    let db = origin::tcp("db");
+    let folder = Folder::new();
+    let path = folder.write("lb.yaml", &config(one.address, db));
+    let lb = Lb::start(engine, &["--config", &path]);
+    let (literal, named) = (
+        two.address.to_string(),
+        format!("localhost:{}", two.address.port()),
+    );
+    let unknown = "  none: {backends: ['no-such-name.invalid:80']}\n";
+    folder.write(
+        "lb.yaml",
+        &(config(two.address, db).replace(&literal, &named) + unknown),
+    );
+    lb.wait_for_generation(2);
+    assert_eq!(client::get(lb.listener("web"), "/").body, "two");
+    assert_eq!(
+        lb.event("cannot resolve a backend")["host"],
+        "no-such-name.invalid"
+    );
+    let clusters = &lb.config()["plan"]["clusters"];
+    assert_eq!(clusters[0]["backends"][0]["name"], named);
+    assert_eq!(clusters[0]["backends"][0]["address"], literal);
+    assert_eq!(clusters[2]["backends"].as_array().unwrap().len(), 0);
 }

@@ -100,9 +100,7 @@ fn the_access_log_is_written_and_reopened(engine: &str) {
     let lb = Lb::start(engine, &["--http", &http, "--access-log", &log]);
     let has_line = |path: &str, target: &str| {
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        let lines = text
-            .lines()
-            .map(|line| serde_json::from_str::<serde_json::Value>(line));
+        let lines = text.lines().map(serde_json::from_str::<serde_json::Value>);
         lines.into_iter().any(|line| {
             let line = line.expect("each line is JSON");
             line["target"] == target && line["status"] == 200
