@@ -6,4 +6,9 @@
 //! Read next: `args.rs` (what can be asked for), `run/mod.rs` (the generator), `origin/mod.rs`.
 #![forbid(unsafe_code)]
 
+pub mod args;
+pub mod gate;
+pub mod origin;
 pub mod run;
+pub mod tcp;
+pub mod units;
