@@ -6,7 +6,11 @@
 //! Read next: `args.rs` (what can be asked for), `run/mod.rs` (the generator), `origin/mod.rs`.
 #![forbid(unsafe_code)]
 
+pub mod args;
 pub mod compare;
+pub mod gate;
+pub mod origin;
 pub mod report;
 pub mod run;
+pub mod tcp;
 pub mod units;

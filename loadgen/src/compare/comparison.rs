@@ -12,7 +12,7 @@ use super::peers::Program;
 use super::place::{self, Cores, Folder};
 use super::play::Stage;
 use super::process::Stop;
-use super::round::Bench;
+use super::round::{Bench, IDLE_BASE};
 use super::scenario::Scenario;
 use super::{Args, Error, machine};
 use crate::report::record::{self, Absent, Peer, Record, Settings};
@@ -41,7 +41,7 @@ const QUICK: Defaults = Defaults {
 };
 
 /// Descriptors that an idle round leaves alone.
-const DESCRIPTORS_SPARE: usize = 1_000;
+const DESCRIPTORS_SPARE: usize = 200;
 
 /// Runs `loadgen compare`; returns the folder of the report.
 ///
@@ -49,34 +49,16 @@ const DESCRIPTORS_SPARE: usize = 1_000;
 /// When there is nothing to compare, the report cannot be written, or a stop is requested. A
 /// peer that misbehaves is no error: it is in the report.
 pub fn compare(args: &Args) -> Result<PathBuf, Error> {
-    let defaults = if args.quick { QUICK } else { USUAL };
     let stop = Stop::on_signals().map_err(Error::system("signal handlers"))?;
     let cores = Cores::take().map_err(Error::system("a core of its own for the balancer"))?;
-    if cores.balancer == cores.generator {
-        eprintln!("warning: there is one core only; balancer and generator share it");
-    }
-    let timing = Timing {
-        warmup: defaults.warmup,
-        duration: args.duration.unwrap_or(defaults.duration),
-        cpu: cores.generator,
-    };
-    let settings = Settings {
-        rounds: args.rounds.unwrap_or(defaults.rounds).into(),
-        duration_s: timing.duration.as_secs_f64(),
-        warmup_s: timing.warmup.as_secs_f64(),
-        balancer_cpu: cores.balancer,
-        generator_cpu: cores.generator,
-        generator_version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    let mut record = Record::new(
-        machine::utc_now(),
-        command_line(args),
-        machine::describe(),
-        settings,
-    );
+    let timing = timing(args, cores);
+    let settings = settings(args, cores, timing);
+    let (now, machine) = (machine::utc_now(), machine::describe());
+    let mut record = Record::new(now, command_line(args), machine, settings);
     let programs = find_programs(args, &mut record)?;
     let out = report_folder(args, &record)?;
     let folder = Folder::make().map_err(Error::system("a working folder"))?;
+    let idle_connections = idle_connections(args);
     let stage = Stage {
         programs: &programs,
         rounds: record.settings.rounds,
@@ -86,7 +68,7 @@ pub fn compare(args: &Args) -> Result<PathBuf, Error> {
             stop,
             cores,
             folder: folder.path(),
-            idle_connections: idle_connections(defaults.idle_connections),
+            idle_connections,
         },
     };
     for scenario in chosen(args) {
@@ -95,6 +77,32 @@ pub fn compare(args: &Args) -> Result<PathBuf, Error> {
     }
     report::draw(&record, &out)?;
     Ok(out)
+}
+
+fn defaults(args: &Args) -> Defaults {
+    if args.quick { QUICK } else { USUAL }
+}
+
+fn timing(args: &Args, cores: Cores) -> Timing {
+    let Defaults {
+        duration, warmup, ..
+    } = defaults(args);
+    Timing {
+        warmup,
+        duration: args.duration.unwrap_or(duration),
+        cpu: cores.generator,
+    }
+}
+
+fn settings(args: &Args, cores: Cores, timing: Timing) -> Settings {
+    Settings {
+        rounds: args.rounds.unwrap_or_else(|| defaults(args).rounds).into(),
+        duration_s: timing.duration.as_secs_f64(),
+        warmup_s: timing.warmup.as_secs_f64(),
+        balancer_cpu: cores.balancer,
+        generator_cpu: cores.generator,
+        generator_version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
 }
 
 /// Those of the peers that are installed; the record names the others too.
@@ -162,9 +170,13 @@ fn chosen(args: &Args) -> impl Iterator<Item = Scenario> {
 }
 
 /// As many as wanted, if descriptors allow: a relay needs two for a session.
-fn idle_connections(wanted: usize) -> usize {
+fn idle_connections(args: &Args) -> usize {
     let descriptors = place::raise_descriptor_limit();
-    wanted.min(descriptors.saturating_sub(DESCRIPTORS_SPARE) / 2)
+    let possible = descriptors.saturating_sub(DESCRIPTORS_SPARE) / 2;
+    defaults(args)
+        .idle_connections
+        .min(possible)
+        .max(2 * IDLE_BASE)
 }
 
 /// The command line, without the paths of this machine.

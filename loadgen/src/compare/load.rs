@@ -93,8 +93,8 @@ pub(super) fn failures(summary: &Summary) -> String {
             parts.push(format!("{count} × {kind}"));
         }
     }
-    if summary.unsent > 0 {
-        parts.push(format!("{} were due and never sent", summary.unsent));
+    if summary.unanswered > 0 {
+        parts.push(format!("{} were due and had no answer", summary.unanswered));
     }
     if summary.completed == 0 {
         parts.push("nothing was answered".to_owned());

@@ -27,7 +27,10 @@ impl Cores {
         let allowed = sched_getaffinity(None)?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
         let balancer = cores.next().ok_or(io::ErrorKind::NotFound)?;
-        let generator = cores.next().unwrap_or(balancer);
+        let generator = cores.next().unwrap_or_else(|| {
+            eprintln!("warning: there is one core only; balancer and generator share it");
+            balancer
+        });
         let mut own = CpuSet::new();
         own.set(generator);
         sched_setaffinity(None, &own)?;

@@ -22,7 +22,7 @@ use crate::run::{LoadPhase, Summary};
 /// How long a program may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle connections at the first reading, so that what a program sets up once is not counted.
-const IDLE_BASE: usize = 64;
+pub(super) const IDLE_BASE: usize = 64;
 /// How long memory may settle before it is read.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -87,6 +87,8 @@ impl Bench<'_> {
         site: &Site,
     ) -> Result<Process, String> {
         let name = contender.program.peer.name();
+        // The log of the round before would be appended to; there need not be one.
+        let _ = fs::remove_file(self.folder.join(ACCESS_LOG));
         self.start(
             &contender.launch.words,
             self.cores.balancer,

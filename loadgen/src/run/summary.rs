@@ -34,9 +34,10 @@ pub struct Summary {
     pub bytes_received: u64,
     /// Failed requests by kind.
     pub errors: Errors,
-    /// Open loop: requests that were due within the window but had not been sent when the run
-    /// gave up waiting for a free connection. Their wait is in the histogram.
-    pub unsent: u64,
+    /// Open loop: requests that were due within the window but had neither an answer nor an error
+    /// when the run gave up, one time limit after the window's end. Far too few connections, or a
+    /// server far too slow; the percentiles flatter it then.
+    pub unanswered: u64,
     /// Connections opened within the window beyond those that the run began with: after a
     /// failure, after an answer that closed the connection, or one for each request.
     pub reconnects: u64,
@@ -57,7 +58,7 @@ pub struct Summary {
 impl Summary {
     /// True if every request that was due got its correct answer.
     pub fn is_clean(&self) -> bool {
-        self.completed > 0 && self.errors.total() == 0 && self.unsent == 0
+        self.completed > 0 && self.errors.total() == 0 && self.unanswered == 0
     }
 }
 
@@ -226,7 +227,7 @@ mod tests {
             rate_per_s: 1000.0,
             bytes_received: 128_000,
             errors: Errors::default(),
-            unsent: 0,
+            unanswered: 0,
             reconnects: 0,
             latency_us: LatencyMicros {
                 min: 20.5,

@@ -1,0 +1,408 @@
+//! The command line: what the user typed, as close to it as possible, and no I/O.
+//!
+//! Invariant: nothing below the `try_from`s here reads flags; they make `origin::Config` and
+//! `run::Config`, which are valid.
+//! Read next: `run/config.rs`, `origin/mod.rs`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use lb_core::rt::EngineKind;
+use lb_core::rt::probe::{EngineChoice, probe};
+
+use crate::origin::{self, Delay};
+use crate::run::{self, HttpRequest, LoadMode, Scheme, TcpRequest, Url};
+use crate::tcp::TcpMode;
+use crate::units::{parse_bytes, parse_duration};
+
+/// Origins, load generator and comparisons for load balancers.
+#[derive(Debug, Parser)]
+#[command(name = "loadgen", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve requests: HTTP answers of a fixed size, TCP echo or bulk data.
+    Origin(OriginArgs),
+    /// Load a server and report what it did.
+    Run(RunArgs),
+}
+
+/// `loadgen origin`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Prints one line when it accepts, with the addresses really bound:
+  ready http=127.0.0.1:8081 tcp=127.0.0.1:9081
+Runs until SIGTERM or Ctrl-C.")]
+pub struct OriginArgs {
+    /// Addresses to answer HTTP/1.1 on (port 0: any free port).
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub http: Vec<SocketAddr>,
+    /// Addresses to answer TCP on.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub tcp: Vec<SocketAddr>,
+    /// Size of each HTTP answer's body, as in 64 or 16KiB.
+    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = parse_bytes)]
+    pub body: usize,
+    /// Time taken for each answer: none, fixed:5ms, or exp:5ms (exponential, with this mean).
+    #[arg(long, value_name = "DIST", default_value = "none")]
+    pub delay: Delay,
+    /// Name in the X-Origin header and in the answer to the TCP line WHO; numbered NAME-1,
+    /// NAME-2, … when there are several addresses of a kind. Without it the address is the name.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// What TCP connections are answered: echo sends back each byte; stream:BYTES answers each
+    /// line with that many bytes.
+    #[arg(long, value_name = "MODE", default_value = "echo")]
+    pub tcp_mode: TcpMode,
+    /// Where to run.
+    #[command(flatten)]
+    pub placement: PlacementArgs,
+}
+
+/// `loadgen run`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Exit status: 0 if anything was answered (with --strict: if everything was), 1 if not, 2 if the
+command line was wrong.
+
+Examples:
+  loadgen run http://127.0.0.1:8080/ -c 64 -d 10s --rate 20000
+  loadgen run tcp://127.0.0.1:9000 -c 64 -d 10s --closed --message 128 --json -")]
+pub struct RunArgs {
+    /// http://HOST[:PORT][/PATH] or tcp://HOST:PORT.
+    #[arg(value_name = "URL")]
+    pub url: Url,
+    /// Requests due per second over all connections, whatever the answers do; latency counts
+    /// from the moment that a request was due.
+    #[arg(long, value_name = "N", conflicts_with = "closed")]
+    pub rate: Option<f64>,
+    /// Send each connection's next request when its last one is answered (default).
+    #[arg(long)]
+    pub closed: bool,
+    /// Connections.
+    #[arg(short, long, value_name = "N", default_value_t = 64)]
+    pub connections: usize,
+    /// Length of the measured window.
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// Load before the measured window.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
+    pub warmup: Duration,
+    /// Time limit of a request and of opening a connection.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// A new connection for each request; opening it is part of the latency.
+    #[arg(long)]
+    pub new_connections: bool,
+    /// http: further request header; repeatable.
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub headers: Vec<(String, String)>,
+    /// http: request method [default: GET].
+    #[arg(long, value_name = "METHOD", value_parser = parse_method)]
+    pub method: Option<String>,
+    /// http: size of the request body [default: none].
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub body: Option<usize>,
+    /// tcp: size of the message that is to come back [default: 64].
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub message: Option<usize>,
+    /// tcp: what the server does: echo sends back each byte; stream:BYTES answers each line with
+    /// that many bytes [default: echo].
+    #[arg(long, value_name = "MODE")]
+    pub tcp_mode: Option<TcpMode>,
+    /// tcp: ask each new connection for its origin's name, with the line WHO.
+    #[arg(long)]
+    pub who: bool,
+    /// Write the result as JSON; - is standard output, and the readable summary goes to
+    /// standard error then.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Exit with status 1 if any request failed.
+    #[arg(long)]
+    pub strict: bool,
+    /// Where to run.
+    #[command(flatten)]
+    pub placement: PlacementArgs,
+}
+
+/// Threads, cores and engine of either command.
+#[derive(Debug, Clone, Args)]
+pub struct PlacementArgs {
+    /// Threads.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threads: usize,
+    /// Core to pin the first thread to; the others get the cores after it.
+    #[arg(long, value_name = "N")]
+    pub cpu: Option<usize>,
+    /// Runtime engine: auto, uring or epoll.
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = parse_engine)]
+    pub engine: EngineChoice,
+}
+
+impl TryFrom<&OriginArgs> for origin::Config {
+    type Error = String;
+
+    fn try_from(args: &OriginArgs) -> Result<Self, String> {
+        if args.http.is_empty() && args.tcp.is_empty() {
+            return Err(
+                "nothing to serve: give --http or --tcp, as in --http 127.0.0.1:8081".into(),
+            );
+        }
+        Ok(Self {
+            http: args.http.clone(),
+            tcp: args.tcp.clone(),
+            body: args.body,
+            delay: args.delay,
+            name: args.name.clone(),
+            tcp_mode: args.tcp_mode,
+            threads: args.placement.threads()?,
+            cpu: args.placement.cpu,
+            engine: args.placement.engine()?,
+        })
+    }
+}
+
+impl TryFrom<&RunArgs> for run::Config {
+    type Error = String;
+
+    fn try_from(args: &RunArgs) -> Result<Self, String> {
+        args.refuse_settings_of_the_other_scheme()?;
+        let mode = match args.rate {
+            Some(rate) if rate.is_finite() && rate > 0.0 => LoadMode::Open { rate_per_s: rate },
+            Some(rate) => return Err(format!("--rate {rate}: write a number above 0, as in 1000")),
+            None => LoadMode::Closed,
+        };
+        let threads = args.placement.threads()?;
+        if args.connections < threads {
+            return Err(format!(
+                "--connections {}: each of the {threads} threads needs at least one",
+                args.connections
+            ));
+        }
+        for (flag, time) in [("--duration", args.duration), ("--timeout", args.timeout)] {
+            if time.is_zero() {
+                return Err(format!("{flag} 0: write a time above 0, as in 10s"));
+            }
+        }
+        let (http, tcp) = (HttpRequest::default(), TcpRequest::default());
+        Ok(Self {
+            mode,
+            connections: args.connections,
+            duration: args.duration,
+            warm_up: args.warmup,
+            timeout: args.timeout,
+            new_connections: args.new_connections,
+            http: HttpRequest {
+                method: args.method.clone().unwrap_or(http.method),
+                headers: args.headers.clone(),
+                body: args.body.unwrap_or(http.body),
+            },
+            tcp: TcpRequest {
+                mode: args.tcp_mode.unwrap_or(tcp.mode),
+                message: args.message.unwrap_or(tcp.message),
+                who: args.who,
+            },
+            threads,
+            cpu: args.placement.cpu,
+            ..Self::new(args.url.clone(), args.placement.engine()?)
+        })
+    }
+}
+
+impl RunArgs {
+    fn refuse_settings_of_the_other_scheme(&self) -> Result<(), String> {
+        let (flags, scheme): (&[(&str, bool)], &str) = match self.url.scheme {
+            Scheme::Http => (
+                &[
+                    ("--message", self.message.is_some()),
+                    ("--tcp-mode", self.tcp_mode.is_some()),
+                    ("--who", self.who),
+                ],
+                "tcp://",
+            ),
+            Scheme::Tcp => (
+                &[
+                    ("--header", !self.headers.is_empty()),
+                    ("--method", self.method.is_some()),
+                    ("--body", self.body.is_some()),
+                ],
+                "http://",
+            ),
+        };
+        if let Some((flag, _)) = flags.iter().find(|(_, given)| *given) {
+            return Err(format!(
+                "{flag} is for {scheme} URLs, and this is {}",
+                self.url
+            ));
+        }
+        let streams = matches!(self.tcp_mode, Some(TcpMode::Stream(_)));
+        match self.message {
+            Some(_) if streams => Err("--message is for --tcp-mode echo".into()),
+            Some(0) => Err("--message 0: at least 1 byte has to come back".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl PlacementArgs {
+    fn engine(&self) -> Result<EngineKind, String> {
+        probe(self.engine).map(|probe| probe.engine)
+    }
+
+    fn threads(&self) -> Result<usize, String> {
+        match self.threads {
+            0 => Err("--threads 0: at least 1 is needed".into()),
+            threads => Ok(threads),
+        }
+    }
+}
+
+fn parse_engine(text: &str) -> Result<EngineChoice, String> {
+    match (text, text.parse()) {
+        ("auto", _) => Ok(EngineChoice::Auto),
+        (_, Ok(engine)) => Ok(EngineChoice::Only(engine)),
+        _ => Err("write auto, uring or epoll".into()),
+    }
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once(':')
+        .ok_or("no colon in it; write for example 'Accept: text/html'")?;
+    let value = value.trim();
+    if !is_token(name) || value.chars().any(char::is_control) {
+        return Err("not a header; write for example 'Accept: text/html'".into());
+    }
+    let reserved = ["connection", "content-length", "transfer-encoding"];
+    if reserved.contains(&name.to_ascii_lowercase().as_str()) {
+        return Err(format!(
+            "{name} is set by loadgen itself (--new-connections, --body)"
+        ));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn parse_method(text: &str) -> Result<String, String> {
+    if is_token(text) && text != "CONNECT" {
+        Ok(text.to_owned())
+    } else {
+        Err("not a request method; write for example POST".into())
+    }
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(command_line: &str) -> Result<run::Config, String> {
+        let words = command_line.split(' ').map(|word| word.replace('_', " "));
+        let cli = Cli::try_parse_from(
+            ["loadgen".to_owned(), "run".to_owned()]
+                .into_iter()
+                .chain(words),
+        );
+        match cli.map_err(|error| error.to_string())?.command {
+            Command::Run(args) => run::Config::try_from(&args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_run_is_closed_unless_it_has_a_rate() {
+        assert_eq!(
+            config("http://127.0.0.1:1/").unwrap().mode,
+            LoadMode::Closed
+        );
+        assert_eq!(
+            config("http://127.0.0.1:1/ --closed").unwrap().mode,
+            LoadMode::Closed
+        );
+        let open = config("tcp://127.0.0.1:1 --rate 1000 -c 8 -d 2s --message 1k").unwrap();
+        assert_eq!(open.mode, LoadMode::Open { rate_per_s: 1000.0 });
+        assert_eq!((open.connections, open.tcp.message), (8, 1000));
+        assert_eq!(open.duration, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn headers_and_method_reach_the_request() {
+        let config = config("http://a:1/ --method POST --body 3 -H X-A:_1 --header X-B:2").unwrap();
+        assert_eq!(config.http.method, "POST");
+        assert_eq!(config.http.body, 3);
+        assert_eq!(
+            config.http.headers,
+            [("X-A".into(), "1".into()), ("X-B".into(), "2".into())]
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        for (command_line, named) in [
+            ("tcp://a:1 --method GET", "--method"),
+            ("tcp://a:1 -H A:b", "--header"),
+            ("http://a:1/ --message 5", "--message"),
+            ("http://a:1/ --who", "--who"),
+            ("tcp://a:1 --tcp-mode stream:5 --message 5", "--message"),
+            ("tcp://a:1 --message 0", "--message"),
+            ("http://a:1/ --rate 0", "--rate"),
+            ("http://a:1/ --rate 5 --closed", "--closed"),
+            ("http://a:1/ -c 1 --threads 2", "--connections"),
+            ("http://a:1/ --threads 0", "--threads"),
+            ("http://a:1/ -d 0s", "--duration"),
+            ("http://a:1/ -d 10", "500ms"),
+            ("http://a:1/ -H nonsense", "--header"),
+            ("http://a:1/ -H Connection:close", "Connection"),
+            ("http://a:1/ --method G/T", "--method"),
+            ("http://a:1/ --engine kqueue", "--engine"),
+            ("ftp://a:1/", "ftp"),
+        ] {
+            let error = config(command_line).unwrap_err();
+            assert!(error.contains(named), "{command_line}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_origin_serves_something() {
+        let origin = |words: &[&str]| {
+            let cli = Cli::try_parse_from([&["loadgen", "origin"], words].concat()).unwrap();
+            let Command::Origin(args) = cli.command else {
+                panic!("not an origin")
+            };
+            origin::Config::try_from(&args)
+        };
+        assert!(origin(&[]).unwrap_err().contains("--http"));
+        let config = origin(&[
+            "--http",
+            "127.0.0.1:0",
+            "127.0.0.1:0",
+            "--tcp",
+            "[::1]:0",
+            "--delay",
+            "exp:1ms",
+        ])
+        .unwrap();
+        assert_eq!((config.http.len(), config.tcp.len()), (2, 1));
+        assert_eq!(config.delay, Delay::Exponential(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn the_definitions_of_the_flags_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

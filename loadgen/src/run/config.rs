@@ -1,0 +1,254 @@
+//! What a run is to do.
+//!
+//! Invariant: nothing below this file reads flags.
+//! Read next: `mod.rs`, which carries it out.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::str::FromStr;
+use std::time::Duration;
+
+use lb_core::rt::EngineKind;
+
+use super::LoadMode;
+use crate::tcp::TcpMode;
+
+/// Settings of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// What to load.
+    pub url: Url,
+    /// When requests are sent.
+    pub mode: LoadMode,
+    /// Connections over all threads, at least one a thread.
+    pub connections: usize,
+    /// Length of the measured window.
+    pub duration: Duration,
+    /// Load before the window.
+    pub warm_up: Duration,
+    /// Time limit of a request, and of opening a connection. Open loop: also how long after the
+    /// window the run goes on to work off what was due within it.
+    pub timeout: Duration,
+    /// A connection of its own for each request; opening it is part of the latency.
+    pub new_connections: bool,
+    /// What one request is, for `http://`.
+    pub http: HttpRequest,
+    /// What one request is, for `tcp://`.
+    pub tcp: TcpRequest,
+    /// Generator threads, at least one.
+    pub threads: usize,
+    /// Core of the first thread; the others get the cores after it. `None`: not pinned.
+    pub cpu: Option<usize>,
+    /// Runtime engine.
+    pub engine: EngineKind,
+}
+
+impl Config {
+    /// A closed loop over 64 connections for ten seconds, on one thread.
+    pub fn new(url: Url, engine: EngineKind) -> Self {
+        Self {
+            url,
+            mode: LoadMode::Closed,
+            connections: 64,
+            duration: Duration::from_secs(10),
+            warm_up: Duration::ZERO,
+            timeout: Duration::from_secs(10),
+            new_connections: false,
+            http: HttpRequest::default(),
+            tcp: TcpRequest::default(),
+            threads: 1,
+            cpu: None,
+            engine,
+        }
+    }
+}
+
+/// One HTTP request, the same each time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRequest {
+    /// Method, as in RFC 9110 §9.
+    pub method: String,
+    /// Headers besides Host, Content-Length and Connection; a Host here replaces the URL's.
+    pub headers: Vec<(String, String)>,
+    /// Bytes of body; with 0 there is none.
+    pub body: usize,
+}
+
+impl Default for HttpRequest {
+    /// GET without further headers.
+    fn default() -> Self {
+        Self {
+            method: "GET".into(),
+            headers: Vec::new(),
+            body: 0,
+        }
+    }
+}
+
+/// One request over TCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpRequest {
+    /// What the server does, and so what its answer has to be.
+    pub mode: TcpMode,
+    /// Bytes of an echo message, at least 1.
+    pub message: usize,
+    /// Ask each new connection for its origin's name.
+    pub who: bool,
+}
+
+impl Default for TcpRequest {
+    /// Echo of 64 bytes.
+    fn default() -> Self {
+        Self {
+            mode: TcpMode::Echo,
+            message: 64,
+            who: false,
+        }
+    }
+}
+
+/// Where to send requests: `http://HOST[:PORT][/PATH]` or `tcp://HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url {
+    /// The whole, as written.
+    pub text: String,
+    /// What is spoken there.
+    pub scheme: Scheme,
+    /// Host and, unless left out, port: the Host header.
+    pub authority: String,
+    /// Path and query, beginning with `/`; empty for `tcp://`.
+    pub path: String,
+}
+
+/// What is spoken at a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// HTTP/1.1 without TLS.
+    Http,
+    /// Bytes, as [`TcpRequest`] says.
+    Tcp,
+}
+
+impl Url {
+    /// Looks the host up; the first of its addresses.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn resolve(&self) -> io::Result<SocketAddr> {
+        let has_port = self.authority.rsplit(':').next().is_some_and(is_port);
+        let addresses = if has_port {
+            self.authority.to_socket_addrs()
+        } else {
+            format!("{}:80", self.authority).to_socket_addrs()
+        };
+        addresses?
+            .next()
+            .ok_or_else(|| io::Error::other("the host has no address"))
+    }
+}
+
+fn is_port(text: &str) -> bool {
+    text.parse::<u16>().is_ok()
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let example = "write for example http://127.0.0.1:8080/ or tcp://127.0.0.1:9000";
+        let (scheme, rest) = text
+            .split_once("://")
+            .ok_or_else(|| format!("`{text}` is no URL; {example}"))?;
+        let scheme = match scheme {
+            "http" => Scheme::Http,
+            "tcp" => Scheme::Tcp,
+            _ => return Err(format!("`{scheme}://` is not supported; {example}")),
+        };
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if authority.is_empty() || authority.contains(['@', ' ']) || path.contains([' ', '#']) {
+            return Err(format!("`{text}` is no URL; {example}"));
+        }
+        let port = authority
+            .rsplit_once(':')
+            .filter(|(_, port)| !port.ends_with(']'));
+        if port.is_some_and(|(_, port)| !is_port(port)) {
+            return Err(format!(
+                "`{text}` has no port between 1 and 65535; {example}"
+            ));
+        }
+        let path = match (scheme, path) {
+            (Scheme::Tcp, "" | "/") => String::new(),
+            (Scheme::Tcp, _) => return Err(format!("`{text}`: a tcp:// URL has no path")),
+            (Scheme::Http, path) if path.starts_with('/') => path.to_owned(),
+            (Scheme::Http, path) => format!("/{path}"),
+        };
+        if scheme == Scheme::Tcp && port.is_none() {
+            return Err(format!("`{text}` needs a port; {example}"));
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            scheme,
+            authority: authority.to_owned(),
+            path,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Url {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_url_is_split_into_what_a_request_needs() {
+        let url = parse("http://shop.example:8080/cart?x=1");
+        assert_eq!(
+            (url.scheme, url.authority.as_str()),
+            (Scheme::Http, "shop.example:8080")
+        );
+        assert_eq!(url.path, "/cart?x=1");
+        assert_eq!(parse("http://shop.example").path, "/");
+        assert_eq!(parse("http://shop.example?x=1").path, "/?x=1");
+        assert_eq!(parse("tcp://[::1]:9000").authority, "[::1]:9000");
+    }
+
+    #[test]
+    fn addresses_resolve_with_and_without_a_port() {
+        let address = |text: &str| parse(text).resolve().unwrap().to_string();
+        assert_eq!(address("http://127.0.0.1/"), "127.0.0.1:80");
+        assert_eq!(address("http://[::1]/"), "[::1]:80");
+        assert_eq!(address("tcp://[::1]:9000"), "[::1]:9000");
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_with_an_example() {
+        for bad in [
+            "127.0.0.1:80",
+            "https://a/",
+            "http://",
+            "http:///x",
+            "http://a:b/",
+            "http://a:99999/",
+            "http://user@a/",
+            "http://a/x y",
+            "tcp://127.0.0.1",
+            "tcp://127.0.0.1:1/path",
+        ] {
+            let error = bad.parse::<Url>().unwrap_err();
+            assert!(
+                error.contains(bad) || error.contains("not supported"),
+                "{error}"
+            );
+        }
+    }
+}
