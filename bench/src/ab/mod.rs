@@ -110,14 +110,15 @@ impl Measure {
         child::pin(self.load_cpu)?;
         allow_descriptors(u64::from(self.idle.max(self.connections)) * 2 + 64)?;
         let json = self.json.as_ref().map(File::create).transpose()?;
-        let mut report = Report::new(&self.forwarders(), self.connections, self.message);
+        let forwarders = self.forwarders();
+        let mut report = Report::new(&forwarders, self.connections, self.message);
         for round in 1..=self.rounds {
-            for forwarder in self.forwarders() {
+            for &forwarder in &forwarders {
                 progress(&format!("round {round} of {}: {forwarder}", self.rounds));
                 report.add_round(forwarder, self.round(forwarder));
             }
         }
-        for forwarder in self.forwarders().into_iter().filter(|_| self.idle > 0) {
+        for &forwarder in forwarders.iter().filter(|_| self.idle > 0) {
             progress(&format!("idle connections: {forwarder}"));
             report.add_idle(forwarder, self.idle(forwarder));
         }
@@ -129,12 +130,20 @@ impl Measure {
         report.into_result()
     }
 
+    /// Those asked for; without `--only`, all that this machine can run.
     fn forwarders(&self) -> Vec<Forwarder> {
-        if self.only.is_empty() {
-            Forwarder::ALL.to_vec()
-        } else {
-            self.only.clone()
+        if !self.only.is_empty() {
+            return self.only.clone();
         }
+        let mut forwarders = Forwarder::ALL.to_vec();
+        forwarders.retain(|forwarder| {
+            let check = forwarder.check();
+            if let Err(reason) = &check {
+                println!("SKIPPED {forwarder}: {reason}");
+            }
+            check.is_ok()
+        });
+        forwarders
     }
 
     /// One window of load on a fresh child.

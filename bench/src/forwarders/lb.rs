@@ -40,12 +40,9 @@ pub(super) fn serve(
     })
 }
 
-/// The ring flags that this kernel grants to the `uring` engine.
-pub(super) fn ring_flags() -> String {
-    match probe(EngineChoice::Only(EngineKind::Uring)) {
-        Ok(probe) => probe.flags.to_string(),
-        Err(reason) => reason,
-    }
+/// The ring flags that this kernel grants to the `uring` engine, or why it grants no ring.
+pub(super) fn ring_flags() -> Result<String, String> {
+    probe(EngineChoice::Only(EngineKind::Uring)).map(|probe| probe.flags.to_string())
 }
 
 async fn relay(client: TcpStream, backend: SocketAddr) -> io::Result<()> {

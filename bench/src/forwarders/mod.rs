@@ -80,11 +80,26 @@ impl Forwarder {
     pub fn flags(self) -> String {
         match self {
             Self::LbEpoll => "epoll".to_owned(),
-            Self::LbUring => lb::ring_flags(),
+            Self::LbUring => lb::ring_flags().unwrap_or_default(),
             Self::Monoio | Self::TokioUring => "no ring flags (default)".to_owned(),
             Self::MonoioFlags => monoio::BEST_FLAGS.to_owned(),
             Self::Tokio => "current_thread, epoll".to_owned(),
             Self::TokioUringFlags => tokio_uring::BEST_FLAGS.to_owned(),
+        }
+    }
+
+    /// Whether it can run here.
+    ///
+    /// # Errors
+    /// Why it cannot: it needs io_uring, which this machine refuses.
+    pub fn check(self) -> Result<(), String> {
+        match self {
+            Self::LbEpoll | Self::Tokio => Ok(()),
+            Self::LbUring
+            | Self::Monoio
+            | Self::MonoioFlags
+            | Self::TokioUring
+            | Self::TokioUringFlags => lb::ring_flags().map(drop),
         }
     }
 
