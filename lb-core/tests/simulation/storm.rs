@@ -1,0 +1,342 @@
+//! One seed's weather: a simulated network with its faults, some clients, some backends, a relay
+//! between them, and at the end a look at everything that could have been lost or left behind.
+//!
+//! Invariant: everything, the order of events included, follows from the seed.
+//! Read next: `talk.rs` (what clients and backends do), `main.rs` (the relay and the seeds).
+
+use crate::talk::{self, HEADER, Heard, Leaves, Ledger, Random, Script};
+use lb_core::rt::sim::{self, Faults};
+use lb_core::rt::{
+    self, Buffer, Chunk, Config, EngineKind, ListenOptions, Runtime, TaskId, TcpListener, TcpStream,
+};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Seeds in an ordinary run; `LB_SIM_SEEDS` runs more, `LB_SIM_SEED` one.
+const SEEDS: u64 = 256;
+/// Virtual time in which everything is over, whatever the weather.
+const LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Puts something in front of the backends that relays. Returns where it listens, and the task
+/// that is to be aborted for it to end.
+pub(crate) type Start = fn(&[SocketAddr]) -> (SocketAddr, TaskId);
+
+/// Runs all seeds, and names those that fail.
+pub(crate) fn run_seeds(start: Start) {
+    let number = |name: &str| {
+        let text = std::env::var(name).ok()?;
+        Some(
+            text.parse::<u64>()
+                .unwrap_or_else(|_| panic!("{name}={text} is not a number")),
+        )
+    };
+    let seeds = match number("LB_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("LB_SIM_SEEDS").unwrap_or(SEEDS),
+    };
+    let next = AtomicU64::new(seeds.start);
+    let failed: Vec<u64> = thread::scope(|scope| {
+        let work = || {
+            let mut failed = Vec::new();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if !seeds.contains(&seed) {
+                    return failed;
+                }
+                if panic::catch_unwind(AssertUnwindSafe(|| run(seed, start))).is_err() {
+                    eprintln!("seed {seed} failed; LB_SIM_SEED={seed} runs it alone");
+                    failed.push(seed);
+                }
+            }
+        };
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("contained"))
+            .collect()
+    });
+    assert!(
+        failed.is_empty(),
+        "LB_SIM_SEED=… runs one of the failed seeds alone: {failed:?}"
+    );
+}
+
+/// The same seed twice is the same history, another seed another.
+pub(crate) fn check_determinism(start: Start) {
+    let histories: Vec<_> = (0..8).map(|seed| run(seed, start)).collect();
+    for (seed, history) in (0..8).zip(&histories) {
+        assert_eq!(*history, run(seed, start), "seed {seed} has two histories");
+    }
+    let traces: std::collections::BTreeSet<u64> =
+        histories.iter().map(|(trace, _)| *trace).collect();
+    assert_eq!(traces.len(), histories.len(), "two seeds have one history");
+}
+
+/// What a seed's network is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weather {
+    /// Uneven, and nothing fails.
+    Calm,
+    /// Everything is slow, small and late, and nothing fails.
+    Sluggish,
+    /// Everything fails now and then.
+    Rough,
+    /// As rough, and connections go silent.
+    Silent,
+}
+
+impl Weather {
+    fn of(seed: u64) -> Self {
+        [Self::Calm, Self::Sluggish, Self::Rough, Self::Silent][(seed % 4) as usize]
+    }
+
+    fn faults(self) -> Faults {
+        match self {
+            Self::Calm => Faults::default(),
+            Self::Sluggish => Faults {
+                latency: Duration::ZERO..=Duration::from_millis(5),
+                window: 1..=8 * 1024,
+                segment: 1..=1024,
+                short_per_mille: 600,
+                stall_per_mille: 30,
+                ..Faults::default()
+            },
+            Self::Rough => Faults::rough(),
+            Self::Silent => Faults {
+                silence_per_mille: 100,
+                ..Faults::rough()
+            },
+        }
+    }
+
+    fn fails(self) -> bool {
+        matches!(self, Self::Rough | Self::Silent)
+    }
+}
+
+/// One talk's two sides. Without a backend's when the relay never reached one.
+#[derive(Debug, Default)]
+struct Talk {
+    client: Option<Rc<Ledger>>,
+    backend: Option<Rc<Ledger>>,
+}
+
+type Talks = Rc<RefCell<BTreeMap<u64, Talk>>>;
+
+/// Runs one seed. The hash of its history, and the turns it took.
+fn run(seed: u64, start: Start) -> (u64, u64) {
+    let mut random = Random::new(seed);
+    let weather = Weather::of(seed);
+    // Of one seed in two all buffers are now and then in other hands.
+    let buffers_max = if random.one_in(2) { 512 } else { usize::MAX };
+    let config = Config {
+        engine: EngineKind::Sim,
+        sim: sim::Settings {
+            seed,
+            faults: weather.faults(),
+        },
+        buffers_max,
+        ..Config::default()
+    };
+    let mut runtime = Runtime::new(&config).expect("a simulated runtime");
+    let (history, problems) = runtime.block_on(async {
+        let talks = Talks::default();
+        let weathered = weather_talks(&mut random, weather, buffers_max, &talks, start);
+        let over = rt::timeout(LIMIT, weathered).await;
+        assert!(
+            over.is_ok(),
+            "seed {seed}: not over after {LIMIT:?}: {talks:#?}"
+        );
+        let mut problems = judge(&talks.borrow(), weather);
+        drop(talks);
+        problems.extend(look_for_leaks().await);
+        ((sim::trace(), rt::stats().turns), problems)
+    });
+    assert!(
+        problems.is_empty(),
+        "seed {seed} ({weather:?}):\n{}",
+        problems.join("\n")
+    );
+    history
+}
+
+async fn weather_talks(
+    random: &mut Random,
+    weather: Weather,
+    buffers_max: usize,
+    talks: &Talks,
+    start: Start,
+) {
+    let seed = random.next();
+    let mut servers = Vec::new();
+    let mut addresses = Vec::new();
+    for _ in 0..random.within(1..4) {
+        let (listener, address) = listen();
+        servers.push(rt::spawn(serve(listener, Rc::clone(talks), seed, weather)));
+        addresses.push(address);
+    }
+    let (front, relay) = start(&addresses);
+    let hoarder = rt::spawn(hoard(random.next(), buffers_max));
+    for id in 0..random.within(1..12) {
+        let ledger = Ledger::new(script_of_client(seed, id, weather));
+        talks.borrow_mut().entry(id).or_default().client = Some(Rc::clone(&ledger));
+        rt::spawn(visit(
+            front,
+            id,
+            ledger,
+            script_of_backend(seed, id, weather),
+        ));
+        rt::sleep(Duration::from_millis(random.within(0..30))).await;
+    }
+    // The acceptors of the backends, of the relay, and the hoarder go on for ever.
+    let for_ever = servers.len() + 2;
+    while rt::stats().tasks > for_ever {
+        rt::sleep(Duration::from_millis(100)).await;
+    }
+    for task in servers.into_iter().chain([relay, hoarder]) {
+        rt::abort(task);
+    }
+}
+
+fn script_of_client(seed: u64, id: u64, weather: Weather) -> Script {
+    Script::new(seed ^ (2 * id), !weather.fails() && id % 2 == 0)
+}
+
+fn script_of_backend(seed: u64, id: u64, weather: Weather) -> Script {
+    Script::new(seed ^ (2 * id + 1), !weather.fails() && id % 2 == 0)
+}
+
+fn listen() -> (TcpListener, SocketAddr) {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = TcpListener::bind(any, &ListenOptions::default()).expect("bind");
+    let address = listener.local_addr().expect("address");
+    (listener, address)
+}
+
+/// A backend: accepts, learns which talk it is, and talks.
+async fn serve(listener: TcpListener, talks: Talks, seed: u64, weather: Weather) {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                rt::spawn(answer(stream, Rc::clone(&talks), seed, weather));
+            }
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+                rt::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+async fn answer(stream: TcpStream, talks: Talks, seed: u64, weather: Weather) {
+    let mut header = Vec::new();
+    while header.len() < HEADER {
+        let chunk = rt::timeout(Duration::from_secs(200), stream.recv()).await;
+        let Ok(Ok(mut chunk)) = chunk else {
+            return stream.reset();
+        };
+        if chunk.is_empty() {
+            return stream.reset();
+        }
+        let taken = chunk.split_to(chunk.len().min(HEADER - header.len()));
+        header.extend_from_slice(&taken);
+        stream.unread(chunk);
+    }
+    let id = u64::from_le_bytes(header.try_into().expect("eight bytes"));
+    let ledger = Ledger::new(script_of_backend(seed, id, weather));
+    {
+        let mut talks = talks.borrow_mut();
+        let talk = talks.get_mut(&id).expect("a client's header, unharmed");
+        assert!(talk.backend.is_none(), "talk {id} reached two backends");
+        talk.backend = Some(Rc::clone(&ledger));
+    }
+    talk::talk(stream, ledger, script_of_client(seed, id, weather)).await;
+}
+
+/// A client. A refused or hanging attempt, and one without a descriptor, is repeated.
+async fn visit(front: SocketAddr, id: u64, ledger: Rc<Ledger>, backend: Script) {
+    for _ in 0..20 {
+        let connect = TcpStream::connect(front);
+        let Ok(Ok(stream)) = rt::timeout(Duration::from_secs(3), connect).await else {
+            rt::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        if stream
+            .send(Chunk::from_vec(id.to_le_bytes().to_vec()))
+            .await
+            .is_ok()
+        {
+            talk::talk(stream, ledger, backend).await;
+        }
+        return;
+    }
+}
+
+/// Takes all buffers there are, now and then, for a while.
+async fn hoard(seed: u64, buffers_max: usize) {
+    let mut random = Random::new(seed);
+    while buffers_max < usize::MAX {
+        let hoard: Vec<Buffer> = (0..buffers_max).map(|_| Buffer::new()).collect();
+        rt::sleep(Duration::from_millis(random.within(0..200))).await;
+        drop(hoard);
+        rt::sleep(Duration::from_millis(random.within(0..500))).await;
+    }
+    std::future::pending().await
+}
+
+fn judge(talks: &BTreeMap<u64, Talk>, weather: Weather) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (id, talk) in talks {
+        let Some(client) = &talk.client else { continue };
+        let stays = |side: &Ledger| side.script.leaves == Leaves::AtTheEnd;
+        let Some(backend) = &talk.backend else {
+            if client.heard.get() > 0 {
+                problems.push(format!("talk {id}: heard something without a backend"));
+            }
+            if !weather.fails() && stays(client) {
+                problems.push(format!("talk {id}: never reached its backend"));
+            }
+            continue;
+        };
+        let calm = !weather.fails() && stays(client) && stays(backend);
+        let verdicts = [
+            ("client", talk::verdict(client, backend, calm)),
+            ("backend", talk::verdict(backend, client, calm)),
+        ];
+        for (side, verdict) in verdicts {
+            if let Err(problem) = verdict {
+                problems.push(format!(
+                    "talk {id}, {side}: {problem}\n  {client:?}\n  {backend:?}"
+                ));
+            }
+        }
+        if client.heard_to.get() == Heard::ToSilence && weather != Weather::Silent {
+            problems.push(format!("talk {id}: the client was left waiting"));
+        }
+    }
+    problems
+}
+
+/// Everything was given up: in a moment nothing may be left.
+async fn look_for_leaks() -> Vec<String> {
+    rt::sleep(Duration::from_secs(1)).await;
+    let stats = rt::stats();
+    let counts = [
+        ("tasks", stats.tasks),
+        ("sockets", stats.sockets),
+        ("sockets of the network", sim::live_sockets()),
+        ("timers", stats.timers),
+        ("buffers", stats.buffers),
+        ("chunks on the heap", stats.heap_chunks),
+        ("panics", usize::try_from(stats.panics).expect("few")),
+    ];
+    let left = counts.iter().filter(|(_, count)| *count > 0);
+    left.map(|(what, count)| format!("{count} {what} left"))
+        .collect()
+}
