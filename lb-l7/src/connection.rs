@@ -104,17 +104,15 @@ pub(crate) enum Next {
 
 impl Connection {
     /// Serves one request, and ends the connection if it is to end after that.
-    pub(crate) fn serve_one(mut self, first: Chunk) -> impl Future<Output = Option<Self>> {
-        async move {
-            match self.exchange(first).await {
-                Next::Request => return Some(self),
-                Next::End(End::Close) => drop(rt::timeout(LAST_SEND, self.client.flush()).await),
-                Next::End(End::Gone) => {}
-                Next::End(End::Linger) => self.linger().await,
-                Next::End(End::Reset) => self.client.reset_on_drop(),
-            }
-            None
+    pub(crate) async fn serve_one(mut self, first: Chunk) -> Option<Self> {
+        match self.exchange(first).await {
+            Next::Request => return Some(self),
+            Next::End(End::Close) => drop(rt::timeout(LAST_SEND, self.client.flush()).await),
+            Next::End(End::Gone) => {}
+            Next::End(End::Linger) => self.linger().await,
+            Next::End(End::Reset) => self.client.reset_on_drop(),
         }
+        None
     }
 
     async fn exchange(&mut self, first: Chunk) -> Next {

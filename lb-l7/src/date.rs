@@ -92,7 +92,6 @@ fn imf_fixdate(seconds_since_epoch: u64) -> DateText {
 }
 
 /// `number`, below 100, in two digits.
-#[expect(clippy::cast_possible_truncation, reason = "digits")]
 pub(crate) const fn two_digits(number: u64) -> [u8; 2] {
     [b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8]
 }

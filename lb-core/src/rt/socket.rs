@@ -66,6 +66,7 @@ pub(crate) struct Slot {
 
     pub(crate) queue: Queue,
     pub(crate) unread: Option<Chunk>,
+    #[expect(clippy::box_collection, reason = "8 bytes in every slot, where a queue takes 32")]
     pub(crate) accepted: Option<Box<VecDeque<RawFd>>>,
     pub(crate) recv_waker: Option<Waker>,
 

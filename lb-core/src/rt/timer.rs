@@ -423,7 +423,7 @@ mod tests {
                 let due = now_ns + next_random(&mut random) % reach;
                 let (count, waker) = counting();
                 waiting.push((due, count, wheel.insert(due, waker)));
-                if next_random(&mut random) % 4 == 0 {
+                if next_random(&mut random).is_multiple_of(4) {
                     let at = next_random(&mut random) as usize % waiting.len();
                     let (_, count, timer) = waiting.swap_remove(at);
                     let fired = count.0.load(Ordering::Relaxed);

@@ -182,6 +182,7 @@ pub(crate) struct Uring {
     completion: ManuallyDrop<CompletionQueue<'static>>,
     ring: *mut IoUring,
     buffers: BufferRing,
+    #[expect(clippy::vec_box, reason = "the kernel reads them where they are")]
     messages: Vec<Box<Message>>,
     messages_vacant: Vec<u32>,
     mailbox: RawFd,
@@ -215,7 +216,7 @@ impl Uring {
         {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        drop(BufferRing::register(&ring.submitter(), 8)?);
+        BufferRing::register(&ring.submitter(), 8)?.unregister(&ring.submitter());
         Ok(flags)
     }
 

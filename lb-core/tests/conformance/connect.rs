@@ -4,7 +4,7 @@ use crate::harness::{
     Engine, any_port, descriptors, eventually, listen, listen_with_backlog, pair, pair_at, receive,
 };
 use lb_core::rt::{self, Chunk, Either, ListenOptions, TcpListener, TcpStream};
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -193,7 +193,7 @@ fn a_peer_that_speaks_first_is_heard(engine: Engine) {
     let (greeted, is_greeted) = std::sync::mpsc::channel();
     let greeter = std::thread::spawn(move || {
         let (mut stream, _) = server.accept().expect("accept");
-        std::io::Write::write_all(&mut stream, b"hello").expect("write");
+        stream.write_all(b"hello").expect("write");
         greeted.send(()).expect("the test waits");
         stream
     });

@@ -82,7 +82,6 @@ impl DecimalText {
         let mut start = bytes.len();
         while start == bytes.len() || rest > 0 {
             start -= 1;
-            #[expect(clippy::cast_possible_truncation, reason = "below 10")]
             let digit = (rest % 10) as u8;
             bytes[start] = b'0' + digit;
             rest /= 10;
