@@ -8,6 +8,7 @@
 
 pub mod args;
 pub mod gate;
+mod http1;
 pub mod origin;
 pub mod run;
 pub mod tcp;
