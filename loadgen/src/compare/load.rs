@@ -7,8 +7,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use clap::Parser as _;
+
 use super::scenario::{Scenario, Speech, Traffic};
-use crate::run::{LoadPhase, Summary};
+use crate::args::{Cli, Command};
+use crate::gate::Gate;
+use crate::run::{self, LoadPhase, Observer, Summary};
 
 /// The words of a `loadgen run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,8 +85,24 @@ pub(super) fn origin_words(scenario: Scenario, at: [SocketAddr; 2]) -> Vec<Strin
 /// # Errors
 /// When it cannot run at all; failed requests are in the summary.
 pub(super) fn run(command: &LoadCommand, watch: impl FnMut(LoadPhase)) -> Result<Summary, String> {
-    let _ = (command, watch);
-    Err("the generator is not there yet".to_owned())
+    let words = std::iter::once("loadgen".to_owned()).chain(command.0.iter().cloned());
+    let parsed = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+    let Command::Run(args) = parsed.command else {
+        return Err(format!("`{}` is not a run", command.0.join(" ")));
+    };
+    let config = run::Config::try_from(&args)?;
+    // Never opened: a run takes seconds, and a stop is looked for after it.
+    let stop = Gate::new();
+    run::run(&config, &mut Watch(watch), &stop).map_err(|error| error.to_string())
+}
+
+/// Passes phases on.
+struct Watch<F>(F);
+
+impl<F: FnMut(LoadPhase)> Observer for Watch<F> {
+    fn on_phase(&mut self, phase: LoadPhase) {
+        (self.0)(phase);
+    }
 }
 
 /// What went wrong in a run, in one line.
