@@ -101,7 +101,7 @@ impl Weather {
             Self::Calm => Faults::default(),
             Self::Sluggish => Faults {
                 latency: Duration::ZERO..=Duration::from_millis(5),
-                window: 1..=8 * 1024,
+                window: 64..=8 * 1024,
                 segment: 1..=1024,
                 short_per_mille: 600,
                 stall_per_mille: 30,
