@@ -23,7 +23,6 @@ use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::http1::response::ClientConnection;
 use crate::respond::Answer;
-use crate::rooms::Rooms;
 use crate::service::HttpService;
 use crate::worker::HttpWorker;
 
@@ -51,18 +50,12 @@ pub fn serve(
         sleep: rt::sleep_until(Instant::default()),
         exchanges: 0,
     };
-    let http = Rc::clone(&connection.http);
     async move {
-        loop {
-            let first = match connection.wait_for_request().await {
-                Ok(first) => first,
-                Err(End::Close) => return drop(rt::timeout(LAST_SEND, connection.client.flush()).await),
-                Err(_) => return,
-            };
-            match Rooms::serve(&http, connection, first).await {
-                Some(again) => connection = again,
-                None => return,
-            }
+        match connection.serve().await {
+            End::Close => drop(connection.flush().await),
+            End::Gone => {}
+            End::Linger => connection.linger().await,
+            End::Reset => connection.client.reset(),
         }
     }
 }
@@ -103,26 +96,23 @@ pub(crate) enum Next {
 }
 
 impl Connection {
-    /// Serves one request, and ends the connection if it is to end after that.
-    pub(crate) async fn serve_one(mut self, first: Chunk) -> Option<Self> {
-        match self.exchange(first).await {
-            Next::Request => return Some(self),
-            Next::End(End::Close) => drop(rt::timeout(LAST_SEND, self.client.flush()).await),
-            Next::End(End::Gone) => {}
-            Next::End(End::Linger) => self.linger().await,
-            Next::End(End::Reset) => self.client.reset_on_drop(),
-        }
-        None
-    }
-
-    async fn exchange(&mut self, first: Chunk) -> Next {
-        let service = self.current.get();
-        let request = match self.receive_request(first, &service).await {
-            Ok(request) => request,
-            Err(failure) => return Next::End(self.refuse(failure).await),
+    async fn serve(&mut self) -> End {
+        let failure = loop {
+            let first = match self.wait_for_request().await {
+                Ok(first) => first,
+                Err(end) => return end,
+            };
+            let service = self.current.get();
+            let request = match self.receive_request(first, &service).await {
+                Ok(request) => request,
+                Err(failure) => break failure,
+            };
+            self.exchanges = self.exchanges.saturating_add(1);
+            if let Next::End(end) = Exchange::new(self, service, request).run().await {
+                return end;
+            }
         };
-        self.exchanges = self.exchanges.saturating_add(1);
-        Exchange::new(self, service, request).run().await
+        self.refuse(failure).await
     }
 
     /// The first bytes of the next request, or how the connection ends without one.
@@ -211,7 +201,7 @@ impl Connection {
     }
 
     /// Answers what was no acceptable request; nothing can follow it.
-    async fn refuse(&self, failure: Failure) -> End {
+    async fn refuse(&mut self, failure: Failure) -> End {
         let status = failure.status();
         let listener = self.registration.listener();
         if let Some(log) = &self.http.access_log {
@@ -234,9 +224,14 @@ impl Connection {
         };
         let answer = answer.write(&self.http.date.text());
         listener.sent_bytes.add(answer.len() as u64);
-        match rt::timeout(LAST_SEND, self.client.send(answer)).await {
-            Ok(Ok(())) => End::Linger,
-            _ => End::Gone,
+        // The answer before it may still be on its way.
+        match self.flush().await {
+            Ok(()) => self
+                .client
+                .send(answer)
+                .await
+                .map_or(End::Gone, |()| End::Linger),
+            Err(_) => End::Gone,
         }
     }
 
@@ -254,6 +249,21 @@ impl Connection {
         }
     }
 
+    /// Waits until what was sent has left, but not for ever.
+    async fn flush(&mut self) -> io::Result<()> {
+        let Self { client, sleep, .. } = self;
+        sleep.set_deadline(rt::now() + LAST_SEND);
+        poll_fn(|cx| {
+            if let Poll::Ready(flushed) = pin!(client.flush()).poll(cx) {
+                return Poll::Ready(flushed);
+            }
+            Pin::new(&mut *sleep)
+                .poll(cx)
+                .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await
+    }
+
     /// What is received next; `None` when the deadline is first.
     async fn receive_until(&mut self, deadline: Instant) -> Option<io::Result<Chunk>> {
         let Self { client, sleep, .. } = self;
@@ -265,5 +275,21 @@ impl Connection {
             Pin::new(&mut *sleep).poll(cx).map(|()| None)
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of the future that `_serve` makes, without making one.
+    const fn future_bytes<A, B, C, D, F: Future>(_serve: &impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let bytes = future_bytes(&serve);
+        assert!(bytes <= 640, "{bytes} bytes a connection");
     }
 }
