@@ -12,7 +12,9 @@ use clap::{Args, Parser, Subcommand};
 use lb_core::rt::EngineKind;
 use lb_core::rt::probe::{EngineChoice, probe};
 
+use crate::compare;
 use crate::origin::{self, Delay};
+use crate::report;
 use crate::run::{self, HttpRequest, LoadMode, Scheme, TcpRequest, Url};
 use crate::tcp::TcpMode;
 use crate::units::{parse_bytes, parse_duration};
@@ -33,6 +35,10 @@ pub enum Command {
     Origin(OriginArgs),
     /// Load a server and report what it did.
     Run(RunArgs),
+    /// Compare balancers side by side and write a report.
+    Compare(compare::Args),
+    /// Draw the texts and charts of a report again.
+    Report(report::Args),
 }
 
 /// `loadgen origin`.

@@ -3,13 +3,14 @@
 //! Invariant: whoever waits when it opens is woken, and whoever comes later does not wait.
 
 use std::future::poll_fn;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 /// Starts or stops tasks on other threads.
 #[derive(Debug, Default)]
 pub struct Gate {
     state: Mutex<State>,
+    opened: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -27,25 +28,23 @@ impl Gate {
     /// Opens it and wakes everyone who waits.
     pub fn open(&self) {
         let waiting = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state();
             state.open = true;
             std::mem::take(&mut state.waiting)
         };
+        self.opened.notify_all();
         waiting.into_iter().for_each(Waker::wake);
     }
 
     /// True once it has been opened.
     pub fn is_open(&self) -> bool {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .open
+        self.state().open
     }
 
     /// Waits until it is open.
     pub async fn opened(&self) {
         poll_fn(|cx| {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state();
             if state.open {
                 return Poll::Ready(());
             }
@@ -59,6 +58,21 @@ impl Gate {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Blocks the thread until it is open.
+    pub fn wait(&self) {
+        let mut state = self.state();
+        while !state.open {
+            state = self
+                .opened
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,6 +96,7 @@ mod tests {
         });
         assert!(!gate.is_open());
         gate.open();
+        gate.wait();
         waiting.join().unwrap();
         assert!(gate.is_open());
     }

@@ -9,6 +9,7 @@
 pub mod args;
 pub mod compare;
 pub mod gate;
+mod http1;
 pub mod origin;
 pub mod report;
 pub mod run;

@@ -6,14 +6,24 @@
 //! Read next: `http.rs`, `tcp.rs`.
 
 mod delay;
+mod http;
+mod tcp;
 
 pub use delay::Delay;
 
+use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 
-use lb_core::rt::EngineKind;
+use lb_core::rt::{self, EngineKind, ListenOptions, Runtime, TcpListener, TcpStream};
 
+use crate::gate::Gate;
 use crate::tcp::TcpMode;
+use http::Http;
+use tcp::Tcp;
 
 /// What to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,4 +47,189 @@ pub struct Config {
     pub cpu: Option<usize>,
     /// Runtime engine.
     pub engine: EngineKind,
+}
+
+impl Config {
+    /// Serves nothing yet: 64-byte answers and echo, at once, from one thread.
+    pub const fn new(engine: EngineKind) -> Self {
+        Self {
+            http: Vec::new(),
+            tcp: Vec::new(),
+            body: 64,
+            delay: Delay::None,
+            name: None,
+            tcp_mode: TcpMode::Echo,
+            threads: 1,
+            cpu: None,
+            engine,
+        }
+    }
+}
+
+/// Running origins. Dropping it stops them and closes their connections.
+#[derive(Debug)]
+pub struct Origin {
+    http: Vec<SocketAddr>,
+    tcp: Vec<SocketAddr>,
+    stop: Arc<Gate>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Origin {
+    /// Starts to serve; every address accepts when this returns.
+    ///
+    /// # Errors
+    /// An address that cannot be bound, a core that does not exist, an engine that is refused;
+    /// the text says which.
+    pub fn start(config: &Config) -> io::Result<Self> {
+        let mut origin = Self {
+            http: Vec::new(),
+            tcp: Vec::new(),
+            stop: Arc::new(Gate::new()),
+            threads: Vec::new(),
+        };
+        let mut config = config.clone();
+        for index in 0..config.threads {
+            let bound = origin.start_thread(&config, index)?;
+            // The first thread has chosen the ports where any would do.
+            (config.http, config.tcp) = bound;
+        }
+        (origin.http, origin.tcp) = (config.http, config.tcp);
+        Ok(origin)
+    }
+
+    /// The HTTP addresses, with the ports really bound.
+    pub fn http(&self) -> &[SocketAddr] {
+        &self.http
+    }
+
+    /// The TCP addresses, with the ports really bound.
+    pub fn tcp(&self) -> &[SocketAddr] {
+        &self.tcp
+    }
+
+    fn start_thread(&mut self, config: &Config, index: usize) -> io::Result<Addresses> {
+        let (bound, is_bound) = sync_channel(1);
+        let (config, stop) = (config.clone(), Arc::clone(&self.stop));
+        let body = move || serve(&config, index, &stop, &bound);
+        self.threads.push(
+            thread::Builder::new()
+                .name(format!("origin-{index}"))
+                .spawn(body)?,
+        );
+        is_bound
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("an origin thread died")))
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.stop.open();
+        for thread in self.threads.drain(..) {
+            // A panic was printed by its thread; there is nothing more to do about it.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// HTTP and TCP addresses.
+type Addresses = (Vec<SocketAddr>, Vec<SocketAddr>);
+
+/// One thread: binds every address, reports that, and serves until the gate opens.
+fn serve(config: &Config, index: usize, stop: &Gate, bound: &SyncSender<io::Result<Addresses>>) {
+    let runtime = Runtime::new(&rt::Config {
+        engine: config.engine,
+        cpu: config.cpu.map(|first| first + index),
+        ..rt::Config::default()
+    });
+    let mut runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = bound.send(Err(error));
+            return;
+        }
+    };
+    runtime.block_on(async {
+        let started = listen(config, index);
+        let is_serving = started.is_ok();
+        if bound.send(started).is_ok() && is_serving {
+            stop.opened().await;
+        }
+    });
+}
+
+fn listen(config: &Config, thread: usize) -> io::Result<Addresses> {
+    let mut bound = Addresses::default();
+    let seed = |address: SocketAddr| thread as u64 * 65_536 + u64::from(address.port());
+    for (number, address) in config.http.iter().enumerate() {
+        let (listener, address) = bind(*address)?;
+        let name = config.name_of(number, config.http.len(), address);
+        let http = Http::new(&name, config.body, config.delay, seed(address));
+        rt::spawn(Rc::new(http).serve(listener));
+        bound.0.push(address);
+    }
+    for (number, address) in config.tcp.iter().enumerate() {
+        let (listener, address) = bind(*address)?;
+        let name = config.name_of(number, config.tcp.len(), address);
+        let tcp = Tcp::new(&name, config.tcp_mode, config.delay, seed(address));
+        rt::spawn(Rc::new(tcp).serve(listener));
+        bound.1.push(address);
+    }
+    Ok(bound)
+}
+
+impl Config {
+    fn name_of(&self, number: usize, count: usize, address: SocketAddr) -> String {
+        match &self.name {
+            None => address.to_string(),
+            Some(name) if count == 1 => name.clone(),
+            Some(name) => format!("{name}-{}", number + 1),
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let explain = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
+    let listener = TcpListener::bind(address, &ListenOptions::default()).map_err(explain)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// The next connection, however long it takes: out of descriptors, it waits for some.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => return stream,
+            Err(_) => rt::sleep(rt::TICK).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_numbered_only_where_they_have_to_be() {
+        let address: SocketAddr = "127.0.0.1:8081".parse().unwrap();
+        let mut config = Config::new(EngineKind::Epoll);
+        assert_eq!(config.name_of(0, 2, address), "127.0.0.1:8081");
+        config.name = Some("blue".into());
+        assert_eq!(config.name_of(0, 1, address), "blue");
+        assert_eq!(config.name_of(1, 2, address), "blue-2");
+    }
+
+    #[test]
+    fn an_address_in_use_is_named() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let config = Config {
+            http: vec![address],
+            ..Config::new(EngineKind::Epoll)
+        };
+        let error = Origin::start(&config).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
 }

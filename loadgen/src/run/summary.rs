@@ -80,11 +80,11 @@ pub enum LoadMode {
 pub struct Errors {
     /// The connection could not be opened.
     pub connect: u64,
-    /// The connection was reset, or ended before the first byte of the answer.
+    /// The connection was reset, before or within the answer.
     pub reset: u64,
     /// No complete answer within the time limit.
     pub timeout: u64,
-    /// The connection ended within the answer.
+    /// The connection ended before the answer was complete.
     pub short: u64,
     /// A complete HTTP answer with a status outside 200–299.
     pub status_non_2xx: u64,

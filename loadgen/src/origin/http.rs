@@ -1,0 +1,305 @@
+//! An HTTP/1.1 origin: every request gets the same answer.
+//!
+//! Invariant: an answer is sent for each complete request, in order, and nothing is allocated for
+//! a request whose head was seen before and came in one piece.
+//! Read next: `../http1/head.rs`.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+
+use lb_core::rt::{self, Chunk, TcpListener, TcpStream};
+
+use super::{Delay, accept};
+use crate::http1::{BadFraming, Heads, RequestHead};
+use crate::tcp::SplitMix64;
+
+/// Pipelined requests that are answered by one send.
+const BATCH_MAX: usize = 16;
+/// Larger answers are sent one by one.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+const BAD_REQUEST: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// What all connections of a thread to one address share.
+pub(super) struct Http {
+    answers: Answers,
+    heads: RefCell<Heads<RequestHead>>,
+    delay: Delay,
+    random: RefCell<SplitMix64>,
+}
+
+impl Http {
+    pub(super) fn new(name: &str, body: usize, delay: Delay, seed: u64) -> Self {
+        Self {
+            answers: Answers::new(name, body),
+            heads: RefCell::new(Heads::new()),
+            delay,
+            random: RefCell::new(SplitMix64::new(seed)),
+        }
+    }
+
+    /// Serves the listener for ever.
+    pub(super) async fn serve(self: Rc<Self>, listener: TcpListener) {
+        loop {
+            let stream = accept(&listener).await;
+            let http = Rc::clone(&self);
+            rt::spawn(async move {
+                // A client that goes away needs no answer, and there is nobody to tell.
+                let _ = Connection::new(&http, stream).serve().await;
+            });
+        }
+    }
+}
+
+/// The bytes that are sent, ready.
+struct Answers {
+    /// `BATCH_MAX` answers to pipelined requests, if they are small enough, else one.
+    batch: Chunk,
+    /// Bytes of one answer.
+    answer_bytes: usize,
+    /// Bytes of its head.
+    head_bytes: usize,
+    /// The answer that ends the connection.
+    last: Chunk,
+    /// Bytes of its head.
+    last_head_bytes: usize,
+}
+
+impl Answers {
+    fn new(name: &str, body_bytes: usize) -> Self {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {body_bytes}\r\n\
+             X-Origin: {name}\r\n"
+        );
+        let body = body_of(name, body_bytes);
+        let keep = [head.as_bytes(), b"\r\n", &body].concat();
+        let last = [head.as_bytes(), b"Connection: close\r\n\r\n", &body].concat();
+        let batch = if keep.len() * BATCH_MAX <= BATCH_BYTES_MAX {
+            BATCH_MAX
+        } else {
+            1
+        };
+        Self {
+            answer_bytes: keep.len(),
+            head_bytes: keep.len() - body.len(),
+            batch: Chunk::from_vec(keep.repeat(batch)),
+            last_head_bytes: last.len() - body.len(),
+            last: Chunk::from_vec(last),
+        }
+    }
+
+    /// `count` whole answers, or fewer if a batch holds fewer; how many they are.
+    fn several(&self, count: usize) -> (Chunk, usize) {
+        let count = count.min(self.batch.len() / self.answer_bytes);
+        (prefix(&self.batch, count * self.answer_bytes), count)
+    }
+
+    fn one(&self, request: &RequestHead) -> Chunk {
+        match (request.keep_alive, request.is_head) {
+            (true, true) => prefix(&self.batch, self.head_bytes),
+            (true, false) => prefix(&self.batch, self.answer_bytes),
+            (false, true) => prefix(&self.last, self.last_head_bytes),
+            (false, false) => self.last.share(),
+        }
+    }
+}
+
+/// The origin's name over and over, as far as it fits; text, so that `curl` shows it well.
+fn body_of(name: &str, bytes: usize) -> Vec<u8> {
+    format!("{name}\n").bytes().cycle().take(bytes).collect()
+}
+
+fn prefix(chunk: &Chunk, bytes: usize) -> Chunk {
+    let mut chunk = chunk.share();
+    chunk.truncate(bytes);
+    chunk
+}
+
+struct Connection<'http> {
+    http: &'http Http,
+    stream: TcpStream,
+    /// What was received and not looked at yet.
+    input: Chunk,
+    /// The beginning of a head that came in pieces.
+    partial: Vec<u8>,
+    /// Requests that were read but not answered; their answers go out by one send.
+    owed: usize,
+}
+
+/// Why there is no further request.
+enum End {
+    /// The client has ended its side.
+    Closed,
+    /// The client sent what is no HTTP/1.1.
+    Malformed,
+    /// The connection broke.
+    Broken,
+}
+
+impl<'http> Connection<'http> {
+    const fn new(http: &'http Http, stream: TcpStream) -> Self {
+        Self {
+            http,
+            stream,
+            input: Chunk::empty(),
+            partial: Vec::new(),
+            owed: 0,
+        }
+    }
+
+    async fn serve(mut self) -> io::Result<()> {
+        loop {
+            match self.next_request().await {
+                Ok(request) if self.may_wait(&request) => self.owed += 1,
+                Ok(request) => {
+                    self.pay().await?;
+                    self.answer(&request).await?;
+                    if !request.keep_alive {
+                        break;
+                    }
+                }
+                Err(End::Closed) => break,
+                Err(End::Broken) => return Ok(()),
+                Err(End::Malformed) => {
+                    self.pay().await?;
+                    self.stream.send(Chunk::from_static(BAD_REQUEST)).await?;
+                    break;
+                }
+            }
+        }
+        self.stream.shutdown().await
+    }
+
+    /// The next request, its body skipped.
+    async fn next_request(&mut self) -> Result<RequestHead, End> {
+        let mut request = self.next_head().await?;
+        if request.expects_continue && !request.body.is_done() && self.input.is_empty() {
+            self.pay().await?;
+            self.stream.send(Chunk::from_static(CONTINUE)).await?;
+        }
+        while !request.body.is_done() {
+            if self.input.is_empty() {
+                self.receive().await?;
+            }
+            let taken = request.body.skip(&self.input)?;
+            self.input.advance(taken);
+        }
+        Ok(request)
+    }
+
+    async fn next_head(&mut self) -> Result<RequestHead, End> {
+        loop {
+            if self.input.is_empty() {
+                self.receive().await?;
+            }
+            let known = self.partial.len();
+            let mut heads = self.http.heads.borrow_mut();
+            let head = if known == 0 {
+                heads.read(&self.input)?
+            } else {
+                self.partial.extend_from_slice(&self.input);
+                heads.read(&self.partial)?
+            };
+            if let Some((length, request)) = head {
+                self.input.advance(length - known);
+                self.partial.clear();
+                return Ok(*request);
+            }
+            if known == 0 {
+                self.partial.extend_from_slice(&self.input);
+            }
+            self.input = Chunk::empty();
+        }
+    }
+
+    /// Waits for input; before that, sends what is owed.
+    async fn receive(&mut self) -> Result<(), End> {
+        self.pay().await?;
+        self.input = self.stream.recv().await?;
+        if self.input.is_empty() {
+            Err(End::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// True if the answer may go out together with those of the requests that follow.
+    fn may_wait(&self, request: &RequestHead) -> bool {
+        request.keep_alive && !request.is_head && self.http.delay == Delay::None
+    }
+
+    async fn pay(&mut self) -> io::Result<()> {
+        while self.owed > 0 {
+            let (answers, count) = self.http.answers.several(self.owed);
+            self.owed -= count;
+            self.stream.send(answers).await?;
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, request: &RequestHead) -> io::Result<()> {
+        let delay = self.http.delay.draw(&mut self.http.random.borrow_mut());
+        if let Some(delay) = delay {
+            rt::sleep_until_precise(rt::now_precise() + delay).await;
+        }
+        self.stream.send(self.http.answers.one(request)).await
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        Self::Broken
+    }
+}
+
+impl From<httparse::Error> for End {
+    fn from(_: httparse::Error) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<BadFraming> for End {
+    fn from(_: BadFraming) -> Self {
+        Self::Malformed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_cut_from_what_is_ready() {
+        let answers = Answers::new("a", 5);
+        let head =
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\nX-Origin: a\r\n";
+        let whole = format!("{head}\r\na\na\na");
+        let (three, count) = answers.several(3);
+        assert_eq!((&*three, count), (whole.repeat(3).as_bytes(), 3));
+        assert_eq!(answers.several(BATCH_MAX + 1).1, BATCH_MAX);
+        let request = RequestHead {
+            is_head: true,
+            body: crate::http1::Body::NONE,
+            keep_alive: true,
+            expects_continue: false,
+        };
+        assert_eq!(&*answers.one(&request), format!("{head}\r\n").as_bytes());
+        let last = RequestHead {
+            is_head: false,
+            keep_alive: false,
+            ..request
+        };
+        let closing = format!("{head}Connection: close\r\n\r\na\na\na");
+        assert_eq!(&*answers.one(&last), closing.as_bytes());
+    }
+
+    #[test]
+    fn large_answers_are_sent_one_by_one() {
+        let answers = Answers::new("a", 1 << 20);
+        let (chunk, count) = answers.several(5);
+        assert_eq!((chunk.len(), count), (answers.answer_bytes, 1));
+    }
+}

@@ -1,0 +1,91 @@
+//! A TCP origin: echo, or bulk data for each line.
+//!
+//! Invariant: echoed bytes are the very buffers that were received, never copied; the end of the
+//! client's stream is answered with the end of ours.
+//! Read next: `../tcp.rs` (the conversation).
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+
+use lb_core::rt::{self, Chunk, TcpListener, TcpStream};
+
+use super::{Delay, accept};
+use crate::tcp::{SplitMix64, TcpMode, WHO, pattern};
+
+/// What all connections of a thread to one address share.
+pub(super) struct Tcp {
+    /// The name and a line feed.
+    name_line: Chunk,
+    mode: TcpMode,
+    delay: Delay,
+    random: RefCell<SplitMix64>,
+}
+
+impl Tcp {
+    pub(super) fn new(name: &str, mode: TcpMode, delay: Delay, seed: u64) -> Self {
+        Self {
+            name_line: Chunk::from_vec(format!("{name}\n").into_bytes()),
+            mode,
+            delay,
+            random: RefCell::new(SplitMix64::new(seed)),
+        }
+    }
+
+    /// Serves the listener for ever.
+    pub(super) async fn serve(self: Rc<Self>, listener: TcpListener) {
+        loop {
+            let stream = accept(&listener).await;
+            let tcp = Rc::clone(&self);
+            rt::spawn(async move {
+                // A client that goes away needs no answer, and there is nobody to tell.
+                let _ = tcp.serve_connection(&stream).await;
+            });
+        }
+    }
+
+    async fn serve_connection(&self, stream: &TcpStream) -> io::Result<()> {
+        let mut input = stream.recv().await?;
+        // Only as a whole: the beginning of it may be all that an echo client sends.
+        if input.starts_with(WHO) {
+            input.advance(WHO.len());
+            stream.send(self.name_line.share()).await?;
+            if input.is_empty() {
+                input = stream.recv().await?;
+            }
+        }
+        while !input.is_empty() {
+            match self.mode {
+                TcpMode::Echo => {
+                    self.delay().await;
+                    stream.send(input).await?;
+                }
+                TcpMode::Stream(bytes) => {
+                    for _ in input.iter().filter(|byte| **byte == b'\n') {
+                        self.delay().await;
+                        send_pattern(stream, bytes).await?;
+                    }
+                }
+            }
+            input = stream.recv().await?;
+        }
+        stream.shutdown().await
+    }
+
+    async fn delay(&self) {
+        let delay = self.delay.draw(&mut self.random.borrow_mut());
+        if let Some(delay) = delay {
+            rt::sleep_until_precise(rt::now_precise() + delay).await;
+        }
+    }
+}
+
+async fn send_pattern(stream: &TcpStream, mut bytes: usize) -> io::Result<()> {
+    while bytes > 0 {
+        let mut chunk = Chunk::from_static(pattern());
+        chunk.truncate(bytes);
+        bytes -= chunk.len();
+        stream.send(chunk).await?;
+    }
+    Ok(())
+}

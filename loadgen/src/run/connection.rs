@@ -1,0 +1,199 @@
+//! One connection, and what it takes to make one request on it.
+//!
+//! Invariant: latency counts from the moment that the request was due, whatever came between it
+//! and the answer: waiting for this connection, opening it, a lost one that had to be replaced.
+//! Read next: `http.rs` and `tcp.rs`, what an exchange is.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lb_core::rt::{self, Chunk, Elapsed, Instant, TcpStream};
+
+use super::config::{Config, Scheme};
+use super::http::Http;
+use super::recorder::{Failure, OriginId, Recorder};
+use super::tcp::Tcp;
+
+/// How long to wait for a server to close a connection that it said it would close.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// What all connections of a thread share.
+pub(super) struct Client {
+    address: SocketAddr,
+    timeout: Duration,
+    /// A connection of its own for each request.
+    one_each: bool,
+    protocol: Protocol,
+    pub(super) recorder: RefCell<Recorder>,
+    /// Why the first connection that failed to open did.
+    pub(super) connect_error: RefCell<Option<io::Error>>,
+}
+
+enum Protocol {
+    Http(Http),
+    Tcp(Tcp),
+}
+
+/// A complete answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Why it does not count, although the exchange went well.
+    pub(super) failure: Option<Failure>,
+    /// Bytes received.
+    pub(super) bytes: u64,
+    /// Who gave it, as far as the answer itself says.
+    pub(super) origin: Option<OriginId>,
+    /// The connection serves further requests.
+    pub(super) keep_alive: bool,
+}
+
+/// A place for a connection, filled while there is one.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: Option<TcpStream>,
+    /// Who is at the other end, if it was asked.
+    origin: Option<OriginId>,
+    /// Number of the next message.
+    message: usize,
+}
+
+impl Connection {
+    /// Nothing open yet. `number` tells the connections of a thread apart: their messages begin
+    /// far from each other.
+    pub(super) const fn new(number: usize) -> Self {
+        Self {
+            stream: None,
+            origin: None,
+            message: number.wrapping_mul(1_021),
+        }
+    }
+
+    pub(super) const fn is_open(&self) -> bool {
+        self.stream.is_some()
+    }
+}
+
+impl Client {
+    pub(super) fn new(config: &Config, address: SocketAddr) -> Self {
+        let protocol = match config.url.scheme {
+            Scheme::Http => {
+                Protocol::Http(Http::new(&config.url, &config.http, config.new_connections))
+            }
+            Scheme::Tcp => Protocol::Tcp(Tcp::new(&config.tcp)),
+        };
+        Self {
+            address,
+            timeout: config.timeout,
+            one_each: config.new_connections,
+            protocol,
+            recorder: RefCell::new(Recorder::new()),
+            connect_error: RefCell::new(None),
+        }
+    }
+
+    /// Opens the connection, within the time limit, and asks who is there if that is wanted.
+    pub(super) async fn open(&self, connection: &mut Connection) -> Result<(), Failure> {
+        let connect = rt::timeout(self.timeout, TcpStream::connect(self.address));
+        let connected = connect
+            .await
+            .unwrap_or_else(|Elapsed| Err(io::ErrorKind::TimedOut.into()));
+        let stream = connected.map_err(|error| {
+            self.connect_error.borrow_mut().get_or_insert(error);
+            Failure::Connect
+        })?;
+        if let Protocol::Tcp(tcp) = &self.protocol {
+            let asked = rt::timeout(self.timeout, tcp.ask_name(&stream)).await;
+            let name = asked.unwrap_or(Err(Failure::Timeout))?;
+            connection.origin = name.map(|name| self.recorder.borrow_mut().origin(&name));
+        }
+        connection.stream = Some(stream);
+        Ok(())
+    }
+
+    /// Makes one request that was due at `due`; `counts` says whether what ends at a given time
+    /// is recorded.
+    pub(super) async fn request(
+        &self,
+        connection: &mut Connection,
+        due: Instant,
+        counts: impl Fn(Instant) -> bool,
+    ) -> Result<(), Failure> {
+        let reopen = connection.stream.as_ref().is_none_or(TcpStream::is_stale);
+        let result = self.exchange(connection, reopen).await;
+        let now = rt::now_precise();
+        let outcome = match &result {
+            Ok(Answer {
+                failure: None,
+                bytes,
+                origin,
+                ..
+            }) => Ok((*bytes, *origin)),
+            Ok(Answer {
+                failure: Some(failure),
+                ..
+            })
+            | Err(failure) => Err(*failure),
+        };
+        if counts(now) {
+            let mut recorder = self.recorder.borrow_mut();
+            if reopen && outcome != Err(Failure::Connect) {
+                recorder.reconnect();
+            }
+            match outcome {
+                Ok((bytes, origin)) => {
+                    let latency = now.saturating_duration_since(due);
+                    recorder.complete(latency, bytes, origin.or(connection.origin));
+                }
+                Err(failure) => recorder.fail(failure),
+            }
+        }
+        self.after(connection, &result).await;
+        outcome.map(|_| ())
+    }
+
+    async fn exchange(&self, connection: &mut Connection, reopen: bool) -> Result<Answer, Failure> {
+        if reopen {
+            connection.stream = None;
+            self.open(connection).await?;
+        }
+        let stream = connection.stream.as_ref().ok_or(Failure::Connect)?;
+        connection.message = connection.message.wrapping_add(1);
+        let exchange = async {
+            match &self.protocol {
+                Protocol::Http(http) => http.exchange(stream, &self.recorder).await,
+                Protocol::Tcp(tcp) => tcp.exchange(stream, connection.message).await,
+            }
+        };
+        rt::timeout(self.timeout, exchange)
+            .await
+            .unwrap_or(Err(Failure::Timeout))
+    }
+
+    /// Keeps the connection for the next request, or ends it.
+    async fn after(&self, connection: &mut Connection, result: &Result<Answer, Failure>) {
+        let Ok(Answer { keep_alive, .. }) = result else {
+            connection.stream = None;
+            return;
+        };
+        if *keep_alive && !self.one_each {
+            return;
+        }
+        if let Some(stream) = connection.stream.take()
+            && !keep_alive
+        {
+            // Who closes first keeps the address for a minute: let it be the server, as it said.
+            let _ = rt::timeout(CLOSE_WAIT, stream.recv()).await;
+        }
+    }
+}
+
+/// The next bytes of an answer, of which there have to be some.
+pub(super) async fn receive(stream: &TcpStream) -> Result<Chunk, Failure> {
+    match stream.recv().await {
+        Ok(input) if input.is_empty() => Err(Failure::Short),
+        Ok(input) => Ok(input),
+        Err(_) => Err(Failure::Reset),
+    }
+}

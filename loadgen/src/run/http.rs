@@ -1,0 +1,191 @@
+//! One HTTP/1.1 exchange, from the client's side.
+//!
+//! Invariant: an answer counts only if its status is 2xx and its body ended exactly where its
+//! head said, with nothing after it. Nothing is allocated for a head that was seen before.
+//! Read next: `../http1/head.rs`.
+
+use std::cell::RefCell;
+
+use lb_core::rt::{Chunk, TcpStream};
+
+use super::config::{HttpRequest, Url};
+use super::connection::{Answer, receive};
+use super::recorder::{Failure, OriginId, Recorder};
+use crate::http1::{BadFraming, Body, Heads, ResponseHead};
+
+/// What all connections of a thread share.
+pub(super) struct Http {
+    /// The request's bytes, the same each time.
+    request: Chunk,
+    is_head: bool,
+    heads: RefCell<Heads<ResponseHead>>,
+}
+
+/// What of an answer's head the exchange goes by.
+struct Head {
+    status: u16,
+    body: Body,
+    keep_alive: bool,
+    origin: Option<OriginId>,
+    /// Bytes received up to the end of the head.
+    bytes: u64,
+}
+
+impl Http {
+    pub(super) fn new(url: &Url, request: &HttpRequest, close: bool) -> Self {
+        Self {
+            request: Chunk::from_vec(request_bytes(url, request, close)),
+            is_head: request.method == "HEAD",
+            heads: RefCell::new(Heads::new()),
+        }
+    }
+
+    /// Sends one request and reads its answer to the end.
+    pub(super) async fn exchange(
+        &self,
+        stream: &TcpStream,
+        recorder: &RefCell<Recorder>,
+    ) -> Result<Answer, Failure> {
+        stream
+            .send(self.request.share())
+            .await
+            .map_err(|_| Failure::Reset)?;
+        let mut input = receive(stream).await?;
+        let head = self.read_head(stream, &mut input, recorder).await?;
+        let mut body = if self.is_head { Body::NONE } else { head.body };
+        let mut bytes = head.bytes;
+        loop {
+            let taken = body.skip(&input)?;
+            bytes += taken as u64;
+            if taken < input.len() {
+                return Err(Failure::BadBody);
+            }
+            if body.is_done() {
+                break;
+            }
+            input = match receive(stream).await {
+                Err(Failure::Short) if body == Body::UntilClose => break,
+                input => input?,
+            };
+        }
+        let is_good = (200..300).contains(&head.status);
+        Ok(Answer {
+            failure: (!is_good).then_some(Failure::Status),
+            bytes,
+            origin: head.origin,
+            keep_alive: head.keep_alive,
+        })
+    }
+
+    /// Takes the head of the final answer off `input`, reading on as needed.
+    async fn read_head(
+        &self,
+        stream: &TcpStream,
+        input: &mut Chunk,
+        recorder: &RefCell<Recorder>,
+    ) -> Result<Head, Failure> {
+        let mut partial = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let known = partial.len();
+            let read = {
+                let mut heads = self.heads.borrow_mut();
+                let read = if known == 0 {
+                    heads.read(input)
+                } else {
+                    partial.extend_from_slice(input);
+                    heads.read(&partial)
+                };
+                read.map_err(|_| Failure::BadBody)?.map(|(length, head)| {
+                    let origin = head
+                        .origin
+                        .as_deref()
+                        .map(|name| recorder.borrow_mut().origin(name));
+                    (length, head.status, head.body, head.keep_alive, origin)
+                })
+            };
+            if let Some((length, status, body, keep_alive, origin)) = read {
+                input.advance(length - known);
+                bytes += length as u64;
+                if !is_interim(status) {
+                    return Ok(Head {
+                        status,
+                        body,
+                        keep_alive,
+                        origin,
+                        bytes,
+                    });
+                }
+                partial.clear();
+                if !input.is_empty() {
+                    continue;
+                }
+            } else if known == 0 {
+                partial.extend_from_slice(input);
+            }
+            *input = receive(stream).await?;
+        }
+    }
+}
+
+/// RFC 9110 §15.2; 101 is final, and here an error as nobody asked for it.
+const fn is_interim(status: u16) -> bool {
+    status < 200 && status != 101
+}
+
+fn request_bytes(url: &Url, request: &HttpRequest, close: bool) -> Vec<u8> {
+    let mut head = format!("{} {} HTTP/1.1\r\n", request.method, url.path);
+    let has_host = request
+        .headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("host"));
+    if !has_host {
+        head += &format!("Host: {}\r\n", url.authority);
+    }
+    for (name, value) in &request.headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    if request.body > 0 {
+        head += &format!("Content-Length: {}\r\n", request.body);
+    }
+    if close {
+        head += "Connection: close\r\n";
+    }
+    head += "\r\n";
+    let mut bytes = head.into_bytes();
+    bytes.resize(bytes.len() + request.body, b'x');
+    bytes
+}
+
+impl From<BadFraming> for Failure {
+    fn from(_: BadFraming) -> Self {
+        Self::BadBody
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(request: &HttpRequest, close: bool) -> String {
+        let url = "http://shop.example:81/a?b".parse().unwrap();
+        String::from_utf8(request_bytes(&url, request, close)).unwrap()
+    }
+
+    #[test]
+    fn requests_have_what_was_asked_for_and_no_more() {
+        let plain = HttpRequest::default();
+        let expected = "GET /a?b HTTP/1.1\r\nHost: shop.example:81\r\n\r\n";
+        assert_eq!(request(&plain, false), expected);
+        let post = HttpRequest {
+            method: "POST".into(),
+            headers: vec![("host".into(), "other".into()), ("X-A".into(), "1".into())],
+            body: 3,
+        };
+        assert_eq!(
+            request(&post, true),
+            "POST /a?b HTTP/1.1\r\nhost: other\r\nX-A: 1\r\nContent-Length: 3\r\n\
+             Connection: close\r\n\r\nxxx"
+        );
+    }
+}

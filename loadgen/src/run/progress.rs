@@ -1,0 +1,209 @@
+//! What a person sees of a run: a line a second while it goes on, and the result in words.
+//!
+//! Invariant: on a terminal the line replaces itself; anywhere else each is a line of its own.
+//! Read next: `summary.rs`.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+use super::{LoadMode, LoadPhase, Observer, Second, Summary};
+use crate::units::{format_bytes, format_micros};
+
+/// Prints progress to standard error.
+#[derive(Debug)]
+pub struct Progress {
+    seconds: u64,
+    is_terminal: bool,
+}
+
+impl Progress {
+    /// For a run that measures for so many seconds.
+    pub fn new(seconds: u64) -> Self {
+        Self {
+            seconds,
+            is_terminal: io::stderr().is_terminal(),
+        }
+    }
+
+    /// Shows `line` in place of the last one, or below it.
+    fn show(&self, line: &str) {
+        let (before, after) = if self.is_terminal {
+            ("\r\x1b[K", "")
+        } else {
+            ("", "\n")
+        };
+        // Nobody reads it any more: no reason to end the run.
+        let _ = write!(io::stderr(), "{before}{line}{after}");
+        let _ = io::stderr().flush();
+    }
+}
+
+impl Observer for Progress {
+    fn on_phase(&mut self, phase: LoadPhase) {
+        match phase {
+            LoadPhase::Connecting if self.is_terminal => self.show("connecting …"),
+            LoadPhase::WarmUp if self.is_terminal => self.show("warming up …"),
+            LoadPhase::Ended if self.is_terminal => self.show(""),
+            _ => {}
+        }
+    }
+
+    fn on_second(&mut self, second: &Second) {
+        self.show(&format!(
+            "{:>3}/{} s  {:>9}/s  p50 {}  p99 {}  errors {}",
+            second.t + 1,
+            self.seconds,
+            group_digits(second.completed),
+            format_micros(second.p50_us),
+            format_micros(second.p99_us),
+            group_digits(second.errors),
+        ));
+    }
+}
+
+/// The whole result, for a person.
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = match self.mode {
+            LoadMode::Closed => "closed loop".to_owned(),
+            LoadMode::Open { rate_per_s } => format!("{rate_per_s} requests/s"),
+        };
+        let each = if self.new_connections {
+            ", a new one for each request"
+        } else {
+            ""
+        };
+        writeln!(
+            f,
+            "{}: {mode}, {} connections{each}, {:.1} s, {} thread{} on {}",
+            self.url,
+            self.connections,
+            self.duration_s,
+            self.threads,
+            if self.threads == 1 { "" } else { "s" },
+            self.engine,
+        )?;
+        writeln!(
+            f,
+            "  completed   {}, {}/s, {}/s received",
+            group_digits(self.completed),
+            group_digits(self.rate_per_s.round() as u64),
+            format_bytes(self.bytes_received as f64 / self.duration_s.max(1e-9)),
+        )?;
+        self.write_latency(f)?;
+        self.write_failures(f)?;
+        self.write_origins(f)?;
+        let health = &self.generator;
+        writeln!(
+            f,
+            "  generator   {:.0} % of a core; its cores {:.0} % busy",
+            health.cpu_fraction * 100.0,
+            health.core_busy_fraction * 100.0
+        )?;
+        if health.saturated {
+            writeln!(
+                f,
+                "  SATURATED   the generator was the bottleneck: {}",
+                health.reason
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Summary {
+    fn write_latency(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let latency = &self.latency_us;
+        let [min, p50, p90, p99, p999, max, mean] = [
+            latency.min,
+            latency.p50,
+            latency.p90,
+            latency.p99,
+            latency.p999,
+            latency.max,
+            latency.mean,
+        ]
+        .map(format_micros);
+        writeln!(f, "  latency     min {min}  mean {mean}  max {max}")?;
+        writeln!(
+            f,
+            "              p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p999}"
+        )
+    }
+
+    fn write_failures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds: Vec<String> = self
+            .errors
+            .by_kind()
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| format!("{kind} {}", group_digits(count)))
+            .collect();
+        match kinds.len() {
+            0 => writeln!(f, "  errors      none")?,
+            _ => writeln!(f, "  errors      {}", kinds.join(", "))?,
+        }
+        if self.unanswered > 0 {
+            let count = group_digits(self.unanswered);
+            writeln!(
+                f,
+                "  unanswered  {count} requests were due and never got an answer"
+            )?;
+        }
+        if self.reconnects > 0 && !self.new_connections {
+            writeln!(f, "  reconnects  {}", group_digits(self.reconnects))?;
+        }
+        Ok(())
+    }
+
+    fn write_origins(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answers: u64 = self.per_origin.values().sum();
+        for (place, (name, count)) in self.per_origin.iter().enumerate() {
+            let label = if place == 0 { "origins" } else { "" };
+            let percent = *count as f64 * 100.0 / answers as f64;
+            writeln!(
+                f,
+                "  {label:<11} {name}  {}  {percent:.1} %",
+                group_digits(*count)
+            )?;
+        }
+        if let Some(balance) = &self.balance {
+            writeln!(
+                f,
+                "              max/mean {:.3}, χ² {:.1} with {} degrees of freedom",
+                balance.max_over_mean, balance.chi_square, balance.degrees_of_freedom
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// `1234567` as `1,234,567`.
+fn group_digits(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_grouped_by_threes() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(group_digits(number), text);
+        }
+    }
+}

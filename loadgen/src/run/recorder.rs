@@ -1,0 +1,210 @@
+//! What happened, counted on the thread on which it happened.
+//!
+//! Invariant: recording allocates nothing and takes no lock; whole intervals are handed over once
+//! a second, and the run's totals are the sums of its intervals.
+//! Read next: `gather.rs`, which adds up the threads.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::Errors;
+
+/// Finest latency that is told apart, and the longest that is recorded (longer ones count as it).
+const LATENCY_NS_MIN: u64 = 100;
+const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
+/// Significant digits of a latency.
+const DIGITS: u8 = 3;
+
+/// A request that had a free connection and is later than this is a late send.
+const LATE_SEND: Duration = Duration::from_millis(1);
+
+/// Why a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    Connect,
+    Reset,
+    Timeout,
+    Short,
+    Status,
+    BadBody,
+    Mismatch,
+}
+
+/// What happened between two points in time, on one thread or on all.
+#[derive(Debug, Clone)]
+pub(super) struct Interval {
+    /// Latencies in nanoseconds of the requests that completed.
+    pub(super) latency_ns: Histogram<u64>,
+    /// Bytes received with them.
+    pub(super) bytes: u64,
+    /// The requests that failed.
+    pub(super) errors: Errors,
+}
+
+impl Interval {
+    pub(super) fn new() -> Self {
+        let latency_ns = Histogram::new_with_bounds(LATENCY_NS_MIN, LATENCY_NS_MAX, DIGITS)
+            .expect("constant bounds are valid");
+        Self {
+            latency_ns,
+            bytes: 0,
+            errors: Errors::default(),
+        }
+    }
+
+    pub(super) fn completed(&self) -> u64 {
+        self.latency_ns.len()
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.latency_ns
+            .add(&other.latency_ns)
+            .expect("all intervals have the same bounds");
+        self.bytes += other.bytes;
+        self.errors.add(&other.errors);
+    }
+
+    fn clear(&mut self) {
+        self.latency_ns.reset();
+        self.bytes = 0;
+        self.errors = Errors::default();
+    }
+}
+
+/// Who answered: an index into the names of the thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OriginId(usize);
+
+/// What is counted over the whole window.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Totals {
+    /// Origins by name, with their correct answers.
+    pub(super) origins: Vec<(Box<str>, u64)>,
+    /// Connections opened in place of others.
+    pub(super) reconnects: u64,
+    /// Requests sent late although a connection was free.
+    pub(super) late_sends: u64,
+    /// The longest that a request with a free connection was sent after it was due.
+    pub(super) send_lag_max: Duration,
+}
+
+/// Counts for one thread.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    current: Interval,
+    totals: Totals,
+}
+
+impl Recorder {
+    pub(super) fn new() -> Self {
+        Self {
+            current: Interval::new(),
+            totals: Totals::default(),
+        }
+    }
+
+    /// The identity of the origin with this name.
+    pub(super) fn origin(&mut self, name: &str) -> OriginId {
+        let origins = &mut self.totals.origins;
+        let known = origins.iter().position(|(known, _)| **known == *name);
+        OriginId(known.unwrap_or_else(|| {
+            origins.push((name.into(), 0));
+            origins.len() - 1
+        }))
+    }
+
+    pub(super) fn complete(&mut self, latency: Duration, bytes: u64, origin: Option<OriginId>) {
+        self.current
+            .latency_ns
+            .saturating_record(latency.as_nanos() as u64);
+        self.current.bytes += bytes;
+        if let Some(OriginId(index)) = origin {
+            self.totals.origins[index].1 += 1;
+        }
+    }
+
+    pub(super) const fn fail(&mut self, failure: Failure) {
+        let errors = &mut self.current.errors;
+        *match failure {
+            Failure::Connect => &mut errors.connect,
+            Failure::Reset => &mut errors.reset,
+            Failure::Timeout => &mut errors.timeout,
+            Failure::Short => &mut errors.short,
+            Failure::Status => &mut errors.status_non_2xx,
+            Failure::BadBody => &mut errors.bad_body,
+            Failure::Mismatch => &mut errors.mismatch,
+        } += 1;
+    }
+
+    pub(super) const fn reconnect(&mut self) {
+        self.totals.reconnects += 1;
+    }
+
+    /// A request that had a free connection was sent so long after it was due.
+    pub(super) fn send_lag(&mut self, lag: Duration) {
+        self.totals.late_sends += u64::from(lag > LATE_SEND);
+        self.totals.send_lag_max = self.totals.send_lag_max.max(lag);
+    }
+
+    /// What happened since the last call.
+    pub(super) fn take_interval(&mut self) -> Interval {
+        let interval = self.current.clone();
+        self.current.clear();
+        interval
+    }
+
+    /// What was counted over the whole window; origins that gave no correct answer left out.
+    pub(super) fn take_totals(&mut self) -> Totals {
+        let mut totals = std::mem::take(&mut self.totals);
+        totals.origins.retain(|(_, answers)| *answers > 0);
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_hold_what_happened_since_the_last_and_add_up() {
+        let mut recorder = Recorder::new();
+        let (a, b) = (recorder.origin("a"), recorder.origin("b"));
+        assert_eq!(recorder.origin("a"), a);
+        recorder.complete(Duration::from_micros(100), 64, Some(a));
+        recorder.fail(Failure::Short);
+        let mut all = recorder.take_interval();
+        assert_eq!((all.completed(), all.bytes, all.errors.short), (1, 64, 1));
+        recorder.complete(Duration::from_millis(5), 64, Some(a));
+        recorder.complete(Duration::from_hours(5), 64, None);
+        let second = recorder.take_interval();
+        assert_eq!((second.completed(), second.errors.total()), (2, 0));
+        all.add(&second);
+        assert_eq!(
+            (all.completed(), all.bytes, all.errors.total()),
+            (3, 192, 1)
+        );
+        let median = all.latency_ns.value_at_quantile(0.5) as f64;
+        assert!((median / 5e6 - 1.0).abs() < 0.001, "{median}");
+        let longest = all.latency_ns.max() as f64;
+        assert!(
+            (longest / LATENCY_NS_MAX as f64 - 1.0).abs() < 0.001,
+            "{longest}"
+        );
+        let _ = b;
+        assert_eq!(recorder.take_totals().origins, [("a".into(), 2)]);
+    }
+
+    #[test]
+    fn only_what_is_later_than_a_millisecond_is_a_late_send() {
+        let mut recorder = Recorder::new();
+        for micros in [0, 900, 1000, 1001, 7000, 30] {
+            recorder.send_lag(Duration::from_micros(micros));
+        }
+        let totals = recorder.take_totals();
+        assert_eq!(
+            (totals.late_sends, totals.send_lag_max),
+            (2, Duration::from_millis(7))
+        );
+    }
+}

@@ -1,0 +1,292 @@
+//! One generator thread: opens its connections, sends what its schedule says, reports.
+//!
+//! Invariant: the send loop is the same for every schedule; whatever is counted is counted here,
+//! and handed to the controlling thread once a second.
+//! Read next: `connection.rs` (a request), `mod.rs` (the controlling thread).
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use lb_core::rt::{self, Either, Instant, Notify, Runtime};
+
+use super::LoadMode;
+use super::config::Config;
+use super::connection::{Client, Connection};
+use super::health::ThreadTimes;
+use super::recorder::{Failure, Interval, Totals};
+use super::schedule::{Pace, Schedule};
+use crate::gate::Gate;
+
+/// Connections that a thread opens at a time, so that a thousand do not overrun a listen queue.
+const OPENING_MAX: usize = 128;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What a thread is to do.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) config: Arc<Config>,
+    pub(super) address: SocketAddr,
+    /// Number of this thread.
+    pub(super) thread: usize,
+    /// Opens when every thread has its connections.
+    pub(super) go: Arc<Gate>,
+    /// Opens when the run is to end early.
+    pub(super) cancel: Arc<Gate>,
+    pub(super) events: Sender<Event>,
+}
+
+/// What a thread tells the controlling thread.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The thread could not start.
+    Failed(io::Error),
+    /// It has tried to open its connections.
+    Connected {
+        /// How many are open.
+        open: usize,
+        /// Why the first one that is not failed.
+        error: Option<io::Error>,
+    },
+    /// The measured window has begun.
+    Measuring,
+    /// A second of the window is over, or the window itself within one.
+    Second(u64, Box<Interval>),
+    /// The measured window is over.
+    Ended,
+    /// The thread is done.
+    Done(Box<Report>),
+}
+
+/// What a thread counted beyond the seconds of the window.
+#[derive(Debug)]
+pub(super) struct Report {
+    /// Answers that came after the window's end.
+    pub(super) late: Interval,
+    pub(super) totals: Totals,
+    /// Requests due in the window that have neither succeeded nor failed.
+    pub(super) unanswered: u64,
+    /// Length of the window.
+    pub(super) measured: Duration,
+    /// CPU time used and waited for within it.
+    pub(super) times: ThreadTimes,
+}
+
+/// Runs a generator thread to its end.
+pub(super) fn run(job: &Job) {
+    let config = rt::Config {
+        engine: job.config.engine,
+        cpu: job.config.cpu.map(|first| first + job.thread),
+        ..rt::Config::default()
+    };
+    match Runtime::new(&config) {
+        Ok(mut runtime) => runtime.block_on(connect_and_measure(job)),
+        Err(error) => job.report(Event::Failed(error)),
+    }
+}
+
+async fn connect_and_measure(job: &Job) {
+    let client = Rc::new(Client::new(&job.config, job.address));
+    let connect = async {
+        let connections = Opening::open_all(job, &client).await;
+        job.report(Event::Connected {
+            open: connections
+                .iter()
+                .filter(|connection| connection.is_open())
+                .count(),
+            error: client.connect_error.take(),
+        });
+        job.go.opened().await;
+        connections
+    };
+    let Either::First(connections) = rt::select(connect, job.cancel.opened()).await else {
+        return;
+    };
+    let worker = Rc::new(Worker::new(job, client));
+    for connection in connections {
+        rt::spawn(Rc::clone(&worker).send_loop(connection));
+    }
+    if let Some(report) = worker.measure(job).await {
+        job.report(Event::Done(Box::new(report)));
+    }
+}
+
+impl Job {
+    fn report(&self, event: Event) {
+        // The controlling thread hangs up only when it has given up.
+        let _ = self.events.send(event);
+    }
+
+    /// Waits until `at`; false if the run was cancelled before.
+    async fn slept_until(&self, at: Instant) -> bool {
+        let slept = rt::select(rt::sleep_until_precise(at), self.cancel.opened()).await;
+        slept == Either::First(())
+    }
+}
+
+/// The connections of a thread while they are being opened.
+#[derive(Default)]
+struct Opening {
+    under_way: Cell<usize>,
+    tried: RefCell<Vec<Connection>>,
+    one_tried: Notify,
+}
+
+impl Opening {
+    /// Opens this thread's share of the connections; if each request opens its own, none yet.
+    async fn open_all(job: &Job, client: &Rc<Client>) -> Vec<Connection> {
+        let Config {
+            connections,
+            threads,
+            new_connections,
+            ..
+        } = *job.config;
+        let places = (job.thread..connections)
+            .step_by(threads)
+            .map(Connection::new);
+        if new_connections {
+            return places.collect();
+        }
+        let opening = Rc::new(Self::default());
+        for connection in places {
+            opening.wait_for_fewer_than(OPENING_MAX).await;
+            opening.under_way.set(opening.under_way.get() + 1);
+            rt::spawn(Rc::clone(&opening).open(Rc::clone(client), connection));
+        }
+        opening.wait_for_fewer_than(1).await;
+        opening.tried.take()
+    }
+
+    async fn wait_for_fewer_than(&self, limit: usize) {
+        while self.under_way.get() >= limit {
+            self.one_tried.notified().await;
+        }
+    }
+
+    async fn open(self: Rc<Self>, client: Rc<Client>, mut connection: Connection) {
+        // One that fails is tried again when a request is due for it, and counted then.
+        let _ = client.open(&mut connection).await;
+        self.tried.borrow_mut().push(connection);
+        self.under_way.set(self.under_way.get() - 1);
+        self.one_tried.notify();
+    }
+}
+
+/// A thread whose schedule runs.
+struct Worker {
+    client: Rc<Client>,
+    schedule: RefCell<Schedule>,
+    /// Requests that have succeeded or failed, the warm-up's included.
+    finished: Cell<u64>,
+    /// Connections for which no further request is due: kept open until the end.
+    resting: RefCell<Vec<Connection>>,
+}
+
+impl Worker {
+    fn new(job: &Job, client: Rc<Client>) -> Self {
+        let Config {
+            mode,
+            threads,
+            warm_up,
+            duration,
+            ..
+        } = *job.config;
+        let pace = match mode {
+            LoadMode::Closed => Pace::Closed,
+            LoadMode::Open { rate_per_s } => Pace::open(rate_per_s, job.thread, threads),
+        };
+        Self {
+            client,
+            schedule: RefCell::new(Schedule::new(pace, rt::now_precise(), warm_up, duration)),
+            finished: Cell::new(0),
+            resting: RefCell::new(Vec::new()),
+        }
+    }
+
+    async fn send_loop(self: Rc<Self>, mut connection: Connection) {
+        while let Some(due) = self.next_due().await {
+            let counts = |now| self.schedule.borrow().counts(due, now);
+            let result = self.client.request(&mut connection, due, counts).await;
+            self.finished.set(self.finished.get() + 1);
+            if result == Err(Failure::Connect) && !self.schedule.borrow().is_open_loop() {
+                // A closed loop would spin on a server that refuses.
+                rt::sleep(rt::TICK).await;
+            }
+        }
+        self.resting.borrow_mut().push(connection);
+    }
+
+    /// Claims the next request and waits until it is due.
+    async fn next_due(&self) -> Option<Instant> {
+        let now = rt::now_precise();
+        let due = self.schedule.borrow_mut().claim(now)?;
+        if due > now {
+            rt::sleep_until_precise(due).await;
+            let lag = rt::now_precise().saturating_duration_since(due);
+            if due >= self.schedule.borrow().measure_from() {
+                self.client.recorder.borrow_mut().send_lag(lag);
+            }
+        }
+        Some(due)
+    }
+
+    /// Follows the measured window, and an open loop until what was due in it is answered.
+    /// `None` if the run was cancelled before the window began.
+    async fn measure(&self, job: &Job) -> Option<Report> {
+        let (from, end) = {
+            let schedule = self.schedule.borrow();
+            (schedule.measure_from(), schedule.end())
+        };
+        if !job.slept_until(from).await {
+            return None;
+        }
+        job.report(Event::Measuring);
+        let (began, times) = (rt::now_precise(), ThreadTimes::read());
+        let mut is_whole = true;
+        for second in 0.. {
+            let until = end.min(from + SECOND * (second + 1));
+            is_whole = job.slept_until(until).await;
+            let interval = self.client.recorder.borrow_mut().take_interval();
+            job.report(Event::Second(u64::from(second), Box::new(interval)));
+            if until == end || !is_whole {
+                break;
+            }
+        }
+        let times = ThreadTimes::read().since(times);
+        let measured = rt::now_precise().saturating_duration_since(began);
+        job.report(Event::Ended);
+        // What was under way when somebody cancelled is neither here nor there.
+        let unanswered = if is_whole {
+            self.work_off(end + job.config.timeout).await
+        } else {
+            0
+        };
+        let mut recorder = self.client.recorder.borrow_mut();
+        let (late, totals) = (recorder.take_interval(), recorder.take_totals());
+        Some(Report {
+            late,
+            totals,
+            unanswered,
+            measured,
+            times,
+        })
+    }
+
+    /// Waits until everything that was due has succeeded or failed, or the time is over; how much
+    /// has not.
+    async fn work_off(&self, deadline: Instant) -> u64 {
+        let due = self.schedule.borrow().due_in_all();
+        loop {
+            let unanswered = due.saturating_sub(self.finished.get());
+            if unanswered == 0 || rt::now() >= deadline {
+                return unanswered;
+            }
+            rt::sleep(rt::TICK).await;
+        }
+    }
+}
