@@ -35,9 +35,9 @@ pub enum Command {
     Origin(OriginArgs),
     /// Load a server and report what it did.
     Run(RunArgs),
-    /// Compare lb with other load balancers, and write a report.
+    /// Compare balancers side by side and write a report.
     Compare(compare::Args),
-    /// Draw a report again from its raw data.
+    /// Draw the texts and charts of a report again.
     Report(report::Args),
 }
 

@@ -13,11 +13,10 @@ use std::thread;
 
 use clap::Parser;
 use loadgen::args::{Cli, Command, OriginArgs, RunArgs};
-use loadgen::compare;
 use loadgen::gate::Gate;
 use loadgen::origin::{self, Origin};
-use loadgen::report;
 use loadgen::run::{self, Progress, Summary};
+use loadgen::{compare, report};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -28,7 +27,7 @@ fn main() -> ExitCode {
         Command::Origin(args) => serve(&args),
         Command::Run(args) => load(&args),
         Command::Compare(args) => compare(&args),
-        Command::Report(args) => redraw(&args),
+        Command::Report(args) => report(&args),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("loadgen: {}", failure.message);
@@ -101,13 +100,15 @@ fn load(args: &RunArgs) -> Result<ExitCode, Failure> {
 }
 
 fn compare(args: &compare::Args) -> Result<ExitCode, Failure> {
-    let folder = compare::compare(args).map_err(Failure::other)?;
+    let stop = stop_on_signal().map_err(Failure::other)?;
+    let folder = compare::compare(args, &stop).map_err(Failure::other)?;
     println!("{}", folder.join("summary.md").display());
     Ok(ExitCode::SUCCESS)
 }
 
-fn redraw(args: &report::Args) -> Result<ExitCode, Failure> {
+fn report(args: &report::Args) -> Result<ExitCode, Failure> {
     report::report(args).map_err(Failure::other)?;
+    println!("{}", args.folder.join("summary.md").display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,14 +7,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::load::Timing;
+use super::load::{Timing, written};
 use super::peers::Program;
 use super::place::{self, Cores, Folder};
 use super::play::Stage;
-use super::process::Stop;
 use super::round::{Bench, IDLE_BASE};
 use super::scenario::Scenario;
 use super::{Args, Error, machine};
+use crate::gate::Gate;
 use crate::report::record::{self, Absent, Peer, Record, Settings};
 use crate::report::{self, readme};
 
@@ -43,13 +43,12 @@ const QUICK: Defaults = Defaults {
 /// Descriptors that an idle round leaves alone.
 const DESCRIPTORS_SPARE: usize = 200;
 
-/// Runs `loadgen compare`; returns the folder of the report.
+/// Runs `loadgen compare` until it is done or `stop` is opened; returns the folder of the report.
 ///
 /// # Errors
 /// When there is nothing to compare, the report cannot be written, or a stop is requested. A
 /// peer that misbehaves is no error: it is in the report.
-pub fn compare(args: &Args) -> Result<PathBuf, Error> {
-    let stop = Stop::on_signals().map_err(Error::system("signal handlers"))?;
+pub fn compare(args: &Args, stop: &Gate) -> Result<PathBuf, Error> {
     let cores = Cores::take().map_err(Error::system("a core of its own for the balancer"))?;
     let timing = timing(args, cores);
     let settings = settings(args, cores, timing);
@@ -191,7 +190,7 @@ fn command_line(args: &Args) -> String {
         words += &format!(" --rounds {rounds}");
     }
     if let Some(duration) = args.duration {
-        words += &format!(" --duration {}ms", duration.as_millis());
+        words += &format!(" --duration {}", written(duration));
     }
     if args.quick {
         words += " --quick";
@@ -236,7 +235,7 @@ mod tests {
         assert_eq!(
             command_line(&args()),
             "loadgen compare --scenario idle-memory,l4-small,l4-small --peers lb,nginx --rounds 3 \
-             --duration 2000ms --quick"
+             --duration 2s --quick"
         );
     }
 

@@ -12,7 +12,7 @@ use clap::Parser as _;
 use super::scenario::{Scenario, Speech, Traffic};
 use crate::args::{Cli, Command};
 use crate::gate::Gate;
-use crate::run::{self, LoadPhase, Observer, Summary};
+use crate::run::{self, Observer, Summary};
 
 /// The words of a `loadgen run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,10 +52,10 @@ impl LoadCommand {
             ))),
         }
         words.extend(split(&format!(
-            "-c {} --warmup {}ms -d {}ms --cpu {}",
+            "-c {} --warmup {} -d {} --cpu {}",
             traffic.connections,
-            timing.warmup.as_millis(),
-            timing.duration.as_millis(),
+            written(timing.warmup),
+            written(timing.duration),
             timing.cpu
         )));
         if traffic.new_connections {
@@ -80,29 +80,22 @@ pub(super) fn origin_words(scenario: Scenario, at: [SocketAddr; 2]) -> Vec<Strin
     })
 }
 
-/// Runs the generator; `watch` hears of each phase as it begins.
+/// Runs the generator until it is done or `stop` is opened.
 ///
 /// # Errors
 /// When it cannot run at all; failed requests are in the summary.
-pub(super) fn run(command: &LoadCommand, watch: impl FnMut(LoadPhase)) -> Result<Summary, String> {
-    let words = std::iter::once("loadgen".to_owned()).chain(command.0.iter().cloned());
-    let parsed = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-    let Command::Run(args) = parsed.command else {
-        return Err(format!("`{}` is not a run", command.0.join(" ")));
+pub(super) fn run(
+    command: &LoadCommand,
+    observer: &mut dyn Observer,
+    stop: &Gate,
+) -> Result<Summary, String> {
+    let words = std::iter::once("loadgen").chain(command.0.iter().map(String::as_str));
+    let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+    let Command::Run(args) = cli.command else {
+        return Err(format!("{command:?} is no load"));
     };
     let config = run::Config::try_from(&args)?;
-    // Never opened: a run takes seconds, and a stop is looked for after it.
-    let stop = Gate::new();
-    run::run(&config, &mut Watch(watch), &stop).map_err(|error| error.to_string())
-}
-
-/// Passes phases on.
-struct Watch<F>(F);
-
-impl<F: FnMut(LoadPhase)> Observer for Watch<F> {
-    fn on_phase(&mut self, phase: LoadPhase) {
-        (self.0)(phase);
-    }
+    run::run(&config, observer, stop).map_err(|error| error.to_string())
 }
 
 /// What went wrong in a run, in one line.
@@ -120,6 +113,14 @@ pub(super) fn failures(summary: &Summary) -> String {
         parts.push("nothing was answered".to_owned());
     }
     parts.join(", ")
+}
+
+/// As the command line takes it.
+pub(super) fn written(duration: Duration) -> String {
+    match duration.subsec_millis() {
+        0 => format!("{}s", duration.as_secs()),
+        _ => format!("{}ms", duration.as_millis()),
+    }
 }
 
 fn split(words: &str) -> Vec<String> {
@@ -148,15 +149,32 @@ mod tests {
     fn each_scenario_has_its_command() {
         assert_eq!(
             command(Scenario::L7NewConnections, None),
-            "run http://127.0.0.1:8000/ -c 64 --warmup 300ms -d 5000ms --cpu 1 --new-connections \
+            "run http://127.0.0.1:8000/ -c 64 --warmup 300ms -d 5s --cpu 1 --new-connections \
              --closed"
         );
         assert_eq!(
             command(Scenario::L4Small, Some(15_000.0)),
-            "run tcp://127.0.0.1:8000 --message 64 -c 64 --warmup 300ms -d 5000ms --cpu 1 \
+            "run tcp://127.0.0.1:8000 --message 64 -c 64 --warmup 300ms -d 5s --cpu 1 \
              --rate 15000"
         );
         assert!(command(Scenario::L4Bulk, None).contains(" --tcp-mode stream:4194304 -c 8 "));
+    }
+
+    #[test]
+    fn commands_are_understood_by_the_program() {
+        for scenario in Scenario::ALL {
+            let Some(traffic) = scenario.traffic() else { continue };
+            for rate in [None, Some(1000.0)] {
+                let at = Site::address(8000);
+                let command = LoadCommand::new(scenario, traffic, at, TIMING, rate);
+                let words = std::iter::once("loadgen").chain(command.0.iter().map(String::as_str));
+                let Command::Run(args) = Cli::try_parse_from(words).unwrap().command else {
+                    panic!("{command:?} is no load");
+                };
+                assert_eq!(args.rate, rate);
+                run::Config::try_from(&args).unwrap();
+            }
+        }
     }
 
     #[test]

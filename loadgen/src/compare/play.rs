@@ -228,7 +228,7 @@ impl Stage<'_> {
                 // Only so that the line shows while the round runs.
                 let _ = std::io::stderr().flush();
                 let result = run(contender);
-                if self.bench.stop.requested() {
+                if self.bench.stop.is_open() {
                     return Err(Error::Interrupted);
                 }
                 eprintln!(

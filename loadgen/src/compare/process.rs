@@ -1,7 +1,7 @@
 //! Child processes that never outlive the comparison.
 //!
 //! Invariant: a [`Process`] is the leader of its own process group, and dropping it kills the
-//! whole group, whether by the normal way, an error, a panic or Ctrl-C (which sets a flag that
+//! whole group, whether by the normal way, an error, a panic or Ctrl-C (which opens a gate that
 //! all waits look at). Should this very program be killed, the kernel terminates its children.
 
 use std::fs::{self, File};
@@ -9,11 +9,10 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::gate::Gate;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// How often a wait looks.
@@ -23,42 +22,19 @@ const TERM_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much of a log a failure quotes.
 const LOG_LINES_QUOTED: usize = 5;
 
-/// Whether the comparison has been told to stop.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    /// Set by SIGINT and SIGTERM.
-    ///
-    /// # Errors
-    /// When the handlers cannot be installed.
-    pub(super) fn on_signals() -> io::Result<Self> {
-        let stop = Self::default();
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&stop.0))?;
+/// Looks at `done` until it is true, for at most `timeout`. False when it never was, or when
+/// `stop` was opened.
+pub(super) fn wait_until(stop: &Gate, timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
+    for _ in 0..timeout.as_millis() / POLL.as_millis() {
+        if stop.is_open() {
+            return false;
         }
-        Ok(stop)
-    }
-
-    /// Whether to stop.
-    pub(super) fn requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Looks at `done` until it is true, for at most `timeout`. False when it never was, or
-    /// when a stop was requested.
-    pub(super) fn wait(&self, timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
-        for _ in 0..timeout.as_millis() / POLL.as_millis() {
-            if self.requested() {
-                return false;
-            }
-            if done() {
-                return true;
-            }
-            thread::sleep(POLL);
+        if done() {
+            return true;
         }
-        done()
+        thread::sleep(POLL);
     }
+    done()
 }
 
 /// A running program, all of its processes and what it says.
@@ -109,7 +85,7 @@ impl Process {
     pub(super) fn stop(mut self) {
         // Unlike a requested stop of the comparison, nothing cuts this wait short.
         if kill_process(Pid::from_child(&self.child), Signal::TERM).is_ok() {
-            Stop::default().wait(TERM_TIMEOUT, || !matches!(self.child.try_wait(), Ok(None)));
+            wait_until(&Gate::new(), TERM_TIMEOUT, || !matches!(self.child.try_wait(), Ok(None)));
         }
     }
 
@@ -153,7 +129,7 @@ mod tests {
     fn a_process_that_ends_by_itself_tells_why() {
         let mut process = start("echo oh no >&2; exit 3", "ends");
         let mut ended = None;
-        Stop::default().wait(Duration::from_secs(10), || {
+        wait_until(&Gate::new(), Duration::from_secs(10), || {
             ended = process.ended();
             ended.is_some()
         });
@@ -166,19 +142,19 @@ mod tests {
         let process = start("trap '' TERM; sleep 1000 & echo $!; wait", "stubborn");
         let log = process.log.clone();
         let said = || fs::read_to_string(&log).unwrap_or_default();
-        assert!(Stop::default().wait(Duration::from_secs(10), || said().ends_with('\n')));
+        assert!(wait_until(&Gate::new(), Duration::from_secs(10), || said().ends_with('\n')));
         let (leader, child) = (process.id(), said().trim().parse().unwrap());
         assert!(lives(leader) && lives(child));
         drop(process);
         let _ = fs::remove_file(&log);
         let gone = || !lives(leader) && !lives(child);
-        assert!(Stop::default().wait(Duration::from_secs(10), gone));
+        assert!(wait_until(&Gate::new(), Duration::from_secs(10), gone));
     }
 
     #[test]
     fn a_requested_stop_ends_every_wait() {
-        let stop = Stop::default();
-        stop.0.store(true, Ordering::Relaxed);
-        assert!(!stop.wait(Duration::from_secs(1000), || true));
+        let stop = Gate::new();
+        stop.open();
+        assert!(!wait_until(&stop, Duration::from_secs(1000), || true));
     }
 }

@@ -14,10 +14,11 @@ use super::load::{self, LoadCommand};
 use super::peers::{ACCESS_LOG, Launch, Program, Site};
 use super::place::Cores;
 use super::probe::Connection;
-use super::process::{Process, Stop};
+use super::process::{Process, wait_until};
 use super::scenario::Scenario;
+use crate::gate::Gate;
 use crate::report::record::{Idle, Latency, Load, Memory};
-use crate::run::{LoadPhase, Summary};
+use crate::run::{LoadPhase, Observer, Summary};
 
 /// How long a program may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,7 +31,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Bench<'a> {
     /// Ends every wait.
-    pub(super) stop: Stop,
+    pub(super) stop: &'a Gate,
     /// Where balancer and generator run.
     pub(super) cores: Cores,
     /// The working directory of everything that is started.
@@ -65,7 +66,7 @@ impl Bench<'_> {
             .map_err(|error| format!("{name} cannot be started: {error}"))?;
         let mut ended = None;
         let mut answer = Err(io::ErrorKind::NotConnected.into());
-        let answers = self.stop.wait(START_TIMEOUT, || {
+        let answers = wait_until(self.stop, START_TIMEOUT, || {
             ended = process.ended();
             answer = addresses
                 .iter()
@@ -107,14 +108,11 @@ impl Bench<'_> {
         command: &LoadCommand,
     ) -> Result<Load, String> {
         let process = self.start_balancer(contender, scenario, site)?;
-        let mut window = Window::default();
-        let summary = load::run(command, |phase| match phase {
-            LoadPhase::Measuring => window.begin = Reading::of(&process, self.cores.balancer),
-            LoadPhase::Ended => window.end = Reading::of(&process, self.cores.balancer),
-            LoadPhase::Connecting | LoadPhase::WarmUp => {}
-        })?;
+        let mut window = Window::new(&process, self.cores.balancer);
+        let summary = load::run(command, &mut window, self.stop)?;
+        let (begin, end) = (window.begin, window.end);
         process.stop();
-        window.figures(scenario, &summary)
+        figures(scenario, &summary, begin.zip(end))
     }
 
     /// A round of idle connections.
@@ -161,7 +159,7 @@ impl Bench<'_> {
         site: &Site,
     ) -> Result<Memory, String> {
         while connections.len() < count {
-            if self.stop.requested() {
+            if self.stop.is_open() {
                 return Err("interrupted".to_owned());
             }
             let open = || {
@@ -172,7 +170,7 @@ impl Bench<'_> {
             let number = connections.len();
             connections.push(open().map_err(|error| format!("connection {number}: {error}"))?);
         }
-        self.stop.wait(SETTLE, || false);
+        wait_until(self.stop, SETTLE, || false);
         accounting::memory(process.id()).map_err(|error| format!("its memory: {error}"))
     }
 }
@@ -184,52 +182,66 @@ struct Reading {
     core: CoreTime,
 }
 
-impl Reading {
-    fn of(process: &Process, cpu: usize) -> Option<Self> {
-        let core = accounting::core_time(cpu).ok()?;
-        Some(Self {
-            cpu: accounting::cpu_time(process.id()).ok()?,
-            core,
-        })
-    }
-}
-
-/// The readings at both ends of the measured window.
-#[derive(Debug, Clone, Copy, Default)]
-struct Window {
+/// Reads at both ends of the measured window.
+#[derive(Debug)]
+struct Window<'a> {
+    process: &'a Process,
+    cpu: usize,
     begin: Option<Reading>,
     end: Option<Reading>,
 }
 
-impl Window {
-    fn figures(self, scenario: Scenario, summary: &Summary) -> Result<Load, String> {
-        if !summary.is_clean() {
-            return Err(load::failures(summary));
-        }
-        let (Some(begin), Some(end)) = (self.begin, self.end) else {
-            return Err("its CPU time could not be read".to_owned());
-        };
-        let cpu_s = end.cpu.seconds_since(begin.cpu);
-        let completed = summary.completed as f64 * scenario.work_per_answer();
-        let latency = summary.latency_us;
-        Ok(Load {
-            completed,
-            per_s: summary.rate_per_s * scenario.work_per_answer(),
-            cpu_us: cpu_s * 1e6 / completed,
-            cpu_s,
-            user_s: end.cpu.user_s_since(begin.cpu),
-            system_s: end.cpu.system_s_since(begin.cpu),
-            core_busy_s: end.core.busy_s_since(begin.core),
-            stolen_s: end.core.stolen_s_since(begin.core),
-            window_s: summary.duration_s,
-            reconnects: summary.reconnects,
-            latency: Latency {
-                p50_us: latency.p50,
-                p99_us: latency.p99,
-                p999_us: latency.p999,
-                max_us: latency.max,
-            },
-            generator: summary.generator.clone(),
-        })
+impl<'a> Window<'a> {
+    fn new(process: &'a Process, cpu: usize) -> Self {
+        Self { process, cpu, begin: None, end: None }
     }
+
+    fn read(&self) -> Option<Reading> {
+        let core = accounting::core_time(self.cpu).ok()?;
+        let cpu = accounting::cpu_time(self.process.id()).ok()?;
+        Some(Reading { cpu, core })
+    }
+}
+
+impl Observer for Window<'_> {
+    fn on_phase(&mut self, phase: LoadPhase) {
+        match phase {
+            LoadPhase::Measuring => self.begin = self.read(),
+            LoadPhase::Ended => self.end = self.read(),
+            LoadPhase::Connecting | LoadPhase::WarmUp => {}
+        }
+    }
+}
+
+fn figures(
+    scenario: Scenario,
+    summary: &Summary,
+    readings: Option<(Reading, Reading)>,
+) -> Result<Load, String> {
+    if !summary.is_clean() {
+        return Err(load::failures(summary));
+    }
+    let (begin, end) = readings.ok_or("its CPU time could not be read")?;
+    let cpu_s = end.cpu.seconds_since(begin.cpu);
+    let completed = summary.completed as f64 * scenario.work_per_answer();
+    let latency = summary.latency_us;
+    Ok(Load {
+        completed,
+        per_s: summary.rate_per_s * scenario.work_per_answer(),
+        cpu_us: cpu_s * 1e6 / completed,
+        cpu_s,
+        user_s: end.cpu.user_s_since(begin.cpu),
+        system_s: end.cpu.system_s_since(begin.cpu),
+        core_busy_s: end.core.busy_s_since(begin.core),
+        stolen_s: end.core.stolen_s_since(begin.core),
+        window_s: summary.duration_s,
+        reconnects: summary.reconnects,
+        latency: Latency {
+            p50_us: latency.p50,
+            p99_us: latency.p99,
+            p999_us: latency.p999,
+            max_us: latency.max,
+        },
+        generator: summary.generator.clone(),
+    })
 }
