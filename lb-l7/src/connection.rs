@@ -23,6 +23,7 @@ use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::http1::response::ClientConnection;
 use crate::respond::Answer;
+use crate::rooms::Rooms;
 use crate::service::HttpService;
 use crate::worker::HttpWorker;
 
@@ -50,12 +51,18 @@ pub fn serve(
         sleep: rt::sleep_until(Instant::default()),
         exchanges: 0,
     };
+    let http = Rc::clone(&connection.http);
     async move {
-        match connection.serve().await {
-            End::Close => drop(connection.flush().await),
-            End::Gone => {}
-            End::Linger => connection.linger().await,
-            End::Reset => connection.client.reset(),
+        loop {
+            let first = match connection.wait_for_request().await {
+                Ok(first) => first,
+                Err(End::Close) => return drop(connection.flush().await),
+                Err(_) => return,
+            };
+            match Rooms::serve(&http, connection, first).await {
+                Some(again) => connection = again,
+                None => return,
+            }
         }
     }
 }
@@ -96,23 +103,26 @@ pub(crate) enum Next {
 }
 
 impl Connection {
-    async fn serve(&mut self) -> End {
-        let failure = loop {
-            let first = match self.wait_for_request().await {
-                Ok(first) => first,
-                Err(end) => return end,
-            };
-            let service = self.current.get();
-            let request = match self.receive_request(first, &service).await {
-                Ok(request) => request,
-                Err(failure) => break failure,
-            };
-            self.exchanges = self.exchanges.saturating_add(1);
-            if let Next::End(end) = Exchange::new(self, service, request).run().await {
-                return end;
-            }
+    /// Serves one request, and ends the connection if it is to end after that.
+    pub(crate) async fn serve_one(mut self, first: Chunk) -> Option<Self> {
+        match self.exchange(first).await {
+            Next::Request => return Some(self),
+            Next::End(End::Close) => drop(self.flush().await),
+            Next::End(End::Gone) => {}
+            Next::End(End::Linger) => self.linger().await,
+            Next::End(End::Reset) => self.client.reset_on_drop(),
+        }
+        None
+    }
+
+    async fn exchange(&mut self, first: Chunk) -> Next {
+        let service = self.current.get();
+        let request = match self.receive_request(first, &service).await {
+            Ok(request) => request,
+            Err(failure) => return Next::End(self.refuse(failure).await),
         };
-        self.refuse(failure).await
+        self.exchanges = self.exchanges.saturating_add(1);
+        Exchange::new(self, service, request).run().await
     }
 
     /// The first bytes of the next request, or how the connection ends without one.
@@ -238,9 +248,9 @@ impl Connection {
     /// Ends our side and lets the client read in peace, until it ends its own.
     async fn linger(&mut self) {
         self.registration.set_idle(true); // nothing is lost when we drain
-        let Ok(Ok(())) = rt::timeout(LAST_SEND, self.client.shutdown()).await else {
+        if self.flush().await.is_err() || self.client.shutdown().await.is_err() {
             return;
-        };
+        }
         let deadline = rt::now() + LINGER;
         while let Some(Ok(chunk)) = self.receive_until(deadline).await {
             if chunk.is_empty() {
@@ -290,6 +300,6 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         let bytes = future_bytes(&serve);
-        assert!(bytes <= 640, "{bytes} bytes a connection");
+        assert!(bytes <= 320, "{bytes} bytes a connection");
     }
 }

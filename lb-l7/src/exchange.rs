@@ -165,8 +165,7 @@ impl<'c> Exchange<'c> {
                     let is_clean = self.forward(stream).await?;
                     return Ok(persists && is_clean && self.request.upload.is_sent());
                 }
-                // Boxed: rare, and large for what is in every connection.
-                Response::Incomplete => Box::pin(self.collect_head(stream)).await?,
+                Response::Incomplete => self.collect_head(stream).await?,
                 Response::Interim => {
                     self.send(stream).await?;
                     if self.received.is_empty()

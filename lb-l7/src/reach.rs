@@ -28,8 +28,7 @@ impl Exchange<'_> {
         if let Some(connection) = backend.and_then(|it| self.connection.http.pool.take(it.id())) {
             return Ok((connection, true));
         }
-        // Boxed, as connecting is rare and its future large: it would count in every connection.
-        Ok((Box::pin(self.connect_any(cluster, backend)).await?, false))
+        Ok((self.connect_any(cluster, backend).await?, false))
     }
 
     /// A new connection to some backend of `cluster`.
@@ -42,7 +41,7 @@ impl Exchange<'_> {
             self.connection.address,
             &Tried::default(),
         );
-        Box::pin(self.connect_any(cluster, backend)).await
+        self.connect_any(cluster, backend).await
     }
 
     /// Connects to `first`, or to others when that fails.

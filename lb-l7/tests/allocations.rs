@@ -3,6 +3,8 @@
 //! The allocator below counts what the proxy's thread allocates; the backend and the client are
 //! other threads.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
