@@ -2,11 +2,14 @@
 
 mod harness;
 
+use std::io::Write as _;
 use std::time::Duration;
 
-use harness::{balance, in_virtual_time, listen, on_each_engine, receive, refusing};
+use harness::{
+    Front, Hanging, Serving, balance, in_virtual_time, listen, on_each_engine, receive, refusing,
+};
 use lb_core::metrics::{ListenerCounters, SessionEnd};
-use lb_core::rt::{Chunk, TcpStream, join, sleep, spawn, timeout};
+use lb_core::rt::{Chunk, TcpListener, TcpStream, join, sleep, spawn, stats, timeout, yield_now};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -110,6 +113,80 @@ fn what_a_backend_said_before_it_closed_is_delivered() {
     });
 }
 
+/// A direct connection would give the answer too, and only then the reset.
+#[test]
+fn what_a_backend_said_before_it_reset_is_delivered() {
+    on_each_engine(|| async {
+        let (backend, address) = listen();
+        let (front, _) = balance(&[address], LONG);
+        let words: Vec<u8> = (0..20_000_u32).map(|at| at as u8).collect();
+        for _ in 0..20 {
+            let client = TcpStream::connect(front).await.expect("connect");
+            let server = backend.accept().await.expect("accept");
+            let chunk = Chunk::from_vec(words.clone());
+            server.send(chunk).await.expect("send");
+            server.flush().await.expect("flush");
+            server.reset();
+            assert!(receive(&client, words.len()).await == words);
+            client.recv().await.expect_err("a reset, not an end");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_has_said_all_before_the_backend_is_reached_gets_its_answer() {
+    on_each_engine(|| async {
+        let hanging = Hanging::new().await;
+        let (backend, address) = listen();
+        let front = Front::of(&[hanging.address, address]);
+        let front = front.connect_timeout(Duration::from_millis(200)).serve();
+        let client = TcpStream::connect(front.address).await.expect("connect");
+        client
+            .send(Chunk::from_static(b"question"))
+            .await
+            .expect("send");
+        client.shutdown().await.expect("shutdown");
+        let server = backend.accept().await.expect("accept");
+        assert_eq!(receive(&server, 8).await, b"question");
+        assert!(server.recv().await.expect("the end").is_empty());
+        server
+            .send(Chunk::from_static(b"answer"))
+            .await
+            .expect("send");
+        drop(server);
+        assert_eq!(receive(&client, 6).await, b"answer");
+        let slow = front.cluster.backends()[0].counters(0);
+        assert_eq!(
+            (slow.connect_failures.get(), slow.connections.get()),
+            (1, 0)
+        );
+    });
+}
+
+#[test]
+fn a_client_that_is_reset_ends_the_search_for_a_backend() {
+    on_each_engine(|| async {
+        let hanging = Hanging::new().await;
+        let front = Front::of(&[hanging.address]).serve();
+        let client = TcpStream::connect(front.address).await.expect("connect");
+        while front.counters.active.get() == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        sleep(Duration::from_millis(50)).await; // it is connecting now; if not, all the same
+        client.reset();
+        ended(&front.counters, SessionEnd::Abandoned).await;
+        let counters = front.cluster.counters().of(0);
+        assert_eq!(counters.unavailable.get(), 0, "it was the client's doing");
+        assert_eq!(
+            front.cluster.backends()[0]
+                .counters(0)
+                .connect_failures
+                .get(),
+            0
+        );
+    });
+}
+
 #[test]
 fn the_next_backend_is_tried_and_no_more_than_allowed() {
     on_each_engine(|| async {
@@ -124,13 +201,106 @@ fn the_next_backend_is_tried_and_no_more_than_allowed() {
                 .expect("send");
             assert_eq!(receive(&server, 5).await, b"hello");
         }
-        let (front, counters) = balance(&[refusing(), refusing()], LONG);
-        let client = TcpStream::connect(front).await.expect("connect");
+        let front = Front::of(&[refusing(), refusing(), refusing()]);
+        let front = front.tries_max(2).serve();
+        let client = TcpStream::connect(front.address).await.expect("connect");
         client
             .recv()
             .await
             .expect_err("nothing to connect to: a reset");
-        ended(&counters, SessionEnd::Unavailable).await;
+        ended(&front.counters, SessionEnd::Unavailable).await;
+        let counters = front.cluster.counters().of(0);
+        assert_eq!((counters.retries.get(), counters.unavailable.get()), (1, 1));
+        let failures = front.cluster.backends().iter();
+        let failures = failures.map(|it| it.counters(0).connect_failures.get());
+        assert_eq!(failures.sum::<u64>(), 2);
+    });
+}
+
+#[test]
+fn nothing_is_left_of_a_session_however_it_ended() {
+    on_each_engine(|| async {
+        let (backend, address) = listen();
+        let front = Front::of(&[address]).serve();
+        // The first session leaves what stays: an accept that is under way.
+        let mut before = None;
+        for round in 0..12 {
+            session_of_kind(round % 4, &front, &backend).await;
+            let rest = front.rest().await;
+            assert_eq!(*before.get_or_insert(rest), rest, "round {round}");
+        }
+        let own = front.cluster.backends()[0].counters(0);
+        assert_eq!(
+            (own.connections.get(), own.connections_active.get()),
+            (12, 0)
+        );
+        assert_eq!(
+            (front.counters.accepted.get(), front.counters.active.get()),
+            (12, 0)
+        );
+    });
+}
+
+async fn session_of_kind(kind: u32, front: &Serving, backend: &TcpListener) {
+    let client = TcpStream::connect(front.address).await.expect("connect");
+    let server = backend.accept().await.expect("accept");
+    let chunk = Chunk::from_vec(vec![1; 50_000]);
+    client.send(chunk).await.expect("send");
+    receive(&server, 10).await;
+    match kind {
+        0 => drop((client, server)), // with input unread
+        1 => {
+            client.reset();
+            server.recv().await.expect("what was received before");
+        }
+        2 => {
+            server.reset();
+            client.recv().await.expect_err("a reset");
+        }
+        _ => {
+            client.shutdown().await.expect("shutdown");
+            while !server.recv().await.expect("receive").is_empty() {}
+            server.shutdown().await.expect("shutdown");
+            assert!(client.recv().await.expect("the end").is_empty());
+        }
+    }
+}
+
+/// However fast both sides are, a session leaves the thread to the others now and then.
+#[test]
+fn a_flood_does_not_starve_other_tasks() {
+    on_each_engine(|| async {
+        let sink = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let front = Front::of(&[sink.local_addr().expect("an address")]).serve();
+        let source = std::net::TcpStream::connect(front.address).expect("connect");
+        let drain = std::thread::spawn(move || {
+            let (mut stream, _) = sink.accept().expect("accept");
+            std::io::copy(&mut stream, &mut std::io::sink()).expect("copy")
+        });
+        let flood = std::thread::spawn(move || {
+            for _ in 0..1024 {
+                (&source).write_all(&[1; 65_536]).expect("write");
+            }
+        });
+        let mut turns: u64 = 0;
+        while front.counters.sessions(SessionEnd::Finished) == 0 {
+            turns += 1;
+            yield_now().await;
+            let relayed = front.counters.received_bytes.get();
+            assert!(
+                relayed <= turns * 512 * 1024,
+                "{relayed} bytes in {turns} turns"
+            );
+            if flood.is_finished() && relayed == 64 << 20 {
+                break;
+            }
+        }
+        flood.join().expect("the flood");
+        // The sink ends when its connection does: when the source's drop has come through.
+        while !drain.is_finished() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(drain.join().expect("the sink"), 64 << 20);
     });
 }
 
@@ -161,7 +331,8 @@ fn an_idle_session_ends_and_a_busy_one_does_not() {
             }
         };
         let first = lb_core::rt::select(wait, exchange).await;
-        assert!(matches!(first, lb_core::rt::Either::First(_)));
+        // A reset: to the client, an end would mean that it has been told all.
+        assert!(matches!(first, lb_core::rt::Either::First(Err(_))));
         ended(&counters, SessionEnd::Idle).await;
         busy.send(Chunk::from_static(b"x"))
             .await
@@ -190,7 +361,7 @@ fn a_sink_that_does_not_read_stops_the_source() {
             "the flood went on"
         );
         // What the sockets' buffers hold, and little more.
-        let held = lb_core::rt::stats().buffers;
+        let held = stats().buffers;
         assert!(
             held <= 64,
             "{held} buffers; {} bytes passed",

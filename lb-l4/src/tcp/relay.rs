@@ -3,6 +3,7 @@
 //! Invariant: what one side sent reaches the other complete and in order, then its end; of a side
 //! that is not read nothing more is received (one chunk waits, one is being sent). Nothing is
 //! allocated and no timer touched for a chunk.
+//! Read next: `lb_core::rt` (`net.rs`: what a stream promises).
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -68,6 +69,9 @@ fn poll_idle(
     }
 }
 
+/// Chunks that one poll of a direction moves, so that a flood leaves the thread to other tasks.
+const CHUNKS_PER_POLL: u32 = 16;
+
 /// How a direction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
@@ -109,7 +113,7 @@ impl<'a> Direction<'a> {
     }
 
     fn poll(&mut self, cx: &Context<'_>, moved_at: &Cell<Instant>) -> Poll<Progress> {
-        loop {
+        for _ in 0..CHUNKS_PER_POLL {
             self.phase = match self.phase {
                 Phase::Moving => ready!(self.poll_move(cx, moved_at)),
                 Phase::Ending => match ready!(self.sink.poll_shutdown(cx)) {
@@ -119,6 +123,8 @@ impl<'a> Direction<'a> {
                 Phase::Over(progress) => return Poll::Ready(progress),
             };
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// One chunk from the source to the sink.

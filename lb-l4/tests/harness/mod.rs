@@ -11,7 +11,10 @@ use std::time::Duration;
 use lb_core::balance::Cluster;
 use lb_core::metrics::ListenerCounters;
 use lb_core::plan;
-use lb_core::rt::{Config, EngineKind, ListenOptions, Runtime, TcpListener, TcpStream, spawn};
+use lb_core::rt::{
+    Config, EngineKind, ListenOptions, Runtime, Stats, TcpListener, TcpStream, sleep, spawn, stats,
+    timeout,
+};
 use lb_core::snapshot::Held;
 use lb_core::worker::Worker;
 use lb_l4::TcpService;
@@ -52,45 +55,126 @@ pub(crate) fn refusing() -> SocketAddr {
     listen().1
 }
 
+/// An address that neither accepts nor refuses: its listener's queue is full.
+pub(crate) struct Hanging {
+    pub(crate) address: SocketAddr,
+    _listener: TcpListener,
+    _queued: Vec<TcpStream>,
+}
+
+impl Hanging {
+    pub(crate) async fn new() -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let options = ListenOptions {
+            backlog: 1,
+            ..ListenOptions::default()
+        };
+        let listener = TcpListener::bind(any, &options).expect("bind");
+        let address = listener.local_addr().expect("an address");
+        let mut queued = Vec::new();
+        // What the kernel completes on loopback it completes at once.
+        let connect = || timeout(Duration::from_millis(500), TcpStream::connect(address));
+        while let Ok(stream) = connect().await {
+            queued.push(stream.expect("connect"));
+        }
+        Self {
+            address,
+            _listener: listener,
+            _queued: queued,
+        }
+    }
+}
+
 /// A balancer in front of `backends`: where it listens, and its counters.
 pub(crate) fn balance(
     backends: &[SocketAddr],
     idle_timeout: Duration,
 ) -> (SocketAddr, Arc<ListenerCounters>) {
-    let backend = |address: &SocketAddr| plan::Backend {
-        address: *address,
-        name: address.to_string(),
-        weight: 1,
-    };
-    let cluster = plan::Cluster {
-        name: "c".to_owned(),
-        backends: backends.iter().map(backend).collect(),
-        balance: plan::Balance::RoundRobin,
-        health: None,
-        connect_timeout: Duration::from_secs(5),
-        tries_max: 3,
-        pool_idle_max: 0,
-        pool_idle_timeout: Duration::ZERO,
-    };
-    let plan = plan::Tcp {
-        cluster: "c".to_owned(),
-        idle_timeout,
-    };
-    let cluster = Arc::new(Cluster::build(&cluster, 1, 1, None));
-    let service = Held::new(Arc::new(TcpService::build(&plan, cluster)));
-    let worker = Rc::new(Worker::new(0, Arc::default()));
-    let counters = Arc::<ListenerCounters>::default();
-    let (listener, address) = listen();
-    let own = Arc::clone(&counters);
-    spawn(async move {
-        while let Ok(client) = listener.accept().await {
-            let (service, of) = (service.clone(), Rc::clone(&worker));
-            worker.connections.spawn(Arc::clone(&own), |registration| {
-                lb_l4::serve(client, service, of, registration)
-            });
+    let mut front = Front::of(backends);
+    front.tcp.idle_timeout = idle_timeout;
+    let serving = front.serve();
+    (serving.address, serving.counters)
+}
+
+/// A balancer to be.
+pub(crate) struct Front {
+    cluster: plan::Cluster,
+    tcp: plan::Tcp,
+}
+
+impl Front {
+    pub(crate) fn of(backends: &[SocketAddr]) -> Self {
+        let backends = backends.iter().map(|&address| address.into()).collect();
+        Self {
+            cluster: plan::Cluster::new("c", backends),
+            tcp: plan::Tcp::to("c"),
         }
-    });
-    (address, counters)
+    }
+
+    pub(crate) fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.cluster.connect_timeout = timeout;
+        self
+    }
+
+    pub(crate) fn tries_max(mut self, tries: u8) -> Self {
+        self.cluster.tries_max = tries;
+        self
+    }
+
+    pub(crate) fn serve(&self) -> Serving {
+        let cluster = Arc::new(Cluster::build(&self.cluster, 1, 1, None));
+        let service = TcpService::build(&self.tcp, Arc::clone(&cluster));
+        let service = Held::new(Arc::new(service));
+        let worker = Rc::new(Worker::new(0, Arc::default()));
+        let counters = Arc::<ListenerCounters>::default();
+        let (listener, address) = listen();
+        let own = Arc::clone(&counters);
+        spawn(async move {
+            while let Ok(client) = listener.accept().await {
+                let (service, of) = (service.clone(), Rc::clone(&worker));
+                worker.connections.spawn(Arc::clone(&own), |registration| {
+                    lb_l4::serve(client, service, of, registration)
+                });
+            }
+        });
+        Serving {
+            address,
+            counters,
+            cluster,
+        }
+    }
+}
+
+/// A balancer at work.
+pub(crate) struct Serving {
+    pub(crate) address: SocketAddr,
+    pub(crate) counters: Arc<ListenerCounters>,
+    pub(crate) cluster: Arc<Cluster>,
+}
+
+impl Serving {
+    /// What the runtime holds once there is no session any more.
+    pub(crate) async fn rest(&self) -> Stats {
+        let mut last = stats();
+        loop {
+            sleep(Duration::from_millis(30)).await;
+            // Completions of what was cancelled may take a turn or two more.
+            let now = stats();
+            if self.counters.active.get() == 0 && held(now) == held(last) {
+                return held(now);
+            }
+            last = now;
+        }
+    }
+}
+
+/// Without the numbers that only grow.
+fn held(stats: Stats) -> Stats {
+    Stats {
+        turns: 0,
+        starvations: 0,
+        ..stats
+    }
 }
 
 /// Receives exactly `count` bytes.
