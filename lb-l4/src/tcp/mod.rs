@@ -82,20 +82,8 @@ mod tests {
             let listener = TcpListener::bind(any, &ListenOptions::default()).expect("bind");
             let address = listener.local_addr().expect("an address");
             let client = TcpStream::connect(address).await.expect("connect");
-            let cluster = plan::Cluster {
-                name: "c".to_owned(),
-                backends: Vec::new(),
-                balance: plan::Balance::RoundRobin,
-                health: None,
-                connect_timeout: Duration::from_secs(1),
-                tries_max: 1,
-                pool_idle_max: 0,
-                pool_idle_timeout: Duration::ZERO,
-            };
-            let plan = plan::Tcp {
-                cluster: "c".to_owned(),
-                idle_timeout: Duration::from_secs(1),
-            };
+            let plan = plan::Tcp::to("c");
+            let cluster = plan::Cluster::new("c", Vec::new());
             let cluster = Arc::new(Cluster::build(&cluster, 0, 1, None));
             let service = Held::new(Arc::new(TcpService::build(&plan, cluster)));
             let worker = Rc::new(Worker::new(0, Arc::default()));

@@ -11,6 +11,7 @@ use std::time::Duration;
 use lb_core::balance::Cluster;
 use lb_core::metrics::ListenerCounters;
 use lb_core::plan;
+use lb_core::rt::sim::{Faults, Settings};
 use lb_core::rt::{
     Config, EngineKind, ListenOptions, Runtime, Stats, TcpListener, TcpStream, sleep, spawn, stats,
     timeout,
@@ -36,6 +37,25 @@ pub(crate) fn on_each_engine<F: Future<Output = ()>>(body: impl Fn() -> F) {
 pub(crate) fn in_virtual_time<F: Future<Output = ()>>(body: impl FnOnce() -> F) {
     let config = Config {
         engine: EngineKind::Sim,
+        ..Config::default()
+    };
+    Runtime::new(&config)
+        .expect("a simulated network")
+        .block_on(body());
+}
+
+/// Runs `body` on a simulated network without latency whose windows take 8 MiB.
+pub(crate) fn on_a_wide_network<F: Future<Output = ()>>(seed: u64, body: impl FnOnce() -> F) {
+    let window = 8 << 20;
+    let faults = Faults {
+        latency: Duration::ZERO..=Duration::ZERO,
+        window: window..=window,
+        segment: window..=window,
+        ..Faults::default()
+    };
+    let config = Config {
+        engine: EngineKind::Sim,
+        sim: Settings { seed, faults },
         ..Config::default()
     };
     Runtime::new(&config)
