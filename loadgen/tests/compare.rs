@@ -3,6 +3,8 @@
 //! Invariant: nothing here depends on how fast anything is. Peers that are not installed are
 //! named; with `LB_REQUIRE_PEERS=1` their absence is a failure.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use loadgen::compare::peers::Peer;
 use loadgen::report::record::Record;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -36,19 +39,23 @@ impl Drop for Folder {
     }
 }
 
-/// The first of `names` that is installed; says which are not, and fails if they must be.
-fn installed(names: &[&'static str]) -> Vec<&'static str> {
-    let is_there = |name: &&&str| Command::new(name).arg("-v").output().is_ok();
-    let found: Vec<&str> = names.iter().filter(is_there).copied().collect();
-    for name in names.iter().filter(|name| !found.contains(name)) {
-        let required = std::env::var_os("LB_REQUIRE_PEERS").is_some_and(|value| value == "1");
-        assert!(
-            !required,
-            "{name} is not installed, and LB_REQUIRE_PEERS=1 asks for it"
-        );
-        eprintln!("skipped: {name} is not installed");
-    }
-    found
+/// The names of those of `peers` that are installed; says which are not, and fails if they must
+/// be.
+fn installed(peers: &[Peer]) -> Vec<&'static str> {
+    let is_installed = |peer: &&Peer| match peer.find(Path::new("lb")) {
+        Ok(_) => true,
+        Err(reason) => {
+            let required = std::env::var_os("LB_REQUIRE_PEERS").is_some_and(|value| value == "1");
+            assert!(!required, "{reason}, and LB_REQUIRE_PEERS=1 asks for it");
+            eprintln!("skipped: {reason}");
+            false
+        }
+    };
+    peers
+        .iter()
+        .filter(is_installed)
+        .map(|peer| peer.name())
+        .collect()
 }
 
 fn compare(out: &Path, peers: &[&str], arguments: &[&str]) -> Command {
@@ -62,7 +69,7 @@ fn compare(out: &Path, peers: &[&str], arguments: &[&str]) -> Command {
 
 #[test]
 fn a_round_of_each_kind_ends_in_a_report() {
-    let peers = installed(&["nginx", "haproxy"]);
+    let peers = installed(&[Peer::Nginx, Peer::Haproxy]);
     if peers.is_empty() {
         return;
     }
@@ -130,7 +137,7 @@ fn a_round_of_each_kind_ends_in_a_report() {
 
 #[test]
 fn an_interrupt_leaves_no_process_behind() {
-    let peers = installed(&["nginx"]);
+    let peers = installed(&[Peer::Nginx]);
     if peers.is_empty() {
         return;
     }

@@ -163,7 +163,9 @@ mod tests {
     #[test]
     fn commands_are_understood_by_the_program() {
         for scenario in Scenario::ALL {
-            let Some(traffic) = scenario.traffic() else { continue };
+            let Some(traffic) = scenario.traffic() else {
+                continue;
+            };
             for rate in [None, Some(1000.0)] {
                 let at = Site::address(8000);
                 let command = LoadCommand::new(scenario, traffic, at, TIMING, rate);

@@ -193,7 +193,12 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     fn new(process: &'a Process, cpu: usize) -> Self {
-        Self { process, cpu, begin: None, end: None }
+        Self {
+            process,
+            cpu,
+            begin: None,
+            end: None,
+        }
     }
 
     fn read(&self) -> Option<Reading> {
