@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{balance, listen, on_each_engine, receive, refusing};
+use harness::{balance, in_virtual_time, listen, on_each_engine, receive, refusing};
 use lb_core::metrics::{ListenerCounters, SessionEnd};
 use lb_core::rt::{Chunk, TcpStream, join, sleep, spawn, timeout};
 
@@ -136,7 +136,7 @@ fn the_next_backend_is_tried_and_no_more_than_allowed() {
 
 #[test]
 fn an_idle_session_ends_and_a_busy_one_does_not() {
-    on_each_engine(|| async {
+    in_virtual_time(|| async {
         let (backend, address) = listen();
         let (front, counters) = balance(&[address], Duration::from_millis(400));
         let busy = TcpStream::connect(front).await.expect("connect");

@@ -17,6 +17,7 @@ use crate::http1::request::{
 };
 use crate::route::ClusterIndex;
 use crate::service::HttpService;
+use crate::upload::Upload;
 
 /// Body bytes up to this are copied behind the head, to be sent as one piece: cheaper than a
 /// second part of the send, and the received buffer is free at once.
@@ -30,7 +31,7 @@ pub(crate) struct Request {
     /// The body bytes at hand if they are many.
     pub(crate) body_at_hand: Option<Chunk>,
     /// The body that is still to come.
-    pub(crate) body: Body,
+    pub(crate) upload: Upload,
     pub(crate) method: Method,
     pub(crate) version: Version,
     /// Whether the client wants to keep its connection.
@@ -38,6 +39,14 @@ pub(crate) struct Request {
     /// `None` if no route matches.
     pub(crate) cluster: Option<ClusterIndex>,
     pub(crate) log: Option<Box<Entry>>,
+}
+
+impl Request {
+    /// Gives back the buffers of what has been sent.
+    pub(crate) fn forget(&mut self) {
+        self.head = Chunk::empty();
+        self.body_at_hand = None;
+    }
 }
 
 /// What the bytes at hand turned out to be.
@@ -93,7 +102,7 @@ pub(crate) fn admit(
     Ok(Admission::Admitted(Request {
         head: out.freeze(),
         body_at_hand,
-        body,
+        upload: Upload::new(body),
         method: head.method,
         version: head.version,
         keep_alive: head.keep_alive,

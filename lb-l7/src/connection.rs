@@ -56,7 +56,7 @@ pub fn serve(
         loop {
             let first = match connection.wait_for_request().await {
                 Ok(first) => first,
-                Err(End::Close) => return drop(rt::timeout(LAST_SEND, connection.client.flush()).await),
+                Err(End::Close) => return drop(connection.flush().await),
                 Err(_) => return,
             };
             match Rooms::serve(&http, connection, first).await {
@@ -107,7 +107,7 @@ impl Connection {
     pub(crate) async fn serve_one(mut self, first: Chunk) -> Option<Self> {
         match self.exchange(first).await {
             Next::Request => return Some(self),
-            Next::End(End::Close) => drop(rt::timeout(LAST_SEND, self.client.flush()).await),
+            Next::End(End::Close) => drop(self.flush().await),
             Next::End(End::Gone) => {}
             Next::End(End::Linger) => self.linger().await,
             Next::End(End::Reset) => self.client.reset_on_drop(),
@@ -211,7 +211,7 @@ impl Connection {
     }
 
     /// Answers what was no acceptable request; nothing can follow it.
-    async fn refuse(&self, failure: Failure) -> End {
+    async fn refuse(&mut self, failure: Failure) -> End {
         let status = failure.status();
         let listener = self.registration.listener();
         if let Some(log) = &self.http.access_log {
@@ -234,24 +234,44 @@ impl Connection {
         };
         let answer = answer.write(&self.http.date.text());
         listener.sent_bytes.add(answer.len() as u64);
-        match rt::timeout(LAST_SEND, self.client.send(answer)).await {
-            Ok(Ok(())) => End::Linger,
-            _ => End::Gone,
+        // The answer before it may still be on its way.
+        match self.flush().await {
+            Ok(()) => self
+                .client
+                .send(answer)
+                .await
+                .map_or(End::Gone, |()| End::Linger),
+            Err(_) => End::Gone,
         }
     }
 
     /// Ends our side and lets the client read in peace, until it ends its own.
     async fn linger(&mut self) {
         self.registration.set_idle(true); // nothing is lost when we drain
-        let Ok(Ok(())) = rt::timeout(LAST_SEND, self.client.shutdown()).await else {
+        if self.flush().await.is_err() || self.client.shutdown().await.is_err() {
             return;
-        };
+        }
         let deadline = rt::now() + LINGER;
         while let Some(Ok(chunk)) = self.receive_until(deadline).await {
             if chunk.is_empty() {
                 return;
             }
         }
+    }
+
+    /// Waits until what was sent has left, but not for ever.
+    async fn flush(&mut self) -> io::Result<()> {
+        let Self { client, sleep, .. } = self;
+        sleep.set_deadline(rt::now() + LAST_SEND);
+        poll_fn(|cx| {
+            if let Poll::Ready(flushed) = pin!(client.flush()).poll(cx) {
+                return Poll::Ready(flushed);
+            }
+            Pin::new(&mut *sleep)
+                .poll(cx)
+                .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await
     }
 
     /// What is received next; `None` when the deadline is first.
@@ -265,5 +285,21 @@ impl Connection {
             Pin::new(&mut *sleep).poll(cx).map(|()| None)
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of the future that `_serve` makes, without making one.
+    const fn future_bytes<A, B, C, D, F: Future>(_serve: &impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let bytes = future_bytes(&serve);
+        assert!(bytes <= 320, "{bytes} bytes a connection");
     }
 }

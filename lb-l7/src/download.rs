@@ -31,6 +31,11 @@ impl Download {
         }
     }
 
+    /// No body.
+    pub(crate) const fn done() -> Self {
+        Self::new(Body::Done, Transfer::AsIs)
+    }
+
     pub(crate) const fn is_done(&self) -> bool {
         self.body.is_done()
     }

@@ -5,13 +5,11 @@
 //! Read next: `reach.rs` (finding a backend), `upload.rs`, `download.rs` (the bodies).
 
 use std::future::{Future, poll_fn};
-use std::net::IpAddr;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use lb_core::connections::Registration;
-use lb_core::rt::{self, Buffer, Chunk, Instant, Sleep, TcpStream};
+use lb_core::rt::{self, Buffer, Chunk, Instant, TcpStream};
 use lb_core::snapshot::Held;
 
 use crate::access_log::Outcome;
@@ -29,23 +27,22 @@ use crate::http1::response::{
 use crate::pool::BackendConnection;
 use crate::respond::Answer;
 use crate::service::{HEAD_BYTES_MAX, HttpService};
-use crate::upload::Upload;
-use crate::worker::HttpWorker;
 
 /// Pieces of a body that are passed on before other tasks have their turn.
 const PIECES_PER_TURN: u32 = 16;
 
-/// A request and its response under way.
+/// A request and its response under way. What is on its way is held here rather than in the
+/// futures below, which so stay small.
 #[derive(Debug)]
 pub(crate) struct Exchange<'c> {
-    pub(crate) client: &'c TcpStream,
-    pub(crate) address: &'c IpAddr,
-    pub(crate) http: &'c HttpWorker,
-    pub(crate) service: Held<HttpService>,
-    pub(crate) request: Request,
-    registration: &'c Registration,
-    sleep: &'c mut Sleep,
-    upload: Upload,
+    pub(crate) connection: &'c mut Connection,
+    service: Held<HttpService>,
+    request: Request,
+    /// From the backend, and not yet looked at.
+    received: Chunk,
+    /// For the next send.
+    outgoing: Parts,
+    download: Download,
     started: Instant,
     /// When the response head must be there; known once the request has been sent.
     head_due: Option<Instant>,
@@ -62,51 +59,46 @@ pub(crate) enum Waiting {
     /// That the client takes what is sent.
     Client,
     /// That a backend accepts a connection.
-    Connect(Duration),
+    Connect,
     /// More of the response's body.
     ResponseBody,
     /// The response's head.
     ResponseHead,
 }
 
-/// What the first bytes of a response turned out to be.
+/// What the bytes received from a backend turned out to be.
 enum Response {
-    /// The final head, and what is behind it.
+    /// A final head.
     Final {
-        parts: Parts,
-        rest: Chunk,
-        download: Download,
+        /// Whether the backend keeps its connection.
         persists: bool,
     },
-    /// Not a whole head; the bytes are given back.
-    Incomplete(Chunk),
-    /// An interim response for the client, and what is behind it.
-    Interim { parts: Parts, rest: Chunk },
+    /// Not a whole head.
+    Incomplete,
+    /// The head of an interim response; another follows.
+    Interim,
 }
 
 impl<'c> Exchange<'c> {
     pub(crate) fn new(
         connection: &'c mut Connection,
         service: Held<HttpService>,
-        mut request: Request,
+        request: Request,
     ) -> Self {
         let limit = service.limits.requests_per_connection_max;
         let may_persist = request.keep_alive && limit.is_none_or(|max| connection.exchanges < max);
-        let body = std::mem::replace(&mut request.body, Body::Done);
         connection
             .registration
             .listener()
             .exchanges_active
             .increment();
         Self {
-            client: &connection.client,
-            address: &connection.address,
-            http: &connection.http,
+            connection,
             service,
             request,
-            registration: &connection.registration,
-            sleep: &mut connection.sleep,
-            upload: Upload::new(body),
+            received: Chunk::empty(),
+            outgoing: [None, None],
+            download: Download::done(),
             started: rt::now(),
             head_due: None,
             sent_bytes: 0,
@@ -130,19 +122,19 @@ impl<'c> Exchange<'c> {
     async fn proxy(&mut self) -> Result<(), Failure> {
         let service = self.service.clone();
         let cluster = service.cluster(self.request.cluster.ok_or(Failure::NoRoute)?);
-        let (mut backend, is_pooled) = self.reach(cluster).await?;
-        let mut result = self.exchange_with(&backend, is_pooled).await;
-        if let Err(Failure::BackendStale) = result {
-            cluster
-                .counters()
-                .of(self.http.worker.index)
-                .retries
-                .increment();
-            backend = self.reach_anew(cluster).await?;
-            result = self.exchange_with(&backend, false).await;
-        }
-        if result? {
-            self.http.pool.put(backend, cluster, rt::now());
+        let (mut backend, mut is_pooled) = self.reach(cluster).await?;
+        let is_clean = loop {
+            match self.exchange_with(&backend, is_pooled).await {
+                Err(failure) if failure.may_retry() => {
+                    let worker = self.connection.http.worker.index;
+                    cluster.counters().of(worker).retries.increment();
+                    (backend, is_pooled) = (self.reach_anew(cluster).await?, false);
+                }
+                result => break result?,
+            }
+        };
+        if is_clean {
+            self.connection.http.pool.put(backend, cluster, rt::now());
         }
         Ok(())
     }
@@ -154,7 +146,7 @@ impl<'c> Exchange<'c> {
         backend: &BackendConnection,
         is_pooled: bool,
     ) -> Result<bool, Failure> {
-        let counters = backend.backend.counters(self.http.worker.index);
+        let counters = backend.backend.counters(self.connection.http.worker.index);
         counters.exchanges.increment();
         let _active = counters.exchanges_active.hold();
         if let Some(entry) = &mut self.request.log {
@@ -162,31 +154,25 @@ impl<'c> Exchange<'c> {
         }
         let stream = &backend.stream;
         self.send_request(stream, is_pooled).await?;
-        let mut received = self
-            .receive(stream, Waiting::ResponseHead)
-            .await?
-            .ok_or_else(|| self.lost(is_pooled))?;
+        if !self.receive(stream, Waiting::ResponseHead).await? {
+            return Err(self.lost(is_pooled));
+        }
+        self.request.forget(); // it will not be sent again
         loop {
-            match self.begin_response(received)? {
-                Response::Final {
-                    parts,
-                    rest,
-                    download,
-                    persists,
-                } => {
-                    self.send(stream, parts).await?;
-                    let is_clean = self.forward(stream, download, rest).await?;
-                    return Ok(persists && is_clean && self.upload.is_sent());
+            match self.begin_response()? {
+                Response::Final { persists } => {
+                    self.send(stream).await?;
+                    let is_clean = self.forward(stream).await?;
+                    return Ok(persists && is_clean && self.request.upload.is_sent());
                 }
-                Response::Incomplete(first) => received = self.collect(stream, first).await?,
-                Response::Interim { parts, rest } => {
-                    self.send(stream, parts).await?;
-                    received = if rest.is_empty() {
-                        let more = self.receive(stream, Waiting::ResponseHead).await?;
-                        more.ok_or(Failure::BackendClosed)?
-                    } else {
-                        rest
-                    };
+                Response::Incomplete => self.collect_head(stream).await?,
+                Response::Interim => {
+                    self.send(stream).await?;
+                    if self.received.is_empty()
+                        && !self.receive(stream, Waiting::ResponseHead).await?
+                    {
+                        return Err(Failure::BackendClosed);
+                    }
                 }
             }
         }
@@ -194,11 +180,20 @@ impl<'c> Exchange<'c> {
 
     /// Sends the head and the body bytes at hand, keeping them if they may have to be sent again.
     async fn send_request(&mut self, stream: &TcpStream, is_pooled: bool) -> Result<(), Failure> {
-        let body = self.request.body_at_hand.as_ref().map(Chunk::share);
-        let mut parts = [Some(self.request.head.share()), body];
+        let Request {
+            head, body_at_hand, ..
+        } = &mut self.request;
+        self.outgoing = if is_pooled {
+            [Some(head.share()), body_at_hand.as_ref().map(Chunk::share)]
+        } else {
+            [
+                Some(std::mem::replace(head, Chunk::empty())),
+                body_at_hand.take(),
+            ]
+        };
         let sent = self
-            .wait(Waiting::ResponseHead, None, |cx| {
-                stream.poll_send(cx, &mut parts)
+            .wait(Waiting::ResponseHead, None, |it, cx| {
+                stream.poll_send(cx, &mut it.outgoing)
             })
             .await?;
         match sent {
@@ -210,68 +205,64 @@ impl<'c> Exchange<'c> {
     }
 
     /// What it means that a backend ended the connection without any response.
-    fn lost(&self, is_pooled: bool) -> Failure {
-        if is_pooled && self.request.method.is_idempotent() && !self.upload.has_begun() {
+    const fn lost(&self, is_pooled: bool) -> Failure {
+        let Request { method, upload, .. } = &self.request;
+        if is_pooled && method.is_idempotent() && !upload.has_begun() {
             Failure::BackendStale
         } else {
             Failure::BackendClosed
         }
     }
 
-    /// The rest of a response head that comes in pieces, in one with its `first`.
-    async fn collect(&mut self, stream: &TcpStream, first: Chunk) -> Result<Chunk, Failure> {
+    /// Receives the rest of a response head that comes in pieces.
+    async fn collect_head(&mut self, stream: &TcpStream) -> Result<(), Failure> {
         let mut collector = HeadCollector::new(HEAD_BYTES_MAX);
-        let mut piece = first;
         loop {
+            let piece = std::mem::replace(&mut self.received, Chunk::empty());
             if let Some(rest) = collector.add(piece) {
                 stream.unread(rest);
-                return Ok(collector.finish());
+                self.received = collector.finish();
+                return Ok(());
             }
-            let more = self.receive(stream, Waiting::ResponseHead).await?;
-            piece = more.ok_or(Failure::BackendClosed)?;
+            if !self.receive(stream, Waiting::ResponseHead).await? {
+                return Err(Failure::BackendClosed);
+            }
         }
     }
 
-    /// Reads the response head at the start of `received` and writes the client's.
-    fn begin_response(&mut self, mut received: Chunk) -> Result<Response, Failure> {
+    /// Reads the response head at the start of what was received and writes the client's.
+    fn begin_response(&mut self) -> Result<Response, Failure> {
         let answers_head = self.request.method == Method::Head;
         let rules = ResponseRules {
             head_bytes_max: HEAD_BYTES_MAX,
             answers_head,
         };
-        let Some(head) = parse_response(&received, &rules).map_err(Failure::BackendHead)? else {
-            return Ok(Response::Incomplete(received));
+        let parsed = parse_response(&self.received, &rules).map_err(Failure::BackendHead)?;
+        let Some(head) = parsed else {
+            return Ok(Response::Incomplete);
         };
         if head.status == 101 {
             return Err(Failure::BackendSwitched);
         }
         let transfer = self.transfer(&head);
         let connection = self.client_connection(&head, transfer);
-        let date = self.http.date.text();
+        let date = self.connection.http.date.text();
         let mut out = Buffer::new();
-        rewrite_response(&received, &head, connection, transfer, &date, &mut out)
+        rewrite_response(&self.received, &head, connection, transfer, &date, &mut out)
             .map_err(Failure::BackendHead)?;
-        received.advance(head.len());
+        self.received.advance(head.len());
         if head.is_interim() {
             // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
             let is_wanted = self.request.version == Version::Http11;
-            let parts = [is_wanted.then(|| out.freeze()), None];
-            return Ok(Response::Interim {
-                parts,
-                rest: received,
-            });
+            self.outgoing = [is_wanted.then(|| out.freeze()), None];
+            return Ok(Response::Interim);
         }
-        let mut download = Download::new(Body::new(head.framing, u64::MAX), transfer);
-        let parts = first_parts(out, &mut download, &mut received)?;
+        self.download = Download::new(Body::new(head.framing, u64::MAX), transfer);
+        self.outgoing = first_parts(out, &mut self.download, &mut self.received)?;
         self.status = head.status;
         self.may_persist = connection != ClientConnection::Close;
         let persists = head.keep_alive && head.framing != Framing::UntilClose;
-        Ok(Response::Final {
-            parts,
-            rest: received,
-            download,
-            persists,
-        })
+        Ok(Response::Final { persists })
     }
 
     fn transfer(&self, head: &ResponseHead) -> Transfer {
@@ -304,45 +295,42 @@ impl<'c> Exchange<'c> {
     /// Whether the client's connection can be kept: not while a body is on its way, whose end we
     /// may never see.
     fn persists(&self) -> bool {
-        self.may_persist && self.upload.is_received() && !self.http.worker.draining.get()
+        let is_draining = self.connection.http.worker.draining.get();
+        self.may_persist && self.request.upload.is_received() && !is_draining
     }
 
     /// Passes the response's body on. True if the backend sent nothing behind it.
-    async fn forward(
-        &mut self,
-        stream: &TcpStream,
-        mut download: Download,
-        mut received: Chunk,
-    ) -> Result<bool, Failure> {
-        let mut pieces = 0;
+    async fn forward(&mut self, stream: &TcpStream) -> Result<bool, Failure> {
+        let mut pieces = 0_u32;
         loop {
-            while !received.is_empty() && !download.is_done() {
-                let parts = download.next(&mut received).map_err(Failure::BackendBody)?;
-                self.send(stream, parts).await?;
+            while !self.received.is_empty() && !self.download.is_done() {
+                let parts = self.download.next(&mut self.received);
+                self.outgoing = parts.map_err(Failure::BackendBody)?;
+                self.send(stream).await?;
             }
-            if download.is_done() {
-                return Ok(received.is_empty());
+            if self.download.is_done() {
+                return Ok(self.received.is_empty());
             }
-            pieces += 1;
-            if pieces % PIECES_PER_TURN == 0 {
+            pieces = pieces.wrapping_add(1);
+            if pieces.is_multiple_of(PIECES_PER_TURN) {
                 rt::yield_now().await;
             }
-            received = match self.receive(stream, Waiting::ResponseBody).await? {
-                Some(received) => received,
-                None if download.ends_by_close() => {
-                    self.send(stream, download.end()).await?;
-                    return Ok(false);
+            if !self.receive(stream, Waiting::ResponseBody).await? {
+                if !self.download.ends_by_close() {
+                    return Err(Failure::BackendClosed);
                 }
-                None => return Err(Failure::BackendClosed),
-            };
+                self.outgoing = self.download.end();
+                self.send(stream).await?;
+                return Ok(false);
+            }
         }
     }
 
     /// What follows a complete response.
-    fn next(&self) -> Next {
+    const fn next(&self) -> Next {
         if self.may_persist {
             Next::Request
-        } else if !self.request.keep_alive && self.upload.is_received() {
+        } else if !self.request.keep_alive && self.request.upload.is_received() {
             Next::End(End::Close)
         } else {
             Next::End(End::Linger)
@@ -359,62 +347,60 @@ impl<'c> Exchange<'c> {
             connection: self.connection_if(self.may_persist),
             without_body: self.request.method == Method::Head,
         };
-        let mut parts = [Some(answer.write(&self.http.date.text())), None];
-        self.count_sent(&parts);
-        let client = self.client;
-        match self
-            .wait(Waiting::Client, None, |cx| client.poll_send(cx, &mut parts))
-            .await
-        {
+        self.outgoing = [Some(answer.write(&self.connection.http.date.text())), None];
+        self.count_sent();
+        let sent = self.wait(Waiting::Client, None, Self::poll_send);
+        match sent.await {
             Ok(Ok(())) => self.next(),
             Ok(Err(_)) | Err(_) => Next::End(End::Gone),
         }
     }
 
-    /// Sends `parts` to the client; the `backend` gets more of the request's body meanwhile.
-    async fn send(&mut self, backend: &TcpStream, mut parts: Parts) -> Result<(), Failure> {
-        if parts[0].is_none() {
+    /// Sends what is outgoing to the client; the `backend` gets more of the request's body
+    /// meanwhile.
+    async fn send(&mut self, backend: &TcpStream) -> Result<(), Failure> {
+        if self.outgoing[0].is_none() {
             return Ok(());
         }
-        self.count_sent(&parts);
-        let client = self.client;
+        self.count_sent();
         let sent = self
-            .wait(Waiting::Client, Some(backend), |cx| {
-                client.poll_send(cx, &mut parts)
-            })
+            .wait(Waiting::Client, Some(backend), Self::poll_send)
             .await?;
         sent.map_err(|_| Failure::ClientGone)
     }
 
-    /// The backend's next bytes, `None` when it has closed; it gets more of the request's body
-    /// meanwhile.
-    async fn receive(
-        &mut self,
-        backend: &TcpStream,
-        waiting: Waiting,
-    ) -> Result<Option<Chunk>, Failure> {
-        let received = self
-            .wait(waiting, Some(backend), |cx| backend.poll_recv(cx))
-            .await?;
-        match received {
-            Ok(chunk) => Ok((!chunk.is_empty()).then_some(chunk)),
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.connection.client.poll_send(cx, &mut self.outgoing)
+    }
+
+    /// Receives the backend's next bytes, false when it has closed; it gets more of the request's
+    /// body meanwhile.
+    async fn receive(&mut self, backend: &TcpStream, waiting: Waiting) -> Result<bool, Failure> {
+        match self
+            .wait(waiting, Some(backend), |_, cx| backend.poll_recv(cx))
+            .await?
+        {
+            Ok(chunk) => {
+                self.received = chunk;
+                Ok(!self.received.is_empty())
+            }
             // A body that ends by closing must not end by a reset.
             Err(_) if waiting == Waiting::ResponseBody => Err(Failure::BackendClosed),
-            Err(_) => Ok(None),
+            Err(_) => Ok(false),
         }
     }
 
     /// Polls `main` until it is ready. Beside it, the body is uploaded to `backend`, the client
     /// is watched and the time.
-    pub(crate) async fn wait<T>(
+    pub(crate) fn wait<T>(
         &mut self,
         waiting: Waiting,
         backend: Option<&TcpStream>,
-        mut main: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> Result<T, Failure> {
+        mut main: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<T>,
+    ) -> impl Future<Output = Result<T, Failure>> {
         let mut is_armed = false;
-        poll_fn(|cx| {
-            if let Poll::Ready(output) = main(cx) {
+        poll_fn(move |cx| {
+            if let Poll::Ready(output) = main(self, cx) {
                 return Poll::Ready(Ok(output));
             }
             if !is_armed {
@@ -423,7 +409,6 @@ impl<'c> Exchange<'c> {
             }
             self.poll_beside(waiting, backend, cx).map(Err)
         })
-        .await
     }
 
     fn poll_beside(
@@ -432,14 +417,14 @@ impl<'c> Exchange<'c> {
         backend: Option<&TcpStream>,
         cx: &mut Context<'_>,
     ) -> Poll<Failure> {
-        if let Some(backend) = backend.filter(|_| self.upload.is_active()) {
+        if let Some(backend) = backend.filter(|_| self.request.upload.is_active()) {
             if let Poll::Ready(failure) = self.poll_upload(waiting, backend, cx) {
                 return Poll::Ready(failure);
             }
-        } else if self.client.poll_broken(cx).is_ready() {
+        } else if self.connection.client.poll_broken(cx).is_ready() {
             return Poll::Ready(Failure::ClientGone);
         }
-        Pin::new(&mut *self.sleep)
+        Pin::new(&mut self.connection.sleep)
             .poll(cx)
             .map(|()| self.overdue(waiting))
     }
@@ -451,17 +436,19 @@ impl<'c> Exchange<'c> {
         cx: &Context<'_>,
     ) -> Poll<Failure> {
         for _ in 0..PIECES_PER_TURN {
-            if !self.upload.is_active() {
-                break;
+            if !self.request.upload.is_active() {
+                return Poll::Pending;
             }
-            match self.upload.poll(self.client, backend, cx) {
+            match self
+                .request
+                .upload
+                .poll(&self.connection.client, backend, cx)
+            {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(failure)) => return Poll::Ready(failure),
                 Poll::Ready(Ok(bytes)) => {
-                    self.registration
-                        .listener()
-                        .received_bytes
-                        .add(bytes as u64);
+                    let listener = self.connection.registration.listener();
+                    listener.received_bytes.add(bytes as u64);
                     self.set_deadline(waiting);
                 }
             }
@@ -473,50 +460,59 @@ impl<'c> Exchange<'c> {
     fn set_deadline(&mut self, waiting: Waiting) {
         let (now, timeouts) = (rt::now(), &self.service.timeouts);
         let deadline = match waiting {
-            Waiting::Connect(timeout) => now + timeout,
-            Waiting::ResponseHead if !self.upload.is_active() => {
+            Waiting::Connect => {
+                let cluster = self
+                    .request
+                    .cluster
+                    .map(|index| self.service.cluster(index));
+                now + cluster.map_or(timeouts.response_head, |cluster| cluster.connect_timeout)
+            }
+            Waiting::ResponseHead if !self.request.upload.is_active() => {
                 *self.head_due.get_or_insert(now + timeouts.response_head)
             }
             Waiting::Client | Waiting::ResponseBody | Waiting::ResponseHead => {
                 now + timeouts.body_idle
             }
         };
-        self.sleep.set_deadline(deadline);
+        self.connection.sleep.set_deadline(deadline);
     }
 
     /// Who has let the deadline pass.
     const fn overdue(&self, waiting: Waiting) -> Failure {
+        let upload = &self.request.upload;
         match waiting {
             Waiting::Client => Failure::ClientStuck,
-            Waiting::ResponseHead
-                if self.upload.is_active() && !self.upload.waits_for_backend() =>
-            {
+            Waiting::ResponseHead if upload.is_active() && !upload.waits_for_backend() => {
                 Failure::BodyTimeout
             }
-            Waiting::Connect(_) | Waiting::ResponseBody | Waiting::ResponseHead => {
+            Waiting::Connect | Waiting::ResponseBody | Waiting::ResponseHead => {
                 Failure::BackendTimeout
             }
         }
     }
 
-    fn count_sent(&mut self, parts: &Parts) {
-        let bytes: usize = parts.iter().flatten().map(|part| part.len()).sum();
+    fn count_sent(&mut self) {
+        let bytes: usize = self.outgoing.iter().flatten().map(|part| part.len()).sum();
         self.sent_bytes += bytes as u64;
-        self.registration.listener().sent_bytes.add(bytes as u64);
+        self.connection
+            .registration
+            .listener()
+            .sent_bytes
+            .add(bytes as u64);
     }
 }
 
 impl Drop for Exchange<'_> {
     /// Counts and logs it, however it ended.
     fn drop(&mut self) {
-        let listener = self.registration.listener();
+        let listener = self.connection.registration.listener();
         let duration = rt::now().saturating_duration_since(self.started);
         listener.exchanges_active.decrement();
         listener.exchange_time.observe(duration);
         if self.status != 0 {
             listener.exchange_answered(self.status);
         }
-        if let (Some(log), Some(entry)) = (&self.http.access_log, &self.request.log) {
+        if let (Some(log), Some(entry)) = (&self.connection.http.access_log, &self.request.log) {
             let Self {
                 status, sent_bytes, ..
             } = *self;

@@ -20,8 +20,12 @@ impl Exchange<'_> {
         &mut self,
         cluster: &Cluster,
     ) -> Result<(BackendConnection, bool), Failure> {
-        let backend = cluster.pick(self.http.worker.index, *self.address, &Tried::default());
-        if let Some(connection) = backend.and_then(|it| self.http.pool.take(it.id())) {
+        let backend = cluster.pick(
+            self.connection.http.worker.index,
+            self.connection.address,
+            &Tried::default(),
+        );
+        if let Some(connection) = backend.and_then(|it| self.connection.http.pool.take(it.id())) {
             return Ok((connection, true));
         }
         Ok((self.connect_any(cluster, backend).await?, false))
@@ -32,7 +36,11 @@ impl Exchange<'_> {
         &mut self,
         cluster: &Cluster,
     ) -> Result<BackendConnection, Failure> {
-        let backend = cluster.pick(self.http.worker.index, *self.address, &Tried::default());
+        let backend = cluster.pick(
+            self.connection.http.worker.index,
+            self.connection.address,
+            &Tried::default(),
+        );
         self.connect_any(cluster, backend).await
     }
 
@@ -42,7 +50,7 @@ impl Exchange<'_> {
         cluster: &Cluster,
         first: Option<&Arc<Backend>>,
     ) -> Result<BackendConnection, Failure> {
-        let worker = self.http.worker.index;
+        let worker = self.connection.http.worker.index;
         let mut tried = Tried::default();
         let mut next = first;
         while let Some(backend) = next.filter(|_| tried.len() < cluster.tries_max) {
@@ -53,7 +61,7 @@ impl Exchange<'_> {
                 return Ok(BackendConnection::new(stream, Arc::clone(backend), worker));
             }
             tried.insert(backend.index);
-            next = cluster.pick(worker, *self.address, &tried);
+            next = cluster.pick(worker, self.connection.address, &tried);
         }
         cluster.counters().of(worker).unavailable.increment();
         Err(Failure::Unavailable)
@@ -65,12 +73,11 @@ impl Exchange<'_> {
         cluster: &Cluster,
         backend: &Backend,
     ) -> Result<Option<TcpStream>, Failure> {
-        let worker = self.http.worker.index;
+        let worker = self.connection.http.worker.index;
         let started = rt::now();
         let mut connecting = pin!(TcpStream::connect(backend.address));
-        let waiting = Waiting::Connect(cluster.connect_timeout);
         let connected = self
-            .wait(waiting, None, |cx| connecting.as_mut().poll(cx))
+            .wait(Waiting::Connect, None, |_, cx| connecting.as_mut().poll(cx))
             .await;
         match connected {
             Ok(Ok(stream)) => {

@@ -34,7 +34,10 @@ impl Rooms {
         let vacant = http.rooms.vacant.borrow_mut().pop();
         let mut room = vacant.unwrap_or_else(|| Box::pin(TypedRoom::new(Connection::serve_one)));
         room.as_mut().enter(connection, first);
-        Guest { room: Some(room), http: Rc::clone(http) }
+        Guest {
+            room: Some(room),
+            http: Rc::clone(http),
+        }
     }
 
     fn keep(&self, room: Pin<Box<dyn Room>>) {
@@ -47,7 +50,9 @@ impl Rooms {
 
 impl fmt::Debug for Rooms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rooms").field("vacant", &self.vacant.borrow().len()).finish()
+        f.debug_struct("Rooms")
+            .field("vacant", &self.vacant.borrow().len())
+            .finish()
     }
 }
 
@@ -109,7 +114,10 @@ where
     }
 
     fn poll_guest(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Connection>> {
-        self.project().guest.as_pin_mut().map_or(Poll::Ready(None), |guest| guest.poll(cx))
+        self.project()
+            .guest
+            .as_pin_mut()
+            .map_or(Poll::Ready(None), |guest| guest.poll(cx))
     }
 
     fn leave(self: Pin<&mut Self>) {

@@ -16,8 +16,8 @@ use crate::http1::body::Body;
 #[derive(Debug)]
 pub(crate) struct Upload {
     body: Body,
-    /// Received and not yet sent: one chunk, in the form that `poll_send` takes.
-    pending: [Option<Chunk>; 2],
+    /// Received and not yet sent.
+    pending: Option<Chunk>,
     /// Something was taken from the client, so the request cannot be sent again.
     has_begun: bool,
     /// The backend takes no more. It may have answered already.
@@ -28,7 +28,7 @@ impl Upload {
     pub(crate) const fn new(body: Body) -> Self {
         Self {
             body,
-            pending: [None, None],
+            pending: None,
             has_begun: false,
             is_broken: false,
         }
@@ -36,7 +36,7 @@ impl Upload {
 
     /// Whether there is something to do.
     pub(crate) const fn is_active(&self) -> bool {
-        !self.is_broken && !(self.body.is_done() && self.pending[0].is_none())
+        !self.is_broken && (self.pending.is_some() || !self.body.is_done())
     }
 
     pub(crate) const fn has_begun(&self) -> bool {
@@ -55,7 +55,7 @@ impl Upload {
 
     /// Whether it is the backend that is waited for.
     pub(crate) const fn waits_for_backend(&self) -> bool {
-        self.pending[0].is_some()
+        self.pending.is_some()
     }
 
     /// Receives or sends one piece; ready with the number of bytes received.
@@ -65,10 +65,14 @@ impl Upload {
         backend: &TcpStream,
         cx: &Context<'_>,
     ) -> Poll<Result<usize, Failure>> {
-        if self.pending[0].is_some() {
-            if ready!(backend.poll_send(cx, &mut self.pending)).is_err() {
-                self.pending = [None, None];
-                self.is_broken = true;
+        if self.pending.is_some() {
+            let mut parts = [self.pending.take(), None];
+            match backend.poll_send(cx, &mut parts) {
+                Poll::Pending => {
+                    self.pending = parts[0].take();
+                    return Poll::Pending;
+                }
+                Poll::Ready(sent) => self.is_broken = sent.is_err(),
             }
             return Poll::Ready(Ok(0));
         }
@@ -78,7 +82,7 @@ impl Upload {
         };
         self.has_begun = true;
         let taken = self.body.take(&chunk).map_err(Failure::Body)?;
-        self.pending[0] = Some(chunk.split_to(taken));
+        self.pending = Some(chunk.split_to(taken));
         client.unread(chunk);
         Poll::Ready(Ok(taken))
     }

@@ -83,7 +83,7 @@ Examples:
   loadgen run http://127.0.0.1:8080/ -c 64 -d 10s --rate 20000
   loadgen run tcp://127.0.0.1:9000 -c 64 -d 10s --closed --message 128 --json -")]
 pub struct RunArgs {
-    /// http://HOST[:PORT][/PATH] or tcp://HOST:PORT.
+    /// `http://HOST[:PORT][/PATH]` or `tcp://HOST:PORT`.
     #[arg(value_name = "URL")]
     pub url: Url,
     /// Requests due per second over all connections, whatever the answers do; latency counts

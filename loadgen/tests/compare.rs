@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here depends on how fast anything is. Peers that are not installed are
 //! named; with `LB_REQUIRE_PEERS=1` their absence is a failure.
+#![allow(clippy::unwrap_used, reason = "a test program")]
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 use super::buffer::{self, pool};
-use super::socket::{Key, Kind, Slots};
+use super::socket::{Key, Kind, SMALL, Slots};
 use super::sys;
 
 /// Events taken by one wait.
@@ -106,7 +106,6 @@ impl Epoll {
     }
 
     pub(crate) fn turn(&mut self, slots: &mut Slots, wait_ns: Option<u64>) -> io::Result<bool> {
-        feed_starved(slots);
         let count = match sys::epoll_wait(self.fd, &mut self.events, wait_ns) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
@@ -208,7 +207,7 @@ fn receive(slots: &mut Slots, key: Key) {
     let slot = slots.get(key);
     while slot.readable && !slot.has_input() {
         let Some(buffer) = pool().acquire() else {
-            return slots.starve(key);
+            return receive_small(slots, key);
         };
         match sys::recv(slot.fd, pool().room(buffer)) {
             Ok(0) => {
@@ -232,10 +231,32 @@ fn receive(slots: &mut Slots, key: Key) {
     }
 }
 
+/// Receives without a buffer of the pool: chunks that nobody drops must not stop the others.
+#[cold]
+fn receive_small(slots: &mut Slots, key: Key) {
+    slots.starvations += 1;
+    let slot = slots.get(key);
+    let mut room = [0; SMALL];
+    match sys::recv(slot.fd, &mut room) {
+        Ok(0) => slot.on_end(),
+        Ok(len) => {
+            slot.readable = len == SMALL || slot.hung_up;
+            slot.on_received_small(&room[..len]);
+        }
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock => slot.readable = false,
+            io::ErrorKind::Interrupted => {}
+            _ => slot.on_error(errno(&error)),
+        },
+    }
+}
+
 /// Takes what was received before the connection failed, then notes the error.
 pub(crate) fn receive_before_error(slots: &mut Slots, key: Key, error: i32) {
     let slot = slots.get(key);
-    while let Some(buffer) = pool().acquire() {
+    while slot.spare.is_none()
+        && let Some(buffer) = pool().acquire()
+    {
         match sys::recv(slot.fd, pool().room(buffer)) {
             Ok(len @ 1..) => slot.on_received(buffer, len),
             _ => {
@@ -246,21 +267,6 @@ pub(crate) fn receive_before_error(slots: &mut Slots, key: Key, error: i32) {
     }
     slot.readable = false;
     slot.on_error(error);
-}
-
-/// Wakes the sockets that found no buffer, as many as there are buffers now.
-fn feed_starved(slots: &mut Slots) {
-    if slots.starved.is_empty() || !pool().has_free() {
-        return;
-    }
-    for key in std::mem::take(&mut slots.starved) {
-        if let Some(slot) = slots.find(key) {
-            slot.starved = false;
-            if let Some(waker) = slot.recv_waker.take() {
-                waker.wake();
-            }
-        }
-    }
 }
 
 fn errno(error: &io::Error) -> i32 {

@@ -33,7 +33,8 @@ pub struct Config {
     pub engine: EngineKind,
     /// Core to pin the thread to.
     pub cpu: Option<usize>,
-    /// Buffers of 16 KiB that may be in use at once, 1 to 16,384; at the limit receives wait.
+    /// Buffers of 16 KiB that may be in use at once, 1 to 16,384; beyond them receives
+    /// are small and come from the heap.
     pub buffers_max: usize,
     /// uring: set-up flags to ask for; those that the kernel refuses are dropped one by one.
     pub ring_flags: RingFlags,
@@ -67,7 +68,7 @@ pub struct Stats {
     pub buffers: usize,
     /// Chunks on the heap.
     pub heap_chunks: usize,
-    /// Times that a receive had to wait for a buffer.
+    /// Times that a receive found the pool exhausted.
     pub starvations: u64,
     /// Tasks that panicked.
     pub panics: u64,

@@ -15,6 +15,8 @@ use super::sys;
 
 /// Chunks that may wait in a socket before the engine is told to stop receiving.
 pub(crate) const QUEUE_MAX: usize = 4;
+/// Bytes of a receive that found the pool exhausted: few, as every socket may need so many.
+pub(crate) const SMALL: usize = 2048;
 /// Accepted connections that may wait before the engine is told to stop accepting.
 pub(crate) const ACCEPTED_MAX: usize = 256;
 
@@ -48,7 +50,7 @@ pub(crate) struct Slot {
     pub(crate) stopping: bool,
     /// Receive one chunk at a time: the reader was slower than the socket.
     pub(crate) one_at_a_time: bool,
-    /// The engine had no buffer for it; it waits in `Slots::starved`.
+    /// uring: there was no buffer for it; it waits in `Slots::starved`.
     pub(crate) starved: bool,
     /// The peer has ended its side.
     pub(crate) ended: bool,
@@ -66,7 +68,14 @@ pub(crate) struct Slot {
 
     pub(crate) queue: Queue,
     pub(crate) unread: Option<Chunk>,
-    #[expect(clippy::box_collection, reason = "8 bytes in every slot, where a queue takes 32")]
+    /// Received while the pool was exhausted. Nothing more is, nor in the queue, while it waits.
+    pub(crate) spare: Option<Chunk>,
+    /// uring: where such a receive writes to while it is under way.
+    pub(crate) room: Option<Box<[u8; SMALL]>>,
+    #[expect(
+        clippy::box_collection,
+        reason = "8 bytes in every slot, where a queue takes 32"
+    )]
     pub(crate) accepted: Option<Box<VecDeque<RawFd>>>,
     pub(crate) recv_waker: Option<Waker>,
 
@@ -98,6 +107,8 @@ impl Slot {
             writable: true,
             queue: Queue::new(),
             unread: None,
+            spare: None,
+            room: None,
             accepted: None,
             recv_waker: None,
             sending: [None, None],
@@ -129,12 +140,17 @@ impl Slot {
 
     /// True if a receive would give something without waiting.
     pub(crate) const fn has_input(&self) -> bool {
-        self.unread.is_some() || self.queue.len() > 0 || self.ended || self.error != 0
+        self.unread.is_some()
+            || self.queue.len() > 0
+            || self.spare.is_some()
+            || self.ended
+            || self.error != 0
     }
 
     /// What has been received, the error or the end, in this order; `None` if nothing has.
     pub(crate) fn take_input(&mut self) -> Option<io::Result<Chunk>> {
-        if let Some(chunk) = self.unread.take().or_else(|| self.queue.pop()) {
+        let chunk = self.unread.take().or_else(|| self.queue.pop());
+        if let Some(chunk) = chunk.or_else(|| self.spare.take()) {
             return Some(Ok(chunk));
         }
         if self.error != 0 {
@@ -163,6 +179,18 @@ impl Slot {
         }
         self.queue.push(buffer, len);
         self.wake_receiver();
+    }
+
+    /// The engine received a few bytes for which there was no buffer.
+    pub(crate) fn on_received_small(&mut self, bytes: &[u8]) {
+        debug_assert!(
+            self.queue.len() == 0 && self.spare.is_none(),
+            "bytes would change places"
+        );
+        if !self.closing {
+            self.spare = Some(Chunk::from_vec(bytes.to_vec()));
+            self.wake_receiver();
+        }
     }
 
     /// The peer has ended its side.
@@ -250,9 +278,9 @@ pub(crate) struct Slots {
     vacant: Vec<u32>,
     /// Where generations start, so that names of an earlier runtime of this thread are stale.
     first_generation: u32,
-    /// Sockets that wait for a buffer.
+    /// uring: sockets that wait for a buffer.
     pub(crate) starved: Vec<Key>,
-    /// Times that a receive found no buffer.
+    /// Times that a receive found the pool exhausted.
     pub(crate) starvations: u64,
 }
 
@@ -340,6 +368,7 @@ impl Slots {
         let slot = self.get(key);
         slot.closing = true;
         slot.unread = None;
+        slot.spare = None;
         slot.recv_waker = None;
         slot.send_waker = None;
         while let Some(chunk) = slot.queue.pop() {

@@ -18,7 +18,7 @@ use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opc
 use super::buffer::{self, pool};
 use super::epoll;
 use super::ring::{BufferRing, GROUP};
-use super::socket::{ACCEPTED_MAX, Key, Kind, QUEUE_MAX, Slot, Slots};
+use super::socket::{ACCEPTED_MAX, Key, Kind, QUEUE_MAX, SMALL, Slot, Slots};
 use super::sys::{self, RawAddr};
 
 /// Entries of the submission queue; a fuller one is submitted early.
@@ -299,7 +299,7 @@ impl Uring {
 
     pub(crate) fn want_input(&mut self, slots: &mut Slots, key: Key) {
         let slot = slots.get(key);
-        if slot.armed || slot.starved || slot.closing {
+        if slot.armed || slot.closing || slot.spare.is_some() {
             return;
         }
         let (entry, operation) = match slot.kind {
@@ -310,6 +310,7 @@ impl Uring {
                     Operation::Accept,
                 )
             }
+            Kind::Stream if slot.starved => (small_receive_entry(slot), Operation::Receive),
             Kind::Stream => (receive_entry(slot), Operation::Receive),
             Kind::Connecting | Kind::Vacant => return,
         };
@@ -525,14 +526,23 @@ impl Uring {
                     self.stop(slot, Operation::Receive, key);
                 }
             }
+            (1.., None) => {
+                let room = slot
+                    .room
+                    .take()
+                    .expect("a receive without a buffer has room");
+                slot.on_received_small(&room[..result as usize]);
+            }
             (_, Some(buffer)) => pool().release(buffer),
-            _ => {}
+            (_, None) => slot.room = None,
         }
         match -result {
             0 => slot.on_end(),
             libc::ENOBUFS if !slot.closing => {
                 self.buffers.grow();
-                slots.starve(key);
+                if self.buffers.refill() == 0 {
+                    slots.starve(key);
+                }
             }
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
             errno @ 1.. => slot.on_error(errno),
@@ -659,6 +669,14 @@ impl Drop for Uring {
         // submitter is left, which has nothing to do when it is dropped.
         drop(unsafe { Box::from_raw(self.ring) });
     }
+}
+
+/// Without a buffer of the pool: chunks that nobody drops must not stop the others. The slot holds
+/// the memory until the operation's completion.
+#[cold]
+fn small_receive_entry(slot: &mut Slot) -> squeue::Entry {
+    let room = slot.room.get_or_insert_with(|| Box::new([0; SMALL]));
+    opcode::Recv::new(Fd(slot.fd), room.as_mut_ptr(), SMALL as u32).build()
 }
 
 fn receive_entry(slot: &Slot) -> squeue::Entry {

@@ -13,6 +13,9 @@ use std::time::Duration;
 
 on_every_engine!(
     more_unread_bytes_than_buffers,
+    more_streams_than_buffers,
+    streams_that_nobody_reads_starve_no_reader,
+    chunks_that_nobody_drops_starve_no_reader,
     held_chunks_do_not_stop_other_streams,
     held_buffers_do_not_stop_streams,
     held_chunks_keep_their_bytes,
@@ -43,6 +46,88 @@ fn more_unread_bytes_than_buffers(engine: Engine) {
         for (seed, server) in servers.iter().enumerate().rev() {
             expect_pattern(server, &mut Pattern::new(seed as u64), EACH).await;
         }
+    });
+}
+
+/// Many relays at once with few buffers: slow, but everything arrives.
+fn more_streams_than_buffers(engine: Engine) {
+    const STREAMS: u64 = 60;
+    const EACH: usize = 100_000;
+    engine.run_with_buffers(24, async {
+        let done = Rc::new(Cell::new(0));
+        for seed in 0..STREAMS {
+            let (client, server) = pair().await;
+            rt::spawn(async move {
+                let bytes = Pattern::new(seed).make(EACH);
+                client.send(Chunk::from_vec(bytes)).await.expect("send");
+                client.shutdown().await.expect("shutdown");
+                drop(receive_to_end(&client).await);
+            });
+            let done = Rc::clone(&done);
+            rt::spawn(async move {
+                expect_pattern(&server, &mut Pattern::new(seed), EACH).await;
+                done.set(done.get() + 1);
+            });
+        }
+        eventually("every stream is done", || done.get() == STREAMS).await;
+        assert!(engine.is_sim() || rt::stats().buffers <= 24);
+    });
+}
+
+/// What was received before anyone asked must not keep the buffers from those who ask.
+fn streams_that_nobody_reads_starve_no_reader(engine: Engine) {
+    engine.run_with_buffers(16, async {
+        let mut unread = Vec::new();
+        for seed in 0..40 {
+            let (client, server) = pair().await;
+            // Someone waited once, so that a receive may be under way in the engine.
+            assert!(rt::poll_once(server.recv()).await.is_none());
+            let bytes = Pattern::new(seed).make(50_000);
+            client.send(Chunk::from_vec(bytes)).await.expect("send");
+            unread.push((client, server));
+        }
+        rt::sleep(Duration::from_millis(50)).await;
+        let (client, server) = pair().await;
+        let echo = async {
+            client
+                .send(Chunk::from_static(b"alive?"))
+                .await
+                .expect("send");
+            receive(&server, 6).await
+        };
+        let echoed = rt::timeout(Duration::from_secs(10), echo).await;
+        assert!(echoed.is_ok(), "one reader waits for what nobody reads");
+        for (seed, (_client, server)) in unread.iter().enumerate() {
+            let bytes = receive(server, 50_000).await;
+            Pattern::new(seed as u64).check(&bytes);
+        }
+    });
+}
+
+/// Sends that are stuck hold chunks: the clients that do not read must not stop the others.
+fn chunks_that_nobody_drops_starve_no_reader(engine: Engine) {
+    engine.run_with_buffers(16, async {
+        let (client, server) = pair().await;
+        let (other_client, other_server) = pair().await;
+        let mut held = Vec::new();
+        for _ in 0..16 {
+            client
+                .send(Chunk::from_static(b"held"))
+                .await
+                .expect("send");
+            let received = rt::timeout(Duration::from_secs(1), server.recv()).await;
+            let Ok(chunk) = received else { break };
+            held.push(chunk.expect("receive"));
+        }
+        let echo = async {
+            other_client
+                .send(Chunk::from_static(b"alive?"))
+                .await
+                .expect("send");
+            receive(&other_server, 6).await
+        };
+        let echoed = rt::timeout(Duration::from_secs(10), echo).await;
+        assert!(echoed.is_ok(), "{} held chunks stop everyone", held.len());
     });
 }
 

@@ -120,6 +120,16 @@ impl Engine {
         Runtime::new(&self.config()).expect("a runtime starts")
     }
 
+    /// Runs `future` on a fresh runtime whose pool has so many buffers.
+    pub(crate) fn run_with_buffers<F: Future>(self, buffers_max: usize, future: F) -> F::Output {
+        let config = Config {
+            buffers_max,
+            ..self.config()
+        };
+        let mut runtime = Runtime::new(&config).expect("a runtime starts");
+        runtime.block_on(future)
+    }
+
     /// Runs `future` on a fresh runtime.
     pub(crate) fn run<F: Future>(self, future: F) -> F::Output {
         self.runtime().block_on(future)

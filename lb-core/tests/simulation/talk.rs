@@ -35,7 +35,7 @@ impl Random {
     }
 
     pub(crate) fn one_in(&mut self, count: u64) -> bool {
-        self.next() % count == 0
+        self.next().is_multiple_of(count)
     }
 
     /// Mostly small, seldom large, below 2 to the power of `bits`.
@@ -111,17 +111,17 @@ impl Script {
     }
 }
 
-/// How what a side heard came to its end.
+/// What a side heard in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// It left before that.
-    ToItsLeaving,
+    Left,
     /// A clean end of stream.
-    ToTheEnd,
+    End,
     /// An error.
-    ToABreak,
+    Break,
     /// Nothing came for a long time.
-    ToSilence,
+    Silence,
 }
 
 /// What a side did, as far as it came.
@@ -133,7 +133,7 @@ pub(crate) struct Ledger {
     /// Whether `shutdown` succeeded after all of them.
     pub(crate) ended: Cell<bool>,
     pub(crate) heard: Cell<usize>,
-    pub(crate) heard_to: Cell<Heard>,
+    pub(crate) heard_last: Cell<Heard>,
     /// What was heard and not said: where, at most once.
     pub(crate) wrong: RefCell<Option<String>>,
 }
@@ -145,7 +145,7 @@ impl Ledger {
             said: Cell::new(0),
             ended: Cell::new(false),
             heard: Cell::new(0),
-            heard_to: Cell::new(Heard::ToItsLeaving),
+            heard_last: Cell::new(Heard::Left),
             wrong: RefCell::default(),
         })
     }
@@ -186,11 +186,11 @@ async fn say(stream: &TcpStream, own: &Ledger) {
 
 async fn hear(stream: &TcpStream, own: &Ledger, other: &Script) {
     let mut random = Random::new(own.script.seed ^ 2);
-    let heard_to = loop {
+    let heard_last = loop {
         match rt::timeout(PATIENCE, stream.recv()).await {
-            Err(rt::Elapsed) => break Heard::ToSilence,
-            Ok(Err(_)) => break Heard::ToABreak,
-            Ok(Ok(chunk)) if chunk.is_empty() => break Heard::ToTheEnd,
+            Err(rt::Elapsed) => break Heard::Silence,
+            Ok(Err(_)) => break Heard::Break,
+            Ok(Ok(chunk)) if chunk.is_empty() => break Heard::End,
             Ok(Ok(mut chunk)) => {
                 if random.one_in(8) && chunk.len() > 1 {
                     let taken = chunk.split_to(chunk.len() / 2);
@@ -201,7 +201,7 @@ async fn hear(stream: &TcpStream, own: &Ledger, other: &Script) {
         }
         random.pause().await;
     };
-    own.heard_to.set(heard_to);
+    own.heard_last.set(heard_last);
 }
 
 /// Compares what was heard with what was to be said.
@@ -237,9 +237,9 @@ pub(crate) fn verdict(listener: &Ledger, speaker: &Ledger, calm: bool) -> Result
     if heard > said && !may_exceed {
         return Err(format!("heard {heard} bytes of {said}"));
     }
-    match listener.heard_to.get() {
-        Heard::ToTheEnd if all_ended || speaker.script.leaves == Leaves::ByDropping => Ok(()),
-        Heard::ToTheEnd => Err(format!(
+    match listener.heard_last.get() {
+        Heard::End if all_ended || speaker.script.leaves == Leaves::ByDropping => Ok(()),
+        Heard::End => Err(format!(
             "a clean end after {heard} bytes, of {said} said and {total} meant; ended: {}",
             speaker.ended.get()
         )),

@@ -42,8 +42,9 @@ pub(super) async fn relay(
         })
         .await
     };
-    // An end that is not clean must not look like one to either side.
-    if end == SessionEnd::Reset {
+    // An end that is not clean must not look like one to either side: an idle connection may have
+    // been cut off in the middle of a stream that ends with the connection.
+    if end != SessionEnd::Finished {
         client.reset_on_drop();
         backend.reset_on_drop();
     }

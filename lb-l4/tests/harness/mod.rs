@@ -29,6 +29,17 @@ pub(crate) fn on_each_engine<F: Future<Output = ()>>(body: impl Fn() -> F) {
     }
 }
 
+/// Runs `body` on the `sim` engine, where time passes only when nothing else can happen.
+pub(crate) fn in_virtual_time<F: Future<Output = ()>>(body: impl FnOnce() -> F) {
+    let config = Config {
+        engine: EngineKind::Sim,
+        ..Config::default()
+    };
+    Runtime::new(&config)
+        .expect("a simulated network")
+        .block_on(body());
+}
+
 pub(crate) fn listen() -> (TcpListener, SocketAddr) {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = TcpListener::bind(any, &ListenOptions::default()).expect("bind");

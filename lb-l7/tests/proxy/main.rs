@@ -3,6 +3,8 @@
 //! Each test runs once per engine and says by name which one it skipped. Add a test to the module
 //! of its subject.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 /// What a client may rely on: framing, persistence, pipelining, forwarded fields, routing.
 mod exchange;
 /// Backends that refuse, hang, reset, close early or talk nonsense.

@@ -89,6 +89,17 @@ impl Proxy {
     }
 
     pub(crate) fn start(engine: EngineKind, http: plan::Http, clusters: &[plan::Cluster]) -> Self {
+        Self::start_logging(engine, http, clusters, true, || ())
+    }
+
+    /// With or without an access log; `on_thread` is called on the proxy's thread.
+    pub(crate) fn start_logging(
+        engine: EngineKind,
+        http: plan::Http,
+        clusters: &[plan::Cluster],
+        logs: bool,
+        on_thread: impl FnOnce() + Send + 'static,
+    ) -> Self {
         let clusters: Vec<Arc<Cluster>> = clusters
             .iter()
             .map(|plan| Arc::new(Cluster::build(plan, 1, 1, None)))
@@ -113,13 +124,15 @@ impl Proxy {
             let (stop, draining) = (Arc::clone(&stop), Arc::clone(&draining));
             let (stats, log) = (Arc::clone(&stats), Arc::clone(&log));
             thread::spawn(move || {
+                on_thread();
                 let config = rt::Config {
                     engine,
                     ..rt::Config::default()
                 };
                 let mut runtime = Runtime::new(&config).unwrap();
                 runtime.block_on(async {
-                    let proxy = accept(service, stats, Log(log), send_address, draining);
+                    let log = logs.then(|| AccessLog::new(Box::new(Log(log))));
+                    let proxy = accept(service, stats, log, send_address, draining);
                     rt::select(proxy, until(&stop)).await
                 });
             })
@@ -162,7 +175,7 @@ impl Drop for Proxy {
 async fn accept(
     service: Arc<HttpService>,
     stats: Arc<ListenerStats>,
-    log: Log,
+    log: Option<AccessLog>,
     send_address: mpsc::Sender<SocketAddr>,
     draining: Arc<AtomicBool>,
 ) {
@@ -173,7 +186,7 @@ async fn accept(
     };
     let listener = rt::TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
     let worker = Rc::new(Worker::new(0, Arc::default()));
-    let http = HttpWorker::new(Rc::clone(&worker), Some(AccessLog::new(Box::new(log))));
+    let http = HttpWorker::new(Rc::clone(&worker), log);
     let current = Rc::new(Current::new(service));
     send_address.send(listener.local_addr().unwrap()).unwrap();
     rt::spawn({

@@ -72,7 +72,7 @@ impl Faults {
     #[must_use]
     pub fn rough() -> Self {
         Self {
-            window: 1..=32 * 1024,
+            window: 64..=32 * 1024,
             segment: 1..=4 * 1024,
             short_per_mille: 400,
             stall_per_mille: 20,

@@ -18,7 +18,7 @@ use network::{Fd, Happening, Network, Read};
 
 use super::buffer::pool;
 use super::engine::Engine;
-use super::socket::{Key, Kind, QUEUE_MAX, Slots};
+use super::socket::{Key, Kind, QUEUE_MAX, SMALL, Slots};
 use super::{ListenOptions, context, sys};
 
 /// How long a turn takes in which tasks ran: time must pass for those who only yield, too.
@@ -120,7 +120,7 @@ impl Sim {
         let slot = slots.get(key);
         match slot.kind {
             Kind::Listener => self.accept(slots, key),
-            Kind::Stream if !slot.armed && !slot.starved => {
+            Kind::Stream if !slot.armed && slot.spare.is_none() => {
                 slot.armed = true;
                 self.ask(slots, key, Request::Receive);
             }
@@ -166,8 +166,8 @@ impl Sim {
                 return;
             }
             let Some(buffer) = pool().acquire() else {
-                slots.get(key).armed = false;
-                return slots.starve(key);
+                self.receive_small(slots, key);
+                break;
             };
             let slot = slots.get(key);
             match self.network.read(fd, pool().room(buffer)) {
@@ -188,6 +188,20 @@ impl Sim {
             }
         }
         slots.get(key).armed = false;
+    }
+
+    fn receive_small(&mut self, slots: &mut Slots, key: Key) {
+        slots.starvations += 1;
+        let slot = slots.get(key);
+        if slot.queue.len() > 0 {
+            return; // the reader comes again when it has taken that
+        }
+        let mut room = [0; SMALL];
+        match self.network.read(slot.fd as Fd, &mut room) {
+            Read::Bytes(len) => slot.on_received_small(&room[..len]),
+            Read::End | Read::Nothing => slot.on_end(),
+            Read::Reset => slot.on_error(libc::ECONNRESET),
+        }
     }
 
     fn send(&mut self, slots: &mut Slots, key: Key) {
@@ -255,7 +269,6 @@ impl Sim {
         while let Some(happening) = self.network.next_happening() {
             self.on_happening(slots, happening);
         }
-        self.feed_starved(slots);
         Ok(signalled)
     }
 
@@ -282,7 +295,8 @@ impl Sim {
     fn fail(&mut self, slots: &mut Slots, key: Key, errno: i32) {
         let slot = slots.get(key);
         let fd = slot.fd as Fd;
-        while self.network.is_readable(fd)
+        while slot.spare.is_none()
+            && self.network.is_readable(fd)
             && let Some(buffer) = pool().acquire()
         {
             match self.network.read(fd, pool().room(buffer)) {
@@ -296,19 +310,6 @@ impl Sim {
         slot.armed = false;
         slot.sending = [None, None];
         slot.on_error(errno);
-    }
-
-    fn feed_starved(&mut self, slots: &mut Slots) {
-        if !pool().has_free() {
-            return;
-        }
-        for key in std::mem::take(&mut slots.starved) {
-            if let Some(slot) = slots.find(key) {
-                slot.starved = false;
-                slot.armed = true;
-                self.receive(slots, key);
-            }
-        }
     }
 
     pub(crate) fn finish(&mut self, slots: &mut Slots) {

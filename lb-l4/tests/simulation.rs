@@ -1,0 +1,80 @@
+//! Random talks through `lb_l4::serve` on a simulated network, faults included: the storm of
+//! `lb-core/tests/simulation`, with the real relay in the middle.
+//!
+//! `LB_SIM_SEEDS=N` runs N seeds instead of 256, `LB_SIM_SEED=S` the one that failed.
+
+#[path = "../../lb-core/tests/simulation/storm.rs"]
+mod storm;
+#[path = "../../lb-core/tests/simulation/talk.rs"]
+mod talk;
+
+use lb_core::balance::Cluster;
+use lb_core::metrics::ListenerCounters;
+use lb_core::plan;
+use lb_core::rt::{self, ListenOptions, TaskId, TcpListener};
+use lb_core::snapshot::Held;
+use lb_core::worker::Worker;
+use lb_l4::TcpService;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[test]
+fn random_talks_survive_sessions() {
+    storm::run_seeds(start);
+}
+
+#[test]
+fn a_seed_is_a_history() {
+    storm::check_determinism(start);
+}
+
+fn start(backends: &[SocketAddr]) -> (SocketAddr, TaskId) {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = TcpListener::bind(any, &ListenOptions::default()).expect("bind");
+    let front = listener.local_addr().expect("address");
+    let service = service(backends);
+    let accept = async move {
+        let worker = Rc::new(Worker::new(0, Arc::default()));
+        let counters = Arc::<ListenerCounters>::default();
+        loop {
+            match listener.accept().await {
+                Ok(client) => {
+                    let (service, of) = (service.clone(), Rc::clone(&worker));
+                    worker
+                        .connections
+                        .spawn(Arc::clone(&counters), |registration| {
+                            lb_l4::serve(client, service, of, registration)
+                        });
+                }
+                Err(_out_of_descriptors) => rt::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    (front, rt::spawn(accept))
+}
+
+fn service(backends: &[SocketAddr]) -> Held<TcpService> {
+    let backend = |address: &SocketAddr| plan::Backend {
+        address: *address,
+        name: address.to_string(),
+        weight: 1,
+    };
+    let cluster = plan::Cluster {
+        name: "c".to_owned(),
+        backends: backends.iter().map(backend).collect(),
+        balance: plan::Balance::RoundRobin,
+        health: None,
+        connect_timeout: Duration::from_secs(5),
+        tries_max: 3,
+        pool_idle_max: 0,
+        pool_idle_timeout: Duration::ZERO,
+    };
+    let plan = plan::Tcp {
+        cluster: "c".to_owned(),
+        idle_timeout: Duration::from_secs(60),
+    };
+    let cluster = Arc::new(Cluster::build(&cluster, 1, 1, None));
+    Held::new(Arc::new(TcpService::build(&plan, cluster)))
+}
