@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use loadgen::report::record::Record;
+use loadgen::compare::peers::Peer;
+use loadgen::report::record::{Record, Round};
 use rustix::process::{Pid, Signal, kill_process};
 
 const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
@@ -37,19 +38,23 @@ impl Drop for Folder {
     }
 }
 
-/// The first of `names` that is installed; says which are not, and fails if they must be.
-fn installed(names: &[&'static str]) -> Vec<&'static str> {
-    let is_there = |name: &&&str| Command::new(name).arg("-v").output().is_ok();
-    let found: Vec<&str> = names.iter().filter(is_there).copied().collect();
-    for name in names.iter().filter(|name| !found.contains(name)) {
-        let required = std::env::var_os("LB_REQUIRE_PEERS").is_some_and(|value| value == "1");
-        assert!(
-            !required,
-            "{name} is not installed, and LB_REQUIRE_PEERS=1 asks for it"
-        );
-        eprintln!("skipped: {name} is not installed");
-    }
-    found
+/// The names of those of `peers` that are installed; says which are not, and fails if they must
+/// be.
+fn installed(peers: &[Peer]) -> Vec<&'static str> {
+    let is_installed = |peer: &&Peer| match peer.find(Path::new("lb")) {
+        Ok(_) => true,
+        Err(reason) => {
+            let required = std::env::var_os("LB_REQUIRE_PEERS").is_some_and(|value| value == "1");
+            assert!(!required, "{reason}, and LB_REQUIRE_PEERS=1 asks for it");
+            eprintln!("skipped: {reason}");
+            false
+        }
+    };
+    peers
+        .iter()
+        .filter(is_installed)
+        .map(|peer| peer.name())
+        .collect()
 }
 
 fn compare(out: &Path, peers: &[&str], arguments: &[&str]) -> Command {
@@ -63,14 +68,18 @@ fn compare(out: &Path, peers: &[&str], arguments: &[&str]) -> Command {
 
 #[test]
 fn a_round_of_each_kind_ends_in_a_report() {
-    let peers = installed(&["nginx", "haproxy"]);
+    let mut peers = installed(&[Peer::Nginx, Peer::Haproxy]);
+    // Tests of the whole workspace build it; those of this crate alone do not.
+    if Path::new(LOADGEN).with_file_name("lb").is_file() {
+        peers.push("lb");
+    }
     if peers.is_empty() {
         return;
     }
     let out = Folder::new("report");
     let arguments = [
         "--scenario",
-        "l7-keepalive,l4-small,idle-memory-http",
+        "l7-keepalive,idle-memory-tcp",
         "--quick",
         "--rounds",
         "1",
@@ -85,23 +94,23 @@ fn a_round_of_each_kind_ends_in_a_report() {
         .iter()
         .map(|scenario| &*scenario.name)
         .collect();
-    assert_eq!(names, ["l7-keepalive", "l4-small", "idle-memory-http"]);
-    for scenario in &record.scenarios[..2] {
-        let fixed_rate = &scenario.fixed_rate.as_ref().unwrap().rounds;
-        for round in scenario.load.iter().chain(fixed_rate) {
-            assert!(
-                round.figures().is_some_and(|load| load.cpu_us > 0.0),
-                "{told}"
-            );
-        }
+    assert_eq!(names, ["l7-keepalive", "idle-memory-tcp"]);
+    let [loaded, idle] = &record.scenarios[..] else {
+        unreachable!("two names")
+    };
+    let fixed_rate = &loaded.fixed_rate.as_ref().unwrap().rounds;
+    for rounds in [&loaded.load, fixed_rate] {
+        let costs = rounds
+            .iter()
+            .filter_map(|round| Some(round.figures()?.cpu_us));
         assert_eq!(
-            (scenario.load.len(), fixed_rate.len()),
-            (peers.len(), peers.len())
+            costs.filter(|cost| *cost > 0.0).count(),
+            peers.len(),
+            "{told}"
         );
     }
-    let idle = &record.scenarios[2].idle;
     assert_eq!(
-        idle.iter().filter_map(|round| round.figures()).count(),
+        idle.idle.iter().filter_map(Round::figures).count(),
         peers.len(),
         "{told}"
     );
@@ -115,11 +124,6 @@ fn a_round_of_each_kind_ends_in_a_report() {
     ] {
         assert!(out.path().join(file).is_file(), "{file} is missing");
     }
-    assert!(
-        out.path()
-            .join(format!("configs/l7-keepalive.{}.conf", peers[0]))
-            .is_file()
-    );
 
     let again = compare(out.path(), &peers, &arguments).output().unwrap();
     let told = String::from_utf8_lossy(&again.stderr).into_owned();
@@ -131,7 +135,7 @@ fn a_round_of_each_kind_ends_in_a_report() {
 
 #[test]
 fn an_interrupt_leaves_no_process_behind() {
-    let peers = installed(&["nginx"]);
+    let peers = installed(&[Peer::Nginx]);
     if peers.is_empty() {
         return;
     }

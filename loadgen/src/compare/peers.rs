@@ -100,10 +100,10 @@ impl Peer {
         }
     }
 
-    /// Where its program is looked for; `lb` is where ours would be.
+    /// Where its program is, or would be; `lb` is where ours would be.
     pub fn executable(self, lb: &Path) -> PathBuf {
         match self {
-            Self::Haproxy | Self::Nginx => PathBuf::from(self.program()),
+            Self::Haproxy | Self::Nginx => located(self.program()),
             Self::Lb | Self::LbEpoll => lb.to_owned(),
         }
     }
@@ -172,6 +172,16 @@ impl Site {
     pub fn address(port: u16) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, port))
     }
+}
+
+/// The path of an installed program. Debian has servers in a folder that only root's PATH has.
+fn located(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    let mut candidates = folders.map(|folder| folder.join(program));
+    candidates
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| PathBuf::from(program))
 }
 
 /// What `executable` says when it is called with `argument`, on whichever stream.

@@ -162,7 +162,7 @@ impl Stage<'_> {
         command: &LoadCommand,
     ) -> Result<Vec<Round<Load>>, Error> {
         let told = |load: &Load| told_load(load, scenario.work());
-        self.interleave(scenario, contenders, told, |contender| {
+        self.interleave(scenario.name(), contenders, told, |contender| {
             self.bench.under_load(contender, scenario, site, command)
         })
     }
@@ -179,7 +179,7 @@ impl Stage<'_> {
                 numbers::bytes(idle.bytes_per_connection)
             )
         };
-        self.interleave(scenario, contenders, told, |contender| {
+        self.interleave(scenario.name(), contenders, told, |contender| {
             self.bench.idle(contender, scenario, site)
         })
     }
@@ -196,17 +196,23 @@ impl Stage<'_> {
         let throughputs = contenders.iter().filter_map(|contender| {
             statistics::of_peer(load, contender.program.peer.name(), |load| load.per_s)
         });
-        let Some(slowest) = throughputs
+        let slowest = throughputs
             .map(|spread| spread.median)
-            .min_by(f64::total_cmp)
-        else {
+            .min_by(f64::total_cmp);
+        let Some(slowest) = slowest else {
             return Ok(None);
         };
         let work_per_answer = scenario.work_per_answer();
         let rate = two_digits(slowest * LATENCY_SHARE / work_per_answer);
+        let per_s = rate * work_per_answer;
+        eprintln!(
+            "{} at {} per second:",
+            scenario.name(),
+            numbers::plain(per_s)
+        );
         let command = self.load_command(scenario, traffic, site, Some(rate));
         Ok(Some(FixedRate {
-            per_s: rate * work_per_answer,
+            per_s,
             load_command: self.shown_load(&command),
             rounds: self.load_rounds(scenario, site, contenders, &command)?,
         }))
@@ -215,7 +221,7 @@ impl Stage<'_> {
     /// All rounds of all contenders, telling of each as it ends.
     fn interleave<Figures>(
         &self,
-        scenario: Scenario,
+        what: &str,
         contenders: &[Contender],
         told: impl Fn(&Figures) -> String,
         run: impl Fn(&Contender) -> Result<Figures, String>,
@@ -223,27 +229,21 @@ impl Stage<'_> {
         let mut rounds = Vec::with_capacity(self.rounds * contenders.len());
         for round in 1..=self.rounds {
             for contender in contenders {
-                let name = contender.program.peer.name();
-                eprint!("{} {round}/{} {name}: ", scenario.name(), self.rounds);
+                let peer = contender.program.peer.name().to_owned();
+                eprint!("{what} {round}/{} {peer}: ", self.rounds);
                 // Only so that the line shows while the round runs.
                 let _ = std::io::stderr().flush();
-                let result = run(contender);
+                let outcome = run(contender).map_or_else(Outcome::Failed, Outcome::Measured);
                 if self.bench.stop.is_open() {
                     return Err(Error::Interrupted);
                 }
-                eprintln!(
-                    "{}",
-                    result
-                        .as_ref()
-                        .map_or_else(|e| format!("failed: {e}"), &told)
-                );
-                let outcome = match result {
-                    Ok(figures) => Outcome::Measured(figures),
-                    Err(reason) => Outcome::Failed(reason),
-                };
+                match &outcome {
+                    Outcome::Measured(figures) => eprintln!("{}", told(figures)),
+                    Outcome::Failed(reason) => eprintln!("failed: {reason}"),
+                }
                 rounds.push(Round {
                     round,
-                    peer: name.to_owned(),
+                    peer,
                     outcome,
                 });
             }

@@ -92,7 +92,11 @@ impl Process {
     }
 
     fn last_words(&self) -> String {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let mut text = fs::read_to_string(&self.log).unwrap_or_default();
+        if let Some(folder) = self.log.parent() {
+            // A report is to name no paths of this machine.
+            text = text.replace(&folder.display().to_string(), ".");
+        }
         let lines: Vec<&str> = text
             .lines()
             .map(str::trim)

@@ -107,10 +107,13 @@ impl Bench<'_> {
         site: &Site,
         command: &LoadCommand,
     ) -> Result<Load, String> {
-        let process = self.start_balancer(contender, scenario, site)?;
+        let mut process = self.start_balancer(contender, scenario, site)?;
         let mut window = Window::new(&process, self.cores.balancer);
         let summary = load::run(command, &mut window, self.stop)?;
         let (begin, end) = (window.begin, window.end);
+        if let Some(how) = process.ended() {
+            return Err(format!("it ended under load: {how}"));
+        }
         process.stop();
         figures(scenario, &summary, begin.zip(end))
     }

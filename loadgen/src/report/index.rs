@@ -90,6 +90,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_index_in_the_repository_is_of_this_form() {
+        let index = include_str!("../../../results/README.md");
+        assert!(
+            index.starts_with(HEAD),
+            "`loadgen report` of any report renews it"
+        );
+    }
+
+    #[test]
     fn the_newest_report_comes_first_and_a_broken_one_is_named() {
         let folder = std::env::temp_dir().join(format!("index-{}", std::process::id()));
         for name in ["2026-01-31-2-core-epyc", "2026-02-01-2-core-epyc"] {

@@ -12,11 +12,6 @@ use super::record::{FixedRate, Idle, Load, Record, Round, Scenario, Work};
 use super::statistics::{self, Spread};
 use super::verdict::{self, Unit, Verdict};
 
-/// A share of the window beyond which time stolen by the hypervisor is worth a word.
-const STOLEN_SHARE_MAX: f64 = 0.01;
-/// The same for time that others used on the balancer's core.
-const FOREIGN_SHARE_MAX: f64 = 0.05;
-
 /// The page.
 pub fn render(record: &Record, charts: &[Chart]) -> String {
     let mut page = format!(
@@ -264,7 +259,7 @@ fn forwarder_row(forwarder: &Forwarder, own: Option<&Forwarder>) -> String {
     )
 }
 
-/// Failed rounds, absent peers, and rounds whose figures need a second look.
+/// Absent peers, failed rounds, and rounds whose figures need a second look.
 fn doubts(record: &Record) -> String {
     let mut lines: Vec<String> = Vec::new();
     lines.extend(
@@ -274,15 +269,12 @@ fn doubts(record: &Record) -> String {
             .map(|a| format!("{} was skipped: {}.", a.name, a.reason)),
     );
     for scenario in &record.scenarios {
-        lines.extend(failure_lines(&scenario.name, &scenario.load));
         lines.extend(failure_lines(&scenario.name, &scenario.idle));
-        lines.extend(load_doubts(&scenario.name, &scenario.load));
-        if let Some(fixed) = &scenario.fixed_rate {
-            let name = format!("{} at a fixed rate", scenario.name);
-            lines.extend(failure_lines(&name, &fixed.rounds));
-            lines.extend(load_doubts(&name, &fixed.rounds));
-        }
     }
+    for (name, rounds) in load_series(record) {
+        lines.extend(failure_lines(&name, rounds));
+    }
+    lines.extend(DOUBTS.iter().filter_map(|doubt| doubt.line(record)));
     if lines.is_empty() {
         lines.push("Nothing: every round went through, with no error of any kind.".to_owned());
     }
@@ -290,6 +282,72 @@ fn doubts(record: &Record) -> String {
         "## What went wrong, and what limits these figures\n\n- {}\n\n",
         lines.join("\n- ")
     )
+}
+
+/// All rounds under load, series by series.
+fn load_series(record: &Record) -> impl Iterator<Item = (String, &[Round<Load>])> {
+    record.scenarios.iter().flat_map(|scenario| {
+        let fixed = scenario.fixed_rate.as_ref();
+        let fixed =
+            fixed.map(|fixed| (format!("{} at a fixed rate", scenario.name), &*fixed.rounds));
+        [(scenario.name.clone(), &*scenario.load)]
+            .into_iter()
+            .chain(fixed)
+    })
+}
+
+/// A reason to look twice at a round that went through.
+struct Doubt {
+    applies: fn(&Load) -> bool,
+    what: &'static str,
+}
+
+/// Shares of the window: stolen by the hypervisor, and used by others on the balancer's core.
+const STOLEN_SHARE_MAX: f64 = 0.01;
+const FOREIGN_SHARE_MAX: f64 = 0.05;
+
+const DOUBTS: [Doubt; 3] = [
+    Doubt {
+        applies: |load| load.generator.saturated,
+        what: "The generator or its core was the bottleneck, so that throughput and latency are \
+               its own limits; the CPU time for a unit of work stands",
+    },
+    Doubt {
+        applies: |load| load.stolen_s > STOLEN_SHARE_MAX * load.window_s,
+        what: "The hypervisor took more than 1 % of a core",
+    },
+    Doubt {
+        applies: |load| load.core_busy_s - load.cpu_s > FOREIGN_SHARE_MAX * load.window_s,
+        what: "The balancer's core spent more than 5 % on something else (another program, or \
+               kernel work in nobody's name)",
+    },
+];
+
+impl Doubt {
+    /// Where it applies, in one line; `None` if nowhere.
+    fn line(&self, record: &Record) -> Option<String> {
+        let places: Vec<String> = load_series(record)
+            .filter_map(|(name, rounds)| self.place(&name, rounds))
+            .collect();
+        (!places.is_empty()).then(|| format!("{}: {}.", self.what, places.join("; ")))
+    }
+
+    /// How many of the rounds called `name` it applies to, and whose.
+    fn place(&self, name: &str, rounds: &[Round<Load>]) -> Option<String> {
+        let measured = || rounds.iter().filter(|round| round.figures().is_some());
+        let doubtful = || measured().filter(|round| round.figures().is_some_and(self.applies));
+        let (count, all) = (doubtful().count(), measured().count());
+        if count == 0 || count == all {
+            return (count > 0).then(|| format!("{name}, all {all} rounds"));
+        }
+        let mut peers: Vec<&str> = doubtful().map(|round| &*round.peer).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        Some(format!(
+            "{name}, {count} of {all} rounds ({})",
+            peers.join(", ")
+        ))
+    }
 }
 
 fn failure_lines<F>(name: &str, rounds: &[Round<F>]) -> Vec<String> {
@@ -301,62 +359,6 @@ fn failure_lines<F>(name: &str, rounds: &[Round<F>]) -> Vec<String> {
         ))
     });
     failed.collect()
-}
-
-/// Rounds that went through but whose figures need a second look.
-fn load_doubts(name: &str, rounds: &[Round<Load>]) -> Vec<String> {
-    let mut lines = Vec::new();
-    let measured = || {
-        rounds
-            .iter()
-            .filter_map(|round| Some((round, round.figures()?)))
-    };
-    let mut doubt = |wrong: fn(&Load) -> bool, what: String| {
-        let wrong: Vec<&str> = measured()
-            .filter(|(_, load)| wrong(load))
-            .map(|(round, _)| &*round.peer)
-            .collect();
-        if !wrong.is_empty() {
-            let (count, all) = (wrong.len(), measured().count());
-            lines.push(format!(
-                "{name}: in {count} of {all} rounds ({}) {what}.",
-                once(&wrong)
-            ));
-        }
-    };
-    doubt(
-        |load| load.generator.saturated,
-        "the generator was the bottleneck: there the throughput is its limit; the CPU time for a \
-         unit of work stands"
-            .to_owned(),
-    );
-    doubt(
-        |load| load.stolen_s > STOLEN_SHARE_MAX * load.window_s,
-        format!(
-            "the hypervisor took more than {:.0} % of a core",
-            STOLEN_SHARE_MAX * 100.0
-        ),
-    );
-    doubt(
-        |load| load.core_busy_s - load.cpu_s > FOREIGN_SHARE_MAX * load.window_s,
-        format!(
-            "the balancer's core spent more than {:.0} % on something else: another program, or \
-             kernel work in nobody's name",
-            FOREIGN_SHARE_MAX * 100.0
-        ),
-    );
-    lines
-}
-
-/// Each name once, in the order of appearance.
-fn once(names: &[&str]) -> String {
-    let mut once: Vec<&str> = Vec::new();
-    for name in names {
-        if !once.contains(name) {
-            once.push(name);
-        }
-    }
-    once.join(", ")
 }
 
 fn ratio_cell<F>(
@@ -426,8 +428,12 @@ mod tests {
         }
         let page = render(&record, &[]);
         assert!(page.contains("round 1 of lb failed: 3 requests were not answered by 200"));
-        assert!(page.contains("in 1 of 2 rounds (nginx) the generator was the bottleneck"));
-        assert!(page.contains("in 1 of 2 rounds (nginx) the hypervisor took more than 1 %"));
+        let generator = "stands: l7-keepalive, 1 of 2 rounds (nginx).";
+        assert!(page.contains(generator), "{page}");
+        let stolen =
+            "The hypervisor took more than 1 % of a core: l7-keepalive, 1 of 2 rounds (nginx).";
+        assert!(page.contains(stolen), "{page}");
+        assert!(!page.contains("something else"), "{page}");
         assert!(page.contains("| lb | – | – | – | – | 1 of 1 |"), "{page}");
     }
 }
