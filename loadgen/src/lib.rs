@@ -8,6 +8,7 @@
 
 pub mod args;
 pub mod compare;
+pub mod descriptors;
 pub mod gate;
 mod http1;
 pub mod origin;

@@ -16,7 +16,7 @@ use loadgen::args::{Cli, Command, OriginArgs, RunArgs};
 use loadgen::gate::Gate;
 use loadgen::origin::{self, Origin};
 use loadgen::run::{self, Progress, Summary};
-use loadgen::{compare, report};
+use loadgen::{compare, descriptors, report};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -57,6 +57,7 @@ impl Failure {
 fn serve(args: &OriginArgs) -> Result<ExitCode, Failure> {
     let config = origin::Config::try_from(args).map_err(Failure::usage)?;
     let stop = stop_on_signal().map_err(Failure::other)?;
+    descriptors::raise_limit();
     let origin = Origin::start(&config).map_err(Failure::other)?;
     let mut ready = "ready".to_owned();
     for (kind, addresses) in [("http", origin.http()), ("tcp", origin.tcp())] {
@@ -64,7 +65,7 @@ fn serve(args: &OriginArgs) -> Result<ExitCode, Failure> {
             ready += &format!(" {kind}={address}");
         }
     }
-    println!("{ready}");
+    say(&mut io::stdout(), &format!("{ready}\n"));
     stop.wait();
     Ok(ExitCode::SUCCESS)
 }
@@ -72,20 +73,21 @@ fn serve(args: &OriginArgs) -> Result<ExitCode, Failure> {
 fn load(args: &RunArgs) -> Result<ExitCode, Failure> {
     let config = run::Config::try_from(args).map_err(Failure::usage)?;
     let stop = stop_on_signal().map_err(Failure::other)?;
+    descriptors::raise_limit();
     let mut progress = Progress::new(config.duration.as_secs());
     let summary = run::run(&config, &mut progress, &stop).map_err(Failure::other)?;
     match args.json.as_deref() {
         Some(path) if path == Path::new("-") => {
-            eprint!("{summary}");
+            say(&mut io::stderr(), &summary.to_string());
             write_json(&mut io::stdout(), &summary).map_err(Failure::other)?;
         }
         Some(path) => {
-            print!("{summary}");
+            say(&mut io::stdout(), &summary.to_string());
             let explain = |error| Failure::other(format!("{}: {error}", path.display()));
             let mut file = fs::File::create(path).map_err(explain)?;
             write_json(&mut file, &summary).map_err(explain)?;
         }
-        None => print!("{summary}"),
+        None => say(&mut io::stdout(), &summary.to_string()),
     }
     let is_good = if args.strict {
         summary.is_clean()
@@ -110,6 +112,11 @@ fn report(args: &report::Args) -> Result<ExitCode, Failure> {
     report::report(args).map_err(Failure::other)?;
     println!("{}", args.folder.join("summary.md").display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints to people; that nobody reads it any more is no failure.
+fn say(out: &mut dyn Write, text: &str) {
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 fn write_json(out: &mut dyn Write, summary: &Summary) -> io::Result<()> {

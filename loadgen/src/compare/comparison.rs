@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use super::load::{Timing, written};
 use super::peers::Program;
-use super::place::{self, Cores, Folder};
+use super::place::{Cores, Folder};
 use super::play::Stage;
 use super::round::{Bench, IDLE_BASE};
 use super::scenario::Scenario;
 use super::{Args, Error, machine};
+use crate::descriptors;
 use crate::gate::Gate;
 use crate::report::record::{self, Absent, Peer, Record, Settings};
 use crate::report::{self, readme};
@@ -170,7 +171,7 @@ fn chosen(args: &Args) -> impl Iterator<Item = Scenario> {
 
 /// As many as wanted, if descriptors allow: a relay needs two for a session.
 fn idle_connections(args: &Args) -> usize {
-    let descriptors = place::raise_descriptor_limit();
+    let descriptors = descriptors::raise_limit();
     let possible = descriptors.saturating_sub(DESCRIPTORS_SPARE) / 2;
     defaults(args)
         .idle_connections

@@ -1,4 +1,4 @@
-//! What a comparison needs of the machine: two cores, descriptors and a folder to work in.
+//! What a comparison needs of the machine: two cores and a folder to work in.
 //!
 //! Invariant: the working folder is gone when its [`Folder`] is dropped.
 
@@ -6,7 +6,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// The core of the balancer and that of generator and origins.
@@ -39,22 +38,6 @@ impl Cores {
             generator,
         })
     }
-}
-
-/// Raises the number of descriptors that this process and its children may have as far as it
-/// goes, and returns it.
-pub(super) fn raise_descriptor_limit() -> usize {
-    const USUAL: u64 = 1024;
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let reached = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    usize::try_from(reached.unwrap_or(USUAL)).unwrap_or(usize::MAX)
 }
 
 /// A folder for configurations, logs and temporary files of the peers.
@@ -96,13 +79,5 @@ mod tests {
         assert!(path.is_dir());
         drop(folder);
         assert!(!path.exists());
-    }
-
-    #[test]
-    fn the_limit_is_raised_to_the_most() {
-        let reached = raise_descriptor_limit();
-        let limit = getrlimit(Resource::Nofile);
-        assert_eq!(limit.current, limit.maximum);
-        assert!(limit.maximum.is_none_or(|most| most == reached as u64));
     }
 }

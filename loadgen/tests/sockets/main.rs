@@ -1,0 +1,17 @@
+//! `loadgen` through real sockets, on every engine that this machine offers.
+//!
+//! - `answers.rs`: what counts as an answer, and as which failure (scripted servers)
+//! - `omission.rs`: a stall shows in an open loop's percentiles, as it must
+//! - `origin.rs`: our origins, spoken to by hand
+//! - `pair.rs`: our generator against our origins
+//! - `program.rs`: the program itself: flags, exit status, signals, output
+//! - `support.rs`: engines, scripted servers, short runs
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+mod answers;
+mod omission;
+mod origin;
+mod pair;
+mod program;
+mod support;

@@ -1,0 +1,239 @@
+//! Our generator against our origins.
+
+use std::time::Duration;
+
+use lb_core::rt::EngineKind;
+use loadgen::gate::Gate;
+use loadgen::origin::{self, Origin};
+use loadgen::run::{
+    self, Config, HttpRequest, LoadMode, LoadPhase, Observer, RunError, Second, TcpRequest,
+};
+use loadgen::tcp::TcpMode;
+
+use crate::support::{ANY, on_each_engine, run, short};
+
+fn origin(engine: EngineKind, tcp_mode: TcpMode) -> Origin {
+    let config = origin::Config {
+        http: vec![ANY],
+        tcp: vec![ANY],
+        name: Some("blue".into()),
+        tcp_mode,
+        ..origin::Config::new(engine)
+    };
+    Origin::start(&config).unwrap()
+}
+
+fn http(origin: &Origin) -> String {
+    format!("http://{}/path", origin.http()[0])
+}
+
+fn tcp(origin: &Origin) -> String {
+    format!("tcp://{}", origin.tcp()[0])
+}
+
+#[test]
+fn a_closed_loop_keeps_every_connection_busy_on_every_thread() {
+    on_each_engine(|engine| {
+        let origin = origin(engine, TcpMode::Echo);
+        let config = Config {
+            connections: 8,
+            threads: 2,
+            ..short(&http(&origin), engine)
+        };
+        let summary = run(&config);
+        assert!(summary.is_clean(), "{summary}");
+        assert_eq!(summary.reconnects, 0);
+        assert_eq!(summary.per_origin["blue"], summary.completed);
+        let answer_bytes = summary.bytes_received / summary.completed;
+        assert!((64..200).contains(&answer_bytes), "{answer_bytes}");
+        assert_eq!(
+            summary
+                .histogram
+                .iter()
+                .map(|(_, count)| count)
+                .sum::<u64>(),
+            summary.completed
+        );
+        assert!(summary.generator.cpu_s > 0.0 && summary.generator.cpu_fraction <= 1.1);
+        assert_eq!(summary.engine, engine.name());
+    });
+}
+
+#[test]
+fn an_open_loop_sends_what_is_due_and_no_more() {
+    on_each_engine(|engine| {
+        let origin = origin(engine, TcpMode::Echo);
+        let config = Config {
+            mode: LoadMode::Open { rate_per_s: 400.0 },
+            connections: 6,
+            threads: 2,
+            warm_up: Duration::from_millis(100),
+            duration: Duration::from_millis(500),
+            ..short(&http(&origin), engine)
+        };
+        let summary = run(&config);
+        assert!(summary.is_clean(), "{summary}");
+        assert_eq!(
+            summary.completed, 200,
+            "the warm-up does not count: {summary}"
+        );
+    });
+}
+
+#[test]
+fn request_bodies_are_sent_whole() {
+    on_each_engine(|engine| {
+        let origin = origin(engine, TcpMode::Echo);
+        let post = HttpRequest {
+            method: "POST".into(),
+            body: 300_000,
+            ..HttpRequest::default()
+        };
+        let summary = run(&Config {
+            http: post,
+            ..short(&http(&origin), engine)
+        });
+        assert!(summary.is_clean(), "{summary}");
+    });
+}
+
+#[test]
+fn echoes_are_checked_at_every_size() {
+    on_each_engine(|engine| {
+        let origin = origin(engine, TcpMode::Echo);
+        for message in [1, 64, 20_000, 1_000_000] {
+            let request = TcpRequest {
+                message,
+                who: true,
+                ..TcpRequest::default()
+            };
+            let summary = run(&Config {
+                tcp: request,
+                ..short(&tcp(&origin), engine)
+            });
+            assert!(summary.is_clean(), "{summary}");
+            assert_eq!(summary.bytes_received, summary.completed * message as u64);
+            assert_eq!(summary.per_origin["blue"], summary.completed);
+        }
+    });
+}
+
+#[test]
+fn bulk_data_is_checked_to_its_last_byte() {
+    on_each_engine(|engine| {
+        for bytes in [1, 1_000_000] {
+            let mode = TcpMode::Stream(bytes);
+            let origin = origin(engine, mode);
+            let request = TcpRequest {
+                mode,
+                ..TcpRequest::default()
+            };
+            let summary = run(&Config {
+                tcp: request,
+                ..short(&tcp(&origin), engine)
+            });
+            assert!(summary.is_clean(), "{summary}");
+            assert_eq!(summary.bytes_received, summary.completed * bytes as u64);
+            let longer = TcpRequest {
+                mode: TcpMode::Stream(bytes + 1),
+                ..TcpRequest::default()
+            };
+            let config = Config {
+                tcp: longer,
+                timeout: Duration::from_millis(30),
+                ..short(&tcp(&origin), engine)
+            };
+            assert_eq!(run(&config).completed, 0);
+        }
+    });
+}
+
+#[test]
+fn new_connections_work_with_either_protocol() {
+    on_each_engine(|engine| {
+        let origin = origin(engine, TcpMode::Echo);
+        for url in [http(&origin), tcp(&origin)] {
+            let summary = run(&Config {
+                new_connections: true,
+                ..short(&url, engine)
+            });
+            assert!(summary.is_clean(), "{summary}");
+            assert_eq!(summary.reconnects, summary.completed);
+        }
+    });
+}
+
+#[test]
+fn hundreds_of_connections_are_held_while_few_are_used() {
+    on_each_engine(|engine| {
+        let origin = origin(engine, TcpMode::Echo);
+        let config = Config {
+            mode: LoadMode::Open { rate_per_s: 40.0 },
+            connections: 300,
+            ..short(&http(&origin), engine)
+        };
+        let summary = run(&config);
+        assert!(summary.is_clean(), "{summary}");
+        assert_eq!((summary.completed, summary.reconnects), (10, 0));
+    });
+}
+
+/// Notes what it sees, and stops the run after its first second.
+struct Stopping<'gate> {
+    phases: Vec<LoadPhase>,
+    seconds: Vec<u64>,
+    stop: &'gate Gate,
+}
+
+impl Observer for Stopping<'_> {
+    fn on_phase(&mut self, phase: LoadPhase) {
+        self.phases.push(phase);
+    }
+
+    fn on_second(&mut self, second: &Second) {
+        self.seconds.push(second.t);
+        self.stop.open();
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_reports_what_it_measured() {
+    on_each_engine(|engine| {
+        let origin = origin(engine, TcpMode::Echo);
+        let stop = Gate::new();
+        let mut observer = Stopping {
+            phases: Vec::new(),
+            seconds: Vec::new(),
+            stop: &stop,
+        };
+        let config = Config {
+            duration: Duration::from_secs(3600),
+            ..short(&http(&origin), engine)
+        };
+        let summary = run::run(&config, &mut observer, &stop).unwrap();
+        assert!(summary.is_clean(), "{summary}");
+        assert!(
+            (1.0..600.0).contains(&summary.duration_s),
+            "{}",
+            summary.duration_s
+        );
+        assert_eq!(observer.seconds[0], 0);
+        use LoadPhase::{Connecting, Ended, Measuring, WarmUp};
+        assert_eq!(observer.phases, [Connecting, WarmUp, Measuring, Ended]);
+    });
+}
+
+#[test]
+fn a_run_that_is_stopped_before_it_measures_has_nothing_to_report() {
+    on_each_engine(|engine| {
+        let origin = origin(engine, TcpMode::Echo);
+        let stop = Gate::new();
+        stop.open();
+        let config = Config {
+            warm_up: Duration::from_secs(3600),
+            ..short(&http(&origin), engine)
+        };
+        let error = run::run(&config, &mut (), &stop).unwrap_err();
+        assert!(matches!(error, RunError::Stopped), "{error:?}");
+    });
+}
