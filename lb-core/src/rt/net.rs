@@ -9,14 +9,14 @@ use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::task::{Context, Poll, Waker};
 
 use super::buffer::Chunk;
 use super::engine::Engine;
 use super::runtime::Io;
 use super::socket::{Key, Kind, Slot};
-use super::{ListenOptions, context};
+use super::{ListenOptions, context, sys};
 
 fn with_io<R>(f: impl FnOnce(&mut Io) -> R) -> R {
     context::with(|core| f(&mut core.io.borrow_mut()))
@@ -76,12 +76,14 @@ impl TcpListener {
         })
     }
 
-    /// Takes over a socket that listens already.
+    /// Takes over a socket that listens already. Connections accepted from here on have
+    /// TCP_NODELAY.
     ///
     /// # Errors
     /// When it cannot be made non-blocking or watched. Unsupported on the `sim` engine.
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
+        sys::set_no_delay(listener.as_raw_fd())?;
         with_io(|io| {
             if matches!(io.engine, Engine::Sim(_)) {
                 return Err(io::ErrorKind::Unsupported.into());
@@ -408,5 +410,31 @@ impl TcpStream {
 impl fmt::Debug for TcpStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("TcpStream").field(&self.socket.key).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rt::{Config, Runtime};
+
+    /// Without it the last part of an answer waits some 40 ms for the client's delayed
+    /// acknowledgement.
+    #[test]
+    fn what_a_taken_over_listener_accepts_does_not_delay() {
+        let mut runtime = Runtime::new(&Config::default()).expect("a runtime");
+        runtime.block_on(async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+            let address = listener.local_addr().expect("an address");
+            let listener = TcpListener::from_std(listener).expect("taken over");
+            let client = TcpStream::connect(address).await.expect("connect");
+            let server = listener.accept().await.expect("accept");
+            for stream in [&client, &server] {
+                let no_delay = stream
+                    .socket
+                    .with(|slot| sys::option(slot.fd, libc::IPPROTO_TCP, libc::TCP_NODELAY));
+                assert_eq!(no_delay.expect("the option"), 1);
+            }
+        });
     }
 }

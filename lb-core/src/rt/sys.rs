@@ -155,8 +155,13 @@ pub(crate) fn tcp_socket(address: &SocketAddr) -> io::Result<RawFd> {
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers.
     let fd = check(unsafe { libc::socket(family, kind, 0) })?;
-    set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1).inspect_err(|_| close(fd))?;
+    set_no_delay(fd).inspect_err(|_| close(fd))?;
     Ok(fd)
+}
+
+/// Small sends leave at once (TCP_NODELAY); what a listener accepts inherits it.
+pub(crate) fn set_no_delay(fd: RawFd) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
 }
 
 /// A listening TCP socket. Accepted connections inherit TCP_NODELAY.
@@ -212,20 +217,17 @@ pub(crate) fn set_option(
 
 /// Takes the socket's pending error (SO_ERROR), 0 if there is none.
 pub(crate) fn take_error(fd: RawFd) -> i32 {
+    option(fd, libc::SOL_SOCKET, libc::SO_ERROR).unwrap_or(libc::EBADF)
+}
+
+/// The value of an option that is a number.
+pub(crate) fn option(fd: RawFd, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut size = size_of_val(&value) as libc::socklen_t;
     let value_ptr = (&raw mut value).cast();
     // SAFETY: `value` and `size` are valid for the write.
-    let result = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            value_ptr,
-            &raw mut size,
-        )
-    };
-    if result < 0 { libc::EBADF } else { value }
+    check(unsafe { libc::getsockopt(fd, level, name, value_ptr, &raw mut size) })?;
+    Ok(value)
 }
 
 /// Makes the next close send a reset.
