@@ -7,7 +7,8 @@ use std::fmt;
 use std::io;
 
 use super::EngineKind;
-use super::uring::{RingFlags, Uring};
+use super::ring_flags::RingFlags;
+use super::uring::Uring;
 
 /// What `--engine` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

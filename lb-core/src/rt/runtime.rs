@@ -17,10 +17,11 @@ use super::buffer::pool;
 use super::engine::{Engine, EngineKind};
 use super::epoll::Epoll;
 use super::remote::{Handle, Inbox};
+use super::ring_flags::RingFlags;
 use super::socket::Slots;
 use super::task::{MAIN, Tasks};
 use super::timer::Timers;
-use super::uring::{RingFlags, Uring};
+use super::uring::Uring;
 use super::{context, sim, sys};
 
 /// Polls between two turns of the engine, so that neither waits long for the other.
