@@ -324,22 +324,33 @@ impl<'a> Lines<'a> {
 pub(crate) struct Connection {
     close: bool,
     keep_alive: bool,
-    /// Fields are named that are not removed anyway.
-    pub(crate) names_fields: bool,
+    /// Fields named, known hop-by-hop ones among them.
+    named: u8,
 }
 
 impl Connection {
+    /// Looking for the fields that are named takes time for each name and each field.
+    const NAMED_MAX: u8 = 32;
+
     /// Takes in one Connection field.
-    pub(crate) fn read(&mut self, value: &[u8]) {
+    pub(crate) fn read(&mut self, value: &[u8]) -> Result<(), HeadError> {
         for token in tokens(value) {
             if token.eq_ignore_ascii_case(b"close") {
                 self.close = true;
             } else if token.eq_ignore_ascii_case(b"keep-alive") {
                 self.keep_alive = true;
+            } else if self.named == Self::NAMED_MAX {
+                return Err(HeadError::TooManyHopByHopFields);
             } else {
-                self.names_fields = true;
+                self.named += 1;
             }
         }
+        Ok(())
+    }
+
+    /// Whether fields are named that may not be removed anyway.
+    pub(crate) const fn names_fields(self) -> bool {
+        self.named > 0
     }
 
     /// Whether the sender keeps the connection after this message (RFC 9112 section 9.3).

@@ -389,7 +389,7 @@ impl<'a> Fields<'a> {
             let removed = removes(field, header.value);
             match field {
                 Field::Other => continue,
-                Field::Connection => fields.connection.read(header.value),
+                Field::Connection => fields.connection.read(header.value)?,
                 Field::ContentLength => fields.length.content_length(header.value)?,
                 Field::TransferEncoding => fields.length.transfer_encoding(header.value)?,
                 Field::Host if fields.host.replace(header.value).is_some() => {
@@ -407,7 +407,7 @@ impl<'a> Fields<'a> {
                 fields.cuts.remove(line)?;
             }
         }
-        if fields.connection.names_fields {
+        if fields.connection.names_fields() {
             fields.cuts = lines.cut_named(removes)?;
         }
         if let Some(end) = forwarded_for_end.filter(|_| rules.forwarded == Forwarded::Append) {
@@ -775,6 +775,9 @@ mod tests {
         assert_eq!(parse("GET / HTTP/1.1\r\nHost: a\r\n"), Ok(false));
         let scattered: String = (0..20).map(|i| format!("TE: x\r\nA{i}: b\r\n")).collect();
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{scattered}\r\n");
+        assert_eq!(refused(&head), HeadError::TooManyHopByHopFields);
+        let named = "x, ".repeat(33);
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {named}\r\n\r\n");
         assert_eq!(refused(&head), HeadError::TooManyHopByHopFields);
     }
 

@@ -213,7 +213,7 @@ impl Fields {
             let field = Field::of(header.name);
             match field {
                 Field::Other => continue,
-                Field::Connection => fields.connection.read(header.value),
+                Field::Connection => fields.connection.read(header.value)?,
                 Field::ContentLength => fields.length.content_length(header.value)?,
                 Field::TransferEncoding => fields.length.transfer_encoding(header.value)?,
                 Field::Date => fields.has_date = true,
@@ -223,7 +223,7 @@ impl Fields {
                 fields.cuts.remove(line)?;
             }
         }
-        if fields.connection.names_fields {
+        if fields.connection.names_fields() {
             fields.cuts = lines.cut_named(removes)?;
         }
         Ok(fields)
