@@ -106,12 +106,23 @@ pub(super) fn core_time(cpu: usize) -> io::Result<CoreTime> {
 pub(super) fn memory(root: u32) -> io::Result<Memory> {
     let mut total = Memory::default();
     for process in tree(root)? {
-        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.id))?;
+        let rollup = match fs::read_to_string(format!("/proc/{}/smaps_rollup", process.id)) {
+            Ok(rollup) => rollup,
+            // A descendant that has ended, or waits to be buried, has no memory.
+            Err(error) if process.id != root && is_gone(&error) => continue,
+            Err(error) => return Err(error),
+        };
         total.pss_kib += rollup_kib(&rollup, "Pss");
         total.anonymous_kib += rollup_kib(&rollup, "Pss_Anon");
         total.shared_kib += rollup_kib(&rollup, "Pss_Shmem");
     }
     Ok(total)
+}
+
+/// Whether a read failed because the process has ended: there is no such file, or no such process.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
 
 /// One line of `/proc/PID/stat`.
@@ -286,5 +297,16 @@ mod tests {
         assert!(core_time(0).unwrap().busy_ticks >= core.busy_ticks);
         assert!(memory(std::process::id()).unwrap().user_bytes() > 0);
         assert!(cpu_time(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_child_that_waits_to_be_buried_takes_no_memory_and_is_no_error() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let stat = format!("/proc/{}/stat", child.id());
+        while !fs::read_to_string(&stat).unwrap().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        assert!(memory(std::process::id()).unwrap().user_bytes() > 0);
+        child.wait().unwrap();
     }
 }
