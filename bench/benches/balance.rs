@@ -5,13 +5,14 @@
 #![forbid(unsafe_code)]
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
-use lb_core::balance::{Cluster, Tried};
+use lb_core::balance::{Choice, Cluster, Context, Tried};
 use lb_core::plan::{self, Balance};
+use lb_core::rt::Instant;
 use lb_core::snapshot::{Current, Publisher};
 
 const SEED: u64 = 7;
@@ -37,15 +38,19 @@ fn pick(criterion: &mut Criterion) {
         ("round robin", Balance::RoundRobin),
     ] {
         for backend_count in [2, 100] {
-            let cluster = Cluster::build(&plan(balance, backend_count), SEED, WORKERS, None);
+            let cluster = Cluster::build(
+                &plan(balance, backend_count),
+                &Context::new(SEED, WORKERS),
+                None,
+            );
             let mut client = 0_u32;
             group.bench_function(format!("{name}, {backend_count} backends"), |bencher| {
                 bencher.iter(|| {
                     client = client.wrapping_add(0x9E37_79B9);
-                    let client = IpAddr::V4(Ipv4Addr::from_bits(client));
-                    cluster
-                        .pick(0, client, &Tried::default())
-                        .map(|backend| backend.index)
+                    let client = SocketAddr::from((Ipv4Addr::from_bits(client), 40_000));
+                    let tried = Tried::default();
+                    let choice = Choice::new(0, Instant::START, client, &tried);
+                    cluster.pick(&choice).map(|lease| lease.backend().index)
                 });
             });
         }
@@ -59,13 +64,19 @@ fn build(criterion: &mut Criterion) {
     for backend_count in [2, 100, 1000] {
         let plan = plan(Balance::Maglev, backend_count);
         group.bench_function(format!("maglev, {backend_count} backends"), |bencher| {
-            bencher.iter(|| Cluster::build(black_box(&plan), SEED, WORKERS, None));
+            bencher.iter(|| Cluster::build(black_box(&plan), &Context::new(SEED, WORKERS), None));
         });
     }
     let plan = plan(Balance::Maglev, 100);
-    let previous = Cluster::build(&plan, SEED, WORKERS, None);
+    let previous = Cluster::build(&plan, &Context::new(SEED, WORKERS), None);
     group.bench_function("maglev, 100 backends, none changed", |bencher| {
-        bencher.iter(|| Cluster::build(black_box(&plan), SEED, WORKERS, Some(&previous)));
+        bencher.iter(|| {
+            Cluster::build(
+                black_box(&plan),
+                &Context::new(SEED, WORKERS),
+                Some(&previous),
+            )
+        });
     });
     group.finish();
 }
@@ -93,20 +104,10 @@ fn snapshot(criterion: &mut Criterion) {
 fn plan(balance: Balance, backend_count: u32) -> plan::Cluster {
     let backend = |number: u32| {
         let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 1).to_bits() + number);
-        plan::Backend {
-            address: SocketAddr::from((address, 80)),
-            name: format!("{address}:80"),
-            weight: 1,
-        }
+        plan::Backend::from(SocketAddr::from((address, 80)))
     };
     plan::Cluster {
-        name: "bench".to_owned(),
-        backends: (0..backend_count).map(backend).collect(),
         balance,
-        health: None,
-        connect_timeout: Duration::from_secs(1),
-        tries_max: 3,
-        pool_idle_max: 16,
-        pool_idle_timeout: Duration::from_secs(60),
+        ..plan::Cluster::new("bench", (0..backend_count).map(backend).collect())
     }
 }

@@ -8,7 +8,7 @@ mod storm;
 #[path = "../../lb-core/tests/simulation/talk.rs"]
 mod talk;
 
-use lb_core::balance::Cluster;
+use lb_core::balance::{Cluster, Context};
 use lb_core::metrics::ListenerCounters;
 use lb_core::plan;
 use lb_core::rt::{self, ListenOptions, TaskId, TcpListener};
@@ -56,25 +56,15 @@ fn start(backends: &[SocketAddr]) -> (SocketAddr, TaskId) {
 }
 
 fn service(backends: &[SocketAddr]) -> Held<TcpService> {
-    let backend = |address: &SocketAddr| plan::Backend {
-        address: *address,
-        name: address.to_string(),
-        weight: 1,
-    };
+    let backends = backends.iter().map(|&address| address.into()).collect();
     let cluster = plan::Cluster {
-        name: "c".to_owned(),
-        backends: backends.iter().map(backend).collect(),
         balance: plan::Balance::RoundRobin,
-        health: None,
-        connect_timeout: Duration::from_secs(5),
-        tries_max: 3,
-        pool_idle_max: 0,
-        pool_idle_timeout: Duration::ZERO,
+        ..plan::Cluster::new("c", backends)
     };
     let plan = plan::Tcp {
         cluster: "c".to_owned(),
         idle_timeout: Duration::from_secs(60),
     };
-    let cluster = Arc::new(Cluster::build(&cluster, 1, 1, None));
+    let cluster = Arc::new(Cluster::build(&cluster, &Context::new(1, 1), None));
     Held::new(Arc::new(TcpService::build(&plan, cluster)))
 }

@@ -4,10 +4,11 @@
 //! Invariant: the search ends after the cluster's `tries_max` attempts, each bounded in time, or
 //! when the client goes. Read next: `exchange.rs` (what then happens).
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
-use lb_core::balance::{Backend, Cluster, Tried};
+use lb_core::balance::{Backend, Choice, Cluster, Tried};
 use lb_core::rt::{self, TcpStream};
 
 use crate::exchange::{Exchange, Waiting};
@@ -20,11 +21,7 @@ impl Exchange<'_> {
         &mut self,
         cluster: &Cluster,
     ) -> Result<(BackendConnection, bool), Failure> {
-        let backend = cluster.pick(
-            self.connection.http.worker.index,
-            self.connection.address,
-            &Tried::default(),
-        );
+        let backend = self.pick(cluster, &Tried::default());
         if let Some(connection) = backend.and_then(|it| self.connection.http.pool.take(it.id())) {
             return Ok((connection, true));
         }
@@ -36,11 +33,7 @@ impl Exchange<'_> {
         &mut self,
         cluster: &Cluster,
     ) -> Result<BackendConnection, Failure> {
-        let backend = cluster.pick(
-            self.connection.http.worker.index,
-            self.connection.address,
-            &Tried::default(),
-        );
+        let backend = self.pick(cluster, &Tried::default());
         self.connect_any(cluster, backend).await
     }
 
@@ -61,10 +54,17 @@ impl Exchange<'_> {
                 return Ok(BackendConnection::new(stream, Arc::clone(backend), worker));
             }
             tried.insert(backend.index);
-            next = cluster.pick(worker, self.connection.address, &tried);
+            next = self.pick(cluster, &tried);
         }
         cluster.counters().of(worker).unavailable.increment();
         Err(Failure::Unavailable)
+    }
+
+    fn pick<'a>(&self, cluster: &'a Cluster, tried: &Tried) -> Option<&'a Arc<Backend>> {
+        let client = SocketAddr::new(self.connection.address, 0);
+        let worker = self.connection.http.worker.index;
+        let choice = Choice::new(worker, rt::now(), client, tried);
+        cluster.pick(&choice).map(|lease| lease.backend())
     }
 
     /// A connection to `backend`, `None` if it does not accept one in time.

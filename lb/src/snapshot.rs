@@ -5,12 +5,13 @@
 //! Read next: `worker/mod.rs` (who runs it), `lb_core::snapshot` (how it gets there).
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use lb_core::balance::Cluster;
+use lb_core::balance::{Cluster, Context};
 use lb_core::metrics::ListenerStats;
-use lb_core::plan::{self, Plan};
+use lb_core::plan::{self, CookieKey, Plan};
 use lb_l4::TcpService;
 use lb_l7::HttpService;
 
@@ -63,13 +64,19 @@ impl Snapshot {
         bound: &HashMap<ListenerKey, SocketAddr>,
         previous: Option<&Self>,
     ) -> Result<Self, String> {
+        let context = Context {
+            seed: plan.hash_seed,
+            workers,
+            cookie_key: plan.cookie_key.clone().unwrap_or_else(process_key),
+            now: lb_core::rt::now(),
+        };
         let clusters: Vec<_> = plan
             .clusters
             .iter()
             .map(|cluster| {
                 let previous = previous.and_then(|previous| previous.cluster(&cluster.name));
                 let previous = previous.map(|previous| &**previous);
-                Arc::new(Cluster::build(cluster, plan.hash_seed, workers, previous))
+                Arc::new(Cluster::build(cluster, &context, previous))
             })
             .collect();
         let by_name = |name: &str| {
@@ -106,6 +113,20 @@ impl Snapshot {
             .iter()
             .find(|listener| listener.stats.name() == name)
     }
+}
+
+/// The key of affinity cookies when none is configured: as long-lived as the process.
+fn process_key() -> CookieKey {
+    static KEY: OnceLock<CookieKey> = OnceLock::new();
+    let random = || {
+        // Each has its own random keys, 128 bits from the kernel for the first of a thread.
+        let half = || RandomState::new().build_hasher().finish().to_ne_bytes();
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&half());
+        key[8..].copy_from_slice(&half());
+        CookieKey(key)
+    };
+    KEY.get_or_init(random).clone()
 }
 
 impl Service {

@@ -4,21 +4,55 @@
 //! atomic and passes from one snapshot to the next. `pick` neither allocates nor locks.
 //! Read next: `turns.rs` (weights), `maglev.rs`, `health.rs`.
 
+mod backend;
+mod choice;
 mod health;
+mod lease;
 mod maglev;
 mod turns;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use backend::BackendState;
+pub use backend::{Backend, BackendId};
+pub use choice::{Choice, Tried};
 pub use health::{HealthState, Transition};
+pub use lease::{Fault, Held, Lease};
 use maglev::Maglev;
 
-use crate::metrics::{BackendCounters, ClusterCounters, PerWorker};
-use crate::plan::{self, Balance, TRIES_LIMIT};
+use crate::metrics::{ClusterCounters, PerWorker};
+use crate::plan::{self, Balance, CookieKey};
+use crate::rt::Instant;
+
+/// What every cluster of a snapshot is built with.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Seed of the hash tables.
+    pub seed: u64,
+    /// Number of workers.
+    pub workers: usize,
+    /// What affinity cookies are keyed with.
+    pub cookie_key: CookieKey,
+    /// The time.
+    pub now: Instant,
+}
+
+impl Context {
+    /// A context at the beginning of time, with a key that everyone knows: for tests and
+    /// benchmarks.
+    pub const fn new(seed: u64, workers: usize) -> Self {
+        Self {
+            seed,
+            workers,
+            cookie_key: CookieKey([0; 16]),
+            now: Instant::START,
+        }
+    }
+}
 
 /// A named set of backends at work, shared by all workers.
 #[derive(Debug)]
@@ -46,11 +80,11 @@ impl Cluster {
     /// Without health checks every backend is made healthy.
     ///
     /// A Maglev table takes a few milliseconds, and is taken over when the backends are the same.
-    pub fn build(plan: &plan::Cluster, seed: u64, workers: usize, previous: Option<&Self>) -> Self {
-        let backends = build_backends(plan, workers, previous);
-        let scheduler = Scheduler::build(plan, seed, previous);
+    pub fn build(plan: &plan::Cluster, context: &Context, previous: Option<&Self>) -> Self {
+        let backends = build_backends(plan, context.workers, previous);
+        let scheduler = Scheduler::build(plan, context.seed, previous);
         let state = previous.map_or_else(
-            || Arc::new(ClusterState::new(workers, scheduler.slots().len())),
+            || Arc::new(ClusterState::new(context.workers, scheduler.slots().len())),
             |previous| Arc::clone(&previous.state),
         );
         Self {
@@ -66,24 +100,31 @@ impl Cluster {
         }
     }
 
-    /// The backend for a new session or exchange of `client`, none of those in `tried`.
+    /// The backend for a new session or exchange, none of those tried.
     ///
     /// A backend of weight 0 is never picked, an unhealthy one only while all are unhealthy:
     /// checks that fail everywhere say more about the checks than about the backends. `None` when
     /// nothing is left to try.
     #[inline]
-    pub fn pick(&self, worker: usize, client: IpAddr, tried: &Tried) -> Option<&Arc<Backend>> {
-        match &self.scheduler {
-            Scheduler::Maglev(maglev) => self
-                .walk(maglev.slots(), maglev.slot_of(client), tried)
-                .map(|(_, backend)| backend),
-            Scheduler::RoundRobin(slots) => {
-                let position = self.state.positions.of(worker);
-                let (slot, backend) = self.walk(slots, position.turn(slots.len()), tried)?;
-                position.set(slot + 1);
-                Some(backend)
+    pub fn pick<'a>(&'a self, choice: &Choice<'_>) -> Option<Lease<'a>> {
+        let backend = match &self.scheduler {
+            Scheduler::Maglev(maglev) => {
+                let slot = maglev.slot_of(choice.client.ip());
+                self.walk(maglev.slots(), slot, choice.tried)?.1
             }
-        }
+            Scheduler::RoundRobin(slots) => {
+                let position = self.state.positions.of(choice.worker);
+                let (slot, backend) = self.walk(slots, position.turn(slots.len()), choice.tried)?;
+                position.set(slot + 1);
+                backend
+            }
+        };
+        Some(Lease::new(self, backend, Held::Without))
+    }
+
+    /// Whether a choice depends on [`Choice::local`], which takes a system call to find out.
+    pub const fn asks_local(&self) -> bool {
+        false
     }
 
     /// The backends, in the order of the plan.
@@ -250,121 +291,15 @@ impl Position {
     }
 }
 
-/// One address to send to, at work.
-#[derive(Debug)]
-pub struct Backend {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// As the user wrote it.
-    pub name: String,
-    /// Share of the load relative to the others; 0 takes no new load.
-    pub weight: u16,
-    /// Position in the cluster of this snapshot, for [`Tried`]; what stays is [`Backend::id`].
-    pub index: u16,
-    state: Arc<BackendState>,
-}
-
-impl Backend {
-    /// Its identity in this process.
-    pub fn id(&self) -> BackendId {
-        self.state.id
-    }
-
-    /// Whether it is thought to work. A new backend is, until its checks say otherwise.
-    #[inline]
-    pub fn is_healthy(&self) -> bool {
-        self.state.healthy.load(Ordering::Relaxed)
-    }
-
-    /// Sets what [`Backend::is_healthy`] answers, in every snapshot that has the backend.
-    pub fn set_healthy(&self, healthy: bool) {
-        self.state.healthy.store(healthy, Ordering::Relaxed);
-    }
-
-    /// The counters that `worker` writes.
-    #[inline]
-    pub fn counters(&self, worker: usize) -> &BackendCounters {
-        self.state.counters.of(worker)
-    }
-
-    /// Adds up one number over the workers.
-    pub fn sum(&self, number: impl Fn(&BackendCounters) -> u64) -> u64 {
-        self.state.counters.iter().map(number).sum()
-    }
-
-    fn takes_load(&self) -> bool {
-        self.weight > 0 && self.is_healthy()
-    }
-}
-
-/// Names a backend for as long as its address stays in its cluster, over all snapshots; never
-/// used again in this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BackendId(u32);
-
-/// What of a backend passes on to the next snapshot.
-#[derive(Debug)]
-struct BackendState {
-    id: BackendId,
-    healthy: AtomicBool,
-    counters: PerWorker<BackendCounters>,
-}
-
-impl BackendState {
-    fn new(workers: usize) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        Self {
-            id: BackendId(NEXT.fetch_add(1, Ordering::Relaxed)),
-            healthy: AtomicBool::new(true),
-            counters: PerWorker::new(workers),
-        }
-    }
-}
-
-/// The backends that a session or exchange has tried, by [`Backend::index`]; 18 bytes, inline.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Tried {
-    indices: [u16; TRIES_LIMIT as usize],
-    len: u8,
-}
-
-impl Tried {
-    /// Remembers one more, up to [`TRIES_LIMIT`] of them.
-    pub fn insert(&mut self, index: u16) {
-        debug_assert!(
-            self.len < TRIES_LIMIT,
-            "a valid plan tries no more than TRIES_LIMIT"
-        );
-        if let Some(place) = self.indices.get_mut(usize::from(self.len)) {
-            *place = index;
-            self.len += 1;
-        }
-    }
-
-    /// Whether the backend was tried.
-    #[inline]
-    pub fn contains(&self, index: u16) -> bool {
-        self.indices[..usize::from(self.len)].contains(&index)
-    }
-
-    /// Number of backends tried.
-    pub fn len(&self) -> u8 {
-        self.len
-    }
-
-    /// True before the first try.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::net::IpAddr;
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::plan::TRIES_LIMIT;
 
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
@@ -384,17 +319,27 @@ mod tests {
     }
 
     fn cluster(balance: Balance, weights: &[u16]) -> Cluster {
-        Cluster::build(&plan(balance, weights), 1, 2, None)
+        Cluster::build(&plan(balance, weights), &Context::new(1, 2), None)
+    }
+
+    fn pick<'a>(
+        cluster: &'a Cluster,
+        worker: usize,
+        client: IpAddr,
+        tried: &Tried,
+    ) -> Option<&'a Arc<Backend>> {
+        let client = SocketAddr::new(client, 40_000);
+        let choice = Choice::new(worker, Instant::START, client, tried);
+        cluster.pick(&choice).map(|lease| lease.backend())
     }
 
     fn picks(cluster: &Cluster, worker: usize, count: usize) -> Vec<u16> {
-        let pick = || {
-            cluster
-                .pick(worker, CLIENT, &Tried::default())
+        let next = || {
+            pick(cluster, worker, CLIENT, &Tried::default())
                 .unwrap()
                 .index
         };
-        std::iter::repeat_with(pick).take(count).collect()
+        std::iter::repeat_with(next).take(count).collect()
     }
 
     fn clients(count: u32) -> impl Iterator<Item = IpAddr> {
@@ -431,7 +376,8 @@ mod tests {
     fn maglev_gives_a_client_the_same_backend_on_every_worker() {
         let cluster = cluster(Balance::Maglev, &[1; 5]);
         for client in clients(100) {
-            let picked = [0, 1].map(|it| cluster.pick(it, client, &Tried::default()).unwrap().id());
+            let picked =
+                [0, 1].map(|it| pick(&cluster, it, client, &Tried::default()).unwrap().id());
             assert_eq!(picked[0], picked[1]);
         }
     }
@@ -440,10 +386,10 @@ mod tests {
     fn maglev_moves_the_clients_of_an_unhealthy_backend_only_and_spreads_them() {
         let cluster = cluster(Balance::Maglev, &[1; 5]);
         let all: Vec<IpAddr> = clients(10_000).collect();
-        let pick = |&client: &IpAddr| cluster.pick(0, client, &Tried::default()).unwrap().index;
-        let before: Vec<u16> = all.iter().map(pick).collect();
+        let picked = |&client: &IpAddr| pick(&cluster, 0, client, &Tried::default()).unwrap().index;
+        let before: Vec<u16> = all.iter().map(picked).collect();
         cluster.backends()[2].set_healthy(false);
-        let after: Vec<u16> = all.iter().map(pick).collect();
+        let after: Vec<u16> = all.iter().map(picked).collect();
         let mut moved_to = [0_u32; 5];
         for (&before, &after) in before.iter().zip(&after) {
             if before == 2 {
@@ -473,7 +419,7 @@ mod tests {
         for balance in [Balance::RoundRobin, Balance::Maglev] {
             for weights in [&[][..], &[0, 0]] {
                 let cluster = cluster(balance, weights);
-                assert!(cluster.pick(0, CLIENT, &Tried::default()).is_none());
+                assert!(pick(&cluster, 0, CLIENT, &Tried::default()).is_none());
             }
         }
     }
@@ -492,7 +438,7 @@ mod tests {
             let mut tried = Tried::default();
             tried.insert(1_234);
             assert!(
-                cluster.pick(0, CLIENT, &tried).is_none(),
+                pick(&cluster, 0, CLIENT, &tried).is_none(),
                 "a healthy one was tried already"
             );
         }
@@ -502,13 +448,13 @@ mod tests {
     fn a_backend_is_the_same_as_long_as_its_address_stays() {
         let mut plan = plan(Balance::RoundRobin, &[1, 1, 1]);
         plan.health = Some(plan::Health::default());
-        let before = Cluster::build(&plan, 1, 2, None);
+        let before = Cluster::build(&plan, &Context::new(1, 2), None);
         before.backends()[1].set_healthy(false);
         before.backends()[1].counters(0).connections.add(3);
         before.counters().of(1).retries.increment();
         plan.backends.remove(0);
         plan.backends[0].weight = 9;
-        let after = Cluster::build(&plan, 1, 2, Some(&before));
+        let after = Cluster::build(&plan, &Context::new(1, 2), Some(&before));
         let (old, new) = (&before.backends()[1], &after.backends()[0]);
         assert_eq!((new.id(), new.index, new.weight), (old.id(), 0, 9));
         assert!(!new.is_healthy());
@@ -523,9 +469,9 @@ mod tests {
         let full = plan(Balance::RoundRobin, &[1, 1]);
         let mut fewer = full.clone();
         fewer.backends.pop();
-        let first = Cluster::build(&full, 1, 1, None);
-        let second = Cluster::build(&fewer, 1, 1, Some(&first));
-        let third = Cluster::build(&full, 1, 1, Some(&second));
+        let first = Cluster::build(&full, &Context::new(1, 1), None);
+        let second = Cluster::build(&fewer, &Context::new(1, 1), Some(&first));
+        let third = Cluster::build(&full, &Context::new(1, 1), Some(&second));
         assert_eq!(third.backends()[0].id(), first.backends()[0].id());
         assert_ne!(third.backends()[1].id(), first.backends()[1].id());
     }
@@ -534,19 +480,29 @@ mod tests {
     fn without_checks_every_backend_is_healthy_again() {
         let mut plan = plan(Balance::RoundRobin, &[1]);
         plan.health = Some(plan::Health::default());
-        let checked = Cluster::build(&plan, 1, 1, None);
+        let checked = Cluster::build(&plan, &Context::new(1, 1), None);
         checked.backends()[0].set_healthy(false);
         plan.health = None;
-        assert!(Cluster::build(&plan, 1, 1, Some(&checked)).backends()[0].is_healthy());
+        assert!(
+            Cluster::build(&plan, &Context::new(1, 1), Some(&checked)).backends()[0].is_healthy()
+        );
     }
 
     #[test]
     fn round_robin_goes_on_where_it_was_when_the_backends_change() {
         let before = cluster(Balance::RoundRobin, &[1, 1, 1, 1]);
         assert_eq!(picks(&before, 0, 3), [0, 1, 2]);
-        let after = Cluster::build(&plan(Balance::RoundRobin, &[1; 5]), 1, 2, Some(&before));
+        let after = Cluster::build(
+            &plan(Balance::RoundRobin, &[1; 5]),
+            &Context::new(1, 2),
+            Some(&before),
+        );
         assert_eq!(picks(&after, 0, 3), [3, 4, 0]);
-        let fewer = Cluster::build(&plan(Balance::RoundRobin, &[1; 2]), 1, 2, Some(&after));
+        let fewer = Cluster::build(
+            &plan(Balance::RoundRobin, &[1; 2]),
+            &Context::new(1, 2),
+            Some(&after),
+        );
         assert!(picks(&fewer, 1, 4).iter().all(|&index| index < 2));
     }
 
@@ -557,9 +513,9 @@ mod tests {
             Scheduler::Maglev(maglev) => Arc::clone(maglev),
             Scheduler::RoundRobin(_) => unreachable!(),
         };
-        let first = Cluster::build(&plan, 1, 1, None);
-        let same = Cluster::build(&plan, 1, 1, Some(&first));
-        let reseeded = Cluster::build(&plan, 2, 1, Some(&first));
+        let first = Cluster::build(&plan, &Context::new(1, 1), None);
+        let same = Cluster::build(&plan, &Context::new(1, 1), Some(&first));
+        let reseeded = Cluster::build(&plan, &Context::new(2, 1), Some(&first));
         assert!(Arc::ptr_eq(&tables(&first), &tables(&same)));
         assert!(!Arc::ptr_eq(&tables(&first), &tables(&reseeded)));
     }
@@ -591,7 +547,7 @@ mod tests {
             let mut tried = Tried::default();
             for _ in 0..tries {
                 let client = IpAddr::from(client.to_be_bytes());
-                let Some(picked) = cluster.pick(0, client, &tried) else {
+                let Some(picked) = pick(&cluster, 0, client, &tried) else {
                     prop_assert!(usable.is_empty());
                     break;
                 };

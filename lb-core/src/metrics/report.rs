@@ -344,7 +344,10 @@ mod tests {
     use std::time::Duration;
 
     use super::super::text::tests::{Scraped, scrape};
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::balance::Context;
     use crate::plan;
 
     struct Everything {
@@ -368,9 +371,9 @@ mod tests {
                 Arc::new(ListenerStats::build(&plan, 2, None))
             };
             let backend = |address: &str| plan::Backend {
-                address: address.parse().unwrap(),
                 name: "web:80".into(),
                 weight: 3,
+                ..address.parse::<SocketAddr>().unwrap().into()
             };
             let backends = vec![backend("10.0.0.1:80"), backend("[2001:db8::1]:80")];
             let mut cluster = plan::Cluster::new("a", backends);
@@ -382,7 +385,11 @@ mod tests {
                     listener("web", plan::Protocol::Http(plan::Http::default())),
                     listener("db", plan::Protocol::Tcp(plan::Tcp::to("a"))),
                 ],
-                clusters: vec![Arc::new(Cluster::build(&cluster, 1, 2, None))],
+                clusters: vec![Arc::new(Cluster::build(
+                    &cluster,
+                    &Context::new(1, 2),
+                    None,
+                ))],
             }
         }
 

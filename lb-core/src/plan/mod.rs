@@ -6,13 +6,17 @@
 //! Read next: `validate.rs` (what a valid plan is), `balance/mod.rs` (a cluster at work),
 //! `snapshot.rs` (how it reaches the workers).
 
+mod affinity;
+mod balance;
+mod cluster;
 mod validate;
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
+pub use affinity::{Affinity, CookieAffinity, CookieKey, CookieMode, SameSite, Secure};
+pub use balance::{Balance, HashKey, UnknownBalance};
+pub use cluster::{Backend, Cluster, Condition, Outlier, Tier};
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
 
 /// Everything that the workers are to serve.
@@ -24,6 +28,9 @@ pub struct Plan {
     pub clusters: Vec<Cluster>,
     /// Seed of the hash tables; nodes that share it agree on every choice.
     pub hash_seed: u64,
+    /// What affinity cookies are keyed with; nodes that share it accept each other's. `None`
+    /// leaves it to a random key that lasts as long as the process.
+    pub cookie_key: Option<CookieKey>,
 }
 
 /// One address to accept on.
@@ -184,128 +191,6 @@ pub enum Forwarded {
     Replace,
 }
 
-/// A named set of backends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cluster {
-    /// Name in logs and metrics.
-    pub name: String,
-    /// The backends, in the order given; their addresses are unique, at most [`BACKENDS_MAX`].
-    /// None is valid: a set that is empty for now, whose sessions are reset and whose requests
-    /// are answered 503.
-    pub backends: Vec<Backend>,
-    /// How one of them is chosen.
-    pub balance: Balance,
-    /// Active health checks.
-    pub health: Option<Health>,
-    /// Deadline for one connection attempt; after it, the next backend is tried.
-    pub connect_timeout: Duration,
-    /// Number of backends tried for one connection or request, 1 to [`TRIES_LIMIT`].
-    pub tries_max: u8,
-    /// Idle HTTP connections that each worker keeps to each backend.
-    pub pool_idle_max: u16,
-    /// How long an idle HTTP connection to a backend is kept.
-    pub pool_idle_timeout: Duration,
-}
-
-impl Cluster {
-    /// A backend in reach answers in milliseconds; this allows for the second and the third
-    /// SYN (after 1 s and 3 s) should the first be lost.
-    pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
-    /// As ingress-nginx.
-    pub const TRIES_DEFAULT: u8 = 3;
-    /// Covers what one worker keeps busy at 10,000 requests a second and 5 ms each.
-    pub const POOL_IDLE_DEFAULT: u16 = 64;
-    /// Half of nginx's: backends should keep theirs longer than we do, or a connection is closed
-    /// under a request that reuses it.
-    pub const POOL_IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
-
-    /// A cluster of `backends` with defaults otherwise.
-    pub fn new(name: impl Into<String>, backends: Vec<Backend>) -> Self {
-        Self {
-            name: name.into(),
-            backends,
-            balance: Balance::default(),
-            health: None,
-            connect_timeout: Self::CONNECT_TIMEOUT_DEFAULT,
-            tries_max: Self::TRIES_DEFAULT,
-            pool_idle_max: Self::POOL_IDLE_DEFAULT,
-            pool_idle_timeout: Self::POOL_IDLE_TIMEOUT_DEFAULT,
-        }
-    }
-}
-
-/// One address to send to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Backend {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// As the user wrote it; in logs, metrics and as label.
-    pub name: String,
-    /// Share of the load relative to the others; 0 takes no new load.
-    pub weight: u16,
-}
-
-impl Backend {
-    /// What a backend weighs when nothing is said.
-    pub const WEIGHT_DEFAULT: u16 = 1;
-}
-
-impl From<SocketAddr> for Backend {
-    /// Named after its address.
-    fn from(address: SocketAddr) -> Self {
-        Self {
-            address,
-            name: address.to_string(),
-            weight: Self::WEIGHT_DEFAULT,
-        }
-    }
-}
-
-/// A scheduler, by its IPVS name where it has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Balance {
-    /// Maglev hashing of the client's address.
-    Maglev,
-    /// Each in turn, weighted.
-    #[default]
-    RoundRobin,
-}
-
-impl Balance {
-    /// Every scheduler with its name.
-    pub const NAMES: [(&str, Self); 2] = [("mh", Self::Maglev), ("rr", Self::RoundRobin)];
-}
-
-impl fmt::Display for Balance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Maglev => "mh",
-            Self::RoundRobin => "rr",
-        })
-    }
-}
-
-impl FromStr for Balance {
-    type Err = UnknownBalance;
-
-    fn from_str(name: &str) -> Result<Self, UnknownBalance> {
-        let known = Self::NAMES.iter().find(|(known, _)| *known == name);
-        known
-            .map(|&(_, balance)| balance)
-            .ok_or_else(|| UnknownBalance {
-                name: name.to_owned(),
-            })
-    }
-}
-
-/// A name that no scheduler has.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no scheduler is called {name:?}; valid names: {}", Balance::NAMES.map(|(name, _)| name).join(", "))]
-pub struct UnknownBalance {
-    /// The name given.
-    pub name: String,
-}
-
 /// Active health checks of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
@@ -339,26 +224,4 @@ impl Default for Health {
 pub enum Check {
     /// A TCP connection is established and closed.
     Tcp,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_scheduler_is_found_by_the_name_it_shows() {
-        for (name, balance) in Balance::NAMES {
-            assert_eq!(name.parse(), Ok(balance));
-            assert_eq!(balance.to_string(), name);
-        }
-    }
-
-    #[test]
-    fn an_unknown_scheduler_is_refused_with_the_valid_names() {
-        let error = "RR".parse::<Balance>().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "no scheduler is called \"RR\"; valid names: mh, rr"
-        );
-    }
 }

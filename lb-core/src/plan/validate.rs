@@ -464,7 +464,7 @@ mod tests {
         Plan {
             listeners,
             clusters: vec![cluster("a")],
-            hash_seed: 0,
+            ..Plan::default()
         }
     }
 

@@ -13,6 +13,9 @@ use super::{context, sys};
 pub struct Instant(pub(crate) u64);
 
 impl Instant {
+    /// The beginning of the clock.
+    pub const START: Self = Self(0);
+
     /// Nanoseconds since an arbitrary point that is the same for all threads.
     #[must_use]
     pub const fn as_nanos(self) -> u64 {

@@ -5,11 +5,10 @@
 //! Read next: `relay.rs`.
 
 use std::future::poll_fn;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 
-use lb_core::balance::{Backend, Cluster, Tried};
+use lb_core::balance::{Choice, Cluster, Fault, Lease, Tried};
 use lb_core::metrics::SessionEnd;
 use lb_core::rt::{Either, TcpStream, now, select, timeout};
 use lb_core::worker::Worker;
@@ -20,16 +19,24 @@ use lb_core::worker::Worker;
 /// `Unavailable` when none could be connected to, `Abandoned` when the client was reset meanwhile.
 pub(super) async fn any<'a>(
     client: &TcpStream,
-    address: IpAddr,
+    address: SocketAddr,
     cluster: &'a Cluster,
     worker: &Worker,
-) -> Result<(&'a Arc<Backend>, TcpStream), SessionEnd> {
+) -> Result<(Lease<'a>, TcpStream), SessionEnd> {
     let counters = cluster.counters().of(worker.index);
     let mut tried = Tried::default();
     while tried.len() < cluster.tries_max {
-        let Some(backend) = cluster.pick(worker.index, address, &tried) else {
+        let mut choice = Choice::new(worker.index, now(), address, &tried);
+        if cluster.asks_local() {
+            let Ok(local) = client.local_addr() else {
+                return Err(SessionEnd::Abandoned);
+            };
+            choice.local = local.ip();
+        }
+        let Some(lease) = cluster.pick(&choice) else {
             break;
         };
+        let backend = lease.backend();
         if !tried.is_empty() {
             counters.retries.increment();
         }
@@ -44,12 +51,15 @@ pub(super) async fn any<'a>(
         match select(attempt, left).await {
             Either::First(Ok(Ok(stream))) => {
                 own.connections.increment();
-                counters
-                    .connect_time
-                    .observe(now().saturating_duration_since(begun));
-                return Ok((backend, stream));
+                let latency = now().saturating_duration_since(begun);
+                counters.connect_time.observe(latency);
+                lease.answered(latency);
+                return Ok((lease, stream));
             }
-            Either::First(_) => own.connect_failures.increment(),
+            Either::First(_) => {
+                own.connect_failures.increment();
+                lease.failed(Fault::Connect);
+            }
             Either::Second(_) => return Err(SessionEnd::Abandoned),
         }
     }

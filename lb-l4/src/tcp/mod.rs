@@ -55,9 +55,10 @@ pub async fn serve(
     let Ok(address) = client.peer_addr() else {
         return counters.session_ended(SessionEnd::Abandoned);
     };
-    match connect::any(&client, address.ip(), &service.cluster, &worker).await {
-        Ok((backend, stream)) => {
-            let _active = backend.counters(worker.index).connections_active.hold();
+    match connect::any(&client, address, &service.cluster, &worker).await {
+        Ok((lease, stream)) => {
+            let own = lease.backend().counters(worker.index);
+            let _active = own.connections_active.hold();
             let end = relay::relay(&client, &stream, service.idle_timeout, counters).await;
             counters.session_ended(end);
         }
@@ -71,6 +72,7 @@ pub async fn serve(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lb_core::balance::Context;
     use lb_core::rt::{Config, ListenOptions, Runtime, TcpListener};
 
     /// What an idle session holds besides its two sockets; they are about 200 bytes each.
@@ -84,7 +86,7 @@ mod tests {
             let client = TcpStream::connect(address).await.expect("connect");
             let plan = plan::Tcp::to("c");
             let cluster = plan::Cluster::new("c", Vec::new());
-            let cluster = Arc::new(Cluster::build(&cluster, 0, 1, None));
+            let cluster = Arc::new(Cluster::build(&cluster, &Context::new(0, 1), None));
             let service = Held::new(Arc::new(TcpService::build(&plan, cluster)));
             let worker = Rc::new(Worker::new(0, Arc::default()));
             let (sender, size) = std::sync::mpsc::channel();

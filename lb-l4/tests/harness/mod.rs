@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_core::balance::Cluster;
+use lb_core::balance::{Cluster, Context};
 use lb_core::metrics::ListenerCounters;
 use lb_core::plan;
 use lb_core::rt::sim::{Faults, Settings};
@@ -142,7 +142,7 @@ impl Front {
     }
 
     pub(crate) fn serve(&self) -> Serving {
-        let cluster = Arc::new(Cluster::build(&self.cluster, 1, 1, None));
+        let cluster = Arc::new(Cluster::build(&self.cluster, &Context::new(1, 1), None));
         let service = TcpService::build(&self.tcp, Arc::clone(&cluster));
         let service = Held::new(Arc::new(service));
         let worker = Rc::new(Worker::new(0, Arc::default()));

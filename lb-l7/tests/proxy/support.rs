@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use lb_core::balance::Cluster;
+use lb_core::balance::{Cluster, Context};
 use lb_core::metrics::ListenerStats;
 use lb_core::plan::{self, Balance, Forwarded, HttpLimits, HttpTimeouts};
 use lb_core::rt::probe::{EngineChoice, probe};
@@ -54,20 +54,13 @@ pub(crate) fn http_plan() -> plan::Http {
 
 /// A cluster of `backends`, in turns, three tries.
 pub(crate) fn cluster_plan(name: &str, backends: &[SocketAddr]) -> plan::Cluster {
-    let backend = |address: &SocketAddr| plan::Backend {
-        address: *address,
-        name: address.to_string(),
-        weight: 1,
-    };
+    let backends = backends.iter().map(|&address| address.into()).collect();
     plan::Cluster {
-        name: name.to_owned(),
-        backends: backends.iter().map(backend).collect(),
         balance: Balance::RoundRobin,
-        health: None,
         connect_timeout: PATIENCE,
-        tries_max: 3,
         pool_idle_max: 16,
         pool_idle_timeout: PATIENCE,
+        ..plan::Cluster::new(name, backends)
     }
 }
 
@@ -102,7 +95,7 @@ impl Proxy {
     ) -> Self {
         let clusters: Vec<Arc<Cluster>> = clusters
             .iter()
-            .map(|plan| Arc::new(Cluster::build(plan, 1, 1, None)))
+            .map(|plan| Arc::new(Cluster::build(plan, &Context::new(1, 1), None)))
             .collect();
         let by_name = |name: &str| {
             clusters

@@ -93,6 +93,7 @@ impl Draft {
                 .map(|cluster| cluster.plan(names))
                 .collect(),
             hash_seed: self.hash_seed,
+            cookie_key: None,
         }
     }
 }
@@ -120,9 +121,9 @@ impl DraftBackend {
             Host::Name(host) => names.get(host).map(Vec::as_slice).unwrap_or_default(),
         };
         let backend = |address: &IpAddr| plan::Backend {
-            address: SocketAddr::new(*address, self.port),
             name: self.name.clone(),
             weight: self.weight,
+            ..SocketAddr::new(*address, self.port).into()
         };
         addresses.iter().map(backend).collect()
     }
@@ -311,6 +312,12 @@ fn cluster_plan(cluster: &Cluster) -> plan::Cluster {
         backends: Vec::new(),
         balance: or(&cluster.balance, plan::Balance::default()),
         health: cluster.health.as_ref().map(health),
+        hash_key: None,
+        bounded_load: None,
+        affinity: None,
+        slow_start: None,
+        panic_threshold: 0,
+        outlier: None,
         connect_timeout: or(&cluster.connect_timeout, Duration::from_secs(5)),
         tries_max: or(&cluster.tries, 3) as u8,
         pool_idle_max: or(&cluster.pool.idle, 64) as u16,
