@@ -26,14 +26,7 @@ pub(super) async fn any<'a>(
     let counters = cluster.counters().of(worker.index);
     let mut tried = Tried::default();
     while tried.len() < cluster.tries_max {
-        let mut choice = Choice::new(worker.index, now(), address, &tried);
-        if cluster.asks_local() {
-            let Ok(local) = client.local_addr() else {
-                return Err(SessionEnd::Abandoned);
-            };
-            choice.local = local.ip();
-        }
-        let Some(lease) = cluster.pick(&choice) else {
+        let Some(lease) = pick(client, address, cluster, worker, &tried) else {
             break;
         };
         let backend = lease.backend();
@@ -65,4 +58,19 @@ pub(super) async fn any<'a>(
     }
     counters.unavailable.increment();
     Err(SessionEnd::Unavailable)
+}
+
+/// Apart from the future above, which would hold the choice for as long as it lives.
+fn pick<'a>(
+    client: &TcpStream,
+    address: SocketAddr,
+    cluster: &'a Cluster,
+    worker: &Worker,
+    tried: &Tried,
+) -> Option<Lease<'a>> {
+    let mut choice = Choice::new(worker.index, now(), address, tried);
+    if cluster.asks_local() {
+        choice.local = client.local_addr().ok()?.ip();
+    }
+    cluster.pick(&choice)
 }
