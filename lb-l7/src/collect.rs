@@ -12,6 +12,8 @@ pub(crate) struct HeadCollector {
     bytes_max: usize,
     /// Up to here there is no end of a head.
     searched: usize,
+    /// Length of the head, once it is complete or too long.
+    len: usize,
 }
 
 impl HeadCollector {
@@ -21,37 +23,50 @@ impl HeadCollector {
             buffer: Buffer::new(),
             bytes_max,
             searched: 0,
+            len: 0,
         }
     }
 
     /// Adds a piece. `Some` when the head is complete, or too long to become it: what does not
-    /// fit into the buffer is in the chunk.
+    /// belong to it is in the chunk.
     pub(crate) fn add(&mut self, mut piece: Chunk) -> Option<Chunk> {
+        let before = self.buffer.len();
         let fitting = piece.len().min(self.buffer.remaining());
         let fits = self.buffer.push(&piece[..fitting]);
         debug_assert!(fits, "no more than what remains");
-        piece.advance(fitting);
-        let is_complete = self.finds_end() || self.buffer.len() >= self.bytes_max;
-        is_complete.then_some(piece)
+        let len = self.buffer.len();
+        let end = match self.end() {
+            Some(end) => end,
+            None if len >= self.bytes_max => len,
+            None => return None,
+        };
+        self.len = end;
+        piece.advance(end - before);
+        Some(piece)
     }
 
-    /// Everything gathered, as one chunk.
+    /// The head, as one chunk.
     pub(crate) fn finish(self) -> Chunk {
-        self.buffer.freeze()
+        let mut head = self.buffer.freeze();
+        head.truncate(self.len);
+        head
     }
 
-    /// Looks for a blank line. One that ends in a bare LF counts: the parser is to refuse it.
-    fn finds_end(&mut self) -> bool {
+    /// Looks for a blank line, and for what is behind it. One that ends in a bare LF counts: the
+    /// parser is to refuse it.
+    fn end(&mut self) -> Option<usize> {
         let bytes = self.buffer.as_slice();
         while let Some(at) = memchr::memchr(b'\n', &bytes[self.searched..]) {
-            match &bytes[self.searched + at + 1..] {
-                [b'\n', ..] | [b'\r', b'\n', ..] => return true,
-                [] | [b'\r'] => return false, // look at this line's end again
-                _ => self.searched += at + 1,
+            let next = self.searched + at + 1;
+            match &bytes[next..] {
+                [b'\n', ..] => return Some(next + 1),
+                [b'\r', b'\n', ..] => return Some(next + 2),
+                [] | [b'\r'] => return None, // look at this line's end again
+                _ => self.searched = next,
             }
         }
         self.searched = bytes.len();
-        false
+        None
     }
 }
 
@@ -81,15 +96,14 @@ mod tests {
             for size in 1..=head.len() {
                 let mut collector = HeadCollector::new(1000);
                 let mut given = 0;
-                for piece in head.chunks(size) {
+                let rest = head.chunks(size).find_map(|piece| {
                     given += piece.len();
-                    let complete = collector.add(Chunk::from_vec(piece.to_vec())).is_some();
-                    assert_eq!(complete, given >= end, "{given} bytes in pieces of {size}");
-                    if complete {
-                        break;
-                    }
-                }
-                assert_eq!(&*collector.finish(), &head[..given]);
+                    let rest = collector.add(Chunk::from_vec(piece.to_vec()));
+                    assert_eq!(rest.is_some(), given >= end, "{given} bytes in {size}s");
+                    rest
+                });
+                assert_eq!(&*rest.unwrap(), &head[end..given]);
+                assert_eq!(&*collector.finish(), &head[..end]);
             }
         }
     }

@@ -1,0 +1,208 @@
+//! A client: some requests on one connection, one after the other or pipelined, and a strict look
+//! at what comes back.
+//!
+//! Invariant checked here: responses come in the order of the requests, each whole and its own; a
+//! failure is one that the proxy may have.
+//! Read next: `backend.rs` (the other side), `main.rs` (what is looked at in the end).
+
+use crate::wire::{Cut, Framing, Message, Random, Wire, content, framed};
+use crate::{Story, Weather};
+use lb_core::plan::HttpTimeouts;
+use lb_core::rt::{self, TcpStream};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+/// A request to be.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) id: u64,
+    method: &'static str,
+    body: usize,
+    framing: Framing,
+}
+
+impl Request {
+    /// The request with this id: the same for all who ask.
+    pub(crate) fn of(seed: u64, id: u64) -> Self {
+        let mut random = Random::new(seed ^ id.rotate_left(32));
+        let method = ["GET", "GET", "HEAD", "POST", "POST", "PUT"][random.within(0..6) as usize];
+        let framing = match method {
+            "GET" | "HEAD" => Framing::None,
+            _ if random.one_in(2) => Framing::Length,
+            _ => Framing::Chunked,
+        };
+        let body = match framing {
+            Framing::None => 0,
+            _ => random.skewed(17),
+        };
+        Self {
+            id,
+            method,
+            body,
+            framing,
+        }
+    }
+
+    pub(crate) fn may_be_repeated(&self) -> bool {
+        self.method != "POST"
+    }
+
+    pub(crate) fn has_body(&self) -> bool {
+        self.framing != Framing::None
+    }
+
+    pub(crate) fn is_head(&self) -> bool {
+        self.method == "HEAD"
+    }
+
+    pub(crate) fn content(&self) -> Vec<u8> {
+        content(self.id, self.body)
+    }
+
+    fn bytes(&self, random: &mut Random) -> Vec<u8> {
+        let framing = match self.framing {
+            Framing::Length => format!("Content-Length: {}\r\n", self.body),
+            Framing::Chunked => "Transfer-Encoding: chunked\r\n".to_owned(),
+            Framing::None | Framing::Close => String::new(),
+        };
+        let filler = "f".repeat(random.skewed(11));
+        let mut bytes = format!(
+            "{} /{} HTTP/1.1\r\nHost: sim.example\r\nX-Filler: {filler}\r\n{framing}\r\n",
+            self.method, self.id
+        )
+        .into_bytes();
+        bytes.extend(framed(&self.content(), self.framing, random));
+        bytes
+    }
+}
+
+/// Sends the requests `ids` and reads their responses.
+pub(crate) async fn visit(story: Rc<Story>, front: SocketAddr, ids: std::ops::Range<u64>) {
+    let mut random = Random::new(story.seed ^ ids.start << 8);
+    let requests: Vec<Request> = ids.map(|id| Request::of(story.seed, id)).collect();
+    let Ok(stream) = TcpStream::connect(front).await else {
+        assert!(story.weather.fails(), "the front refuses in calm weather");
+        return;
+    };
+    let mut wire = Wire::new(stream, story.weather);
+    let pipelined = random.one_in(3);
+    let begun = rt::now();
+    // Who does not read while it sends may be cut off for taking nothing.
+    let is_slow = || pipelined && rt::now() >= begun + HttpTimeouts::BODY_IDLE_DEFAULT;
+    let impatient = random.one_in(12);
+    let mut sent = 0;
+    for (position, request) in requests.iter().enumerate() {
+        if impatient && random.one_in(3) {
+            return leave(wire, &mut random).await;
+        }
+        let upto = if pipelined {
+            requests.len()
+        } else {
+            position + 1
+        };
+        while sent < upto {
+            let bytes = requests[sent].bytes(&mut random);
+            sent += 1;
+            if wire.send(&bytes, &mut random).await.is_err() {
+                assert!(
+                    is_slow() || story.may_break(&requests[..sent]),
+                    "{request:?} could not be sent"
+                );
+                return;
+            }
+        }
+        match response(&mut wire, request).await {
+            Ok(message) if check(&story, request, &message) => {}
+            Ok(_) => return,
+            Err(cut) => {
+                assert!(
+                    is_slow() || story.may_break(&requests[..sent]),
+                    "{request:?}: cut {cut:?}"
+                );
+                return;
+            }
+        }
+        if random.one_in(3) {
+            random.pause().await;
+        }
+    }
+}
+
+async fn leave(wire: Wire, random: &mut Random) {
+    random.pause().await;
+    if random.one_in(2) {
+        wire.stream.reset();
+    }
+}
+
+/// The final response to `request`. What came of a body that was cut is checked too.
+async fn response(wire: &mut Wire, request: &Request) -> Result<Message, Cut> {
+    loop {
+        let mut message = wire.head().await?;
+        if message.status() < 200 {
+            continue;
+        }
+        if request.is_head() {
+            return Ok(message);
+        }
+        let until_close = message.field("connection") == Some("close");
+        let whole = wire.body(&mut message, until_close).await;
+        if let Some(id) = message.field("x-id") {
+            assert_eq!(id, request.id.to_string(), "another request's response");
+            let expected = response_content(request.id);
+            assert!(
+                expected.starts_with(&message.body),
+                "{request:?} got {} bytes that are not its own",
+                message.body.len()
+            );
+        }
+        whole?;
+        return Ok(message);
+    }
+}
+
+/// The body of the response to this request: the same for all who ask.
+pub(crate) fn response_content(id: u64) -> Vec<u8> {
+    let len = Random::new(id ^ 0xfeed).skewed(17);
+    content(!id, len)
+}
+
+/// Whether the response is one that may be, and the connection goes on.
+fn check(story: &Story, request: &Request, message: &Message) -> bool {
+    let status = message.status();
+    let goes_on = message.field("connection") != Some("close");
+    if status == 200 {
+        assert_eq!(message.field("x-id"), Some(&*request.id.to_string()));
+        let body = response_content(request.id);
+        if !request.is_head() {
+            assert!(
+                message.body == body,
+                "{request:?}: a whole response, yet not all of it"
+            );
+        }
+        story.answered.set(story.answered.get() + 1);
+        return goes_on;
+    }
+    assert_eq!(
+        message.field("x-id"),
+        None,
+        "a failure with a backend's fields"
+    );
+    assert!(
+        matches!(status, 408 | 502 | 503 | 504),
+        "{request:?} got {}",
+        message.first_line
+    );
+    // A backend that ends an idle connection may have seen what came at the same moment: only
+    // what may be repeated, and is still at hand, is safe from that.
+    let excusable = story.weather != Weather::Calm || request.has_body();
+    assert!(
+        excusable && (story.weather.fails() || status == 502),
+        "{request:?} got {}: {} in {:?} weather at {:?}",
+        message.first_line,
+        String::from_utf8_lossy(&message.body),
+        story.weather,
+        rt::now()
+    );
+    goes_on
+}

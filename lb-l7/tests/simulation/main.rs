@@ -1,0 +1,298 @@
+//! Random clients and backends with the real exchange between them, on a simulated network with
+//! faults and virtual time: every request is answered by its own response, whole and in order, what
+//! must not be repeated is not, nobody waits for ever, and nothing is left behind.
+//!
+//! `LB_SIM_SEEDS=N` runs N seeds instead of 256, `LB_SIM_SEED=S` the one that failed.
+//! Read next: `client.rs`, `backend.rs` (what they do and look at), `wire.rs`.
+
+mod backend;
+mod client;
+mod wire;
+
+use client::Request;
+use lb_core::balance::{Cluster, Context};
+use lb_core::metrics::ListenerCounters;
+use lb_core::plan::{self, Balance};
+use lb_core::rt::sim::{self, Faults};
+use lb_core::rt::{self, Config, EngineKind, ListenOptions, Runtime, TcpListener};
+use lb_core::snapshot::Current;
+use lb_core::worker::Worker;
+use lb_l7::{HttpService, HttpWorker};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+use wire::Random;
+
+/// Seeds in an ordinary run.
+const SEEDS: u64 = 256;
+/// Virtual time in which everything is over, whatever the weather.
+const LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+#[test]
+fn random_exchanges_are_answered() {
+    let number = |name: &str| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse::<u64>().expect(name))
+    };
+    let seeds = match number("LB_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("LB_SIM_SEEDS").unwrap_or(SEEDS),
+    };
+    let next = AtomicU64::new(seeds.start);
+    let answered = AtomicU64::new(0);
+    let work = || {
+        let mut failed = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if !seeds.contains(&seed) {
+                return failed;
+            }
+            match panic::catch_unwind(AssertUnwindSafe(|| run(seed))) {
+                Ok(responses) => {
+                    answered.fetch_add(responses, Ordering::Relaxed);
+                }
+                Err(_) => {
+                    eprintln!("seed {seed} failed; LB_SIM_SEED={seed} runs it alone");
+                    failed.push(seed);
+                }
+            }
+        }
+    };
+    let failed: Vec<u64> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
+        let joined = threads.into_iter().map(|it| it.join().expect("contained"));
+        joined.flatten().collect()
+    });
+    assert!(
+        failed.is_empty(),
+        "LB_SIM_SEED=… runs one alone: {failed:?}"
+    );
+}
+
+/// What a seed's network is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weather {
+    /// Uneven, and nothing fails but what backends do to idle connections.
+    Calm,
+    /// Everything is slow, small and late.
+    Sluggish,
+    /// Everything fails now and then.
+    Rough,
+    /// As rough, and connections go silent.
+    Silent,
+}
+
+impl Weather {
+    fn faults(self) -> Faults {
+        match self {
+            Self::Calm => Faults::default(),
+            Self::Sluggish => Faults {
+                latency: Duration::ZERO..=Duration::from_millis(5),
+                window: 64..=8 * 1024,
+                segment: 1..=1024,
+                short_per_mille: 600,
+                stall_per_mille: 30,
+                ..Faults::default()
+            },
+            Self::Rough => Faults::rough(),
+            Self::Silent => Faults {
+                silence_per_mille: 100,
+                ..Faults::rough()
+            },
+        }
+    }
+
+    pub(crate) const fn fails(self) -> bool {
+        matches!(self, Self::Rough | Self::Silent)
+    }
+}
+
+/// What everyone in a seed's story knows.
+pub(crate) struct Story {
+    pub(crate) seed: u64,
+    pub(crate) weather: Weather,
+    /// Requests answered with 200.
+    pub(crate) answered: Cell<u64>,
+    seen: RefCell<BTreeSet<u64>>,
+}
+
+impl Story {
+    /// Whether a client's connection may end with `requests` not all answered: also when the body
+    /// of one was not waited for, or could not be delivered, since what follows it is then lost.
+    pub(crate) fn may_break(&self, requests: &[Request]) -> bool {
+        self.weather.fails() || requests.iter().any(Request::has_body)
+    }
+
+    /// A backend got the head of `request`.
+    pub(crate) fn seen(&self, request: &Request) {
+        let first = self.seen.borrow_mut().insert(request.id);
+        assert!(first || request.may_be_repeated(), "{request:?} came twice");
+    }
+}
+
+/// Runs one seed. The number of requests answered with 200.
+fn run(seed: u64) -> u64 {
+    let weather = [
+        Weather::Calm,
+        Weather::Sluggish,
+        Weather::Rough,
+        Weather::Silent,
+    ];
+    let weather = weather[(seed % 4) as usize];
+    let config = Config {
+        engine: EngineKind::Sim,
+        sim: sim::Settings {
+            seed,
+            faults: weather.faults(),
+        },
+        ..Config::default()
+    };
+    let story = Rc::new(Story {
+        seed,
+        weather,
+        answered: Cell::default(),
+        seen: RefCell::default(),
+    });
+    let mut runtime = Runtime::new(&config).expect("a simulated runtime");
+    runtime.block_on(async {
+        let over = rt::timeout(LIMIT, tell(Rc::clone(&story))).await;
+        assert!(over.is_ok(), "not over after {LIMIT:?}");
+        assert_eq!(
+            rt::stats().panics,
+            0,
+            "a client or a backend saw something wrong"
+        );
+        story.answered.get()
+    })
+}
+
+async fn tell(story: Rc<Story>) {
+    let mut random = Random::new(story.seed);
+    let mut for_ever = Vec::new();
+    let mut addresses = Vec::new();
+    for number in 0..random.within(1..4) {
+        let (listener, address) = listen();
+        for_ever.push(rt::spawn(backend::serve(
+            Rc::clone(&story),
+            listener,
+            number,
+        )));
+        addresses.push(address);
+    }
+    let proxy = Proxy::start(&addresses);
+    let clients = random.within(1..10);
+    let mut id = 1;
+    for _ in 0..clients {
+        let count = random.within(1..8);
+        rt::spawn(client::visit(
+            Rc::clone(&story),
+            proxy.address,
+            id..id + count,
+        ));
+        id += count;
+        rt::sleep(Duration::from_millis(random.within(0..40))).await;
+    }
+    settle(&proxy).await;
+    for task in for_ever {
+        rt::abort(task);
+    }
+    proxy.end().await;
+}
+
+fn listen() -> (TcpListener, SocketAddr) {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = TcpListener::bind(any, &ListenOptions::default()).expect("bind");
+    let address = listener.local_addr().expect("an address");
+    (listener, address)
+}
+
+/// Waits until nobody is served any more and no connection is kept.
+async fn settle(proxy: &Proxy) {
+    loop {
+        rt::sleep(Duration::from_secs(5)).await;
+        if proxy.worker.connections.is_empty() && proxy.http.pooled() == 0 {
+            return;
+        }
+    }
+}
+
+/// The exchange under test.
+struct Proxy {
+    address: SocketAddr,
+    worker: Rc<Worker>,
+    http: Rc<HttpWorker>,
+    cluster: Arc<Cluster>,
+    counters: Arc<ListenerCounters>,
+    accepting: rt::TaskId,
+}
+
+impl Proxy {
+    fn start(backends: &[SocketAddr]) -> Self {
+        let backends = backends.iter().map(|&address| address.into()).collect();
+        let plan = plan::Cluster {
+            balance: Balance::RoundRobin,
+            ..plan::Cluster::new("c", backends)
+        };
+        let cluster = Arc::new(Cluster::build(&plan, &Context::new(1, 1), None));
+        let http = plan::Http {
+            default_cluster: Some("c".to_owned()),
+            ..plan::Http::default()
+        };
+        let by_name = |_: &str| Some(Arc::clone(&cluster));
+        let service = HttpService::build(&http, &by_name).expect("a service");
+        let current = Rc::new(Current::new(Arc::new(service)));
+        let worker = Rc::new(Worker::new(0, Arc::default()));
+        let http = HttpWorker::new(Rc::clone(&worker), None);
+        let counters = Arc::<ListenerCounters>::default();
+        let (listener, address) = listen();
+        let accepting = rt::spawn({
+            let (worker, http) = (Rc::clone(&worker), Rc::clone(&http));
+            let counters = Arc::clone(&counters);
+            async move {
+                loop {
+                    let Ok(client) = listener.accept().await else {
+                        rt::sleep(Duration::from_millis(10)).await;
+                        continue;
+                    };
+                    let (current, http) = (Rc::clone(&current), Rc::clone(&http));
+                    worker.connections.spawn(Arc::clone(&counters), |it| {
+                        lb_l7::serve(client, current, http, it)
+                    });
+                }
+            }
+        });
+        Self {
+            address,
+            worker,
+            http,
+            cluster,
+            counters,
+            accepting,
+        }
+    }
+
+    /// Looks for what was left behind.
+    async fn end(self) {
+        rt::abort(self.accepting);
+        assert_eq!(self.counters.exchanges_active.get(), 0);
+        for backend in self.cluster.backends() {
+            let counters = backend.counters(0);
+            assert_eq!(backend.in_flight(), 0);
+            assert_eq!(counters.exchanges_active.get(), 0);
+            assert_eq!(counters.connections_active.get(), 0);
+        }
+        drop((self.http, self.worker));
+        // Clients and backends that wait for a side that has gone silent.
+        while rt::stats().tasks > 0 {
+            rt::sleep(Duration::from_secs(10)).await;
+        }
+        rt::sleep(Duration::from_secs(1)).await;
+        assert_eq!(sim::live_sockets(), 0, "sockets are left");
+    }
+}
