@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_table_grows_with_the_weights() {
         assert_eq!(slots(&[5, 5]).len(), 256);
-        assert_eq!(slots(&vec![1; 100]).len(), 16_384);
+        assert_eq!(slots(&[1; 100]).len(), 16_384);
         let table = slots(&vec![1; 10_000]);
         assert_eq!(table.len(), 65_536);
         assert!((0..10_000).all(|it| table.contains(&it)));
