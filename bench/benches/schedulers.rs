@@ -1,7 +1,7 @@
 //! A choice by every scheduler, and building a cluster for it.
 //!
-//! Guards the budget of 5 ms for a cluster of 1,000 backends, and shows which choices look at all
-//! backends and which do not. Read next: `balance.rs`.
+//! Guards the budgets of 10 ns for a Maglev look-up and of 5 ms for a cluster of 1,000 backends,
+//! and shows which choices look at all backends and which do not. Read next: `balance.rs`.
 #![forbid(unsafe_code)]
 
 use std::hint::black_box;
@@ -18,9 +18,29 @@ fn main() {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
+    look_up(&mut criterion);
     pick(&mut criterion);
     build(&mut criterion);
     criterion.final_summary();
+}
+
+/// From a client to its backend and no more: no load is counted, which takes two atomic additions.
+fn look_up(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("look up");
+    for balance in [Balance::Maglev, Balance::Ring, Balance::SourceHash] {
+        let cluster = cluster(balance, 100, false);
+        let mut client = 0_u32;
+        group.bench_function(format!("{balance}, 100 backends"), |bencher| {
+            bencher.iter(|| {
+                client = client.wrapping_add(0x9E37_79B9);
+                let client = SocketAddr::from((Ipv4Addr::from_bits(client), 40_000));
+                let tried = Tried::default();
+                let choice = Choice::new(0, Instant::START, client, &tried);
+                cluster.look_up(&choice).map(|backend| backend.index)
+            });
+        });
+    }
+    group.finish();
 }
 
 /// A choice for another client each time, and its end.

@@ -123,6 +123,14 @@ impl Cluster {
         Some(Lease::new(self, index, choice.worker, Held::Without))
     }
 
+    /// The backend that the scheduler chooses, without affinity and without counting it as in
+    /// flight: for whoever only asks.
+    #[inline]
+    pub fn look_up(&self, choice: &Choice<'_>) -> Option<&Arc<Backend>> {
+        let index = self.schedule(self.view(), choice)?;
+        Some(&self.backends[usize::from(index)])
+    }
+
     /// The backends, in the order of the plan.
     pub fn backends(&self) -> &[Arc<Backend>] {
         &self.backends

@@ -603,3 +603,54 @@ fn without_outlier_detection_nobody_stays_ejected() {
     report(&after, 0, false, at(1));
     assert_eq!(after.ejected(), 0);
 }
+
+/// Workers choose while backends come and go: whatever is chosen is a backend, and in the end
+/// nothing is in flight.
+#[test]
+fn choices_and_changes_at_the_same_time_leave_nothing_behind() {
+    const WORKERS: usize = 3;
+    for (_, balance) in Balance::NAMES {
+        let mut plan = plan(balance, &[3; 8]);
+        plan.affinity = Some(Affinity::client_address(Affinity::TIMEOUT_DEFAULT));
+        plan.outlier = Some(Outlier::default());
+        plan.slow_start = balance.can_start_slowly().then_some(Duration::from_secs(1));
+        plan.bounded_load = balance.can_bound_load().then_some(150);
+        plan.health = Some(plan::Health::default());
+        let context = Context::new(1, WORKERS);
+        let first = Cluster::build(&plan, &context, None);
+        plan.backends.rotate_left(3);
+        plan.backends.pop();
+        let second = Cluster::build(&plan, &context, Some(&first));
+        std::thread::scope(|scope| {
+            for worker in 0..WORKERS {
+                let clusters = [&first, &second];
+                scope.spawn(move || {
+                    for number in 0..300_u32 {
+                        let cluster = clusters[number as usize % 2];
+                        let tried = Tried::default();
+                        let client =
+                            SocketAddr::from(((0x0a00_0000 + number % 70).to_be_bytes(), 1));
+                        let choice = Choice::new(worker, at(u64::from(number)), client, &tried);
+                        let Some(lease) = cluster.pick(&choice) else {
+                            assert_eq!(balance, Balance::Overflow);
+                            continue;
+                        };
+                        match number % 5 {
+                            0 => lease.failed_at(Fault::Connect, at(u64::from(number))),
+                            _ => lease.answered_at(Duration::from_millis(3), at(u64::from(number))),
+                        }
+                        if number % 7 == 0 {
+                            let backend = lease.backend();
+                            backend.set_healthy(!backend.is_healthy());
+                            cluster.tick(at(u64::from(number)));
+                        }
+                    }
+                });
+            }
+        });
+        for cluster in [&first, &second] {
+            assert!(cluster.backends().iter().all(|it| it.in_flight() == 0));
+            assert_eq!(cluster.state.in_flight(), 0);
+        }
+    }
+}

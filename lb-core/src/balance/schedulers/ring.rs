@@ -15,6 +15,11 @@ pub(super) struct Ring {
     points: Box<[u32]>,
     /// Whose each point is.
     owners: Box<[u16]>,
+    /// Where the search begins: for each value of a hash's upper bits, the number of points whose
+    /// upper bits are less. About as many values as points, so that a search looks at two or three.
+    starts: Box<[u32]>,
+    /// Bits of a hash below the upper ones.
+    shift: u32,
 }
 
 /// Points for a unit of weight.
@@ -43,17 +48,21 @@ impl Ring {
             } else {
                 own
             };
-            points.extend(chain(backend).take(own as usize).map(|point| Point {
-                point,
-                rank: rank as u16,
-                position: position as u16,
-            }));
+            // One number for the three, which sorts faster.
+            let point = |it| u64::from(it) << 32 | (rank as u64) << 16 | position as u64;
+            points.extend(chain(backend).take(own as usize).map(point));
         }
         points.sort_unstable();
-        points.dedup_by_key(|it| it.point);
+        points.dedup_by_key(|it| *it >> 32);
+        let owners = points.iter().map(|it| *it as u16).collect();
+        let points: Box<[u32]> = points.iter().map(|it| (it >> 32) as u32).collect();
+        // At least one bit is upper, for a shift by all 32 is none.
+        let shift = 31 - points.len().max(2).ilog2().min(31);
         Self {
-            points: points.iter().map(|it| it.point).collect(),
-            owners: points.iter().map(|it| it.position).collect(),
+            starts: starts(&points, shift),
+            points,
+            owners,
+            shift,
         }
     }
 
@@ -65,16 +74,30 @@ impl Ring {
     /// The first point that is not before `hash`; after the last comes the first.
     #[inline]
     pub(super) fn slot_of(&self, hash: u32) -> usize {
-        let slot = self.points.partition_point(|&point| point < hash);
+        let start = self.starts.get((hash >> self.shift) as usize);
+        let mut slot = start.map_or(0, |&start| start as usize);
+        while self.points.get(slot).is_some_and(|&point| point < hash) {
+            slot += 1;
+        }
         if slot == self.points.len() { 0 } else { slot }
     }
 }
 
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Point {
-    point: u32,
-    rank: u16,
-    position: u16,
+/// See [`Ring::starts`].
+fn starts(points: &[u32], shift: u32) -> Box<[u32]> {
+    let mut before = 0;
+    let upper_bits = 0..=u32::MAX >> shift;
+    upper_bits
+        .map(|upper| {
+            while points
+                .get(before)
+                .is_some_and(|point| point >> shift < upper)
+            {
+                before += 1;
+            }
+            before as u32
+        })
+        .collect()
 }
 
 /// The points of a backend, without end.
@@ -197,6 +220,29 @@ mod tests {
         // Beyond the last point, 4287416484, comes the first.
         assert_eq!(ring.slot_of(u32::MAX), 0);
         assert_eq!(ring.slot_of(4_287_416_484), 639);
+    }
+
+    #[test]
+    fn a_search_finds_what_a_binary_one_does() {
+        for count in [1, 2, 3, 50] {
+            let backends: Vec<_> = (1..=count)
+                .map(|it| backend(&format!("10.0.0.{it}:80"), 1))
+                .collect();
+            let ring = Ring::build(&backends);
+            let near = ring
+                .points
+                .iter()
+                .flat_map(|&it| [it.saturating_sub(1), it, it.saturating_add(1)]);
+            let hashes = (0..=u32::MAX)
+                .step_by(99_991)
+                .chain(near)
+                .chain([0, u32::MAX]);
+            for hash in hashes {
+                let slot = ring.points.partition_point(|&point| point < hash);
+                assert_eq!(ring.slot_of(hash), slot % ring.points.len(), "{hash}");
+            }
+        }
+        assert_eq!(Ring::build(&[]).slot_of(7), 0);
     }
 
     #[test]
