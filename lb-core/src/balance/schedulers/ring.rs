@@ -16,7 +16,7 @@ pub(super) struct Ring {
     /// Whose each point is.
     owners: Box<[u16]>,
     /// Where the search begins: for each value of a hash's upper bits, the number of points whose
-    /// upper bits are less. About as many values as points, so that a search looks at two or three.
+    /// upper bits are less. A value for each few points, so that a search stays within a line of them.
     starts: Box<[u32]>,
     /// Bits of a hash below the upper ones.
     shift: u32,
@@ -57,12 +57,12 @@ impl Ring {
         let owners = points.iter().map(|it| *it as u16).collect();
         let points: Box<[u32]> = points.iter().map(|it| (it >> 32) as u32).collect();
         // At least one bit is upper, for a shift by all 32 is none.
-        let shift = 31 - points.len().max(2).ilog2().min(31);
+        let upper_bits = (points.len() / 4).max(2).ilog2();
         Self {
-            starts: starts(&points, shift),
+            starts: starts(&points, 32 - upper_bits),
             points,
             owners,
-            shift,
+            shift: 32 - upper_bits,
         }
     }
 
