@@ -2,9 +2,11 @@
 //!
 //! Invariant: the client sees what it would see of the backend itself: bytes in order, a half-close
 //! as a half-close, a reset as a reset; a session without a backend is reset.
-//! Read next: `connect.rs`, then `relay.rs`.
+//! Read next: `connect.rs`, then `relay.rs`, `direction.rs`, `pace.rs`.
 
 mod connect;
+mod direction;
+mod pace;
 mod relay;
 
 use std::rc::Rc;
@@ -24,6 +26,7 @@ use lb_core::worker::Worker;
 pub struct TcpService {
     cluster: Arc<Cluster>,
     idle_timeout: Duration,
+    relay: plan::Relay,
 }
 
 impl TcpService {
@@ -33,6 +36,7 @@ impl TcpService {
         Self {
             cluster,
             idle_timeout: plan.idle_timeout,
+            relay: plan.relay,
         }
     }
 
@@ -59,7 +63,11 @@ pub async fn serve(
         Ok((lease, stream)) => {
             let own = lease.backend().counters(worker.index);
             let _active = own.connections_active.hold();
-            let end = relay::relay(&client, &stream, service.idle_timeout, counters).await;
+            let settings = relay::Settings {
+                idle_timeout: service.idle_timeout,
+                relay: service.relay,
+            };
+            let end = relay::relay(&client, &stream, settings, counters).await;
             counters.session_ended(end);
         }
         Err(end) => {
