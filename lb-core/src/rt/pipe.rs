@@ -127,12 +127,18 @@ pub(crate) struct Pipes {
     #[expect(clippy::vec_box, reason = "a `Pipe` is this box")]
     idle: Vec<Box<Ends>>,
     in_use: usize,
+    uses: u64,
 }
 
 impl Pipes {
     /// Pipes that are held.
     pub(crate) const fn in_use(&self) -> usize {
         self.in_use
+    }
+
+    /// Times that a pipe was taken.
+    pub(crate) const fn uses(&self) -> u64 {
+        self.uses
     }
 
     fn acquire(&mut self, open: impl FnOnce() -> io::Result<Kind>) -> Option<Pipe> {
@@ -147,6 +153,7 @@ impl Pipes {
             }),
         };
         self.in_use += 1;
+        self.uses += 1;
         Some(Pipe {
             ends: ManuallyDrop::new(ends),
             not_send: PhantomData,

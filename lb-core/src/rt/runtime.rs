@@ -72,6 +72,8 @@ pub struct Stats {
     pub heap_chunks: usize,
     /// Pipes held by sessions.
     pub pipes: usize,
+    /// Times that a session took a pipe, to splice once.
+    pub splices: u64,
     /// Times that a receive found the pool exhausted.
     pub starvations: u64,
     /// Tasks that panicked.
@@ -244,6 +246,7 @@ impl Core {
             buffers: pool().in_use() - lent,
             heap_chunks: pool().heap_live(),
             pipes: pipes.in_use(),
+            splices: pipes.uses(),
             starvations: slots.starvations,
             panics: super::panics(),
             turns: self.turns.get(),

@@ -11,7 +11,6 @@ mod relay;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lb_core::balance::Cluster;
 use lb_core::connections::Registration;
@@ -25,8 +24,7 @@ use lb_core::worker::Worker;
 #[derive(Debug)]
 pub struct TcpService {
     cluster: Arc<Cluster>,
-    idle_timeout: Duration,
-    relay: plan::Relay,
+    settings: relay::Settings,
 }
 
 impl TcpService {
@@ -35,9 +33,19 @@ impl TcpService {
     pub const fn build(plan: &plan::Tcp, cluster: Arc<Cluster>) -> Self {
         Self {
             cluster,
-            idle_timeout: plan.idle_timeout,
-            relay: plan.relay,
+            settings: relay::Settings {
+                idle_timeout: plan.idle_timeout,
+                relay: plan.relay,
+                fickle: false,
+            },
         }
+    }
+
+    /// For tests: `auto` changes between copying and splicing every few hundred bytes.
+    #[must_use]
+    pub const fn fickle(mut self) -> Self {
+        self.settings.fickle = true;
+        self
     }
 
     /// Where its sessions go.
@@ -63,11 +71,7 @@ pub async fn serve(
         Ok((lease, stream)) => {
             let own = lease.backend().counters(worker.index);
             let _active = own.connections_active.hold();
-            let settings = relay::Settings {
-                idle_timeout: service.idle_timeout,
-                relay: service.relay,
-            };
-            let end = relay::relay(&client, &stream, settings, counters).await;
+            let end = relay::relay(&client, &stream, service.settings, counters).await;
             counters.session_ended(end);
         }
         Err(end) => {

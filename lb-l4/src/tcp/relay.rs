@@ -24,6 +24,8 @@ pub(super) struct Settings {
     pub(super) idle_timeout: Duration,
     /// How bytes are moved.
     pub(super) relay: Relay,
+    /// For tests: change between the ways as often as can be.
+    pub(super) fickle: bool,
 }
 
 /// Relays until both directions have ended, one side fails, or nothing moves for the idle timeout.
@@ -35,9 +37,10 @@ pub(super) async fn relay(
 ) -> SessionEnd {
     let idle_timeout = settings.idle_timeout;
     let end = {
+        let pace = Pace::new(settings.relay, settings.fickle);
         let moved_at = Cell::new(now());
-        let mut request = Direction::new(Pace::new(settings.relay));
-        let mut response = Direction::new(Pace::new(settings.relay));
+        let mut request = Direction::new(pace);
+        let mut response = Direction::new(pace);
         let mut idle = pin!(sleep(idle_timeout));
         poll_fn(|cx| {
             // The response first: what it frees may let the client send more.
