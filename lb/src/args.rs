@@ -148,7 +148,7 @@ const CHECK_FORMATS: [(&str, CheckFormat); 2] =
     [("json", CheckFormat::Json), ("text", CheckFormat::Text)];
 
 /// Flags of the design that later versions bring.
-const NOT_YET: [&str; 18] = [
+const NOT_YET: [&str; 17] = [
     "--affinity",
     "--cluster-ips",
     "--https",
@@ -162,7 +162,6 @@ const NOT_YET: [&str; 18] = [
     "--nodeport-addresses",
     "--proxy-in",
     "--proxy-out",
-    "--relay",
     "--sni",
     "--tcp-congestion",
     "--tls-passthrough",
