@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use lb_core::plan::Balance;
+use lb_core::plan::{Balance, Relay};
 
 use crate::config::{
     self, AccessLog, AdminAddress, BALANCE_WORDS, Engine, Flags, HealthFlag, ListenFlag, Located,
@@ -77,6 +77,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME")]
     #[arg(value_parser = |text: &str| config::parse_word(text, &BALANCE_WORDS))]
     balance: Option<Balance>,
+    /// How --tcp moves bytes: auto, copy or splice [default: auto]
+    #[arg(long, value_name = "NAME", help_heading = "Sources")]
+    #[arg(value_parser = |text: &str| config::parse_word(text, &Relay::NAMES))]
+    relay: Option<Relay>,
     /// Health checks of backends given as flags: off or tcp [default: off]
     #[arg(long, value_name = "CHECK", value_parser = HealthFlag::parse)]
     health: Option<HealthFlag>,
@@ -144,7 +148,7 @@ const CHECK_FORMATS: [(&str, CheckFormat); 2] =
     [("json", CheckFormat::Json), ("text", CheckFormat::Text)];
 
 /// Flags of the design that later versions bring.
-const NOT_YET: [&str; 18] = [
+const NOT_YET: [&str; 17] = [
     "--affinity",
     "--cluster-ips",
     "--https",
@@ -158,7 +162,6 @@ const NOT_YET: [&str; 18] = [
     "--nodeport-addresses",
     "--proxy-in",
     "--proxy-out",
-    "--relay",
     "--sni",
     "--tcp-congestion",
     "--tls-passthrough",
@@ -199,6 +202,7 @@ impl RunArgs {
             http: self.http,
             routes: self.route,
             balance: self.balance,
+            relay: self.relay,
             health: self.health,
         };
         Sources {

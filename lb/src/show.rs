@@ -27,8 +27,13 @@ fn listener_json(listener: &Listener) -> Value {
         Protocol::Tcp(Tcp {
             cluster,
             idle_timeout,
+            relay,
         }) => {
-            value["tcp"] = json!({ "cluster": cluster, "idle_timeout": duration(*idle_timeout) });
+            value["tcp"] = json!({
+                "cluster": cluster,
+                "idle_timeout": duration(*idle_timeout),
+                "relay": relay.name(),
+            });
         }
     }
     value

@@ -60,6 +60,39 @@ pub struct Tcp {
     pub cluster: String,
     /// A session that moves no byte in either direction for this long is closed.
     pub idle_timeout: Duration,
+    /// How bytes are moved.
+    pub relay: Relay,
+}
+
+/// How a session's bytes are moved from one socket to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Relay {
+    /// `Copy`, and `Splice` for a direction as long as it moves bulk data.
+    #[default]
+    Auto,
+    /// By way of our buffers: the cheapest for small messages.
+    Copy,
+    /// By `splice(2)`, inside of the kernel: the cheapest for bulk data.
+    Splice,
+}
+
+impl Relay {
+    /// Every way with its name.
+    pub const NAMES: [(&str, Self); 3] = [
+        ("auto", Self::Auto),
+        ("copy", Self::Copy),
+        ("splice", Self::Splice),
+    ];
+
+    /// Its name on the command line and in files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Copy => "copy",
+            Self::Splice => "splice",
+        }
+    }
 }
 
 impl Tcp {
@@ -72,6 +105,7 @@ impl Tcp {
         Self {
             cluster: cluster.into(),
             idle_timeout: Self::IDLE_TIMEOUT_DEFAULT,
+            relay: Relay::default(),
         }
     }
 }

@@ -144,16 +144,15 @@ impl Epoll {
             return;
         }
         if events & (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLHUP) != 0 {
-            slot.readable = true;
             slot.hung_up |= events & (libc::EPOLLRDHUP | libc::EPOLLHUP) != 0;
-            if let Some(waker) = slot.recv_waker.take() {
-                waker.wake();
-            }
+            slot.on_readable();
         }
         if events & (libc::EPOLLOUT | libc::EPOLLHUP) != 0 {
-            slot.writable = true;
             if slot.is_sending() {
+                slot.writable = true;
                 self.start_send(slots, key);
+            } else {
+                slot.on_writable();
             }
         }
     }

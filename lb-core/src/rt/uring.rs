@@ -31,29 +31,33 @@ const ENTER_GETEVENTS: u32 = 1;
 /// What an operation is, in the top byte of its `user_data`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Operation {
+pub(super) enum Operation {
     Accept,
     Connect,
     Forget,
     Mailbox,
+    Readable,
     Receive,
     Send,
     Watch,
+    Writable,
 }
 
 impl Operation {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Accept,
         Self::Connect,
         Self::Forget,
         Self::Mailbox,
+        Self::Readable,
         Self::Receive,
         Self::Send,
         Self::Watch,
+        Self::Writable,
     ];
 
     /// 8 bits operation, 24 bits generation, 32 bits slot.
-    const fn name(self, key: Key) -> u64 {
+    pub(super) const fn name(self, key: Key) -> u64 {
         (self as u64) << 56 | (key.generation as u64) << 32 | key.index as u64
     }
 
@@ -160,7 +164,7 @@ impl Uring {
         self.buffers.lent()
     }
 
-    fn push(&mut self, entry: &squeue::Entry) {
+    pub(super) fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: what `entry` points to is a lent buffer, a chunk held by the slot, a `Message`
         // held by the slot, or nothing; each stays until the operation's last completion.
         while unsafe { self.submission.push(entry) }.is_err() {
@@ -207,7 +211,7 @@ impl Uring {
 
     pub(crate) fn want_input(&mut self, slots: &mut Slots, key: Key) {
         let slot = slots.get(key);
-        if slot.armed || slot.closing || slot.spare.is_some() {
+        if slot.armed || slot.closing || slot.direct || slot.spare.is_some() {
             return;
         }
         let (entry, operation) = match slot.kind {
@@ -266,14 +270,14 @@ impl Uring {
     }
 
     /// Tells a multishot operation to stop; its last completion says that it has.
-    fn stop(&mut self, slot: &mut Slot, operation: Operation, key: Key) {
+    pub(super) fn stop(&mut self, slot: &mut Slot, operation: Operation, key: Key) {
         if slot.armed && !slot.stopping {
             slot.stopping = true;
             self.cancel(operation, key);
         }
     }
 
-    fn cancel(&mut self, operation: Operation, key: Key) {
+    pub(super) fn cancel(&mut self, operation: Operation, key: Key) {
         let entry = opcode::AsyncCancel::new(operation.name(key)).build();
         let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
         self.push(&entry.user_data(Operation::Forget.name(NOBODY)));
@@ -320,8 +324,13 @@ impl Uring {
         if slot.is_sending() {
             self.cancel(Operation::Send, key);
         }
-        if slot.watched {
-            self.cancel(Operation::Watch, key);
+        let polls = [
+            (slot.watched, Operation::Watch),
+            (slot.polled_in, Operation::Readable),
+            (slot.polled_out, Operation::Writable),
+        ];
+        for (_, poll) in polls.iter().filter(|(under_way, _)| *under_way) {
+            self.cancel(*poll, key);
         }
         if slot.kind == Kind::Connecting && slot.operations > 0 {
             self.cancel(Operation::Connect, key);
@@ -405,6 +414,8 @@ impl Uring {
                 Operation::Accept => self.on_accept(slots, key, result, flags),
                 Operation::Connect => self.on_connect(slots, key, result),
                 Operation::Watch => Self::on_watch(slots, key, result, flags),
+                Operation::Readable => Self::on_polled_in(slots, key),
+                Operation::Writable => Self::on_polled_out(slots, key),
                 Operation::Mailbox => {
                     self.signalled = true;
                     self.mailbox_armed = cqueue::more(flags);
@@ -459,7 +470,7 @@ impl Uring {
         let slot = slots.get(key);
         // A reader that came while the operation was stopping waits for a new one.
         if (stopped || result < 0) && slot.recv_waker.is_some() && !slot.has_input() {
-            self.want_input(slots, key);
+            self.input_stopped(slots, key);
         }
         if last {
             slots.vacate_if_done(key);

@@ -19,6 +19,9 @@ mod cancel;
 // Connecting and listening: refusal, deadlines, addresses, ports in use.
 mod connect;
 
+// Readiness, pipes, and bytes that are spliced instead of received.
+mod splices;
+
 // Nothing left: no buffers, no descriptors; and nothing left behind after thousands of connections.
 mod exhaustion;
 

@@ -2,14 +2,15 @@
 //!
 //! Invariant: the client sees what it would see of the backend itself: bytes in order, a half-close
 //! as a half-close, a reset as a reset; a session without a backend is reset.
-//! Read next: `connect.rs`, then `relay.rs`.
+//! Read next: `connect.rs`, then `relay.rs`, `direction.rs`, `pace.rs`.
 
 mod connect;
+mod direction;
+mod pace;
 mod relay;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lb_core::balance::Cluster;
 use lb_core::connections::Registration;
@@ -23,7 +24,7 @@ use lb_core::worker::Worker;
 #[derive(Debug)]
 pub struct TcpService {
     cluster: Arc<Cluster>,
-    idle_timeout: Duration,
+    settings: relay::Settings,
 }
 
 impl TcpService {
@@ -32,8 +33,19 @@ impl TcpService {
     pub const fn build(plan: &plan::Tcp, cluster: Arc<Cluster>) -> Self {
         Self {
             cluster,
-            idle_timeout: plan.idle_timeout,
+            settings: relay::Settings {
+                idle_timeout: plan.idle_timeout,
+                relay: plan.relay,
+                fickle: false,
+            },
         }
+    }
+
+    /// For tests: `auto` changes between copying and splicing every few hundred bytes.
+    #[must_use]
+    pub const fn fickle(mut self) -> Self {
+        self.settings.fickle = true;
+        self
     }
 
     /// Where its sessions go.
@@ -59,7 +71,7 @@ pub async fn serve(
         Ok((lease, stream)) => {
             let own = lease.backend().counters(worker.index);
             let _active = own.connections_active.hold();
-            let end = relay::relay(&client, &stream, service.idle_timeout, counters).await;
+            let end = relay::relay(&client, &stream, service.settings, counters).await;
             counters.session_ended(end);
         }
         Err(end) => {

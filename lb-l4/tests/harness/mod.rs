@@ -131,6 +131,11 @@ impl Front {
         }
     }
 
+    pub(crate) fn relay(mut self, relay: plan::Relay) -> Self {
+        self.tcp.relay = relay;
+        self
+    }
+
     pub(crate) fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.cluster.connect_timeout = timeout;
         self
@@ -193,6 +198,7 @@ fn held(stats: Stats) -> Stats {
     Stats {
         turns: 0,
         starvations: 0,
+        splices: 0,
         ..stats
     }
 }

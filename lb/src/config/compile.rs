@@ -238,6 +238,7 @@ impl Compiler<'_> {
             Protocol::Tcp(tcp) => plan::Protocol::Tcp(plan::Tcp {
                 cluster: self.known_cluster(&tcp.cluster),
                 idle_timeout: or(&tcp.idle_timeout, Duration::from_secs(3600)),
+                relay: or(&tcp.relay, plan::Relay::default()),
             }),
             Protocol::Http(http) => plan::Protocol::Http(self.http(http, shared_routes)),
         }

@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lb_core::plan::{Balance, Forwarded};
+use lb_core::plan::{Balance, Forwarded, Relay};
 
 use super::notation::BackendText;
 use super::problem::{Located, Place};
@@ -60,6 +60,7 @@ pub(crate) enum Protocol {
 pub(crate) struct Tcp {
     pub(crate) cluster: Located<String>,
     pub(crate) idle_timeout: Option<Located<Duration>>,
+    pub(crate) relay: Option<Located<Relay>>,
 }
 
 /// An HTTP listener's part.

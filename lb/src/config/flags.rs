@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 
-use lb_core::plan::Balance;
+use lb_core::plan::{Balance, Relay};
 
 use super::decode::Problems;
 use super::file::{Backend, Cluster, File, Health, Http, Listener, Protocol, Route, Tcp};
@@ -48,6 +48,7 @@ pub(crate) struct Flags {
     pub(crate) http: Vec<ListenFlag>,
     pub(crate) routes: Vec<RouteFlag>,
     pub(crate) balance: Option<Balance>,
+    pub(crate) relay: Option<Relay>,
     pub(crate) health: Option<HealthFlag>,
 }
 
@@ -132,6 +133,16 @@ impl Flags {
                 "no --http listener takes this route; as --http 8080",
             ));
         }
+        if let (Some(relay), true) = (self.relay, self.tcp.is_empty()) {
+            let place = Place::Flag {
+                flag: "--relay",
+                value: relay.name().to_owned(),
+            };
+            problems.push(Problem::new(
+                &place,
+                "no --tcp listener moves bytes so; as --tcp 5432=10.0.0.1:5432",
+            ));
+        }
         let mut file = File::default();
         for flag in &self.tcp {
             let cluster = self.add_cluster(&mut file, "--tcp", flag);
@@ -139,6 +150,13 @@ impl Flags {
                 Protocol::Tcp(Tcp {
                     cluster,
                     idle_timeout: None,
+                    relay: self.relay.map(|value| Located {
+                        value,
+                        place: Place::Flag {
+                            flag: "--relay",
+                            value: value.name().to_owned(),
+                        },
+                    }),
                 })
             });
             file.listeners
@@ -166,7 +184,8 @@ impl Flags {
             .map(|route| ("--route", route.text.clone()));
         let balance = self.balance.map(|_| ("--balance", String::new()));
         let health = self.health.map(|_| ("--health", String::new()));
-        for (flag, value) in routes.chain(balance).chain(health) {
+        let relay = self.relay.map(|_| ("--relay", String::new()));
+        for (flag, value) in routes.chain(balance).chain(health).chain(relay) {
             let reason = "has an effect only on listeners given as --tcp or --http; \
                           in a file, write it there";
             problems.push(Problem::new(&Place::Flag { flag, value }, reason));

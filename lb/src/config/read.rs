@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use lb_core::plan::{self, Balance, Forwarded};
+use lb_core::plan::{self, Balance, Forwarded, Relay};
 
 use super::decode::{self, Fields, Problems};
 use super::file::{
@@ -76,10 +76,12 @@ fn tcp(node: &Node, problems: &mut Problems) -> Option<Tcp> {
     let mut fields = Fields::of(node, problems)?;
     let cluster = fields.required("cluster", name);
     let idle_timeout = fields.optional("idle_timeout", duration);
+    let relay = fields.optional("relay", decode::choice(&Relay::NAMES));
     fields.finish();
     Some(Tcp {
         cluster: cluster?,
         idle_timeout,
+        relay,
     })
 }
 

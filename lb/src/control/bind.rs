@@ -139,8 +139,8 @@ mod tests {
 
     fn listener(address: SocketAddr) -> plan::Listener {
         let tcp = plan::Tcp {
-            cluster: "c".into(),
             idle_timeout: Duration::from_secs(1),
+            ..plan::Tcp::to("c")
         };
         let protocol = plan::Protocol::Tcp(tcp);
         plan::Listener {

@@ -64,6 +64,7 @@ fn file(demo_args: &DemoArgs, origins: &Origins) -> File {
     let tcp = Tcp {
         cluster: at(&tcp_place, TCP.to_owned()),
         idle_timeout: None,
+        relay: None,
     };
     let by_protocol = |address: fn(&Origin) -> SocketAddr| {
         origins

@@ -2,10 +2,12 @@
 //! can.
 //!
 //! Invariant: with no other thread at play, a program's history follows from its seed alone.
-//! Read next: `faults.rs` (what can go wrong), `network.rs` (TCP), `stream.rs`.
+//! Read next: `faults.rs` (what can go wrong), `network.rs` (TCP), `stream.rs`,
+//! `splice.rs`.
 
 mod faults;
 mod network;
+mod splice;
 mod stream;
 
 use std::collections::VecDeque;
@@ -60,6 +62,8 @@ fn with_sim<R>(f: impl FnOnce(&mut Sim) -> R) -> Option<R> {
 enum Request {
     Receive,
     Send,
+    StopReceive,
+    TellReadiness,
 }
 
 pub(crate) struct Sim {
@@ -120,7 +124,7 @@ impl Sim {
         let slot = slots.get(key);
         match slot.kind {
             Kind::Listener => self.accept(slots, key),
-            Kind::Stream if !slot.armed && slot.spare.is_none() => {
+            Kind::Stream if !slot.armed && !slot.direct && slot.spare.is_none() => {
                 slot.armed = true;
                 self.ask(slots, key, Request::Receive);
             }
@@ -133,18 +137,23 @@ impl Sim {
     }
 
     fn ask(&mut self, slots: &mut Slots, key: Key, request: Request) {
-        let later = self.owners[fd_of(slots, key)].is_some_and(|(_, later)| later);
-        if later {
+        if self.completes_later(slots, key) {
             self.requests.push_back((key, request));
         } else {
             self.serve(slots, key, request);
         }
     }
 
+    fn completes_later(&self, slots: &mut Slots, key: Key) -> bool {
+        self.owners[fd_of(slots, key)].is_some_and(|(_, later)| later)
+    }
+
     fn serve(&mut self, slots: &mut Slots, key: Key, request: Request) {
         match request {
             Request::Receive => self.receive(slots, key),
             Request::Send => self.send(slots, key),
+            Request::StopReceive => self.stop_receive(slots, key),
+            Request::TellReadiness => self.tell_readiness(slots, key),
         }
     }
 
@@ -286,8 +295,12 @@ impl Sim {
             Happening::Connected(_) => slots.get(key).on_connected(),
             Happening::Failed(_, errno) => self.fail(slots, key, errno),
             Happening::Readable(_) if slots.get(key).armed => self.receive(slots, key),
+            Happening::Readable(_) if slots.get(key).direct => slots.get(key).on_readable(),
             Happening::Readable(_) => {}
-            Happening::Writable(_) => self.send(slots, key),
+            Happening::Writable(_) => {
+                self.send(slots, key);
+                slots.get(key).on_writable();
+            }
         }
     }
 
