@@ -18,6 +18,7 @@ mod cancel;
 
 // Connecting and listening: refusal, deadlines, addresses, ports in use.
 mod connect;
+mod datagrams;
 
 // Readiness, pipes, and bytes that are spliced instead of received.
 mod splices;
