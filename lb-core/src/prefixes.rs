@@ -275,11 +275,7 @@ fn close_before<K: Bound, V: Copy + Eq>(
 }
 
 /// From `start` on the value is `value`, until something else is said.
-fn begin<K: Bound, V: Copy + Eq>(
-    ranges: &mut Vec<(K, Option<V>)>,
-    start: K,
-    value: Option<V>,
-) {
+fn begin<K: Bound, V: Copy + Eq>(ranges: &mut Vec<(K, Option<V>)>, start: K, value: Option<V>) {
     ranges.pop_if(|range| range.0 == start);
     if ranges.last().is_none_or(|range| range.1 != value) {
         ranges.push((start, value));
@@ -400,8 +396,7 @@ mod tests {
     fn addresses() -> impl Strategy<Value = IpAddr> {
         let byte = prop_oneof![Just(0_u8), Just(1), Just(127), Just(128), Just(255)];
         prop_oneof![
-            [byte.clone(), byte.clone(), byte.clone(), byte.clone()]
-                .prop_map(|octets| IpAddr::from(octets)),
+            [byte.clone(), byte.clone(), byte.clone(), byte.clone()].prop_map(IpAddr::from),
             (byte.clone(), byte.clone(), byte).prop_map(|(first, middle, last)| {
                 let mut octets = [0; 16];
                 (octets[0], octets[7], octets[15]) = (first, middle, last);

@@ -6,6 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod check;
+pub mod client_hello;
+mod peek;
+pub mod proxy_protocol;
 pub mod tcp;
 
 pub use check::{CheckError, check_tcp};
