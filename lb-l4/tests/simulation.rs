@@ -62,9 +62,10 @@ fn service(backends: &[SocketAddr]) -> Held<TcpService> {
         ..plan::Cluster::new("c", backends)
     };
     let plan = plan::Tcp {
-        cluster: "c".to_owned(),
         idle_timeout: Duration::from_secs(60),
+        ..plan::Tcp::to("c")
     };
     let cluster = Arc::new(Cluster::build(&cluster, &Context::new(1, 1), None));
-    Held::new(Arc::new(TcpService::build(&plan, cluster)))
+    let service = TcpService::build(&plan, &|_| Some(Arc::clone(&cluster)));
+    Held::new(Arc::new(service.expect("the cluster is there")))
 }

@@ -46,8 +46,9 @@ pub async fn receive(client: &TcpStream, deadline: Instant) -> Result<ClientHell
 const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 const NO_APPLICATION_PROTOCOL: &[u8] = &[21, 3, 3, 0, 2, 2, 120];
 
-/// Tells the client by an alert that it leads nowhere, and closes such that it can read that.
-pub async fn refuse(client: TcpStream, why: Unrouted) {
+/// Tells the client by an alert that it leads nowhere, and leaves it time to read that before the
+/// connection is dropped.
+pub async fn refuse(client: &TcpStream, why: Unrouted) {
     let alert = match why {
         Unrouted::Protocol => NO_APPLICATION_PROTOCOL,
         Unrouted::ServerName => UNRECOGNIZED_NAME,

@@ -143,8 +143,8 @@ impl Front {
 
     pub(crate) fn serve(&self) -> Serving {
         let cluster = Arc::new(Cluster::build(&self.cluster, &Context::new(1, 1), None));
-        let service = TcpService::build(&self.tcp, Arc::clone(&cluster));
-        let service = Held::new(Arc::new(service));
+        let service = TcpService::build(&self.tcp, &|_| Some(Arc::clone(&cluster)));
+        let service = Held::new(Arc::new(service.expect("the cluster is there")));
         let worker = Rc::new(Worker::new(0, Arc::default()));
         let counters = Arc::<ListenerCounters>::default();
         let (listener, address) = listen();
