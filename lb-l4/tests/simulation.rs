@@ -74,7 +74,8 @@ fn service(backends: &[SocketAddr]) -> Held<TcpService> {
         ..plan::Tcp::to("c")
     };
     let cluster = Arc::new(Cluster::build(&cluster, &Context::new(1, 1), None));
-    let service = TcpService::build(&plan, cluster);
+    let service = TcpService::build(&plan, &|_| Some(Arc::clone(&cluster)));
+    let service = service.expect("the cluster is there");
     let service = if way == 1 { service } else { service.fickle() };
     Held::new(Arc::new(service))
 }

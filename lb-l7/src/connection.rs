@@ -42,9 +42,21 @@ pub fn serve(
     registration: Registration,
 ) -> impl Future<Output = ()> {
     let address = client.peer_addr().map(|address| address.ip());
+    let address = address.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+    serve_client(client, address, current, http, registration)
+}
+
+/// As [`serve`], for a client that is at `address`, whatever the socket says: a proxy told so.
+pub fn serve_client(
+    client: TcpStream,
+    address: IpAddr,
+    current: Rc<Current<HttpService>>,
+    http: Rc<HttpWorker>,
+    registration: Registration,
+) -> impl Future<Output = ()> {
     let mut connection = Connection {
         client,
-        address: address.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
+        address,
         current,
         http,
         registration,

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{
-    ClusterCounters, ControlMetrics, Kind, ListenerCounters, ListenerKind, ListenerStats,
+    ClusterCounters, ControlMetrics, Kind, ListenerCounters, ListenerKind, ListenerStats, Refusal,
     SessionEnd, StatusClass, Text, WorkerMetrics,
 };
 use crate::balance::{Backend, Cluster};
@@ -105,14 +105,7 @@ impl Report<'_> {
             all,
             |shard| shard.active.get(),
         );
-        self.per_listener(
-            text,
-            "lb_client_connections_refused_total",
-            Kind::Counter,
-            "Client connections closed at once because a limit was reached.",
-            all,
-            |shard| shard.refused.get(),
-        );
+        self.write_refusals(text);
         self.per_listener(
             text,
             "lb_accept_pauses_total",
@@ -137,6 +130,20 @@ impl Report<'_> {
             all,
             |shard| shard.sent_bytes.get(),
         );
+    }
+
+    fn write_refusals(&self, text: &mut Text) {
+        let mut family = text.family(
+            "lb_client_connections_refused_total",
+            Kind::Counter,
+            "Client connections closed instead of being served, by the reason.",
+        );
+        for listener in self.listeners {
+            for refusal in Refusal::ALL {
+                let labels = [("listener", listener.name()), ("reason", refusal.name())];
+                family.sample(&labels, listener.sum(|shard| shard.refusals(refusal)));
+            }
+        }
     }
 
     fn write_sessions(&self, text: &mut Text) {
@@ -366,6 +373,7 @@ mod tests {
                 let plan = plan::Listener {
                     name: name.into(),
                     address,
+                    edge: plan::Edge::default(),
                     protocol,
                 };
                 Arc::new(ListenerStats::build(&plan, 2, None))

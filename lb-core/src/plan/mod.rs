@@ -9,7 +9,10 @@
 mod affinity;
 mod balance;
 mod cluster;
+mod edge;
+mod tcp;
 mod validate;
+mod validate_listener;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,6 +20,8 @@ use std::time::Duration;
 pub use affinity::{Affinity, CookieAffinity, CookieKey, CookieMode, SameSite, Secure};
 pub use balance::{Balance, HashKey, UnknownBalance};
 pub use cluster::{Backend, Cluster, Condition, Outlier, Tier};
+pub use edge::{Access, ConnectionLimits, Edge, KeepAlive, ListenSocket, ProxyIn, Rate, TcpSocket};
+pub use tcp::{Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames, Tcp};
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
 
 /// Everything that the workers are to serve.
@@ -40,6 +45,8 @@ pub struct Listener {
     pub name: String,
     /// Address to bind.
     pub address: SocketAddr,
+    /// What is asked of connections before they are served.
+    pub edge: Edge,
     /// What is spoken there.
     pub protocol: Protocol,
 }
@@ -51,63 +58,6 @@ pub enum Protocol {
     Http(Http),
     /// Bytes relayed to one cluster.
     Tcp(Tcp),
-}
-
-/// The settings of a TCP listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tcp {
-    /// Name of the cluster.
-    pub cluster: String,
-    /// A session that moves no byte in either direction for this long is closed.
-    pub idle_timeout: Duration,
-    /// How bytes are moved.
-    pub relay: Relay,
-}
-
-/// How a session's bytes are moved from one socket to the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Relay {
-    /// `Copy`, and `Splice` for a direction as long as it moves bulk data.
-    #[default]
-    Auto,
-    /// By way of our buffers: the cheapest for small messages.
-    Copy,
-    /// By `splice(2)`, inside of the kernel: the cheapest for bulk data.
-    Splice,
-}
-
-impl Relay {
-    /// Every way with its name.
-    pub const NAMES: [(&str, Self); 3] = [
-        ("auto", Self::Auto),
-        ("copy", Self::Copy),
-        ("splice", Self::Splice),
-    ];
-
-    /// Its name on the command line and in files.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Copy => "copy",
-            Self::Splice => "splice",
-        }
-    }
-}
-
-impl Tcp {
-    /// Longer than a database's connection pool leaves a connection idle, shorter than forever:
-    /// a peer that vanished without a word must not hold a session for good.
-    pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_hours(1);
-
-    /// Relays to `cluster`, with defaults otherwise.
-    pub fn to(cluster: impl Into<String>) -> Self {
-        Self {
-            cluster: cluster.into(),
-            idle_timeout: Self::IDLE_TIMEOUT_DEFAULT,
-            relay: Relay::default(),
-        }
-    }
 }
 
 /// The settings of an HTTP listener; by default without a route.

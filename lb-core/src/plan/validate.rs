@@ -163,7 +163,7 @@ impl fmt::Display for Place {
     }
 }
 
-struct Validation<'p> {
+pub(super) struct Validation<'p> {
     plan: &'p Plan,
     clusters: HashSet<&'p str>,
     errors: Vec<PlanError>,
@@ -192,11 +192,9 @@ impl<'p> Validation<'p> {
     }
 
     fn listener(&mut self, index: usize, listener: &'p Listener, place: &Place) {
+        self.edge(place, &listener.edge);
         match &listener.protocol {
-            Protocol::Tcp(tcp) => {
-                self.timeout(place, "idle_timeout", tcp.idle_timeout);
-                self.cluster_exists(place, &tcp.cluster);
-            }
+            Protocol::Tcp(tcp) => self.tcp(place, tcp),
             Protocol::Http(http) => {
                 self.http(place, http);
                 let mut seen = Seen::default();
@@ -330,7 +328,7 @@ impl<'p> Validation<'p> {
         }
     }
 
-    fn cluster_exists(&mut self, place: &Place, cluster: &str) {
+    pub(super) fn cluster_exists(&mut self, place: &Place, cluster: &str) {
         if !self.clusters.contains(cluster) {
             let cluster = cluster.to_owned();
             self.errors.push(PlanError::UnknownCluster {
@@ -340,15 +338,20 @@ impl<'p> Validation<'p> {
         }
     }
 
-    fn timeout(&mut self, place: &Place, field: &'static str, value: Duration) {
+    pub(super) fn timeout(&mut self, place: &Place, field: &'static str, value: Duration) {
         if value.is_zero() || value > TIMEOUT_MAX {
             let allowed = String::from("more than 0 and at most 365 days");
             self.out_of_range(place, field, format!("{value:?}"), allowed);
         }
     }
 
-    fn range<N>(&mut self, place: &Place, field: &'static str, value: N, (least, most): (N, N))
-    where
+    pub(super) fn range<N>(
+        &mut self,
+        place: &Place,
+        field: &'static str,
+        value: N,
+        (least, most): (N, N),
+    ) where
         N: PartialOrd + fmt::Display,
     {
         if value < least || value > most {
@@ -357,7 +360,13 @@ impl<'p> Validation<'p> {
         }
     }
 
-    fn out_of_range(&mut self, place: &Place, field: &'static str, value: String, allowed: String) {
+    pub(super) fn out_of_range(
+        &mut self,
+        place: &Place,
+        field: &'static str,
+        value: String,
+        allowed: String,
+    ) {
         self.errors.push(PlanError::OutOfRange {
             place: place.clone(),
             field,
@@ -366,7 +375,13 @@ impl<'p> Validation<'p> {
         });
     }
 
-    fn malformed(&mut self, place: &Place, field: &'static str, value: &str, reason: &'static str) {
+    pub(super) fn malformed(
+        &mut self,
+        place: &Place,
+        field: &'static str,
+        value: &str,
+        reason: &'static str,
+    ) {
         let value = value.to_owned();
         self.errors.push(PlanError::Malformed {
             place: place.clone(),
@@ -396,7 +411,7 @@ impl<T: Eq + Hash> Seen<T> {
 const PATH_BYTES: &str = "a path has visible ASCII only, others percent-encoded, no '?' or '#'";
 
 /// What is wrong with a route's host; a wildcard stands for the first label only.
-fn host_problem(host: &str) -> Option<&'static str> {
+pub(super) fn host_problem(host: &str) -> Option<&'static str> {
     let name = host.strip_prefix("*.").unwrap_or(host);
     if let Some(rest) = name.strip_prefix('[') {
         let inner = rest.strip_suffix(']').map(str::parse::<Ipv6Addr>);
@@ -421,7 +436,7 @@ fn host_problem(host: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Backend, Tcp};
+    use super::super::{Backend, Edge, Tcp};
     use super::*;
 
     fn address(text: &str) -> SocketAddr {
@@ -432,6 +447,7 @@ mod tests {
         Listener {
             name: name.into(),
             address: address(at),
+            edge: Edge::default(),
             protocol: Protocol::Tcp(Tcp::to(cluster)),
         }
     }
@@ -440,6 +456,7 @@ mod tests {
         Listener {
             name: "web".into(),
             address: address("127.0.0.1:80"),
+            edge: Edge::default(),
             protocol: Protocol::Http(Http {
                 routes,
                 ..Http::default()
