@@ -63,6 +63,11 @@ impl<'a> Lease<'a> {
         self.affinity
     }
 
+    /// The affinity cookie that the client is to be given; `None` if it has a good one.
+    pub const fn cookie(&self) -> Option<&[u8]> {
+        None
+    }
+
     /// The backend answered `latency` after it was asked: by accepting a session, or by the head
     /// of a response.
     pub fn answered(&self, latency: Duration) {

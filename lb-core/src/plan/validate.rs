@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Cluster, Health, Http, HttpLimits, Listener, Plan, Protocol, Route};
+use super::{Cluster, Http, HttpLimits, Listener, Plan, Protocol, Route};
 
 /// Most backends that one session or exchange may try.
 pub const TRIES_LIMIT: u8 = 8;
@@ -290,13 +290,6 @@ impl<'p> Validation<'p> {
         }
     }
 
-    fn health(&mut self, place: &Place, health: &Health) {
-        self.timeout(place, "health.interval", health.interval);
-        self.timeout(place, "health.timeout", health.timeout);
-        self.range(place, "health.rise", health.rise, (1, u8::MAX));
-        self.range(place, "health.fall", health.fall, (1, u8::MAX));
-    }
-
     fn backends(&mut self, index: usize, cluster: &'p Cluster) {
         let mut seen = Seen::default();
         for (position, backend) in cluster.backends.iter().enumerate() {
@@ -436,7 +429,7 @@ pub(super) fn host_problem(host: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Backend, Edge, Tcp};
+    use super::super::{Backend, Edge, Health, Tcp};
     use super::*;
 
     fn address(text: &str) -> SocketAddr {

@@ -264,7 +264,7 @@ async fn serve_http(
     let identified = gate.identify(&stream, Client::peer(peer), &mut permit);
     match Box::pin(identified).await {
         Ok(client) => {
-            let address = client.address.ip();
+            let address = client.address;
             lb_l7::serve_client(stream, address, current, http, registration).await;
         }
         Err(refusal) => {
