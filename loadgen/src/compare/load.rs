@@ -94,7 +94,7 @@ pub(super) fn run(
     let Command::Run(args) = cli.command else {
         return Err(format!("{command:?} is no load"));
     };
-    let config = run::Config::try_from(&args)?;
+    let config = run::Config::try_from(&*args)?;
     run::run(&config, observer, stop).map_err(|error| error.to_string())
 }
 
@@ -174,7 +174,7 @@ mod tests {
                     panic!("{command:?} is no load");
                 };
                 assert_eq!(args.rate, rate);
-                run::Config::try_from(&args).unwrap();
+                run::Config::try_from(&*args).unwrap();
             }
         }
     }

@@ -6,7 +6,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity};
+
+use crate::pin;
 
 /// The core of the balancer and that of generator and origins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +32,7 @@ impl Cores {
             eprintln!("warning: there is one core only; balancer and generator share it");
             balancer
         });
-        let mut own = CpuSet::new();
-        own.set(generator);
-        sched_setaffinity(None, &own)?;
+        pin::this_thread(generator)?;
         Ok(Self {
             balancer,
             generator,
