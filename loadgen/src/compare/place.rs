@@ -40,6 +40,18 @@ impl Cores {
     }
 }
 
+impl Cores {
+    /// The cores of a balancer with so many workers, as `taskset -c` takes them: with two it
+    /// shares the generator's.
+    pub(super) fn of_workers(self, workers: usize) -> String {
+        if workers > 1 && self.generator != self.balancer {
+            format!("{},{}", self.balancer, self.generator)
+        } else {
+            self.balancer.to_string()
+        }
+    }
+}
+
 /// A folder for configurations, logs and temporary files of the peers.
 #[derive(Debug)]
 pub(super) struct Folder(PathBuf);

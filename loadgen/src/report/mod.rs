@@ -5,6 +5,7 @@
 //! texts, `charts` the pictures, `index` the list of all reports. Read `record` next.
 
 pub mod charts;
+mod doubts;
 pub mod forwarders;
 pub mod index;
 pub(crate) mod numbers;

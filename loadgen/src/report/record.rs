@@ -118,14 +118,22 @@ pub struct Scenario {
     /// Rounds of idle connections.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub idle: Vec<Round<Idle>>,
+    /// Rounds of connections over several workers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spread: Vec<Round<Workers>>,
+    /// Peers that cannot do what this scenario asks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
 }
 
 /// The unit of work that costs are given for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
-    /// An open connection on which nothing happens.
+    /// A connection: opened, used and closed, or open with nothing happening on it.
     Connection,
+    /// A datagram forwarded; of an echo there and back.
+    Datagram,
     /// A mebibyte relayed to the client.
     Mebibyte,
     /// A message echoed: there and back.
@@ -236,6 +244,15 @@ pub struct Idle {
     pub bytes_per_connection: f64,
 }
 
+/// How connections were spread over the workers of a balancer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Workers {
+    /// Open connections by worker, as the balancer says.
+    pub connections: Vec<u64>,
+    /// The busiest worker's against the mean: 1 is perfectly even.
+    pub max_over_mean: f64,
+}
+
 /// Memory of all the balancer's processes, in KiB, from `/proc/PID/smaps_rollup`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
@@ -333,6 +350,7 @@ impl Work {
     pub fn singular(self) -> &'static str {
         match self {
             Self::Connection => "connection",
+            Self::Datagram => "datagram",
             Self::Mebibyte => "MiB",
             Self::Message => "message",
             Self::Request => "request",
@@ -343,6 +361,7 @@ impl Work {
     pub fn plural(self) -> &'static str {
         match self {
             Self::Connection => "connections",
+            Self::Datagram => "datagrams",
             Self::Mebibyte => "MiB",
             Self::Message => "messages",
             Self::Request => "requests",

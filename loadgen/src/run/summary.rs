@@ -67,9 +67,11 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// True if every request that was due got its correct answer.
+    /// True if every request that was due got its correct answer (of bulk answers, if data came).
     pub fn is_clean(&self) -> bool {
-        self.completed > 0 && self.errors.total() == 0 && self.unanswered == 0
+        (self.completed > 0 || self.streamed_bytes > 0)
+            && self.errors.total() == 0
+            && self.unanswered == 0
     }
 }
 
