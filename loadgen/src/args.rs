@@ -13,7 +13,7 @@ use lb_core::rt::EngineKind;
 use lb_core::rt::probe::{EngineChoice, probe};
 
 use crate::compare;
-use crate::origin::{self, Delay};
+use crate::origin::{self, Delay, Service};
 use crate::report;
 use crate::run::{self, HttpRequest, LoadMode, Scheme, Sources, TcpRequest, UdpRequest, Url};
 use crate::tcp::TcpMode;
@@ -61,9 +61,16 @@ pub struct OriginArgs {
     /// Size of each HTTP answer's body, as in 64 or 16KiB.
     #[arg(long, value_name = "BYTES", default_value = "64", value_parser = parse_bytes)]
     pub body: usize,
-    /// Time taken for each answer: none, fixed:5ms, or exp:5ms (exponential, with this mean).
+    /// Time taken for each answer: none, fixed:5ms, exp:5ms (exponential, with this mean) or
+    /// pareto:5ms (heavy-tailed, with this mean).
     #[arg(long, value_name = "DIST", default_value = "none")]
     pub delay: Delay,
+    /// Requests served at a time by each address; others wait their turn [default: any number].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub servers: Option<u16>,
+    /// Part of the requests that fail, 0 to 1: HTTP is answered 503, TCP not at all.
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = parse_share)]
+    pub error_rate: f64,
     /// Name in the X-Origin header, in the answer to the TCP line WHO and (16 bytes of it) in
     /// datagrams; numbered NAME-1,
     /// NAME-2, … when there are several addresses of a kind. Without it the address is the name.
@@ -185,15 +192,32 @@ impl TryFrom<&OriginArgs> for origin::Config {
                 "nothing to serve: give --http, --tcp or --udp, as in --http 127.0.0.1:8081".into(),
             );
         }
-        if args.delay != Delay::None && args.http.is_empty() && args.tcp.is_empty() {
-            return Err("--delay is for --http and --tcp; datagrams are answered at once".into());
+        let flags = [
+            ("--delay", args.delay != Delay::None),
+            ("--servers", args.servers.is_some()),
+            ("--error-rate", args.error_rate > 0.0),
+        ];
+        if let Some((flag, _)) = flags.iter().find(|(_, given)| *given)
+            && args.http.is_empty()
+            && args.tcp.is_empty()
+        {
+            return Err(format!(
+                "{flag} is for --http and --tcp; datagrams are answered at once"
+            ));
+        }
+        if args.servers.is_some() && args.delay == Delay::None {
+            return Err("--servers is for a --delay; without one nobody has to wait".into());
         }
         Ok(Self {
             http: args.http.clone(),
             tcp: args.tcp.clone(),
             udp: args.udp.clone(),
             body: args.body,
-            delay: args.delay,
+            service: Service {
+                delay: args.delay,
+                servers: args.servers.map_or(0, usize::from),
+                error_rate: args.error_rate,
+            },
             name: args.name.clone(),
             tcp_mode: args.tcp_mode,
             threads: args.placement.threads()?,
@@ -351,6 +375,14 @@ impl PlacementArgs {
     }
 }
 
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text
+        .parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "write a number from 0 to 1, as in 0.25".into())
+}
+
 fn parse_engine(text: &str) -> Result<EngineChoice, String> {
     match (text, text.parse()) {
         ("auto", _) => Ok(EngineChoice::Auto),
@@ -497,7 +529,12 @@ mod tests {
         let refused = origin(&[&only_udp[..], &["--delay", "fixed:1ms"]].concat());
         assert!(refused.unwrap_err().contains("--delay"));
         assert_eq!((config.http.len(), config.tcp.len()), (2, 1));
-        assert_eq!(config.delay, Delay::Exponential(Duration::from_millis(1)));
+        assert_eq!(
+            config.service.delay,
+            Delay::Exponential(Duration::from_millis(1))
+        );
+        let refused = origin(&["--tcp", "127.0.0.1:0", "--servers", "2"]);
+        assert!(refused.unwrap_err().contains("--delay"));
     }
 
     #[test]

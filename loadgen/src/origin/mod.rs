@@ -7,10 +7,12 @@
 
 mod delay;
 mod http;
+mod service;
 mod tcp;
 mod udp;
 
 pub use delay::Delay;
+pub use service::Service;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,11 +27,12 @@ use crate::gate::Gate;
 use crate::pin;
 use crate::tcp::TcpMode;
 use http::Http;
+use service::Counter;
 use tcp::Tcp;
 use udp::Udp;
 
 /// What to serve.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Addresses for HTTP/1.1; port 0 takes any free port.
     pub http: Vec<SocketAddr>,
@@ -39,8 +42,8 @@ pub struct Config {
     pub udp: Vec<SocketAddr>,
     /// Bytes in the body of each HTTP answer.
     pub body: usize,
-    /// Time taken for each answer.
-    pub delay: Delay,
+    /// What requests over HTTP and TCP take, and how many of them fail.
+    pub service: Service,
     /// Name of the origin; numbered if there are several addresses of a kind. Without it, each
     /// address is a name.
     pub name: Option<String>,
@@ -62,7 +65,7 @@ impl Config {
             tcp: Vec::new(),
             udp: Vec::new(),
             body: 64,
-            delay: Delay::None,
+            service: Service::AT_ONCE,
             name: None,
             tcp_mode: TcpMode::Echo,
             threads: 1,
@@ -201,14 +204,22 @@ fn listen(config: &Config, thread: usize) -> io::Result<Addresses> {
     for (number, address) in config.http.iter().enumerate() {
         let (listener, address) = bind(*address)?;
         let name = config.name_of(number, config.http.len(), address);
-        let http = Http::new(&name, config.body, config.delay, seed(address));
+        let http = Http::new(
+            &name,
+            config.body,
+            Counter::new(config.service, seed(address)),
+        );
         rt::spawn(Rc::new(http).serve(listener));
         bound.0.push(address);
     }
     for (number, address) in config.tcp.iter().enumerate() {
         let (listener, address) = bind(*address)?;
         let name = config.name_of(number, config.tcp.len(), address);
-        let tcp = Tcp::new(&name, config.tcp_mode, config.delay, seed(address));
+        let tcp = Tcp::new(
+            &name,
+            config.tcp_mode,
+            Counter::new(config.service, seed(address)),
+        );
         rt::spawn(Rc::new(tcp).serve(listener));
         bound.1.push(address);
     }
