@@ -52,7 +52,7 @@ const FORWARDER_MEMORY: Chart = Chart {
 };
 
 /// The subject, in both its engines.
-const OURS: RGBColor = RGBColor(0x1d, 0x6f, 0xd6);
+pub(super) const OURS: RGBColor = RGBColor(0x1d, 0x6f, 0xd6);
 /// Everybody else.
 const THEIRS: RGBColor = RGBColor(0x9a, 0xa3, 0xad);
 
