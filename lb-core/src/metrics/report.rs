@@ -85,6 +85,18 @@ impl Report<'_> {
             "Receive buffers that are lent out.",
             |worker| worker.buffers_in_use.get(),
         );
+        let mut connections = text.family(
+            "lb_worker_connections",
+            Kind::Gauge,
+            "Client connections open, of all listeners, by the worker that serves them.",
+        );
+        for worker in 0..self.workers.len() {
+            let open = self
+                .listeners
+                .iter()
+                .map(|listener| listener.shard(worker).active.get());
+            connections.sample(&[("worker", &worker.to_string())], open.sum::<u64>());
+        }
     }
 
     fn write_connections(&self, text: &mut Text) {
@@ -447,6 +459,7 @@ mod tests {
         web.shard(0).accepted.add(2);
         web.shard(1).accepted.add(3);
         web.shard(1).active.increment();
+        db.shard(1).active.increment();
         web.shard(0).exchange_answered(404);
         web.shard(1).exchange_answered(418);
         web.shard(0).exchange_time.observe(Duration::from_millis(3));
@@ -461,6 +474,8 @@ mod tests {
             page.value("lb_client_connections_active{listener=\"web\"}"),
             1.0
         );
+        assert_eq!(page.value("lb_worker_connections{worker=\"0\"}"), 0.0);
+        assert_eq!(page.value("lb_worker_connections{worker=\"1\"}"), 2.0);
         assert_eq!(
             page.value("lb_exchanges_total{listener=\"web\",status=\"4xx\"}"),
             2.0
