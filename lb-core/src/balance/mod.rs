@@ -4,6 +4,7 @@
 //! atomic and passes from one snapshot to the next. `pick` neither allocates nor locks.
 //! Read next: `turns.rs` (weights), `maglev.rs`, `health.rs`.
 
+pub mod affinity;
 mod backend;
 mod choice;
 mod health;
