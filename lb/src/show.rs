@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lb_core::plan::{Balance, Check, Cluster, Forwarded, Http, Listener, Plan, Protocol, Tcp};
+use lb_core::plan::{Balance, Cluster, Forwarded, Http, Listener, Plan, Protocol, Tcp};
 use serde_json::{Value, json};
 
 use crate::config::{AccessLog, Engine, LogFormat, Settings, Workers};
@@ -79,7 +79,7 @@ fn cluster_json(cluster: &Cluster) -> Value {
         "backends": backends.collect::<Vec<_>>(),
         "balance": balance(cluster.balance),
         "health": cluster.health.as_ref().map(|health| json!({
-            "check": match health.check { Check::Tcp => "tcp" },
+            "check": health.check.kind(),
             "interval": duration(health.interval),
             "timeout": duration(health.timeout),
             "rise": health.rise,

@@ -9,6 +9,7 @@
 mod affinity;
 mod balance;
 mod cluster;
+mod health;
 mod validate;
 
 use std::net::SocketAddr;
@@ -17,6 +18,10 @@ use std::time::Duration;
 pub use affinity::{Affinity, CookieAffinity, CookieKey, CookieMode, SameSite, Secure};
 pub use balance::{Balance, HashKey, UnknownBalance};
 pub use cluster::{Backend, Cluster, Condition, Outlier, Tier};
+pub use health::{
+    Check, GrpcCheck, Health, HttpCheck, MalformedStatusRange, StatusRange, TlsCheck, UdpCheck,
+    Verify,
+};
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
 
 /// Everything that the workers are to serve.
@@ -189,39 +194,4 @@ pub enum Forwarded {
     Off,
     /// What the request carries is discarded first: for an edge that trusts no client.
     Replace,
-}
-
-/// Active health checks of a cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
-    /// What a check does.
-    pub check: Check,
-    /// Time between two checks of one backend; each is jittered by up to a tenth.
-    pub interval: Duration,
-    /// A check that takes longer has failed.
-    pub timeout: Duration,
-    /// Successes in a row that make an unhealthy backend healthy.
-    pub rise: u8,
-    /// Failures in a row that make a healthy backend unhealthy.
-    pub fall: u8,
-}
-
-impl Default for Health {
-    /// As HAProxy: a dead backend is found within 6 s and trusted again within 4 s.
-    fn default() -> Self {
-        Self {
-            check: Check::Tcp,
-            interval: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 3,
-        }
-    }
-}
-
-/// What a health check does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Check {
-    /// A TCP connection is established and closed.
-    Tcp,
 }

@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Cluster, Health, Http, HttpLimits, Listener, Plan, Protocol, Route};
+use super::{Cluster, Http, HttpLimits, Listener, Plan, Protocol, Route};
 
 /// Most backends that one session or exchange may try.
 pub const TRIES_LIMIT: u8 = 8;
@@ -163,7 +163,7 @@ impl fmt::Display for Place {
     }
 }
 
-struct Validation<'p> {
+pub(super) struct Validation<'p> {
     plan: &'p Plan,
     clusters: HashSet<&'p str>,
     errors: Vec<PlanError>,
@@ -292,13 +292,6 @@ impl<'p> Validation<'p> {
         }
     }
 
-    fn health(&mut self, place: &Place, health: &Health) {
-        self.timeout(place, "health.interval", health.interval);
-        self.timeout(place, "health.timeout", health.timeout);
-        self.range(place, "health.rise", health.rise, (1, u8::MAX));
-        self.range(place, "health.fall", health.fall, (1, u8::MAX));
-    }
-
     fn backends(&mut self, index: usize, cluster: &'p Cluster) {
         let mut seen = Seen::default();
         for (position, backend) in cluster.backends.iter().enumerate() {
@@ -340,15 +333,20 @@ impl<'p> Validation<'p> {
         }
     }
 
-    fn timeout(&mut self, place: &Place, field: &'static str, value: Duration) {
+    pub(super) fn timeout(&mut self, place: &Place, field: &'static str, value: Duration) {
         if value.is_zero() || value > TIMEOUT_MAX {
             let allowed = String::from("more than 0 and at most 365 days");
             self.out_of_range(place, field, format!("{value:?}"), allowed);
         }
     }
 
-    fn range<N>(&mut self, place: &Place, field: &'static str, value: N, (least, most): (N, N))
-    where
+    pub(super) fn range<N>(
+        &mut self,
+        place: &Place,
+        field: &'static str,
+        value: N,
+        (least, most): (N, N),
+    ) where
         N: PartialOrd + fmt::Display,
     {
         if value < least || value > most {
@@ -366,7 +364,13 @@ impl<'p> Validation<'p> {
         });
     }
 
-    fn malformed(&mut self, place: &Place, field: &'static str, value: &str, reason: &'static str) {
+    pub(super) fn malformed(
+        &mut self,
+        place: &Place,
+        field: &'static str,
+        value: &str,
+        reason: &'static str,
+    ) {
         let value = value.to_owned();
         self.errors.push(PlanError::Malformed {
             place: place.clone(),
@@ -421,7 +425,7 @@ fn host_problem(host: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Backend, Tcp};
+    use super::super::{Backend, Health, Tcp};
     use super::*;
 
     fn address(text: &str) -> SocketAddr {

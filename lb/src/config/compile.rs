@@ -332,6 +332,7 @@ fn health(health: &Health) -> plan::Health {
         timeout: or(&health.timeout, Duration::from_secs(1)),
         rise: or(&health.rise, 2) as u8,
         fall: or(&health.fall, 3) as u8,
+        ..plan::Health::default()
     }
 }
 

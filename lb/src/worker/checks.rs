@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::balance::{Backend, BackendId, Cluster, HealthState, Transition};
-use lb_core::plan::{Check, Health};
+use lb_core::plan::Health;
 use lb_core::rt::{self, TaskId};
 
 use crate::log::log;
@@ -81,7 +81,6 @@ async fn check(cluster: String, backend: Arc<Backend>, health: Health) {
     let mut jitter = Jitter(hash(&(backend.address, rt::now())));
     rt::sleep(jitter.up_to(health.interval / 10)).await;
     loop {
-        let Check::Tcp = health.check;
         let result = lb_l4::check_tcp(backend.address, health.timeout).await;
         match state.on_result(result.is_ok()) {
             Some(Transition::Up) => {
