@@ -8,6 +8,7 @@
 
 mod access_log;
 mod admit;
+pub mod check;
 mod collect;
 mod connection;
 mod date;
@@ -21,6 +22,8 @@ mod respond;
 mod rooms;
 pub mod route;
 mod service;
+pub mod stream;
+pub mod tls;
 mod upload;
 mod worker;
 
