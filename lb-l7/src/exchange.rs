@@ -9,6 +9,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use lb_core::balance::{Fault, Lease};
 use lb_core::rt::{self, Buffer, Chunk, Instant, TcpStream};
 use lb_core::snapshot::Held;
 
@@ -36,8 +37,8 @@ const PIECES_PER_TURN: u32 = 16;
 #[derive(Debug)]
 pub(crate) struct Exchange<'c> {
     pub(crate) connection: &'c mut Connection,
-    service: Held<HttpService>,
-    request: Request,
+    pub(crate) service: Held<HttpService>,
+    pub(crate) request: Request,
     /// From the backend, and not yet looked at.
     received: Chunk,
     /// For the next send.
@@ -119,33 +120,16 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    async fn proxy(&mut self) -> Result<(), Failure> {
-        let service = self.service.clone();
-        let cluster = service.cluster(self.request.cluster.ok_or(Failure::NoRoute)?);
-        let (mut backend, mut is_pooled) = self.reach(cluster).await?;
-        let is_clean = loop {
-            match self.exchange_with(&backend, is_pooled).await {
-                Err(failure) if failure.may_retry() => {
-                    let worker = self.connection.http.worker.index;
-                    cluster.counters().of(worker).retries.increment();
-                    (backend, is_pooled) = (self.reach_anew(cluster).await?, false);
-                }
-                result => break result?,
-            }
-        };
-        if is_clean {
-            self.connection.http.pool.put(backend, cluster, rt::now());
-        }
-        Ok(())
-    }
-
     /// Sends the request to a backend and its response to the client. True if the backend's
     /// connection can be used again.
-    async fn exchange_with(
+    pub(crate) async fn exchange_with(
         &mut self,
         backend: &BackendConnection,
+        lease: &Lease<'_>,
         is_pooled: bool,
     ) -> Result<bool, Failure> {
+        let asked = rt::now();
+        self.head_due = None;
         let counters = backend.backend.counters(self.connection.http.worker.index);
         counters.exchanges.increment();
         let _active = counters.exchanges_active.hold();
@@ -155,12 +139,17 @@ impl<'c> Exchange<'c> {
         let stream = &backend.stream;
         self.send_request(stream, is_pooled).await?;
         if !self.receive(stream, Waiting::ResponseHead).await? {
-            return Err(self.lost(is_pooled));
+            let may_be_stale = is_pooled && self.may_send_again();
+            return Err(Self::lost(may_be_stale));
         }
-        self.request.forget(); // it will not be sent again
+        self.request.forget(); // there is an answer: it will not be sent again
         loop {
             match self.begin_response()? {
                 Response::Final { persists } => {
+                    match self.status {
+                        500.. => lease.failed(Fault::Answer),
+                        _ => lease.answered(rt::now().saturating_duration_since(asked)),
+                    }
                     self.send(stream).await?;
                     let is_clean = self.forward(stream).await?;
                     return Ok(persists && is_clean && self.request.upload.is_sent());
@@ -178,40 +167,46 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    /// Sends the head and the body bytes at hand, keeping them if they may have to be sent again.
+    /// Sends the head and the body bytes at hand; keeps them while they may have to be sent again.
     async fn send_request(&mut self, stream: &TcpStream, is_pooled: bool) -> Result<(), Failure> {
         let Request {
             head, body_at_hand, ..
-        } = &mut self.request;
-        self.outgoing = if is_pooled {
-            [Some(head.share()), body_at_hand.as_ref().map(Chunk::share)]
-        } else {
-            [
-                Some(std::mem::replace(head, Chunk::empty())),
-                body_at_hand.take(),
-            ]
-        };
+        } = &self.request;
+        self.outgoing = [Some(head.share()), body_at_hand.as_ref().map(Chunk::share)];
         let sent = self
             .wait(Waiting::ResponseHead, None, |it, cx| {
                 stream.poll_send(cx, &mut it.outgoing)
             })
             .await?;
         match sent {
-            Ok(()) => Ok(()),
+            Ok(()) if self.request.method.is_idempotent() => Ok(()),
+            Ok(()) => {
+                self.request.forget(); // it may have been processed from here on
+                Ok(())
+            }
             // Nothing has left us: sending it again is safe whatever the method.
-            Err(_) if is_pooled => Err(Failure::BackendStale),
-            Err(_) => Err(Failure::BackendClosed),
+            Err(_) => Err(Self::lost(is_pooled)),
         }
     }
 
     /// What it means that a backend ended the connection without any response.
-    const fn lost(&self, is_pooled: bool) -> Failure {
-        let Request { method, upload, .. } = &self.request;
-        if is_pooled && method.is_idempotent() && !upload.has_begun() {
+    const fn lost(is_pooled: bool) -> Failure {
+        if is_pooled {
             Failure::BackendStale
         } else {
             Failure::BackendClosed
         }
+    }
+
+    /// Whether the request can be sent again, and doing so is harmless: there is no response, it
+    /// is idempotent or was not sent at all, and no more of its body was taken than is at hand.
+    pub(crate) fn may_send_again(&self) -> bool {
+        !self.request.head.is_empty()
+    }
+
+    /// Whether the head of a final response was received.
+    pub(crate) const fn has_response(&self) -> bool {
+        self.status != 0
     }
 
     /// Receives the rest of a response head that comes in pieces.
@@ -447,6 +442,9 @@ impl<'c> Exchange<'c> {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(failure)) => return Poll::Ready(failure),
                 Poll::Ready(Ok(bytes)) => {
+                    if bytes > 0 {
+                        self.request.forget(); // its body cannot be had again
+                    }
                     let listener = self.connection.registration.listener();
                     listener.received_bytes.add(bytes as u64);
                     self.set_deadline(waiting);

@@ -11,5 +11,7 @@ mod exchange;
 mod faults;
 /// What no client may send, and what it is answered.
 mod hostile;
+/// Backends that die under load: what is asked again of another, and what must not be.
+mod retry;
 /// A proxy, scripted backends and a plain client.
 mod support;

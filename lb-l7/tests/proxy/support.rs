@@ -289,6 +289,12 @@ pub(crate) fn refusing() -> SocketAddr {
         .unwrap()
 }
 
+/// Closes with a reset.
+pub(crate) fn reset(client: Client) {
+    let socket = socket2::SockRef::from(&client.stream);
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+}
+
 /// A 200 with `body`.
 pub(crate) fn ok(body: &[u8]) -> Vec<u8> {
     let head = format!(
