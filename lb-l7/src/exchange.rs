@@ -2,7 +2,7 @@
 //!
 //! Invariant: a request that a backend may have processed is not sent again unless it is
 //! idempotent; the client gets either one complete response or a connection that breaks.
-//! Read next: `reach.rs` (finding a backend), `upload.rs`, `download.rs` (the bodies).
+//! Read next: `reach.rs` (finding a backend), `response.rs` (its head), `upload.rs`, `download.rs`.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -10,23 +10,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use lb_core::balance::{Fault, Lease};
-use lb_core::rt::{self, Buffer, Chunk, Instant, TcpStream};
+use lb_core::rt::{self, Chunk, Instant, TcpStream};
 use lb_core::snapshot::Held;
 
 use crate::access_log::Outcome;
-use crate::admit::{COPIED_BYTES_MAX, Request};
+use crate::admit::Request;
 use crate::collect::HeadCollector;
 use crate::connection::{Connection, End, Next};
 use crate::download::{Download, Parts};
 use crate::failure::Failure;
-use crate::http1::body::Body;
-use crate::http1::head::{Framing, Version};
 use crate::http1::request::Method;
-use crate::http1::response::{
-    ClientConnection, ResponseHead, ResponseRules, Transfer, parse_response, rewrite_response,
-};
 use crate::pool::BackendConnection;
 use crate::respond::Answer;
+use crate::response::Response;
 use crate::service::{HEAD_BYTES_MAX, HttpService};
 
 /// Pieces of a body that are passed on before other tasks have their turn.
@@ -40,18 +36,18 @@ pub(crate) struct Exchange<'c> {
     pub(crate) service: Held<HttpService>,
     pub(crate) request: Request,
     /// From the backend, and not yet looked at.
-    received: Chunk,
+    pub(crate) received: Chunk,
     /// For the next send.
-    outgoing: Parts,
-    download: Download,
+    pub(crate) outgoing: Parts,
+    pub(crate) download: Download,
     started: Instant,
     /// When the response head must be there; known once the request has been sent.
     head_due: Option<Instant>,
     sent_bytes: u64,
     /// Of the response that has been begun; 0 before.
-    status: u16,
+    pub(crate) status: u16,
     /// Whether another exchange may follow on the connection.
-    may_persist: bool,
+    pub(crate) may_persist: bool,
 }
 
 /// What an exchange waits for.
@@ -65,19 +61,6 @@ pub(crate) enum Waiting {
     ResponseBody,
     /// The response's head.
     ResponseHead,
-}
-
-/// What the bytes received from a backend turned out to be.
-enum Response {
-    /// A final head.
-    Final {
-        /// Whether the backend keeps its connection.
-        persists: bool,
-    },
-    /// Not a whole head.
-    Incomplete,
-    /// The head of an interim response; another follows.
-    Interim,
 }
 
 impl<'c> Exchange<'c> {
@@ -144,7 +127,7 @@ impl<'c> Exchange<'c> {
         }
         self.request.forget(); // there is an answer: it will not be sent again
         loop {
-            match self.begin_response()? {
+            match self.begin_response(lease)? {
                 Response::Final { persists } => {
                     match self.status {
                         500.. => lease.failed(Fault::Answer),
@@ -223,75 +206,6 @@ impl<'c> Exchange<'c> {
                 return Err(Failure::BackendClosed);
             }
         }
-    }
-
-    /// Reads the response head at the start of what was received and writes the client's.
-    fn begin_response(&mut self) -> Result<Response, Failure> {
-        let answers_head = self.request.method == Method::Head;
-        let rules = ResponseRules {
-            head_bytes_max: HEAD_BYTES_MAX,
-            answers_head,
-        };
-        let parsed = parse_response(&self.received, &rules).map_err(Failure::BackendHead)?;
-        let Some(head) = parsed else {
-            return Ok(Response::Incomplete);
-        };
-        if head.status == 101 {
-            return Err(Failure::BackendSwitched);
-        }
-        let transfer = self.transfer(&head);
-        let connection = self.client_connection(&head, transfer);
-        let date = self.connection.http.date.text();
-        let mut out = Buffer::new();
-        rewrite_response(&self.received, &head, connection, transfer, &date, &mut out)
-            .map_err(Failure::BackendHead)?;
-        self.received.advance(head.len());
-        if head.is_interim() {
-            // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
-            let is_wanted = self.request.version == Version::Http11;
-            self.outgoing = [is_wanted.then(|| out.freeze()), None];
-            return Ok(Response::Interim);
-        }
-        self.download = Download::new(Body::new(head.framing, u64::MAX), transfer);
-        self.outgoing = first_parts(out, &mut self.download, &mut self.received)?;
-        self.status = head.status;
-        self.may_persist = connection != ClientConnection::Close;
-        let persists = head.keep_alive && head.framing != Framing::UntilClose;
-        Ok(Response::Final { persists })
-    }
-
-    fn transfer(&self, head: &ResponseHead) -> Transfer {
-        match self.request.version {
-            Version::Http10 if head.declares_chunks() => Transfer::Dechunk,
-            Version::Http11 if head.framing == Framing::UntilClose && self.persists() => {
-                Transfer::Chunk
-            }
-            Version::Http10 | Version::Http11 => Transfer::AsIs,
-        }
-    }
-
-    fn client_connection(&self, head: &ResponseHead, transfer: Transfer) -> ClientConnection {
-        let ends_by_close = match head.framing {
-            Framing::Chunked => transfer == Transfer::Dechunk,
-            Framing::UntilClose => transfer == Transfer::AsIs,
-            Framing::Length(_) | Framing::None => false,
-        };
-        self.connection_if(self.persists() && !ends_by_close)
-    }
-
-    const fn connection_if(&self, persists: bool) -> ClientConnection {
-        match (persists, self.request.version) {
-            (false, _) => ClientConnection::Close,
-            (true, Version::Http10) => ClientConnection::KeepHttp10,
-            (true, Version::Http11) => ClientConnection::Keep,
-        }
-    }
-
-    /// Whether the client's connection can be kept: not while a body is on its way, whose end we
-    /// may never see.
-    fn persists(&self) -> bool {
-        let is_draining = self.connection.http.worker.draining.get();
-        self.may_persist && self.request.upload.is_received() && !is_draining
     }
 
     /// Passes the response's body on. True if the backend sent nothing behind it.
@@ -459,11 +373,8 @@ impl<'c> Exchange<'c> {
         let (now, timeouts) = (rt::now(), &self.service.timeouts);
         let deadline = match waiting {
             Waiting::Connect => {
-                let cluster = self
-                    .request
-                    .cluster
-                    .map(|index| self.service.cluster(index));
-                now + cluster.map_or(timeouts.response_head, |cluster| cluster.connect_timeout)
+                let served = self.request.cluster.map(|it| self.service.served(it));
+                now + served.map_or(timeouts.response_head, |it| it.cluster.connect_timeout)
             }
             Waiting::ResponseHead if !self.request.upload.is_active() => {
                 *self.head_due.get_or_insert(now + timeouts.response_head)
@@ -524,20 +435,4 @@ impl Drop for Exchange<'_> {
             );
         }
     }
-}
-
-/// The head in `out` and as much of the body at hand as goes along with it.
-fn first_parts(
-    mut out: Buffer,
-    download: &mut Download,
-    received: &mut Chunk,
-) -> Result<Parts, Failure> {
-    let plain = download
-        .take_plain(received)
-        .map_err(Failure::BackendBody)?;
-    if plain <= COPIED_BYTES_MAX && out.push(&received[..plain]) {
-        received.advance(plain);
-        return Ok([Some(out.freeze()), None]);
-    }
-    Ok([Some(out.freeze()), Some(received.split_to(plain))])
 }

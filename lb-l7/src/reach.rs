@@ -20,7 +20,9 @@ impl Exchange<'_> {
     /// Has the request answered by a backend of its cluster.
     pub(crate) async fn proxy(&mut self) -> Result<(), Failure> {
         let service = self.service.clone();
-        let cluster = service.cluster(self.request.cluster.ok_or(Failure::NoRoute)?);
+        let cluster = &service
+            .served(self.request.cluster.ok_or(Failure::NoRoute)?)
+            .cluster;
         let mut tried = Tried::default();
         let mut failure = Failure::Unavailable;
         while let Some(lease) = self.next_backend(cluster, &tried) {
@@ -57,9 +59,21 @@ impl Exchange<'_> {
     }
 
     fn pick<'a>(&self, cluster: &'a Cluster, tried: &Tried) -> Option<Lease<'a>> {
-        let client = SocketAddr::new(self.connection.address, 0);
-        let worker = self.connection.http.worker.index;
-        cluster.pick(&Choice::new(worker, rt::now(), client, tried))
+        let connection = &*self.connection;
+        let client = SocketAddr::new(connection.address, connection.port);
+        let keys = &self.request.keys;
+        let mut choice = Choice {
+            hash: keys.hash,
+            affinity: keys.affinity,
+            cookie: keys.cookie.as_ref().map(<[u8; _]>::as_slice),
+            ..Choice::new(connection.http.worker.index, rt::now(), client, tried)
+        };
+        if cluster.asks_local()
+            && let Ok(local) = connection.client.local_addr()
+        {
+            choice.local = local.ip();
+        }
+        cluster.pick(&choice)
     }
 
     /// Asks one backend, by a pooled connection if there is one.
