@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Cluster, Health, Http, HttpLimits, Listener, Plan, Protocol, Route};
+use super::{Balance, Health, Http, HttpLimits, Listener, Plan, Protocol, Route};
 
 /// Most backends that one session or exchange may try.
 pub const TRIES_LIMIT: u8 = 8;
@@ -77,6 +77,26 @@ pub enum PlanError {
         /// What it should be.
         reason: &'static str,
     },
+    /// A setting that would do nothing.
+    #[error("{place}: {field} has no effect with balance {balance}: {hint}")]
+    NoEffect {
+        /// Where.
+        place: Place,
+        /// The field of the plan.
+        field: &'static str,
+        /// The scheduler that ignores it.
+        balance: Balance,
+        /// What to do instead.
+        hint: String,
+    },
+    /// What only requests have, in a cluster that takes connections only.
+    #[error("{place}: {field} needs HTTP, and only listeners without it use the cluster")]
+    NeedsHttp {
+        /// Where.
+        place: Place,
+        /// The field of the plan.
+        field: &'static str,
+    },
     /// A number or duration out of its range.
     #[error("{place}: {field} is {value}, which must be {allowed}")]
     OutOfRange {
@@ -107,6 +127,8 @@ impl PlanError {
             | Self::DuplicateName { place }
             | Self::DuplicateRoute { place }
             | Self::Malformed { place, .. }
+            | Self::NeedsHttp { place, .. }
+            | Self::NoEffect { place, .. }
             | Self::OutOfRange { place, .. }
             | Self::UnknownCluster { place, .. } => place,
         }
@@ -163,10 +185,10 @@ impl fmt::Display for Place {
     }
 }
 
-struct Validation<'p> {
-    plan: &'p Plan,
+pub(super) struct Validation<'p> {
+    pub(super) plan: &'p Plan,
     clusters: HashSet<&'p str>,
-    errors: Vec<PlanError>,
+    pub(super) errors: Vec<PlanError>,
 }
 
 impl<'p> Validation<'p> {
@@ -276,15 +298,7 @@ impl<'p> Validation<'p> {
                 name: cluster.name.clone(),
             };
             self.name(&place, &cluster.name, &mut names);
-            self.range(
-                &place,
-                "backends",
-                cluster.backends.len(),
-                (0, BACKENDS_MAX),
-            );
-            self.range(&place, "tries_max", cluster.tries_max, (1, TRIES_LIMIT));
-            self.timeout(&place, "connect_timeout", cluster.connect_timeout);
-            self.timeout(&place, "pool_idle_timeout", cluster.pool_idle_timeout);
+            self.cluster(&place, cluster);
             if let Some(health) = &cluster.health {
                 self.health(&place, health);
             }
@@ -297,27 +311,6 @@ impl<'p> Validation<'p> {
         self.timeout(place, "health.timeout", health.timeout);
         self.range(place, "health.rise", health.rise, (1, u8::MAX));
         self.range(place, "health.fall", health.fall, (1, u8::MAX));
-    }
-
-    fn backends(&mut self, index: usize, cluster: &'p Cluster) {
-        let mut seen = Seen::default();
-        for (position, backend) in cluster.backends.iter().enumerate() {
-            let name = cluster.name.clone();
-            let place = Place::Backend {
-                cluster: index,
-                name,
-                backend: position,
-            };
-            if backend.address.port() == 0 {
-                let address = backend.address.to_string();
-                self.malformed(&place, "address", &address, "nothing can listen on port 0");
-            }
-            if seen.twice(backend.address) {
-                let address = backend.address;
-                self.errors
-                    .push(PlanError::DuplicateAddress { place, address });
-            }
-        }
     }
 
     fn name(&mut self, place: &Place, name: &'p str, seen: &mut Seen<&'p str>) {
@@ -340,15 +333,20 @@ impl<'p> Validation<'p> {
         }
     }
 
-    fn timeout(&mut self, place: &Place, field: &'static str, value: Duration) {
+    pub(super) fn timeout(&mut self, place: &Place, field: &'static str, value: Duration) {
         if value.is_zero() || value > TIMEOUT_MAX {
             let allowed = String::from("more than 0 and at most 365 days");
             self.out_of_range(place, field, format!("{value:?}"), allowed);
         }
     }
 
-    fn range<N>(&mut self, place: &Place, field: &'static str, value: N, (least, most): (N, N))
-    where
+    pub(super) fn range<N>(
+        &mut self,
+        place: &Place,
+        field: &'static str,
+        value: N,
+        (least, most): (N, N),
+    ) where
         N: PartialOrd + fmt::Display,
     {
         if value < least || value > most {
@@ -357,7 +355,13 @@ impl<'p> Validation<'p> {
         }
     }
 
-    fn out_of_range(&mut self, place: &Place, field: &'static str, value: String, allowed: String) {
+    pub(super) fn out_of_range(
+        &mut self,
+        place: &Place,
+        field: &'static str,
+        value: String,
+        allowed: String,
+    ) {
         self.errors.push(PlanError::OutOfRange {
             place: place.clone(),
             field,
@@ -366,7 +370,13 @@ impl<'p> Validation<'p> {
         });
     }
 
-    fn malformed(&mut self, place: &Place, field: &'static str, value: &str, reason: &'static str) {
+    pub(super) fn malformed(
+        &mut self,
+        place: &Place,
+        field: &'static str,
+        value: &str,
+        reason: &'static str,
+    ) {
         let value = value.to_owned();
         self.errors.push(PlanError::Malformed {
             place: place.clone(),
@@ -378,7 +388,7 @@ impl<'p> Validation<'p> {
 }
 
 /// What has been met.
-struct Seen<T>(HashSet<T>);
+pub(super) struct Seen<T>(HashSet<T>);
 
 impl<T> Default for Seen<T> {
     fn default() -> Self {
@@ -387,7 +397,7 @@ impl<T> Default for Seen<T> {
 }
 
 impl<T: Eq + Hash> Seen<T> {
-    fn twice(&mut self, value: T) -> bool {
+    pub(super) fn twice(&mut self, value: T) -> bool {
         !self.0.insert(value)
     }
 }
@@ -421,7 +431,7 @@ fn host_problem(host: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Backend, Tcp};
+    use super::super::{Backend, Cluster, Tcp};
     use super::*;
 
     fn address(text: &str) -> SocketAddr {
