@@ -24,6 +24,7 @@ mod sys;
 mod task;
 mod timer;
 mod uring;
+pub(crate) mod words;
 
 pub use buffer::{Buffer, Chunk};
 pub use clock::{Instant, now, now_precise, wall_clock};
