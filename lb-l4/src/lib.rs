@@ -6,7 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod client;
+pub mod client_hello;
+pub mod limits;
+mod peek;
+pub mod proxy_protocol;
 pub mod tcp;
 
 pub use check::{CheckError, check_tcp};
-pub use tcp::{TcpService, serve};
+pub use client::Client;
+pub use tcp::{TcpService, serve, serve_admitted};

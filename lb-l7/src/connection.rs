@@ -43,6 +43,17 @@ pub fn serve(
 ) -> impl Future<Output = ()> {
     let unknown = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
     let address = client.peer_addr().unwrap_or(unknown);
+    serve_client(client, address, current, http, registration)
+}
+
+/// As [`serve`], for a client that is at `address`, whatever the socket says: a proxy told so.
+pub fn serve_client(
+    client: TcpStream,
+    address: SocketAddr,
+    current: Rc<Current<HttpService>>,
+    http: Rc<HttpWorker>,
+    registration: Registration,
+) -> impl Future<Output = ()> {
     let mut connection = Connection {
         client,
         address: address.ip(),

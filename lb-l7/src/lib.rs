@@ -31,7 +31,7 @@ mod upload;
 mod worker;
 
 pub use access_log::{AccessLog, LineSink};
-pub use connection::serve;
+pub use connection::{serve, serve_client};
 pub use failure::{Failure, Side};
 pub use service::{BuildError, HEAD_BYTES_MAX, HEAD_ROOM_BYTES, HttpService};
 pub use worker::HttpWorker;

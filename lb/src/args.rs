@@ -10,11 +10,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use lb_core::plan::Balance;
+use lb_core::plan::{Balance, ProxyVersion, Relay};
 
 use crate::config::{
     self, AccessLog, AdminAddress, BALANCE_WORDS, Engine, Flags, HealthFlag, ListenFlag, Located,
-    LogFormat, Place, RouteFlag, Sources, Workers, WrittenSettings,
+    LogFormat, NameFlag, PROXY_VERSION_WORDS, Place, RouteFlag, Sources, TrustedFlag, Workers,
+    WrittenSettings,
 };
 
 /// Exit code for a mistake on the command line.
@@ -61,6 +62,19 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "[NAME@]LISTEN=BACKENDS", help_heading = "Sources")]
     #[arg(value_parser = ListenFlag::tcp)]
     tcp: Vec<ListenFlag>,
+    /// Relay TLS connections by the server name that they ask for, without decrypting them; the
+    /// backends take the names that no --sni has: 443
+    #[arg(
+        long,
+        value_name = "[NAME@]LISTEN[=BACKENDS]",
+        help_heading = "Sources"
+    )]
+    #[arg(value_parser = ListenFlag::http)]
+    tls_passthrough: Vec<ListenFlag>,
+    /// Server name of every --tls-passthrough: shop.example=10.0.0.1:443 or '*.example'=…
+    #[arg(long, value_name = "NAME=BACKENDS", help_heading = "Sources")]
+    #[arg(value_parser = NameFlag::parse)]
+    sni: Vec<NameFlag>,
     /// Proxy HTTP/1.1; the backends take what no route matches: 8080=10.0.0.1:80
     #[arg(
         long,
@@ -77,9 +91,21 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME")]
     #[arg(value_parser = |text: &str| config::parse_word(text, &BALANCE_WORDS))]
     balance: Option<Balance>,
+    /// How --tcp moves bytes: auto, copy or splice [default: auto]
+    #[arg(long, value_name = "NAME", help_heading = "Sources")]
+    #[arg(value_parser = |text: &str| config::parse_word(text, &Relay::NAMES))]
+    relay: Option<Relay>,
     /// Health checks of backends given as flags: off or tcp [default: off]
     #[arg(long, value_name = "CHECK", value_parser = HealthFlag::parse)]
     health: Option<HealthFlag>,
+    /// Connections begin with a PROXY protocol header, v1 or v2, and come from these proxies:
+    /// 10.0.0.0/8,2001:db8::7
+    #[arg(long, value_name = "PREFIXES", value_parser = TrustedFlag::parse)]
+    proxy_in: Option<TrustedFlag>,
+    /// Backends of --tcp and --tls-passthrough get a PROXY protocol header: v1 or v2
+    #[arg(long, value_name = "VERSION")]
+    #[arg(value_parser = |text: &str| config::parse_word(text, &PROXY_VERSION_WORDS))]
+    proxy_out: Option<ProxyVersion>,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -144,7 +170,7 @@ const CHECK_FORMATS: [(&str, CheckFormat); 2] =
     [("json", CheckFormat::Json), ("text", CheckFormat::Text)];
 
 /// Flags of the design that later versions bring.
-const NOT_YET: [&str; 18] = [
+const NOT_YET: [&str; 13] = [
     "--affinity",
     "--cluster-ips",
     "--https",
@@ -156,12 +182,7 @@ const NOT_YET: [&str; 18] = [
     "--manifests",
     "--node-name",
     "--nodeport-addresses",
-    "--proxy-in",
-    "--proxy-out",
-    "--relay",
-    "--sni",
     "--tcp-congestion",
-    "--tls-passthrough",
     "--udp",
 ];
 
@@ -182,24 +203,31 @@ impl Cli {
 /// The flag, if `argument` is one that is not supported yet.
 fn not_yet(argument: &OsString) -> Option<String> {
     let flag = argument.to_str()?.split('=').next()?;
-    let refused = NOT_YET.contains(&flag) || flag.starts_with("--tls-");
+    let is_tls = flag.starts_with("--tls-") && flag != "--tls-passthrough";
+    let refused = NOT_YET.contains(&flag) || is_tls;
     refused.then(|| flag.to_owned())
 }
 
 impl RunArgs {
     /// Whether there is anything to run.
     pub(crate) fn has_sources(&self) -> bool {
-        !(self.config.is_empty() && self.tcp.is_empty() && self.http.is_empty())
+        let listeners = [&self.tcp, &self.tls_passthrough, &self.http];
+        !(self.config.is_empty() && listeners.iter().all(|it| it.is_empty()))
     }
 
     /// The sources that the flags name.
     pub(crate) fn sources(self) -> Sources {
         let flags = Flags {
             tcp: self.tcp,
+            passthrough: self.tls_passthrough,
+            names: self.sni,
             http: self.http,
             routes: self.route,
             balance: self.balance,
+            relay: self.relay,
             health: self.health,
+            proxy_in: self.proxy_in,
+            proxy_out: self.proxy_out,
         };
         Sources {
             files: self.config,

@@ -16,6 +16,7 @@ mod line_writer;
 mod log;
 mod resolve;
 mod show;
+mod show_edge;
 mod snapshot;
 mod terminal;
 mod worker;

@@ -6,9 +6,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lb_core::plan::{Cluster, Forwarded, Http, Listener, Plan, Protocol, Tcp};
+use lb_core::plan::{Cluster, Forwarded, Http, Listener, Plan, Protocol};
 use serde_json::{Value, json};
 
+use super::show_edge::{add_edge, tcp_json};
 use crate::config::{AccessLog, Engine, LogFormat, Settings, Workers};
 
 /// A plan as JSON.
@@ -24,13 +25,9 @@ fn listener_json(listener: &Listener) -> Value {
     let mut value = json!({ "name": listener.name, "address": listener.address.to_string() });
     match &listener.protocol {
         Protocol::Http(http) => value["http"] = http_json(http),
-        Protocol::Tcp(Tcp {
-            cluster,
-            idle_timeout,
-        }) => {
-            value["tcp"] = json!({ "cluster": cluster, "idle_timeout": duration(*idle_timeout) });
-        }
+        Protocol::Tcp(tcp) => value["tcp"] = tcp_json(tcp),
     }
+    add_edge(&listener.edge, &mut value);
     value
 }
 
@@ -137,14 +134,24 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
         name,
         address,
         protocol,
+        ..
     } = listener;
     match protocol {
         Protocol::Tcp(tcp) => {
-            writeln!(
-                text,
-                "listener {name}: tcp on {address} to cluster {}",
-                tcp.cluster
-            )
+            write!(text, "listener {name}: tcp on {address}")?;
+            match (&tcp.cluster, &tcp.server_names) {
+                (Some(cluster), None) => writeln!(text, " to cluster {cluster}"),
+                (cluster, names) => {
+                    writeln!(text, " by server name")?;
+                    for route in names.iter().flat_map(|names| &names.routes) {
+                        writeln!(text, "  {} to cluster {}", route.name, route.cluster)?;
+                    }
+                    match cluster {
+                        Some(cluster) => writeln!(text, "  everything else to cluster {cluster}"),
+                        None => writeln!(text, "  everything else is refused"),
+                    }
+                }
+            }
         }
         Protocol::Http(http) => {
             writeln!(text, "listener {name}: http on {address}")?;
@@ -187,7 +194,7 @@ fn write_cluster(text: &mut String, cluster: &Cluster) -> std::fmt::Result {
 }
 
 /// In the notation of the YAML form, with the largest unit that keeps it whole.
-fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
     let whole = units

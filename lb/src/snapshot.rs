@@ -14,6 +14,7 @@ use lb_core::balance::{Cluster, Context};
 use lb_core::metrics::ListenerStats;
 use lb_core::plan::{self, CookieKey, Plan};
 use lb_l4::TcpService;
+use lb_l4::limits::Gate;
 use lb_l7::HttpService;
 
 /// What runs.
@@ -29,6 +30,8 @@ pub(crate) struct Listener {
     /// Where it is bound: with the port that the kernel chose, if the plan says 0.
     pub(crate) bound: SocketAddr,
     pub(crate) stats: Arc<ListenerStats>,
+    /// What connections must pass, if anything.
+    pub(crate) gate: Option<Arc<Gate>>,
     pub(crate) service: Service,
 }
 
@@ -92,10 +95,12 @@ impl Snapshot {
             let key = ListenerKey::of(listener);
             let previous = previous.and_then(|previous| previous.listener(&listener.name));
             let stats = previous.map(|previous| &*previous.stats);
+            let gate = previous.and_then(|previous| previous.gate.as_deref());
             listeners.push(Listener {
                 bound: bound.get(&key).copied().unwrap_or(listener.address),
                 key,
                 stats: Arc::new(ListenerStats::build(listener, workers, stats)),
+                gate: Gate::build(&listener.edge, gate).map(Arc::new),
                 service: Service::build(&listener.protocol, &by_name)?,
             });
         }
@@ -148,11 +153,9 @@ impl Service {
             plan::Protocol::Http(http) => HttpService::build(http, cluster_by_name)
                 .map(|service| Self::Http(Arc::new(service)))
                 .map_err(|error| error.to_string()),
-            plan::Protocol::Tcp(tcp) => {
-                let cluster = cluster_by_name(&tcp.cluster)
-                    .ok_or_else(|| format!("there is no cluster \"{}\"", tcp.cluster))?;
-                Ok(Self::Tcp(Arc::new(TcpService::build(tcp, cluster))))
-            }
+            plan::Protocol::Tcp(tcp) => TcpService::build(tcp, cluster_by_name)
+                .map(|service| Self::Tcp(Arc::new(service)))
+                .ok_or_else(|| "a cluster is missing".to_owned()),
         }
     }
 }

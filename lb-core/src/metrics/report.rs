@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{
-    ClusterCounters, ControlMetrics, Kind, ListenerCounters, ListenerKind, ListenerStats,
+    ClusterCounters, ControlMetrics, Kind, ListenerCounters, ListenerKind, ListenerStats, Refusal,
     SessionEnd, StatusClass, Text, WorkerMetrics,
 };
 use crate::balance::{Backend, Cluster};
@@ -85,6 +85,18 @@ impl Report<'_> {
             "Receive buffers that are lent out.",
             |worker| worker.buffers_in_use.get(),
         );
+        let mut connections = text.family(
+            "lb_worker_connections",
+            Kind::Gauge,
+            "Client connections open, of all listeners, by the worker that serves them.",
+        );
+        for worker in 0..self.workers.len() {
+            let open = self
+                .listeners
+                .iter()
+                .map(|listener| listener.shard(worker).active.get());
+            connections.sample(&[("worker", &worker.to_string())], open.sum::<u64>());
+        }
     }
 
     fn write_connections(&self, text: &mut Text) {
@@ -105,14 +117,7 @@ impl Report<'_> {
             all,
             |shard| shard.active.get(),
         );
-        self.per_listener(
-            text,
-            "lb_client_connections_refused_total",
-            Kind::Counter,
-            "Client connections closed at once because a limit was reached.",
-            all,
-            |shard| shard.refused.get(),
-        );
+        self.write_refusals(text);
         self.per_listener(
             text,
             "lb_accept_pauses_total",
@@ -137,6 +142,20 @@ impl Report<'_> {
             all,
             |shard| shard.sent_bytes.get(),
         );
+    }
+
+    fn write_refusals(&self, text: &mut Text) {
+        let mut family = text.family(
+            "lb_client_connections_refused_total",
+            Kind::Counter,
+            "Client connections closed instead of being served, by the reason.",
+        );
+        for listener in self.listeners {
+            for refusal in Refusal::ALL {
+                let labels = [("listener", listener.name()), ("reason", refusal.name())];
+                family.sample(&labels, listener.sum(|shard| shard.refusals(refusal)));
+            }
+        }
     }
 
     fn write_sessions(&self, text: &mut Text) {
@@ -366,6 +385,7 @@ mod tests {
                 let plan = plan::Listener {
                     name: name.into(),
                     address,
+                    edge: plan::Edge::default(),
                     protocol,
                 };
                 Arc::new(ListenerStats::build(&plan, 2, None))
@@ -439,6 +459,7 @@ mod tests {
         web.shard(0).accepted.add(2);
         web.shard(1).accepted.add(3);
         web.shard(1).active.increment();
+        db.shard(1).active.increment();
         web.shard(0).exchange_answered(404);
         web.shard(1).exchange_answered(418);
         web.shard(0).exchange_time.observe(Duration::from_millis(3));
@@ -453,6 +474,8 @@ mod tests {
             page.value("lb_client_connections_active{listener=\"web\"}"),
             1.0
         );
+        assert_eq!(page.value("lb_worker_connections{worker=\"0\"}"), 0.0);
+        assert_eq!(page.value("lb_worker_connections{worker=\"1\"}"), 2.0);
         assert_eq!(
             page.value("lb_exchanges_total{listener=\"web\",status=\"4xx\"}"),
             2.0

@@ -257,7 +257,7 @@ fn is_without_http(plan: &Plan, cluster: &str) -> bool {
                     return false;
                 }
             }
-            Protocol::Tcp(tcp) => is_used |= tcp.cluster == cluster,
+            Protocol::Tcp(tcp) => is_used |= tcp.clusters().any(|name| name == cluster),
         }
     }
     is_used

@@ -10,8 +10,11 @@ mod affinity;
 mod balance;
 mod cluster;
 mod cluster_rules;
+mod edge;
 mod health;
+mod tcp;
 mod validate;
+mod validate_listener;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,10 +22,12 @@ use std::time::Duration;
 pub use affinity::{Affinity, CookieAffinity, CookieKey, CookieMode, SameSite, Secure};
 pub use balance::{Balance, HashKey, UnknownBalance};
 pub use cluster::{Backend, Cluster, Condition, Outlier, Tier};
+pub use edge::{Access, ConnectionLimits, Edge, KeepAlive, ListenSocket, ProxyIn, Rate, TcpSocket};
 pub use health::{
     Check, GrpcCheck, Health, HttpCheck, MalformedStatusRange, StatusRange, TlsCheck, UdpCheck,
     Verify,
 };
+pub use tcp::{Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames, Tcp};
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
 
 /// Everything that the workers are to serve.
@@ -46,6 +51,8 @@ pub struct Listener {
     pub name: String,
     /// Address to bind.
     pub address: SocketAddr,
+    /// What is asked of connections before they are served.
+    pub edge: Edge,
     /// What is spoken there.
     pub protocol: Protocol,
 }
@@ -57,29 +64,6 @@ pub enum Protocol {
     Http(Http),
     /// Bytes relayed to one cluster.
     Tcp(Tcp),
-}
-
-/// The settings of a TCP listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tcp {
-    /// Name of the cluster.
-    pub cluster: String,
-    /// A session that moves no byte in either direction for this long is closed.
-    pub idle_timeout: Duration,
-}
-
-impl Tcp {
-    /// Longer than a database's connection pool leaves a connection idle, shorter than forever:
-    /// a peer that vanished without a word must not hold a session for good.
-    pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_hours(1);
-
-    /// Relays to `cluster`, with defaults otherwise.
-    pub fn to(cluster: impl Into<String>) -> Self {
-        Self {
-            cluster: cluster.into(),
-            idle_timeout: Self::IDLE_TIMEOUT_DEFAULT,
-        }
-    }
 }
 
 /// The settings of an HTTP listener; by default without a route.

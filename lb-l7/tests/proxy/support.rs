@@ -107,6 +107,7 @@ impl Proxy {
         let listener = plan::Listener {
             name: "test".to_owned(),
             address: (Ipv4Addr::LOCALHOST, 0).into(),
+            edge: plan::Edge::default(),
             protocol: plan::Protocol::Http(http),
         };
         let stats = Arc::new(ListenerStats::build(&listener, 1, None));

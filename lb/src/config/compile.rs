@@ -11,7 +11,9 @@ use std::time::Duration;
 use lb_core::plan;
 
 use super::decode::Problems;
-use super::file::{Cluster, File, Health, Http, Limits, Listener, Protocol, Route, Timeouts};
+use super::file::{
+    Cluster, File, Health, Http, Limits, Listener, Protocol, Route, ServerNames, Tcp, Timeouts,
+};
 use super::notation::{BackendText, Host};
 use super::problem::{Located, Place, Problem};
 use super::settings::Settings;
@@ -226,6 +228,7 @@ impl Compiler<'_> {
                 listeners.push(plan::Listener {
                     name,
                     address: address.value,
+                    edge: listener.edge.clone(),
                     protocol,
                 });
             }
@@ -235,11 +238,48 @@ impl Compiler<'_> {
 
     fn protocol(&mut self, listener: &Listener, shared_routes: &[Route]) -> plan::Protocol {
         match &listener.protocol {
-            Protocol::Tcp(tcp) => plan::Protocol::Tcp(plan::Tcp {
-                cluster: self.known_cluster(&tcp.cluster),
-                idle_timeout: or(&tcp.idle_timeout, Duration::from_secs(3600)),
-            }),
+            Protocol::Tcp(tcp) => plan::Protocol::Tcp(self.tcp(tcp)),
             Protocol::Http(http) => plan::Protocol::Http(self.http(http, shared_routes)),
+        }
+    }
+
+    fn tcp(&mut self, tcp: &Tcp) -> plan::Tcp {
+        let cluster = tcp.cluster.as_ref();
+        plan::Tcp {
+            cluster: cluster.map(|cluster| self.known_cluster(cluster)),
+            idle_timeout: or(&tcp.idle_timeout, plan::Tcp::IDLE_TIMEOUT_DEFAULT),
+            relay: or(&tcp.relay, plan::Relay::default()),
+            lifetime: tcp.lifetime.as_ref().map(|lifetime| lifetime.value),
+            proxy_out: tcp.proxy_out,
+            server_names: tcp
+                .server_names
+                .as_ref()
+                .map(|names| self.server_names(names)),
+        }
+    }
+
+    fn server_names(&mut self, names: &ServerNames) -> plan::ServerNames {
+        let mut seen = HashMap::new();
+        let mut routes = Vec::new();
+        for route in &names.routes {
+            let any = std::iter::once("").filter(|_| route.protocols.is_empty());
+            for protocol in route.protocols.iter().map(String::as_str).chain(any) {
+                let what = (route.name.clone(), protocol.to_owned());
+                if let Some(first) = seen.insert(what, &route.place) {
+                    self.twice(&route.place, "server name", &route.name, first);
+                }
+            }
+            routes.push(plan::ServerName {
+                name: route.name.clone(),
+                protocols: route.protocols.clone(),
+                cluster: self.known_cluster(&route.cluster),
+            });
+        }
+        let hello_timeout = plan::ServerNames::HELLO_TIMEOUT_DEFAULT;
+        plan::ServerNames {
+            routes,
+            hello_timeout: or(&names.hello_timeout, hello_timeout),
+            otherwise: or(&names.otherwise, plan::Otherwise::default()),
         }
     }
 

@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lb_core::plan::{Balance, Forwarded};
+use lb_core::plan::{Balance, Edge, Forwarded, Otherwise, ProxyOut, Relay};
 
 use super::notation::BackendText;
 use super::problem::{Located, Place};
@@ -41,6 +41,8 @@ pub(crate) struct Settings {
 pub(crate) struct Listener {
     pub(crate) name: Option<Located<String>>,
     pub(crate) address: Located<SocketAddr>,
+    /// Filled in already: nothing of it depends on other parts of the source.
+    pub(crate) edge: Edge,
     pub(crate) protocol: Protocol,
 }
 
@@ -56,10 +58,42 @@ pub(crate) enum Protocol {
 }
 
 /// A TCP listener's part.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Tcp {
-    pub(crate) cluster: Located<String>,
+    pub(crate) cluster: Option<Located<String>>,
     pub(crate) idle_timeout: Option<Located<Duration>>,
+    pub(crate) lifetime: Option<Located<Duration>>,
+    pub(crate) relay: Option<Located<Relay>>,
+    pub(crate) proxy_out: Option<ProxyOut>,
+    pub(crate) server_names: Option<ServerNames>,
+}
+
+impl Tcp {
+    /// All sessions to one cluster.
+    pub(crate) fn to(cluster: Located<String>) -> Self {
+        Self {
+            cluster: Some(cluster),
+            ..Self::default()
+        }
+    }
+}
+
+/// `server_names:` of a TCP listener, and what belongs to it.
+#[derive(Debug, Default)]
+pub(crate) struct ServerNames {
+    pub(crate) routes: Vec<ServerName>,
+    pub(crate) hello_timeout: Option<Located<Duration>>,
+    pub(crate) otherwise: Option<Located<Otherwise>>,
+}
+
+/// A name that TLS clients ask for.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerName {
+    pub(crate) place: Place,
+    pub(crate) name: String,
+    /// Empty for any.
+    pub(crate) protocols: Vec<String>,
+    pub(crate) cluster: Located<String>,
 }
 
 /// An HTTP listener's part.

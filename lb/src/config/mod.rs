@@ -6,6 +6,7 @@
 
 mod compile;
 mod decode;
+mod edge;
 pub(crate) mod file;
 mod flags;
 mod notation;
@@ -21,13 +22,13 @@ pub(crate) use self::compile::{Draft, Names};
 use self::decode::Problems;
 use self::file::File;
 pub(crate) use self::file::Settings as WrittenSettings;
-pub(crate) use self::flags::{Flags, HealthFlag, ListenFlag, RouteFlag};
+pub(crate) use self::flags::{Flags, HealthFlag, ListenFlag, NameFlag, RouteFlag, TrustedFlag};
 pub(crate) use self::notation::{
     BackendText, Host, duration as parse_duration, listen_local as parse_listen_local,
     word as parse_word,
 };
 pub(crate) use self::problem::{Located, Place, Problem};
-pub(crate) use self::read::BALANCE_WORDS;
+pub(crate) use self::read::{BALANCE_WORDS, PROXY_VERSION_WORDS};
 pub(crate) use self::settings::{AccessLog, AdminAddress, Engine, LogFormat, Settings, Workers};
 use self::yaml::Node;
 

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use lb_core::prefixes::{Prefix, PrefixError};
+
 use super::problem::nearest;
 
 /// A backend as the user wrote it: `HOST:PORT[/WEIGHT]`.
@@ -55,6 +57,16 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
         Some(port) => Ok(SocketAddr::new(address, port)),
         None => Err(format!("\"{port}\" is not a port (0 to 65535); {example}")),
     }
+}
+
+/// `ADDRESS[/BITS]`.
+pub(crate) fn prefix(text: &str) -> Result<Prefix, String> {
+    text.parse().map_err(|error: PrefixError| error.to_string())
+}
+
+/// `ADDRESS[/BITS][,…]`.
+pub(crate) fn prefixes(text: &str) -> Result<Vec<Prefix>, String> {
+    text.split(',').map(prefix).collect()
 }
 
 /// As [`listen`], but a port alone stays on this machine.
@@ -167,6 +179,16 @@ pub(crate) fn route_host(text: &str) -> Result<String, String> {
     }
     Err(format!(
         "\"{text}\" is not a host to match; one is shop.example, *.example, or * for any; without a port"
+    ))
+}
+
+/// An application protocol of TLS (RFC 7301), as `h2` or `http/1.1`.
+pub(crate) fn protocol(text: &str) -> Result<String, String> {
+    if (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "\"{text}\" is not an application protocol; one is h2 or http/1.1"
     ))
 }
 

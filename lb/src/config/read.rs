@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use lb_core::plan::{self, Balance, Forwarded};
+use lb_core::plan::{self, Balance, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
 
 use super::decode::{self, Fields, Problems};
+use super::edge;
 use super::file::{
-    Backend, Cluster, File, Health, Http, Limits, Listener, Pool, Protocol, Route, Settings, Tcp,
-    Timeouts,
+    Backend, Cluster, File, Health, Http, Limits, Listener, Pool, Protocol, Route, ServerName,
+    ServerNames, Settings, Tcp, Timeouts,
 };
 use super::notation;
 use super::problem::{Located, Problem};
@@ -25,6 +26,13 @@ const FORWARDED_WORDS: [(&str, Forwarded); 3] = [
     ("off", Forwarded::Off),
     ("replace", Forwarded::Replace),
 ];
+
+const OTHERWISE_WORDS: [(&str, Otherwise); 2] =
+    [("alert", Otherwise::Alert), ("reset", Otherwise::Reset)];
+
+/// The words for a version of the PROXY protocol, in flags too.
+pub(crate) const PROXY_VERSION_WORDS: [(&str, ProxyVersion); 2] =
+    [("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
 
 /// Reads a whole document.
 pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
@@ -57,6 +65,7 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     let address = fields.required("address", decode::parsed(notation::listen));
     let http = fields.optional("http", http);
     let tcp = fields.optional("tcp", tcp);
+    let edge = edge::read(&mut fields);
     if fields.has("http") == fields.has("tcp") {
         fields.problem("a listener has either \"http\" or \"tcp\"");
     }
@@ -67,18 +76,82 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     Some(Listener {
         name,
         address: address?,
+        edge,
         protocol,
     })
 }
 
 fn tcp(node: &Node, problems: &mut Problems) -> Option<Tcp> {
     let mut fields = Fields::of(node, problems)?;
-    let cluster = fields.required("cluster", name);
-    let idle_timeout = fields.optional("idle_timeout", duration);
+    let cluster = fields.optional("cluster", name);
+    let names = fields.optional("server_names", decode::list(server_name));
+    let hello_timeout = fields.optional("hello_timeout", duration);
+    let otherwise = fields.optional("otherwise", decode::choice(&OTHERWISE_WORDS));
+    if names.is_none() && !fields.has("server_names") {
+        if !fields.has("cluster") {
+            fields.problem("the key \"cluster\" is missing");
+        }
+        if hello_timeout.is_some() || otherwise.is_some() {
+            let reason = "\"hello_timeout\" and \"otherwise\" are for \"server_names\"";
+            fields.problem(reason);
+        }
+    }
+    let tcp = Tcp {
+        cluster,
+        idle_timeout: fields.optional("idle_timeout", duration),
+        lifetime: fields.optional("lifetime", duration),
+        relay: fields.optional("relay", decode::choice(&Relay::NAMES)),
+        proxy_out: fields.optional("proxy_out", proxy_out),
+        server_names: names.map(|routes| ServerNames {
+            routes,
+            hello_timeout,
+            otherwise,
+        }),
+    };
     fields.finish();
-    Some(Tcp {
+    (tcp.cluster.is_some() || tcp.server_names.is_some()).then_some(tcp)
+}
+
+fn server_name(node: &Node, problems: &mut Problems) -> Option<ServerName> {
+    let mut fields = Fields::of(node, problems)?;
+    let name_of = fields.required("name", decode::parsed(notation::route_host));
+    let protocols = fields.optional("protocols", decode::list(protocol));
+    let cluster = fields.required("cluster", name);
+    fields.finish();
+    Some(ServerName {
+        place: node.place.clone(),
+        name: name_of?.value,
+        protocols: protocols.unwrap_or_default(),
         cluster: cluster?,
-        idle_timeout,
+    })
+}
+
+fn protocol(node: &Node, problems: &mut Problems) -> Option<String> {
+    decode::parsed(notation::protocol)(node, problems).map(|protocol| protocol.value)
+}
+
+/// `v1` or `v2`, or a mapping with `version` and `checksum`.
+fn proxy_out(node: &Node, problems: &mut Problems) -> Option<ProxyOut> {
+    if let Value::Scalar(_) = &node.value {
+        let version = decode::choice(&PROXY_VERSION_WORDS)(node, problems)?;
+        return Some(ProxyOut {
+            version: version.value,
+            checksum: false,
+        });
+    }
+    let mut fields = Fields::of(node, problems)?;
+    let version = fields.required("version", decode::choice(&PROXY_VERSION_WORDS));
+    let words = [("false", false), ("true", true)];
+    let checksum = fields.optional("checksum", decode::choice(&words));
+    let version = version.map(|version| version.value);
+    let checksum = checksum.is_some_and(|checksum| checksum.value);
+    if checksum && version == Some(ProxyVersion::V1) {
+        fields.problem("version v1 has no checksum");
+    }
+    fields.finish();
+    Some(ProxyOut {
+        version: version?,
+        checksum,
     })
 }
 

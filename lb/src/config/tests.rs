@@ -194,8 +194,8 @@ fn flags_are_a_source_like_a_file() {
         tcp: vec![ListenFlag::tcp("db@5432=10.0.0.1:5432").unwrap()],
         http: vec![ListenFlag::http("127.0.0.1:80").unwrap()],
         routes: vec![RouteFlag::parse("shop.example/cart=10.0.0.2:80").unwrap()],
-        balance: None,
         health: Some(HealthFlag::Tcp),
+        ..Flags::default()
     };
     let draft = Sources {
         flags,
