@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lb_core::plan::{Balance, Cluster, Forwarded, Http, Listener, Plan, Protocol};
+use lb_core::plan::{Cluster, Forwarded, Http, Listener, Plan, Protocol};
 use serde_json::{Value, json};
 
 use super::show_edge::{add_edge, tcp_json};
@@ -74,7 +74,7 @@ fn cluster_json(cluster: &Cluster) -> Value {
     json!({
         "name": cluster.name,
         "backends": backends.collect::<Vec<_>>(),
-        "balance": balance(cluster.balance),
+        "balance": cluster.balance.name(),
         "health": cluster.health.as_ref().map(|health| json!({
             "check": health.check.kind(),
             "interval": duration(health.interval),
@@ -172,7 +172,7 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
 }
 
 fn write_cluster(text: &mut String, cluster: &Cluster) -> std::fmt::Result {
-    let (name, balance) = (&cluster.name, balance(cluster.balance));
+    let (name, balance) = (&cluster.name, cluster.balance.name());
     let health = match &cluster.health {
         Some(health) => format!("tcp checks every {}", duration(health.interval)),
         None => "no checks".to_owned(),
@@ -191,13 +191,6 @@ fn write_cluster(text: &mut String, cluster: &Cluster) -> std::fmt::Result {
         writeln!(text, "  no backend; every request is answered 503")?;
     }
     Ok(())
-}
-
-fn balance(balance: Balance) -> &'static str {
-    match balance {
-        Balance::Maglev => "mh",
-        Balance::RoundRobin => "rr",
-    }
 }
 
 /// In the notation of the YAML form, with the largest unit that keeps it whole.

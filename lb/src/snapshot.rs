@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use lb_core::balance::affinity::AffinityTable;
 use lb_core::balance::{Cluster, Context};
 use lb_core::metrics::ListenerStats;
 use lb_core::plan::{self, CookieKey, Plan};
@@ -70,6 +71,7 @@ impl Snapshot {
         let context = Context {
             seed: plan.hash_seed,
             workers,
+            affinity: process_table(),
             cookie_key: plan.cookie_key.clone().unwrap_or_else(process_key),
             now: lb_core::rt::now(),
         };
@@ -118,6 +120,14 @@ impl Snapshot {
             .iter()
             .find(|listener| listener.stats.name() == name)
     }
+}
+
+/// What remembers clients by address and header: for a million of them, as long-lived as the
+/// process.
+fn process_table() -> Arc<AffinityTable> {
+    static TABLE: OnceLock<Arc<AffinityTable>> = OnceLock::new();
+    let table = || Arc::new(AffinityTable::new(1 << 20, process_key().0));
+    Arc::clone(TABLE.get_or_init(table))
 }
 
 /// The key of affinity cookies when none is configured: as long-lived as the process.

@@ -457,6 +457,10 @@ pub struct ClusterCounters {
     pub retries: Counter,
     /// Sessions and exchanges that found no backend to take them.
     pub unavailable: Counter,
+    /// Choices that affinity made.
+    pub affinity_kept: Counter,
+    /// Choices that affinity left to the scheduler, and remembered.
+    pub affinity_chosen: Counter,
     /// From the start of a connection attempt to its success.
     pub connect_time: Histogram,
 }

@@ -3,12 +3,13 @@
 //!
 //! Invariant: names are resolved. Every cluster that a listener or route mentions exists in
 //! `clusters`, every address is a socket address; `Plan::validate` checks it.
-//! Read next: `validate.rs` (what a valid plan is), `balance/mod.rs` (a cluster at work),
+//! Read next: `validate.rs` and `cluster_rules.rs` (what a valid plan is), `balance/mod.rs` (a cluster at work),
 //! `snapshot.rs` (how it reaches the workers).
 
 mod affinity;
 mod balance;
 mod cluster;
+mod cluster_rules;
 mod edge;
 mod health;
 mod tcp;

@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Cluster, Http, HttpLimits, Listener, Plan, Protocol, Route};
+use super::{Balance, Http, HttpLimits, Listener, Plan, Protocol, Route};
 
 /// Most backends that one session or exchange may try.
 pub const TRIES_LIMIT: u8 = 8;
@@ -77,6 +77,26 @@ pub enum PlanError {
         /// What it should be.
         reason: &'static str,
     },
+    /// A setting that would do nothing.
+    #[error("{place}: {field} has no effect with balance {balance}: {hint}")]
+    NoEffect {
+        /// Where.
+        place: Place,
+        /// The field of the plan.
+        field: &'static str,
+        /// The scheduler that ignores it.
+        balance: Balance,
+        /// What to do instead.
+        hint: String,
+    },
+    /// What only requests have, in a cluster that takes connections only.
+    #[error("{place}: {field} needs HTTP, and only listeners without it use the cluster")]
+    NeedsHttp {
+        /// Where.
+        place: Place,
+        /// The field of the plan.
+        field: &'static str,
+    },
     /// A number or duration out of its range.
     #[error("{place}: {field} is {value}, which must be {allowed}")]
     OutOfRange {
@@ -107,6 +127,8 @@ impl PlanError {
             | Self::DuplicateName { place }
             | Self::DuplicateRoute { place }
             | Self::Malformed { place, .. }
+            | Self::NeedsHttp { place, .. }
+            | Self::NoEffect { place, .. }
             | Self::OutOfRange { place, .. }
             | Self::UnknownCluster { place, .. } => place,
         }
@@ -164,9 +186,9 @@ impl fmt::Display for Place {
 }
 
 pub(super) struct Validation<'p> {
-    plan: &'p Plan,
+    pub(super) plan: &'p Plan,
     clusters: HashSet<&'p str>,
-    errors: Vec<PlanError>,
+    pub(super) errors: Vec<PlanError>,
 }
 
 impl<'p> Validation<'p> {
@@ -274,40 +296,11 @@ impl<'p> Validation<'p> {
                 name: cluster.name.clone(),
             };
             self.name(&place, &cluster.name, &mut names);
-            self.range(
-                &place,
-                "backends",
-                cluster.backends.len(),
-                (0, BACKENDS_MAX),
-            );
-            self.range(&place, "tries_max", cluster.tries_max, (1, TRIES_LIMIT));
-            self.timeout(&place, "connect_timeout", cluster.connect_timeout);
-            self.timeout(&place, "pool_idle_timeout", cluster.pool_idle_timeout);
+            self.cluster(&place, cluster);
             if let Some(health) = &cluster.health {
                 self.health(&place, health);
             }
             self.backends(index, cluster);
-        }
-    }
-
-    fn backends(&mut self, index: usize, cluster: &'p Cluster) {
-        let mut seen = Seen::default();
-        for (position, backend) in cluster.backends.iter().enumerate() {
-            let name = cluster.name.clone();
-            let place = Place::Backend {
-                cluster: index,
-                name,
-                backend: position,
-            };
-            if backend.address.port() == 0 {
-                let address = backend.address.to_string();
-                self.malformed(&place, "address", &address, "nothing can listen on port 0");
-            }
-            if seen.twice(backend.address) {
-                let address = backend.address;
-                self.errors
-                    .push(PlanError::DuplicateAddress { place, address });
-            }
         }
     }
 
@@ -386,7 +379,7 @@ impl<'p> Validation<'p> {
 }
 
 /// What has been met.
-struct Seen<T>(HashSet<T>);
+pub(super) struct Seen<T>(HashSet<T>);
 
 impl<T> Default for Seen<T> {
     fn default() -> Self {
@@ -395,7 +388,7 @@ impl<T> Default for Seen<T> {
 }
 
 impl<T: Eq + Hash> Seen<T> {
-    fn twice(&mut self, value: T) -> bool {
+    pub(super) fn twice(&mut self, value: T) -> bool {
         !self.0.insert(value)
     }
 }
@@ -429,7 +422,7 @@ pub(super) fn host_problem(host: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Backend, Edge, Health, Tcp};
+    use super::super::{Backend, Cluster, Edge, Health, Tcp};
     use super::*;
 
     fn address(text: &str) -> SocketAddr {

@@ -19,8 +19,7 @@ use super::settings::{AccessLog, AdminAddress, Engine, LogFormat, Workers};
 use super::yaml::{Entry, Node, Value};
 
 /// The words for a balance, in flags too.
-pub(crate) const BALANCE_WORDS: [(&str, Balance); 2] =
-    [("mh", Balance::Maglev), ("rr", Balance::RoundRobin)];
+pub(crate) const BALANCE_WORDS: [(&str, Balance); 18] = Balance::NAMES;
 
 const FORWARDED_WORDS: [(&str, Forwarded); 3] = [
     ("append", Forwarded::Append),

@@ -106,8 +106,9 @@ const MISTAKES: &[(&str, &str)] = &[
         "lb.yaml:1:15: clusters.a: the key \"backends\" is missing",
     ),
     (
-        "clusters: {a: {backends: [], balance: lc}}",
-        "lb.yaml:1:39: clusters.a.balance: \"lc\" is not one of mh, rr",
+        "clusters: {a: {backends: [], balance: xx}}",
+        "lb.yaml:1:39: clusters.a.balance: \"xx\" is not one of dh, ewma, fo, lblc, lblcr, lc, mh, nq, \
+         ovf, p2c, random, ring, rr, sed, sh, twos, wlc, wrr",
     ),
     (
         "clusters: {a: {backends: [], health: {interval: 1s}}}",
