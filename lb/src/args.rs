@@ -10,12 +10,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use lb_core::plan::Balance;
+use lb_core::plan::{Balance, HashKey};
 
 use crate::config::{
-    self, AccessLog, AdminAddress, BALANCE_WORDS, Engine, Flags, HealthFlag, ListenFlag, Located,
+    self, AccessLog, AdminAddress, AffinityFlag, Engine, Flags, HealthFlag, ListenFlag, Located,
     LogFormat, Place, RouteFlag, Sources, Workers, WrittenSettings,
 };
+
+/// Heading of the flags about all backends that are given as flags.
+const BALANCING: &str = "Balancing, of backends given as flags";
 
 /// Exit code for a mistake on the command line.
 pub(crate) const EXIT_USAGE: u8 = 2;
@@ -73,12 +76,23 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "HOST[/PATH]=BACKENDS", help_heading = "Sources")]
     #[arg(value_parser = RouteFlag::parse)]
     route: Vec<RouteFlag>,
-    /// How a backend is chosen: rr (each in turn) or mh (Maglev hash of the client) [default: rr]
-    #[arg(long, value_name = "NAME")]
-    #[arg(value_parser = |text: &str| config::parse_word(text, &BALANCE_WORDS))]
+    /// How a backend is chosen (CONFIG.md has every name): rr, wrr, lc, mh, p2c, … [default: wrr]
+    #[arg(long, value_name = "NAME", help_heading = BALANCING)]
+    #[arg(value_parser = |text: &str| config::parse_word(text, &Balance::NAMES))]
     balance: Option<Balance>,
-    /// Health checks of backends given as flags: off or tcp [default: off]
-    #[arg(long, value_name = "CHECK", value_parser = HealthFlag::parse)]
+    /// What mh, ring, sh and others hash: client, client-port, destination, uri, header:NAME,
+    /// cookie:NAME or query:NAME [default: by the scheduler, mostly client]
+    #[arg(long, value_name = "KEY", help_heading = BALANCING)]
+    #[arg(value_parser = config::parse_hash_key)]
+    hash_key: Option<HashKey>,
+    /// Keeps a client where it is: none, client-ip[:SECONDS], cookie[:NAME] or header:NAME
+    /// [default: none]
+    #[arg(long, value_name = "KIND", help_heading = BALANCING)]
+    #[arg(value_parser = AffinityFlag::parse)]
+    affinity: Option<AffinityFlag>,
+    /// Health checks: off, tcp, http:PATH, https:PATH, grpc[:SERVICE] or udp [default: off]
+    #[arg(long, value_name = "CHECK", help_heading = BALANCING)]
+    #[arg(value_parser = HealthFlag::parse)]
     health: Option<HealthFlag>,
     #[command(flatten)]
     process: ProcessArgs,
@@ -93,7 +107,7 @@ pub(crate) struct ProcessArgs {
     /// auto, uring or epoll [default: auto]
     #[arg(long, value_name = "NAME", value_parser = Engine::parse)]
     engine: Option<Engine>,
-    /// Address of /readyz, /livez, /metrics and /config, or off [default: 127.0.0.1:9900]
+    /// Address of /readyz, /livez, /metrics, /status and /config, or off [default: 127.0.0.1:9900]
     #[arg(long, value_name = "ADDRESS", value_parser = AdminAddress::parse)]
     admin: Option<AdminAddress>,
     /// A line of JSON for each HTTP request: off, stdout or a file [default: off]
@@ -144,8 +158,7 @@ const CHECK_FORMATS: [(&str, CheckFormat); 2] =
     [("json", CheckFormat::Json), ("text", CheckFormat::Text)];
 
 /// Flags of the design that later versions bring.
-const NOT_YET: [&str; 18] = [
-    "--affinity",
+const NOT_YET: [&str; 17] = [
     "--cluster-ips",
     "--https",
     "--ingress-class",
@@ -199,6 +212,8 @@ impl RunArgs {
             http: self.http,
             routes: self.route,
             balance: self.balance,
+            hash_key: self.hash_key,
+            affinity: self.affinity,
             health: self.health,
         };
         Sources {
@@ -245,6 +260,7 @@ impl ProcessArgs {
             access_log: located("--access-log", self.access_log),
             drain_timeout: located("--drain-timeout", self.drain_timeout),
             log_format: located("--log-format", self.log_format),
+            affinity_entries: None,
         }
     }
 }

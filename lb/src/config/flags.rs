@@ -1,5 +1,5 @@
-//! The sources given as flags, to a [`File`]: `--tcp`, `--http`, `--route`, `--balance`,
-//! `--health`.
+//! The sources given as flags, to a [`File`]: `--tcp`, `--http`, `--route`, and how their
+//! clusters balance.
 //!
 //! Invariant: each flag that brings backends makes a cluster of its own, named after what the
 //! user wrote, so that the same name is met again in logs and metrics.
@@ -7,8 +7,9 @@
 
 use std::net::SocketAddr;
 
-use lb_core::plan::Balance;
+use lb_core::plan::{Affinity, Balance, Check, HashKey};
 
+use super::balancing;
 use super::decode::Problems;
 use super::file::{Backend, Cluster, File, Health, Http, Listener, Protocol, Route, Tcp};
 use super::notation::{self, BackendText};
@@ -34,12 +35,13 @@ pub(crate) struct RouteFlag {
     backends: Vec<BackendText>,
 }
 
-/// `--health off|tcp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HealthFlag {
-    Off,
-    Tcp,
-}
+/// `--affinity`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AffinityFlag(Option<Affinity>);
+
+/// `--health`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HealthFlag(Option<Check>);
 
 /// All of them.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +50,8 @@ pub(crate) struct Flags {
     pub(crate) http: Vec<ListenFlag>,
     pub(crate) routes: Vec<RouteFlag>,
     pub(crate) balance: Option<Balance>,
+    pub(crate) hash_key: Option<HashKey>,
+    pub(crate) affinity: Option<AffinityFlag>,
     pub(crate) health: Option<HealthFlag>,
 }
 
@@ -103,15 +107,17 @@ impl RouteFlag {
     }
 }
 
+impl AffinityFlag {
+    /// Parses `--affinity`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        balancing::affinity(text).map(Self)
+    }
+}
+
 impl HealthFlag {
     /// Parses `--health`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        if text.starts_with("http") {
-            return Err(
-                "HTTP checks are not supported by this version yet; as --health tcp".into(),
-            );
-        }
-        notation::word(text, &[("off", Self::Off), ("tcp", Self::Tcp)])
+        balancing::check(text).map(Self)
     }
 }
 
@@ -164,9 +170,15 @@ impl Flags {
             .routes
             .iter()
             .map(|route| ("--route", route.text.clone()));
-        let balance = self.balance.map(|_| ("--balance", String::new()));
-        let health = self.health.map(|_| ("--health", String::new()));
-        for (flag, value) in routes.chain(balance).chain(health) {
+        let given = [
+            ("--balance", self.balance.is_some()),
+            ("--hash-key", self.hash_key.is_some()),
+            ("--affinity", self.affinity.is_some()),
+            ("--health", self.health.is_some()),
+        ];
+        let given = given.into_iter().filter(|(_, given)| *given);
+        let given = given.map(|(flag, _)| (flag, String::new()));
+        for (flag, value) in routes.chain(given) {
             let reason = "has an effect only on listeners given as --tcp or --http; \
                           in a file, write it there";
             problems.push(Problem::new(&Place::Flag { flag, value }, reason));
@@ -234,14 +246,18 @@ impl Flags {
                 place: place.clone(),
             },
             name: None,
+            backup: false,
+            drain: false,
         };
         Cluster {
             backends: backends.iter().map(backend).collect(),
-            balance: self.balance.map(|value| Located {
-                value,
-                place: place.clone(),
-            }),
-            health: (self.health == Some(HealthFlag::Tcp)).then(Health::default),
+            balance: located("--balance", self.balance),
+            hash_key: located("--hash-key", self.hash_key.clone()),
+            affinity: located("--affinity", self.affinity.clone().map(|flag| flag.0)),
+            health: located(
+                "--health",
+                self.health.clone().and_then(|flag| flag.0).map(Health::by),
+            ),
             ..Cluster::named(name)
         }
     }
@@ -265,4 +281,13 @@ impl ListenFlag {
             protocol,
         }
     }
+}
+
+/// What a flag says of every cluster.
+fn located<T>(flag: &'static str, value: Option<T>) -> Option<Located<T>> {
+    let place = Place::Flag {
+        flag,
+        value: String::new(),
+    };
+    value.map(|value| Located { value, place })
 }

@@ -4,30 +4,34 @@
 //! nothing: all of its mistakes are returned instead.
 //! Read next: `file.rs` (what was written), then `compile.rs` (what it means).
 
+mod balancing;
 mod compile;
+mod compile_cluster;
 mod decode;
 pub(crate) mod file;
 mod flags;
 mod notation;
 mod problem;
 mod read;
+mod read_cluster;
+mod secret;
 mod settings;
 mod yaml;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) use self::balancing::hash_key as parse_hash_key;
 pub(crate) use self::compile::{Draft, Names};
 use self::decode::Problems;
 use self::file::File;
 pub(crate) use self::file::Settings as WrittenSettings;
-pub(crate) use self::flags::{Flags, HealthFlag, ListenFlag, RouteFlag};
+pub(crate) use self::flags::{AffinityFlag, Flags, HealthFlag, ListenFlag, RouteFlag};
 pub(crate) use self::notation::{
     BackendText, Host, duration as parse_duration, listen_local as parse_listen_local,
     word as parse_word,
 };
 pub(crate) use self::problem::{Located, Place, Problem};
-pub(crate) use self::read::BALANCE_WORDS;
 pub(crate) use self::settings::{AccessLog, AdminAddress, Engine, LogFormat, Settings, Workers};
 use self::yaml::Node;
 

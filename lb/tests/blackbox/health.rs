@@ -1,11 +1,17 @@
 //! Health checks.
 
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
+use crate::check_peers::{NAME, Peer};
+use crate::fleet::Fleet;
 use crate::harness::{Folder, Lb, on_both_engines, wait_until};
 use crate::origin::{self, Session};
 
-on_both_engines!(a_backend_falls_and_rises);
+on_both_engines!(
+    a_backend_falls_and_rises,
+    every_kind_of_check_notices,
+    checks_follow_the_configuration,
+);
 
 fn a_backend_falls_and_rises(engine: &str) {
     let folder = Folder::new();
@@ -49,4 +55,158 @@ fn a_backend_falls_and_rises(engine: &str) {
     let _back = TcpListener::bind(down).unwrap();
     lb.event("backend is up");
     wait_until("the backend to be healthy", || healthy(1));
+}
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn every_kind_of_check_notices(engine: &str) {
+    let fleet = Fleet::start(1);
+    let origin = &fleet.origins[0];
+    let (https, grpc, udp) = (Peer::https(HERE), Peer::grpc(HERE), Peer::udp(HERE));
+    let beside = Peer::https(origin.address.ip());
+    let folder = Folder::new();
+    let pem = folder.write("origin.pem", &https.pem);
+    let other_pem = folder.write("other.pem", &beside.pem);
+    let ping = "check: udp, send: ping, expect: '0x706f6e67'";
+    let clusters: [(&str, SocketAddr, String); 7] = [
+        (
+            "http",
+            origin.address,
+            "check: http, path: /health, expect: '200'".into(),
+        ),
+        (
+            "https",
+            https.address,
+            "check: https, path: /, method: HEAD".into(),
+        ),
+        (
+            "port",
+            origin.address,
+            format!("check: https, port: {}", beside.address.port()),
+        ),
+        (
+            "verified",
+            https.address,
+            format!("check: https, verify: '{pem}', server_name: {NAME}"),
+        ),
+        (
+            "mistrusted",
+            https.address,
+            format!("check: https, verify: '{other_pem}', server_name: {NAME}"),
+        ),
+        (
+            "grpc",
+            grpc.address,
+            "check: grpc, service: shop.Cart".into(),
+        ),
+        ("udp", udp.address, ping.into()),
+    ];
+    let mut config = String::from(
+        "listeners: [{name: web, address: '127.0.0.1:0', http: {cluster: http}}]\nclusters:\n",
+    );
+    for (name, address, check) in &clusters {
+        let times = "interval: 50ms, timeout: 500ms, rise: 2, fall: 2, jitter: 50%";
+        config += &format!("  {name}: {{backends: ['{address}'], health: {{{check}, {times}}}}}\n");
+    }
+    let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &config)]);
+    let checks = |name: &str, address: SocketAddr, result: &str| {
+        lb.metric(&format!(
+            "lb_backend_health_checks_total{{cluster=\"{name}\",backend=\"{address}\",\
+             address=\"{address}\",result=\"{result}\"}}"
+        ))
+    };
+    let all_are = |state: &str, result: &str| {
+        for (name, address, _) in clusters.iter().filter(|it| it.0 != "mistrusted") {
+            wait_until(&format!("{result} of {name}"), || {
+                checks(name, *address, result) >= 2.0
+            });
+            lb.wait_for_state(name, *address, state);
+        }
+    };
+    all_are("ready", "success");
+    lb.wait_for_state("mistrusted", https.address, "unhealthy");
+    let error = lb.backend("mistrusted", https.address)["check_error"].clone();
+    assert!(error.as_str().unwrap().contains("certificate"), "{error}");
+
+    let set_well = |well: bool| {
+        origin.set_sick(!well);
+        for peer in [&https, &beside, &grpc, &udp] {
+            peer.set_well(well);
+        }
+    };
+    set_well(false);
+    all_are("unhealthy", "failure");
+    for (name, word) in [
+        ("http", "503"),
+        ("https", "503"),
+        ("port", "503"),
+        ("verified", "503"),
+        ("grpc", "NOT_SERVING"),
+        ("udp", "500ms"),
+    ] {
+        let (_, address, _) = clusters.iter().find(|it| it.0 == name).unwrap();
+        let error = lb.backend(name, *address)["check_error"].clone();
+        assert!(error.as_str().unwrap().contains(word), "{name}: {error}");
+        let down = lb.event_where("backend is down", |line| line["cluster"] == name);
+        assert!(down["reason"].as_str().unwrap().contains(word), "{down}");
+    }
+    set_well(true);
+    for (name, address, _) in clusters.iter().filter(|it| it.0 != "mistrusted") {
+        lb.wait_for_state(name, *address, "ready");
+        assert_eq!(
+            lb.backend(name, *address)["check_error"],
+            serde_json::Value::Null
+        );
+        lb.event_where("backend is up", |line| line["cluster"] == *name);
+    }
+}
+
+/// They stop with the backend, start with it, and change with their settings.
+fn checks_follow_the_configuration(engine: &str) {
+    let fleet = Fleet::start(2);
+    let [a, b] = [0, 1].map(|it: usize| fleet.origins[it].address);
+    let with = |backends: &[SocketAddr], health: &str| {
+        let list: Vec<_> = backends.iter().map(|it| format!("'{it}'")).collect();
+        format!(
+            "listeners: [{{name: web, address: '127.0.0.1:0', http: {{cluster: c}}}}]\n\
+             clusters:\n  c: {{backends: [{}]{health}}}\n",
+            list.join(", ")
+        )
+    };
+    let by = |path: &str| {
+        format!(
+            ", health: {{check: http, path: {path}, interval: 20ms, timeout: 5s, fall: 1, rise: 1}}"
+        )
+    };
+    let folder = Folder::new();
+    let path = folder.write("lb.yaml", &with(&[a, b], &by("/health")));
+    let lb = Lb::start(engine, &["--config", &path]);
+    fleet.origins[1].set_sick(true);
+    lb.wait_for_state("c", b, "unhealthy");
+    // Another path, which it answers.
+    folder.write("lb.yaml", &with(&[a, b], &by("/else")));
+    lb.wait_for_generation(2);
+    lb.wait_for_state("c", b, "ready");
+    let checked = fleet.origins[1].served();
+    wait_until("checks by the other path", || {
+        fleet.origins[1].served() > checked + 3
+    });
+    // Gone: after those on their way, no more checks.
+    folder.write("lb.yaml", &with(&[a], &by("/else")));
+    lb.wait_for_generation(3);
+    wait_until("the checks to stop", || {
+        let (before, other) = (fleet.origins[1].served(), fleet.origins[0].served());
+        wait_until("checks of the other", || {
+            fleet.origins[0].served() > other + 5
+        });
+        fleet.origins[1].served() == before
+    });
+    // Without checks, everyone is healthy.
+    fleet.origins[0].set_sick(true);
+    folder.write("lb.yaml", &with(&[a, b], &by("/health")));
+    lb.wait_for_generation(4);
+    lb.wait_for_state("c", a, "unhealthy");
+    folder.write("lb.yaml", &with(&[a, b], ""));
+    lb.wait_for_generation(5);
+    lb.wait_for_state("c", a, "ready");
 }
