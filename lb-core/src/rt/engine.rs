@@ -186,11 +186,13 @@ impl Engine {
     /// Submits what was asked for and reports what happened; waits for something to happen, up to
     /// `wait_ns` (for ever without one). True if the mailbox was signalled.
     pub(crate) fn turn(&mut self, slots: &mut Slots, wait_ns: Option<u64>) -> io::Result<bool> {
+        let wait_ns = self.begin_datagrams(slots, wait_ns);
         each!(self, engine => engine.turn(slots, wait_ns))
     }
 
     /// Ends everything under way: after it nothing writes to memory of this process.
     pub(crate) fn finish(&mut self, slots: &mut Slots) {
+        self.finish_datagrams(slots);
         each!(self, engine => engine.finish(slots));
     }
 }

@@ -23,6 +23,7 @@ mod socket;
 mod sys;
 mod task;
 mod timer;
+mod udp;
 mod uring;
 pub(crate) mod words;
 
@@ -40,3 +41,4 @@ pub use runtime::{Config, Runtime, Stats, stats};
 pub use sys::{ListenOptions, use_small_pages};
 pub use task::{TaskId, abort, panics, spawn};
 pub use timer::{PreciseSleep, Sleep, TICK, sleep, sleep_until, sleep_until_precise};
+pub use udp::{Datagrams, Received, UdpOptions, UdpSocket};

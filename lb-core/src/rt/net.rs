@@ -52,7 +52,7 @@ impl Drop for Owned {
     }
 }
 
-fn store(place: &mut Option<Waker>, cx: &Context<'_>) {
+pub(crate) fn store(place: &mut Option<Waker>, cx: &Context<'_>) {
     match place {
         Some(waker) => waker.clone_from(cx.waker()),
         None => *place = Some(cx.waker().clone()),

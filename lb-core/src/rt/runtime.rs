@@ -22,7 +22,7 @@ use super::socket::Slots;
 use super::task::{MAIN, Tasks};
 use super::timer::Timers;
 use super::uring::Uring;
-use super::{context, sim, sys};
+use super::{context, sim, sys, udp};
 
 /// Polls between two turns of the engine, so that neither waits long for the other.
 const POLLS_PER_TURN: usize = 256;
@@ -71,6 +71,10 @@ pub struct Stats {
     pub heap_chunks: usize,
     /// Times that a receive found the pool exhausted.
     pub starvations: u64,
+    /// Receives of datagrams that were dropped since too many waited in their socket.
+    pub datagrams_overflowed: u64,
+    /// Datagrams that the kernel refused to send: no room, no route, not allowed.
+    pub datagrams_unsent: u64,
     /// Tasks that panicked.
     pub panics: u64,
     /// Turns of the loop.
@@ -228,13 +232,16 @@ impl Core {
             Engine::Uring(uring) => uring.lent(),
             Engine::Epoll(_) | Engine::Sim(_) => 0,
         };
+        let datagram_buffers = udp::buffer::in_use() - engine.datagram_buffers_waiting(slots);
         Stats {
             tasks: self.tasks.live(),
             sockets: slots.live(),
             timers: self.timers.borrow().armed(),
-            buffers: pool().in_use() - lent,
+            buffers: pool().in_use() - lent + datagram_buffers,
             heap_chunks: pool().heap_live(),
             starvations: slots.starvations,
+            datagrams_overflowed: slots.udp.slots.overflows,
+            datagrams_unsent: slots.udp.slots.unsent,
             panics: super::panics(),
             turns: self.turns.get(),
         }

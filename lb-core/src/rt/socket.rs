@@ -11,7 +11,7 @@ use std::os::fd::RawFd;
 use std::task::Waker;
 
 use super::buffer::{Chunk, Queue, pool};
-use super::sys;
+use super::{sys, udp};
 
 /// Chunks that may wait in a socket before the engine is told to stop receiving.
 pub(crate) const QUEUE_MAX: usize = 4;
@@ -282,25 +282,28 @@ pub(crate) struct Slots {
     pub(crate) starved: Vec<Key>,
     /// Times that a receive found the pool exhausted.
     pub(crate) starvations: u64,
+    /// Sockets of datagrams have slots of their own.
+    pub(crate) udp: udp::Sockets,
 }
 
 /// Generations fit 24 bits: the rest of a completion's 64 bits names slot and operation.
 const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 impl Slots {
-    pub(crate) const fn new(first_generation: u32) -> Self {
+    pub(crate) fn new(first_generation: u32) -> Self {
         Self {
             slots: Vec::new(),
             vacant: Vec::new(),
             first_generation: first_generation & GENERATION_MASK,
             starved: Vec::new(),
             starvations: 0,
+            udp: udp::Sockets::new(first_generation),
         }
     }
 
     /// Sockets that are open, those included whose last completions are awaited.
     pub(crate) fn live(&self) -> usize {
-        self.slots.len() - self.vacant.len()
+        self.slots.len() - self.vacant.len() + self.udp.slots.live()
     }
 
     pub(crate) fn insert(&mut self, fd: RawFd, kind: Kind) -> Key {

@@ -20,6 +20,7 @@ use super::ring::{BufferRing, GROUP};
 use super::ring_flags::RingFlags;
 use super::socket::{ACCEPTED_MAX, Key, Kind, QUEUE_MAX, SMALL, Slot, Slots};
 use super::sys::{self, RawAddr};
+use super::udp;
 
 /// Entries of the submission queue; a fuller one is submitted early.
 const ENTRIES: u32 = 1024;
@@ -31,9 +32,10 @@ const ENTER_GETEVENTS: u32 = 1;
 /// What an operation is, in the top byte of its `user_data`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Operation {
+pub(crate) enum Operation {
     Accept,
     Connect,
+    Datagrams,
     Forget,
     Mailbox,
     Receive,
@@ -42,9 +44,10 @@ enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Accept,
         Self::Connect,
+        Self::Datagrams,
         Self::Forget,
         Self::Mailbox,
         Self::Receive,
@@ -53,7 +56,7 @@ impl Operation {
     ];
 
     /// 8 bits operation, 24 bits generation, 32 bits slot.
-    const fn name(self, key: Key) -> u64 {
+    pub(crate) const fn name(self, key: Key) -> u64 {
         (self as u64) << 56 | (key.generation as u64) << 32 | key.index as u64
     }
 
@@ -71,7 +74,7 @@ impl Operation {
 }
 
 /// No slot: for operations of the engine itself.
-const NOBODY: Key = Key {
+pub(crate) const NOBODY: Key = Key {
     index: 0,
     generation: 0,
 };
@@ -85,11 +88,13 @@ struct Message {
 
 pub(crate) struct Uring {
     // These borrow from `ring`, and write to it when they are dropped: see `drop`.
-    submitter: Submitter<'static>,
+    pub(crate) submitter: Submitter<'static>,
     submission: ManuallyDrop<SubmissionQueue<'static>>,
     completion: ManuallyDrop<CompletionQueue<'static>>,
     ring: *mut IoUring,
     buffers: BufferRing,
+    /// Receives of datagrams, from the first on.
+    pub(crate) datagrams: Option<udp::Receiver>,
     #[expect(clippy::vec_box, reason = "the kernel reads them where they are")]
     messages: Vec<Box<Message>>,
     messages_vacant: Vec<u32>,
@@ -124,7 +129,7 @@ impl Uring {
         {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        BufferRing::register(&ring.submitter(), 8)?.unregister(&ring.submitter());
+        <BufferRing>::register(&ring.submitter(), 8)?.unregister(&ring.submitter());
         Ok(flags)
     }
 
@@ -139,13 +144,14 @@ impl Uring {
         // nothing else uses the pointer.
         let (mut submitter, submission, completion) = unsafe { &mut *ring }.split();
         let _ = submitter.register_ring_fd(); // saves a look-up a call; refused before 5.18
-        let buffers = BufferRing::register(&submitter, BufferRing::ENTRIES)?;
+        let buffers = <BufferRing>::register(&submitter, <BufferRing>::ENTRIES)?;
         let uring = Self {
             submitter,
             submission: ManuallyDrop::new(submission),
             completion: ManuallyDrop::new(completion),
             ring,
             buffers,
+            datagrams: None,
             messages: Vec::new(),
             messages_vacant: Vec::new(),
             mailbox,
@@ -160,7 +166,7 @@ impl Uring {
         self.buffers.lent()
     }
 
-    fn push(&mut self, entry: &squeue::Entry) {
+    pub(crate) fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: what `entry` points to is a lent buffer, a chunk held by the slot, a `Message`
         // held by the slot, or nothing; each stays until the operation's last completion.
         while unsafe { self.submission.push(entry) }.is_err() {
@@ -273,7 +279,7 @@ impl Uring {
         }
     }
 
-    fn cancel(&mut self, operation: Operation, key: Key) {
+    pub(crate) fn cancel(&mut self, operation: Operation, key: Key) {
         let entry = opcode::AsyncCancel::new(operation.name(key)).build();
         let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
         self.push(&entry.user_data(Operation::Forget.name(NOBODY)));
@@ -329,8 +335,7 @@ impl Uring {
         // Operations under way hold the file, not its number, so that may go at once.
         if is_listener {
             // At once, not with the next turn: from here on it must accept nothing.
-            self.submission.sync();
-            let _ = self.submitter.submit();
+            self.submit_now();
             sys::close(slot.fd);
         } else {
             let entry = opcode::Close::new(Fd(slot.fd))
@@ -339,6 +344,11 @@ impl Uring {
             self.push(&entry.user_data(Operation::Forget.name(NOBODY)));
         }
         slots.vacate_if_done(key);
+    }
+
+    pub(crate) fn submit_now(&mut self) {
+        self.submission.sync();
+        let _ = self.submitter.submit();
     }
 
     pub(crate) fn turn(&mut self, slots: &mut Slots, wait_ns: Option<u64>) -> io::Result<bool> {
@@ -404,6 +414,7 @@ impl Uring {
                 Operation::Send => self.on_send(slots, key, result),
                 Operation::Accept => self.on_accept(slots, key, result, flags),
                 Operation::Connect => self.on_connect(slots, key, result),
+                Operation::Datagrams => self.on_datagrams(slots, key, result, flags),
                 Operation::Watch => Self::on_watch(slots, key, result, flags),
                 Operation::Mailbox => {
                     self.signalled = true;
@@ -568,6 +579,7 @@ impl Uring {
 impl Drop for Uring {
     fn drop(&mut self) {
         self.buffers.unregister(&self.submitter);
+        self.end_datagrams();
         let _ = self.submitter.unregister_ring_fd();
         // SAFETY: not used after this, nor dropped again.
         unsafe { ManuallyDrop::drop(&mut self.submission) };

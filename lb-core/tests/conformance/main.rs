@@ -18,6 +18,7 @@ mod cancel;
 
 // Connecting and listening: refusal, deadlines, addresses, ports in use.
 mod connect;
+mod datagrams;
 
 // Nothing left: no buffers, no descriptors; and nothing left behind after thousands of connections.
 mod exhaustion;

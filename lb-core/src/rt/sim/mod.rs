@@ -4,6 +4,7 @@
 //! Invariant: with no other thread at play, a program's history follows from its seed alone.
 //! Read next: `faults.rs` (what can go wrong), `network.rs` (TCP), `stream.rs`.
 
+mod datagram;
 mod faults;
 mod network;
 mod stream;
@@ -13,6 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
+use datagram::Post;
 pub use faults::{Faults, Settings};
 use network::{Fd, Happening, Network, Read};
 
@@ -31,20 +33,23 @@ const COMPLETES_LATER_PER_MILLE: u32 = 500;
 /// histories. 0 outside of the `sim` engine.
 #[must_use]
 pub fn trace() -> u64 {
-    with_sim(|sim| sim.network.trace()).unwrap_or(0)
+    with_sim(|sim| sim.network.trace() ^ sim.post.trace()).unwrap_or(0)
 }
 
 /// Open ends of connections and listeners on the calling thread's simulated network, those
 /// included that linger since only the other end has closed.
 #[must_use]
 pub fn live_sockets() -> usize {
-    with_sim(|sim| sim.network.live()).unwrap_or(0)
+    with_sim(|sim| sim.network.live() + sim.post.live()).unwrap_or(0)
 }
 
 /// Changes what the calling thread's simulated network does, from now on. Nothing happens outside
 /// of the `sim` engine.
 pub fn set_faults(faults: Faults) {
-    with_sim(|sim| sim.network.set_faults(faults));
+    with_sim(|sim| {
+        sim.post.faults = faults.clone();
+        sim.network.set_faults(faults);
+    });
 }
 
 fn with_sim<R>(f: impl FnOnce(&mut Sim) -> R) -> Option<R> {
@@ -64,6 +69,7 @@ enum Request {
 
 pub(crate) struct Sim {
     network: Network,
+    post: Post,
     /// By descriptor: whose it is, and whether it completes later.
     owners: Vec<Option<(Key, bool)>>,
     requests: VecDeque<(Key, Request)>,
@@ -74,6 +80,7 @@ impl Sim {
     pub(crate) fn new(mailbox: RawFd, settings: &Settings) -> Self {
         Self {
             network: Network::new(settings),
+            post: Post::new(settings),
             owners: Vec::new(),
             requests: VecDeque::new(),
             mailbox,
@@ -249,10 +256,8 @@ impl Sim {
         let idle = wait_ns != Some(0) && self.requests.is_empty();
         let now = self.network.now();
         let deadline = wait_ns.map(|wait| now.saturating_add(wait));
-        let due = match (self.network.next_due(), deadline) {
-            (Some(event), Some(timer)) => Some(event.min(timer)),
-            (event, timer) => event.or(timer),
-        };
+        let dues = [self.network.next_due(), self.post.next_due(), deadline];
+        let due = dues.into_iter().flatten().min();
         // Nothing will ever happen by itself: only another thread can go on.
         let stuck = idle && due.is_none();
         let signalled = sys::poll_readable(self.mailbox, stuck)?;
@@ -266,6 +271,7 @@ impl Sim {
                 self.serve(slots, key, request);
             }
         }
+        self.bring_datagrams(slots);
         while let Some(happening) = self.network.next_happening() {
             self.on_happening(slots, happening);
         }
