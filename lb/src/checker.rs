@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use lb_core::plan::Check;
+use lb_core::plan::{Check, UdpCheck};
 use lb_l7::check::{GrpcChecker, HttpChecker};
 
 /// A client for the checks of one cluster.
@@ -18,6 +18,7 @@ pub(crate) enum Checker {
     Grpc(GrpcChecker),
     Http(HttpChecker),
     Tcp,
+    Udp(UdpCheck),
 }
 
 impl Checker {
@@ -34,7 +35,7 @@ impl Checker {
                 .map(Self::Http)
                 .map_err(|error| error.to_string()),
             Check::Tcp => Ok(Self::Tcp),
-            Check::Udp(_) => Err("udp checks are not supported yet".to_owned()),
+            Check::Udp(check) => Ok(Self::Udp(check.clone())),
         }
     }
 
@@ -51,6 +52,10 @@ impl Checker {
             }
             Self::Tcp => {
                 let result = lb_l4::check_tcp(address, limit).await;
+                result.map_err(|error| error.to_string())
+            }
+            Self::Udp(udp) => {
+                let result = lb_l4::check_udp(address, udp, limit).await;
                 result.map_err(|error| error.to_string())
             }
         }
