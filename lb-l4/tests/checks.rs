@@ -64,13 +64,13 @@ fn ping(expect: Option<&[u8]>) -> UdpCheck {
 
 /// Answers one datagram with `answer`, if it is a ping.
 fn answering(answer: &'static [u8]) -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let address = socket.local_addr().expect("its address");
     std::thread::spawn(move || {
         let mut buffer = [0; 64];
-        let (count, from) = socket.recv_from(&mut buffer).unwrap();
+        let (count, from) = socket.recv_from(&mut buffer).expect("a datagram");
         assert_eq!(&buffer[..count], b"ping");
-        socket.send_to(answer, from).unwrap();
+        socket.send_to(answer, from).expect("an answer");
     });
     address
 }

@@ -596,6 +596,34 @@ mod tests {
     }
 
     #[test]
+    fn a_backend_is_in_one_state_and_its_checks_are_counted() {
+        let everything = Everything::new();
+        let [first, second] = everything.clusters[0].backends() else {
+            unreachable!()
+        };
+        second.set_healthy(false);
+        second.counters(0).checks_failed.add(3);
+        first.counters(1).checks_succeeded.increment();
+        let page = everything.scrape();
+        let of = |name: &str, address: &str, label: &str| {
+            page.value(&format!(
+                "{name}{{address=\"{address}\",backend=\"web:80\",cluster=\"a\",{label}}}"
+            ))
+        };
+        let (first, second) = ("10.0.0.1:80", "[2001:db8::1]:80");
+        for state in State::ALL {
+            let label = format!("state=\"{state}\"");
+            let is = |wanted| f64::from(u8::from(state == wanted));
+            assert_eq!(of("lb_backend_state", first, &label), is(State::Ready));
+            assert_eq!(of("lb_backend_state", second, &label), is(State::Unhealthy));
+        }
+        let checks = "lb_backend_health_checks_total";
+        assert_eq!(of(checks, first, "result=\"success\""), 1.0);
+        assert_eq!(of(checks, second, "result=\"failure\""), 3.0);
+        assert_eq!(page.value("lb_cluster_panicking{cluster=\"a\"}"), 0.0);
+    }
+
+    #[test]
     fn a_worker_behind_the_configuration_shows() {
         let everything = Everything::new();
         everything.control.config_generation.set(7);

@@ -98,7 +98,9 @@ impl Check {
         let mut state = HealthState::new(backend.is_healthy(), health.rise, health.fall);
         let mut jitter = Jitter(hash(&(backend.address, rt::now())));
         let mut address = backend.address;
-        address.set_port(health.port.unwrap_or(address.port()));
+        if let Some(port) = health.port {
+            address.set_port(port);
+        }
         rt::sleep(jitter.up_to(FIRST_PAUSE_MAX.min(health.interval))).await;
         loop {
             let result = self.checker.check(address, health.timeout).await;

@@ -196,7 +196,12 @@ impl Shared {
             id
         };
         let mut stream = BufReader::new(stream);
-        while self.alive.load(Ordering::SeqCst) && self.exchange(&mut stream).is_some() {}
+        loop {
+            let over = self.exchange(&mut stream).is_none();
+            if over || !self.alive.load(Ordering::SeqCst) {
+                break;
+            }
+        }
         self.connections.lock().unwrap().1.remove(&id);
     }
 

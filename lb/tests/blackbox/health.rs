@@ -60,55 +60,12 @@ fn a_backend_falls_and_rises(engine: &str) {
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn every_kind_of_check_notices(engine: &str) {
-    let fleet = Fleet::start(1);
-    let origin = &fleet.origins[0];
-    let (https, grpc, udp) = (Peer::https(HERE), Peer::grpc(HERE), Peer::udp(HERE));
-    let beside = Peer::https(origin.address.ip());
-    let folder = Folder::new();
-    let pem = folder.write("origin.pem", &https.pem);
-    let other_pem = folder.write("other.pem", &beside.pem);
-    let ping = "check: udp, send: ping, expect: '0x706f6e67'";
-    let clusters: [(&str, SocketAddr, String); 7] = [
-        (
-            "http",
-            origin.address,
-            "check: http, path: /health, expect: '200'".into(),
-        ),
-        (
-            "https",
-            https.address,
-            "check: https, path: /, method: HEAD".into(),
-        ),
-        (
-            "port",
-            origin.address,
-            format!("check: https, port: {}", beside.address.port()),
-        ),
-        (
-            "verified",
-            https.address,
-            format!("check: https, verify: '{pem}', server_name: {NAME}"),
-        ),
-        (
-            "mistrusted",
-            https.address,
-            format!("check: https, verify: '{other_pem}', server_name: {NAME}"),
-        ),
-        (
-            "grpc",
-            grpc.address,
-            "check: grpc, service: shop.Cart".into(),
-        ),
-        ("udp", udp.address, ping.into()),
-    ];
-    let mut config = String::from(
-        "listeners: [{name: web, address: '127.0.0.1:0', http: {cluster: http}}]\nclusters:\n",
+    let (world, folder) = (World::new(), Folder::new());
+    let clusters = world.clusters(&folder);
+    let lb = Lb::start(
+        engine,
+        &["--config", &folder.write("lb.yaml", &config(&clusters))],
     );
-    for (name, address, check) in &clusters {
-        let times = "interval: 50ms, timeout: 500ms, rise: 2, fall: 2, jitter: 50%";
-        config += &format!("  {name}: {{backends: ['{address}'], health: {{{check}, {times}}}}}\n");
-    }
-    let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &config)]);
     let checks = |name: &str, address: SocketAddr, result: &str| {
         lb.metric(&format!(
             "lb_backend_health_checks_total{{cluster=\"{name}\",backend=\"{address}\",\
@@ -116,49 +73,118 @@ fn every_kind_of_check_notices(engine: &str) {
         ))
     };
     let all_are = |state: &str, result: &str| {
-        for (name, address, _) in clusters.iter().filter(|it| it.0 != "mistrusted") {
+        for Checked { name, address, .. } in &clusters[..6] {
             wait_until(&format!("{result} of {name}"), || {
                 checks(name, *address, result) >= 2.0
             });
             lb.wait_for_state(name, *address, state);
         }
     };
+    let error =
+        |cluster: &Checked| lb.backend(cluster.name, cluster.address)["check_error"].clone();
     all_are("ready", "success");
-    lb.wait_for_state("mistrusted", https.address, "unhealthy");
-    let error = lb.backend("mistrusted", https.address)["check_error"].clone();
-    assert!(error.as_str().unwrap().contains("certificate"), "{error}");
+    let mistrusted = &clusters[6];
+    lb.wait_for_state(mistrusted.name, mistrusted.address, "unhealthy");
+    assert!(error(mistrusted).as_str().unwrap().contains("certificate"));
 
-    let set_well = |well: bool| {
-        origin.set_sick(!well);
-        for peer in [&https, &beside, &grpc, &udp] {
-            peer.set_well(well);
-        }
-    };
-    set_well(false);
+    world.set_well(false);
     all_are("unhealthy", "failure");
-    for (name, word) in [
-        ("http", "503"),
-        ("https", "503"),
-        ("port", "503"),
-        ("verified", "503"),
-        ("grpc", "NOT_SERVING"),
-        ("udp", "500ms"),
-    ] {
-        let (_, address, _) = clusters.iter().find(|it| it.0 == name).unwrap();
-        let error = lb.backend(name, *address)["check_error"].clone();
-        assert!(error.as_str().unwrap().contains(word), "{name}: {error}");
+    for cluster in &clusters[..6] {
+        let (name, word) = (cluster.name, cluster.complaint);
+        let shown = error(cluster);
+        assert!(shown.as_str().unwrap().contains(word), "{name}: {shown}");
         let down = lb.event_where("backend is down", |line| line["cluster"] == name);
         assert!(down["reason"].as_str().unwrap().contains(word), "{down}");
     }
-    set_well(true);
-    for (name, address, _) in clusters.iter().filter(|it| it.0 != "mistrusted") {
-        lb.wait_for_state(name, *address, "ready");
-        assert_eq!(
-            lb.backend(name, *address)["check_error"],
-            serde_json::Value::Null
-        );
-        lb.event_where("backend is up", |line| line["cluster"] == *name);
+    world.set_well(true);
+    for cluster in &clusters[..6] {
+        lb.wait_for_state(cluster.name, cluster.address, "ready");
+        assert_eq!(error(cluster), serde_json::Value::Null);
+        lb.event_where("backend is up", |line| line["cluster"] == cluster.name);
     }
+}
+
+/// A server of each kind.
+struct World {
+    fleet: Fleet,
+    https: Peer,
+    /// On the address of the fleet's origin, but on a port of its own.
+    beside: Peer,
+    grpc: Peer,
+    udp: Peer,
+}
+
+/// A cluster with one backend.
+struct Checked {
+    name: &'static str,
+    address: SocketAddr,
+    check: String,
+    /// A word of what is said when the server is not well.
+    complaint: &'static str,
+}
+
+impl World {
+    fn new() -> Self {
+        let fleet = Fleet::start(1);
+        Self {
+            beside: Peer::https(fleet.origins[0].address.ip()),
+            fleet,
+            https: Peer::https(HERE),
+            grpc: Peer::grpc(HERE),
+            udp: Peer::udp(HERE),
+        }
+    }
+
+    /// The last of them does not trust its backend.
+    fn clusters(&self, folder: &Folder) -> [Checked; 7] {
+        let pem = folder.write("origin.pem", &self.https.pem);
+        let other_pem = folder.write("other.pem", &self.beside.pem);
+        let (http, https) = (self.fleet.origins[0].address, self.https.address);
+        let (grpc, udp) = (self.grpc.address, self.udp.address);
+        let port = self.beside.address.port();
+        let verified = |pem: &str| format!("https, verify: '{pem}', server_name: {NAME}");
+        let checked = |name, address, check: &str, complaint| Checked {
+            name,
+            address,
+            check: check.to_owned(),
+            complaint,
+        };
+        [
+            checked("http", http, "http, path: /health, expect: '200'", "503"),
+            checked("https", https, "https, path: /, method: HEAD", "503"),
+            checked("port", http, &format!("https, port: {port}"), "503"),
+            checked("verified", https, &verified(&pem), "503"),
+            checked("grpc", grpc, "grpc, service: shop.Cart", "NOT_SERVING"),
+            checked("udp", udp, "udp, send: ping, expect: '0x706f6e67'", "500ms"),
+            checked("mistrusted", https, &verified(&other_pem), "certificate"),
+        ]
+    }
+
+    fn set_well(&self, well: bool) {
+        self.fleet.origins[0].set_sick(!well);
+        for peer in [&self.https, &self.beside, &self.grpc, &self.udp] {
+            peer.set_well(well);
+        }
+    }
+}
+
+fn config(clusters: &[Checked]) -> String {
+    let mut config = String::from(
+        "listeners: [{name: web, address: '127.0.0.1:0', http: {cluster: http}}]\nclusters:\n",
+    );
+    for Checked {
+        name,
+        address,
+        check,
+        ..
+    } in clusters
+    {
+        let times = "interval: 50ms, timeout: 500ms, rise: 2, fall: 2, jitter: 50%";
+        config += &format!(
+            "  {name}: {{backends: ['{address}'], health: {{check: {check}, {times}}}}}\n"
+        );
+    }
+    config
 }
 
 /// They stop with the backend, start with it, and change with their settings.
