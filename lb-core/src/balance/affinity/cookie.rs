@@ -4,6 +4,7 @@
 //! tells a client neither addresses nor how many backends there are. Nodes with one key agree.
 //! Read next: `lb-l7`, which writes the rest of the `Set-Cookie` line.
 
+use std::fmt;
 use std::hash::Hasher;
 use std::net::{IpAddr, SocketAddr};
 use std::str;
@@ -138,7 +139,6 @@ fn seal(key: &[u8; 16], address: SocketAddr) -> u128 {
 
 /// Cookies that name a session of one cluster (mode `balanced`), whose number is then hashed to a
 /// backend. Their value is the number and its keyed hash, so that clients cannot choose it.
-#[derive(Debug)]
 pub struct SessionCookies {
     mac: Mac64,
     numbers: Mac64,
@@ -181,5 +181,164 @@ impl SessionCookies {
 
     fn seal(&self, session: u64) -> u64 {
         self.mac.hash(&session.to_be_bytes())
+    }
+}
+
+impl fmt::Debug for SessionCookies {
+    /// Not the keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionCookies").finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: CookieKey = CookieKey(*b"0123456789abcdef");
+
+    fn addresses() -> Vec<SocketAddr> {
+        [
+            "192.0.2.1:80",
+            "192.0.2.1:81",
+            "192.0.2.2:80",
+            "[2001:db8::1]:80",
+        ]
+        .map(|it| it.parse().unwrap())
+        .to_vec()
+    }
+
+    #[test]
+    fn a_backend_is_found_by_its_cookie_wherever_it_stands() {
+        let cookies = BackendCookies::build(&KEY, "shop", &addresses());
+        let mut reversed = addresses();
+        reversed.reverse();
+        let elsewhere = BackendCookies::build(&KEY, "shop", &reversed);
+        for position in 0..4 {
+            let value = cookies.value_of(position).unwrap();
+            assert_eq!(cookies.position_of(value.as_bytes()), Some(position));
+            assert_eq!(elsewhere.position_of(value.as_bytes()), Some(3 - position));
+        }
+        assert_eq!(cookies.value_of(4), None);
+    }
+
+    #[test]
+    fn a_cookie_is_of_its_key_cluster_and_address() {
+        let cookies = BackendCookies::build(&KEY, "shop", &addresses());
+        let others = [
+            BackendCookies::build(&CookieKey([0; 16]), "shop", &addresses()),
+            BackendCookies::build(&KEY, "blog", &addresses()),
+            BackendCookies::build(&KEY, "shop", &["192.0.2.3:80".parse().unwrap()]),
+        ];
+        for other in others {
+            let value = other.value_of(0).unwrap();
+            assert_eq!(cookies.position_of(value.as_bytes()), None);
+        }
+        let distinct: HashSet<_> = (0..4)
+            .map(|it| cookies.value_of(it).unwrap().as_str())
+            .collect();
+        assert_eq!(distinct.len(), 4);
+    }
+
+    /// Values outlive us in browsers: another version must make the same.
+    #[test]
+    fn values_do_not_change_from_version_to_version() {
+        let cookies = BackendCookies::build(&KEY, "shop", &addresses());
+        assert_eq!(
+            cookies.value_of(0).unwrap().as_str(),
+            "aa48bca66a301067dd42c494221ed55d"
+        );
+        assert_eq!(
+            cookies.value_of(3).unwrap().as_str(),
+            "f85370b3f9970e5f9c781ab95c8d8ad5"
+        );
+        let sessions = SessionCookies::new(&KEY, "shop", [1; 16]);
+        assert_eq!(
+            sessions.value_of(0x0123_4567_89ab_cdef).as_str(),
+            "0123456789abcdef927c0f71d196654b"
+        );
+        let key = CookieKey::of_secret(b"of any length at all, even this one");
+        let bytes = [
+            104, 112, 202, 230, 174, 134, 1, 197, 250, 47, 82, 185, 173, 76, 194, 227,
+        ];
+        assert_eq!(key.0, bytes);
+    }
+
+    #[test]
+    fn a_session_comes_back_from_its_cookie_only() {
+        let cookies = SessionCookies::new(&KEY, "shop", [1; 16]);
+        let session = cookies.open();
+        assert_ne!(session, cookies.open());
+        let value = cookies.value_of(session);
+        assert_eq!(cookies.session_of(value.as_bytes()), Some(session));
+        for other in [
+            SessionCookies::new(&KEY, "blog", [1; 16]),
+            SessionCookies::new(&CookieKey([0; 16]), "shop", [1; 16]),
+        ] {
+            assert_eq!(other.session_of(value.as_bytes()), None);
+        }
+        // Another process of the same key understands it, and opens others.
+        let restarted = SessionCookies::new(&KEY, "shop", [2; 16]);
+        assert_eq!(restarted.session_of(value.as_bytes()), Some(session));
+        assert_ne!(restarted.open(), session);
+    }
+
+    #[test]
+    fn no_digit_of_a_cookie_can_be_changed() {
+        let backends = BackendCookies::build(&KEY, "shop", &addresses());
+        let sessions = SessionCookies::new(&KEY, "shop", [1; 16]);
+        let valid = [
+            *backends.value_of(0).unwrap(),
+            sessions.value_of(sessions.open()),
+        ];
+        for value in valid {
+            for place in 0..COOKIE_LEN {
+                for byte in [b'0', b'f', b'F', b'g', b' ', 0, 255] {
+                    let mut changed = *value.as_bytes();
+                    if changed[place] != byte {
+                        changed[place] = byte;
+                        assert_eq!(backends.position_of(&changed), None);
+                        assert_eq!(sessions.session_of(&changed), None);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_is_not_printed() {
+        let sessions = SessionCookies::new(&KEY, "shop", *b"fedcba9876543210");
+        let printed = format!("{KEY:?} {sessions:?}");
+        assert_eq!(printed, "CookieKey(..) SessionCookies { .. }");
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_of_others_mean_nothing(value in proptest::collection::vec(any::<u8>(), 0..70)) {
+            let backends = BackendCookies::build(&KEY, "shop", &addresses());
+            prop_assert_eq!(backends.position_of(&value), None);
+            let sessions = SessionCookies::new(&KEY, "shop", [1; 16]);
+            prop_assert_eq!(sessions.session_of(&value), None);
+        }
+
+        #[test]
+        fn well_formed_values_of_others_mean_nothing(value in "[0-9a-f]{32}") {
+            let backends = BackendCookies::build(&KEY, "shop", &addresses());
+            prop_assert_eq!(backends.position_of(value.as_bytes()), None);
+            let sessions = SessionCookies::new(&KEY, "shop", [1; 16]);
+            prop_assert_eq!(sessions.session_of(value.as_bytes()), None);
+        }
+
+        #[test]
+        fn a_number_is_written_in_one_way(number: u128) {
+            let value = CookieValue::encode(number);
+            prop_assert_eq!(value.as_str(), format!("{number:032x}"));
+            prop_assert_eq!(decode(value.as_bytes()), Some(number));
+            prop_assert!(decode(&value.as_bytes()[1..]).is_none());
+        }
     }
 }

@@ -224,3 +224,175 @@ impl Allocation {
             .is_some_and(|left| self.now.saturating_duration_since(left) >= self.quarantine)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(number: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], number))
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::default() + Duration::from_secs(seconds)
+    }
+
+    fn id(index: u16, incarnation: u8) -> Option<SlotId> {
+        Some(SlotId { index, incarnation })
+    }
+
+    /// One cluster through its plans.
+    struct Plans {
+        table: AffinityTable,
+        limit: u16,
+        slots: Option<Slots>,
+    }
+
+    impl Plans {
+        fn new(limit: u16) -> Self {
+            Self {
+                table: AffinityTable::new(1, [1; 16]),
+                limit,
+                slots: None,
+            }
+        }
+
+        /// With an affinity timeout of 80 s, so a quarantine of 91 s.
+        fn publish(&mut self, now: u64, numbers: &[u16]) -> &Slots {
+            let addresses: Vec<_> = numbers.iter().map(|&it| address(it)).collect();
+            let timeout = Timeout::new(Duration::from_secs(80));
+            let previous = self.slots.as_ref();
+            let slots = Slots::build_within(
+                self.limit,
+                previous,
+                &self.table,
+                &addresses,
+                timeout,
+                at(now),
+            );
+            self.slots.insert(slots)
+        }
+    }
+
+    #[test]
+    fn positions_change_and_slots_stay() {
+        let mut plans = Plans::new(SLOTS_MAX);
+        plans.publish(0, &[1, 2, 3]);
+        let slots = plans.publish(1, &[3, 4, 1]);
+        assert_eq!(
+            [0, 1, 2].map(|it| slots.id_of(it)),
+            [id(2, 0), id(3, 0), id(0, 0)]
+        );
+        let positions = (0..5).map(|it| slots.position_of(id(it, 0).unwrap()));
+        assert_eq!(
+            positions.collect::<Vec<_>>(),
+            [Some(2), None, Some(0), Some(1), None]
+        );
+        assert_eq!(slots.id_of(3), None);
+        assert_eq!(slots.position_of(id(2, 1).unwrap()), None);
+    }
+
+    #[test]
+    fn a_slot_is_reused_after_quarantine_only_and_by_another_incarnation() {
+        let mut plans = Plans::new(SLOTS_MAX);
+        plans.publish(0, &[1, 2]);
+        plans.publish(10, &[2]);
+        assert_eq!(plans.publish(100, &[2, 3]).id_of(1), id(2, 0));
+        let slots = plans.publish(101, &[2, 3, 4]);
+        assert_eq!(slots.id_of(2), id(0, 1));
+        assert_eq!(slots.position_of(id(0, 0).unwrap()), None);
+        // The first has lost its slot.
+        assert_eq!(plans.publish(102, &[2, 3, 4, 1]).id_of(3), id(3, 0));
+    }
+
+    #[test]
+    fn a_backend_that_returns_before_its_slot_is_reused_gets_it_back() {
+        let mut plans = Plans::new(SLOTS_MAX);
+        plans.publish(0, &[1, 2]);
+        plans.publish(10, &[2]);
+        plans.publish(20, &[2, 1]);
+        assert_eq!(plans.publish(1000, &[2, 3, 1]).id_of(2), id(0, 0));
+        // Even long after.
+        plans.publish(2000, &[2, 3]);
+        assert_eq!(plans.publish(9000, &[2, 3, 1]).id_of(2), id(0, 0));
+    }
+
+    #[test]
+    fn when_all_slots_are_taken_the_one_vacant_for_longest_is_reused_early() {
+        let mut plans = Plans::new(3);
+        plans.publish(0, &[1, 2, 3]);
+        plans.publish(10, &[1, 3]);
+        plans.publish(20, &[3]);
+        assert_eq!(plans.publish(21, &[3, 4]).id_of(1), id(1, 1));
+        assert_eq!(plans.publish(22, &[3, 4, 5]).id_of(2), id(0, 1));
+        // None is vacant: the last backends go without.
+        let slots = plans.publish(23, &[3, 4, 5, 6, 7]);
+        assert_eq!([3, 4].map(|it| slots.id_of(it)), [None, None]);
+    }
+
+    #[test]
+    fn the_quarantine_is_that_of_the_longest_timeout_so_far() {
+        let table = AffinityTable::new(1, [1; 16]);
+        let build = |previous: Option<&Slots>, number, timeout, now| {
+            let timeout = Timeout::new(Duration::from_secs(timeout));
+            Slots::build(previous, &table, &[address(number)], timeout, at(now))
+        };
+        let slots = build(None, 1, 800, 0);
+        let slots = build(Some(&slots), 2, 80, 1);
+        assert_eq!(build(Some(&slots), 3, 80, 901).id_of(0), id(2, 0));
+        assert_eq!(build(Some(&slots), 3, 80, 902).id_of(0), id(0, 1));
+    }
+
+    #[test]
+    fn a_cluster_keeps_its_scope_and_a_new_one_gets_another() {
+        let mut plans = Plans::new(SLOTS_MAX);
+        let key = plans.publish(0, &[1]).scope().key_of(b"x");
+        assert_eq!(plans.publish(1, &[2]).scope().key_of(b"x"), key);
+        plans.slots = None;
+        assert_ne!(plans.publish(2, &[1]).scope().key_of(b"x"), key);
+    }
+
+    #[test]
+    fn two_backends_of_one_address_share_a_slot() {
+        let mut plans = Plans::new(SLOTS_MAX);
+        let slots = plans.publish(0, &[1, 1]);
+        assert_eq!([0, 1].map(|it| slots.id_of(it)), [id(0, 0), id(0, 0)]);
+        assert_eq!(slots.position_of(id(0, 0).unwrap()), Some(0));
+    }
+
+    proptest! {
+        /// Whatever comes and goes: an id that was given for an address leads to that address or
+        /// nowhere, and before the quarantine is over it means no other address's slot unless all
+        /// slots were taken.
+        #[test]
+        fn an_id_means_one_address(
+            limit in 1_u16..20,
+            plans in proptest::collection::vec(
+                (0_u64..60, proptest::collection::btree_set(0_u16..12, 0..8)), 1..60),
+        ) {
+            let mut cluster = Plans::new(limit);
+            let mut given: HashMap<SlotId, u16> = HashMap::new();
+            let mut now = 0;
+            for (pause, numbers) in plans {
+                now += pause;
+                let numbers: Vec<u16> = numbers.into_iter().collect();
+                let slots = cluster.publish(now, &numbers);
+                let with_slot = (0..numbers.len() as u16).filter(|&it| slots.id_of(it).is_some());
+                prop_assert_eq!(with_slot.count(), numbers.len().min(usize::from(limit)));
+                for (position, &number) in (0..).zip(&numbers) {
+                    if let Some(id) = slots.id_of(position) {
+                        prop_assert_eq!(slots.position_of(id), Some(position));
+                        prop_assert_eq!(*given.entry(id).or_insert(number), number);
+                    }
+                }
+                for (&id, number) in &given {
+                    if let Some(position) = slots.position_of(id) {
+                        prop_assert_eq!(numbers[usize::from(position)], *number);
+                    }
+                }
+            }
+        }
+    }
+}

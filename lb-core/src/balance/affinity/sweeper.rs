@@ -89,3 +89,94 @@ impl Sweeper {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::word::{SlotId, Timeout};
+    use super::*;
+
+    const SLOT: SlotId = SlotId {
+        index: 0,
+        incarnation: 0,
+    };
+
+    fn at(seconds: u64) -> Instant {
+        Instant::default() + Duration::from_secs(seconds)
+    }
+
+    /// A table of 1024 buckets with an entry in each, half of them short-lived.
+    fn table() -> Arc<AffinityTable> {
+        let table = AffinityTable::new(4096, [1; 16]);
+        for key in 0..1024 {
+            let timeout = Timeout::new(Duration::from_secs(if key % 2 == 0 { 10 } else { 80_000 }));
+            table.insert(1 << 60 | key, SLOT, Tick::of(at(0)), timeout, |_| true);
+        }
+        assert_eq!(table.buckets(), 1024);
+        Arc::new(table)
+    }
+
+    fn used_words(table: &AffinityTable) -> usize {
+        // Seen from the time of writing, every entry is live.
+        table.sweep(0..table.buckets(), Tick::of(at(0)))
+    }
+
+    #[test]
+    fn a_pass_visits_every_bucket_whatever_the_turns() {
+        for millis in [10, 100, 777, 60_000, 127_999] {
+            let table = table();
+            let mut sweeper = Sweeper::new(Arc::clone(&table), at(100));
+            let mut now = at(100);
+            let mut turn_until = |end: Instant| {
+                while now < end {
+                    now = now + Duration::from_millis(millis);
+                    sweeper.turn(now);
+                }
+                used_words(&table)
+            };
+            let half_way = turn_until(at(100) + PASS / 4);
+            assert!((513..1024).contains(&half_way), "{half_way}");
+            assert_eq!(turn_until(at(100) + PASS), 512);
+        }
+    }
+
+    #[test]
+    fn estimates_the_live_entries() {
+        let table = table();
+        let mut sweeper = Sweeper::new(Arc::clone(&table), at(0));
+        assert!(table.is_empty());
+        sweeper.turn(at(9));
+        assert!(table.is_empty(), "too little seen");
+        sweeper.turn(at(16));
+        let (few, many) = (table.len(), 1024);
+        assert!((512..=many).contains(&few), "{few}");
+        sweeper.turn(at(16) + PASS);
+        assert_eq!(table.len(), 512);
+    }
+
+    #[test]
+    fn after_a_pause_of_a_day_and_a_half_everything_is_forgotten() {
+        let table = table();
+        let mut sweeper = Sweeper::new(Arc::clone(&table), at(0));
+        sweeper.turn(at(130_001));
+        assert_eq!(used_words(&table), 0);
+        sweeper.turn(at(130_002));
+        assert_eq!(sweeper.at, at(130_002));
+    }
+
+    #[test]
+    fn the_smallest_table_is_swept_too() {
+        let table = Arc::new(AffinityTable::new(1, [1; 16]));
+        table.insert(
+            1,
+            SLOT,
+            Tick::of(at(0)),
+            Timeout::new(Duration::ZERO),
+            |_| true,
+        );
+        let mut sweeper = Sweeper::new(Arc::clone(&table), at(0));
+        for second in 1..=256 {
+            sweeper.turn(at(second));
+        }
+        assert_eq!((table.buckets(), used_words(&table)), (1, 0));
+    }
+}

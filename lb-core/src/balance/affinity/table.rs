@@ -260,3 +260,280 @@ impl AddressMask {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rt::Instant;
+
+    fn slot(index: u16) -> SlotId {
+        SlotId {
+            index,
+            incarnation: 0,
+        }
+    }
+
+    fn at(seconds: u64) -> Tick {
+        Tick::of(Instant::START + Duration::from_secs(seconds))
+    }
+
+    fn seconds(seconds: u64) -> Timeout {
+        Timeout::new(Duration::from_secs(seconds))
+    }
+
+    fn table(entries: usize) -> AffinityTable {
+        AffinityTable::new(entries, [1; 16])
+    }
+
+    const ANY: fn(SlotId) -> bool = |_| true;
+
+    #[test]
+    fn a_million_entries_take_16_mib() {
+        let table = table(1_000_000);
+        assert_eq!((table.buckets(), table.capacity()), (262_144, 2_097_152));
+        assert_eq!(table.bytes(), (16 << 20) + LINE_BYTES);
+        let sizes = [0, 1, 4, 5, 64, usize::MAX]
+            .map(|it| AffinityTable::new(it.min(1 << 20), [1; 16]).buckets());
+        assert_eq!(sizes, [1, 1, 1, 2, 16, 1 << 18]);
+    }
+
+    #[test]
+    fn a_bucket_is_one_cache_line() {
+        let table = table(1000);
+        for key in 0..1000 {
+            let bucket = table.bucket(key);
+            assert_eq!(bucket.as_ptr() as usize % LINE_BYTES, 0);
+            assert_eq!(size_of_val(bucket), LINE_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_table_as_full_as_planned_evicts_less_than_a_hundredth() {
+        let table = table(100_000 * 262_144 / 250_000);
+        let scope = table.scope();
+        let entries = table.capacity() as u32 / 2;
+        for client in 0..entries {
+            let address = IpAddr::from(client.to_be_bytes());
+            let key = scope.key_of_address(address, AddressMask::WHOLE);
+            table.insert(key, slot(1), at(0), seconds(10), ANY);
+        }
+        let live = table.sweep(0..table.buckets(), at(0)) as u64;
+        assert_eq!(live + table.evictions(), u64::from(entries));
+        assert!(table.evictions() * 100 < u64::from(entries), "{table:?}");
+        assert!(table.evictions() > 0, "the test sees evictions at all");
+    }
+
+    #[test]
+    fn a_full_table_stays_full_and_counts() {
+        let table = table(64);
+        let scope = table.scope();
+        for client in 0..10_000_u32 {
+            let key = scope.key_of(&client.to_be_bytes());
+            // The newest is always there.
+            table.insert(key, slot(7), at(0), seconds(10), ANY);
+            assert_eq!(table.get(key, at(0), seconds(10), ANY), Some(slot(7)));
+        }
+        assert_eq!(table.sweep(0..usize::MAX, at(0)), table.capacity());
+        assert_eq!(table.evictions(), 10_000 - table.capacity() as u64);
+        table.clear();
+        assert_eq!(table.sweep(0..usize::MAX, at(0)), 0);
+    }
+
+    #[test]
+    fn an_address_is_known_by_its_prefix_and_in_both_notations() {
+        let table = table(1);
+        let scope = table.scope();
+        let key = |address: &str, mask| scope.key_of_address(address.parse().unwrap(), mask);
+        let whole = AddressMask::WHOLE;
+        assert_eq!(key("192.0.2.1", whole), key("::ffff:192.0.2.1", whole));
+        assert_ne!(key("192.0.2.1", whole), key("192.0.2.2", whole));
+        assert_ne!(key("2001:db8::1", whole), key("2001:db8::2", whole));
+        let networks = AddressMask::new(24, 56);
+        assert_eq!(key("192.0.2.1", networks), key("192.0.2.200", networks));
+        assert_ne!(key("192.0.2.1", networks), key("192.0.3.1", networks));
+        assert_eq!(
+            key("2001:db8::1", networks),
+            key("2001:db8:0:ff::2", networks)
+        );
+        assert_ne!(
+            key("2001:db8::1", networks),
+            key("2001:db8:0:100::1", networks)
+        );
+        let nothing = AddressMask::new(0, 0);
+        assert_eq!(key("192.0.2.1", nothing), key("198.51.100.1", nothing));
+        assert_eq!(key("2001:db8::1", nothing), key("fe80::1", nothing));
+        assert_eq!(AddressMask::new(255, 255), whole);
+        assert_ne!(
+            key("192.0.2.1", whole),
+            table
+                .scope()
+                .key_of_address("192.0.2.1".parse().unwrap(), whole)
+        );
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let table = table(1);
+        let printed = format!("{table:?} {:?}", table.scope());
+        assert_eq!(
+            printed,
+            "AffinityTable { buckets: 1, len: 0, evictions: 0, .. } Scope"
+        );
+    }
+
+    /// What may be done to the table, and to its model.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Pass(u64),
+        Get(u64),
+        Insert(u64, u16),
+        Forbid(u16),
+        Sweep,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            (0_u64..15).prop_map(Step::Pass),
+            (0_u64..24).prop_map(Step::Get),
+            (0_u64..24, 0_u16..5).prop_map(|(key, slot)| Step::Insert(key, slot)),
+            (0_u16..5).prop_map(Step::Forbid),
+            Just(Step::Sweep),
+        ];
+        proptest::collection::vec(step, 1..200)
+    }
+
+    /// A map without limits, which remembers when each key was last used.
+    #[derive(Default)]
+    struct Model {
+        entries: HashMap<u64, (u16, u64)>,
+        now: u64,
+    }
+
+    const TIMEOUT: u64 = 40;
+
+    impl Model {
+        /// The slot that must be remembered for `key`.
+        fn must(&self, key: u64, forbidden: u16) -> Option<u16> {
+            let &(slot, used) = self.entries.get(&key)?;
+            (self.now <= used + TIMEOUT && slot != forbidden).then_some(slot)
+        }
+
+        /// Whether that slot may still be remembered for `key`.
+        fn may(&self, key: u64, slot: u16) -> bool {
+            let life = seconds(TIMEOUT).life_max().as_secs();
+            self.entries
+                .get(&key)
+                .is_some_and(|&(of, used)| of == slot && self.now < used + life)
+        }
+    }
+
+    proptest! {
+        /// As long as nothing is evicted, the table remembers what the map does.
+        #[test]
+        fn behaves_as_a_map(start in 0_u64..1 << 19, steps in steps()) {
+            let table = table(64);
+            let mut model = Model { now: start, ..Model::default() };
+            let mut forbidden = 0;
+            for step in steps {
+                let now = at(model.now);
+                let valid = |it: SlotId| it.index != forbidden;
+                match step {
+                    Step::Pass(time) => model.now += time,
+                    Step::Forbid(slot) => forbidden = slot,
+                    Step::Sweep => {
+                        table.sweep(0..table.buckets(), now);
+                    }
+                    Step::Get(number) => {
+                        // 24 keys in 3 of the buckets, 8 in each: full, and nothing evicted.
+                        let key = (number + 1) << 40 | number % 3;
+                        let got = table.get(key, now, seconds(TIMEOUT), valid).map(|it| it.index);
+                        if let Some(slot) = got {
+                            prop_assert!(model.may(key, slot) && slot != forbidden);
+                            model.entries.insert(key, (slot, model.now));
+                        } else {
+                            prop_assert_eq!(model.must(key, forbidden), None);
+                        }
+                    }
+                    Step::Insert(number, new) => {
+                        let key = (number + 1) << 40 | number % 3;
+                        let got = table.insert(key, slot(new), now, seconds(TIMEOUT), valid).index;
+                        if got == new {
+                            let kept = model.must(key, forbidden);
+                            prop_assert!(kept.is_none_or(|it| it == new));
+                        } else {
+                            prop_assert!(model.may(key, got) && got != forbidden);
+                        }
+                        // An insertion that finds an entry does not prolong it.
+                        let is_new = model.must(key, forbidden).is_none() && got == new
+                            && !(model.may(key, got) && got != forbidden);
+                        if is_new {
+                            model.entries.insert(key, (got, model.now));
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(table.evictions(), 0);
+        }
+    }
+
+    /// What loom cannot do: many threads and words, for a while. Slots say which key they are for,
+    /// and their incarnation until when they may be seen.
+    #[test]
+    fn threads_never_see_entries_of_others_or_of_the_past() {
+        const THREADS: u64 = 4;
+        const KEYS: u64 = 64;
+        let table = table(16);
+        let (table, capacity) = (&table, table.capacity());
+        assert!(capacity < KEYS as usize, "so entries are evicted");
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                scope.spawn(move || {
+                    let mut random = 0x9E37_79B9_7F4A_7C15 ^ thread;
+                    for round in 0..40_000_u64 {
+                        random ^= random << 13;
+                        random ^= random >> 7;
+                        random ^= random << 17;
+                        let number = random % KEYS;
+                        let key = (number + 1) << 40 | number % 4;
+                        // The backends of an odd time are not those of an even one.
+                        let era = (round / 1000) as u8;
+                        let valid = |it: SlotId| it.incarnation == era;
+                        let now = at(round / 10);
+                        let new = SlotId {
+                            index: (number + KEYS * thread) as u16,
+                            incarnation: era,
+                        };
+                        let got = match random >> 60 {
+                            0..4 => Some(table.insert(key, new, now, seconds(8), valid)),
+                            4 => {
+                                table.sweep(0..table.buckets(), now);
+                                None
+                            }
+                            _ => table.get(key, now, seconds(8), valid),
+                        };
+                        if let Some(got) = got {
+                            assert_eq!(u64::from(got.index) % KEYS, number);
+                            assert_eq!(got.incarnation, era);
+                        }
+                    }
+                });
+            }
+        });
+        // At rest, no key has two entries.
+        for bucket in 0..table.buckets() {
+            let words = table.bucket(bucket as u64).iter();
+            let mut tags: Vec<u64> = words.map(|it| it.load(Ordering::Relaxed) >> 40).collect();
+            tags.retain(|&tag| tag != 0);
+            let count = tags.len();
+            tags.sort_unstable();
+            tags.dedup();
+            assert_eq!(tags.len(), count);
+        }
+        assert!(table.evictions() > 0);
+    }
+}

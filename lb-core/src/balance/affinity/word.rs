@@ -75,7 +75,9 @@ impl Timeout {
     /// that.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
+        let seconds = timeout
+            .as_secs()
+            .saturating_add(u64::from(timeout.subsec_nanos() > 0));
         Self(seconds.clamp(1, u64::from(TIMEOUT_LIMIT.0)) as u32)
     }
 
@@ -179,5 +181,135 @@ impl Word {
         }
         let kept = self.0 & !(TICK_MASK as u64);
         Some(Self(kept | now.after(timeout.most()).0 as u64))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SLOT: SlotId = SlotId {
+        index: 7,
+        incarnation: 3,
+    };
+
+    fn tick(seconds: u32) -> Tick {
+        Tick::of(Instant(u64::from(seconds) * 1_000_000_000))
+    }
+
+    fn seconds(seconds: u64) -> Timeout {
+        Timeout::new(Duration::from_secs(seconds))
+    }
+
+    fn word(now: Tick, timeout: Timeout) -> Word {
+        Word::new(Tag(1), SLOT, now, timeout)
+    }
+
+    #[test]
+    fn timeouts_are_whole_seconds_within_the_limits() {
+        let timeout = |duration| Timeout::new(duration).0;
+        assert_eq!(timeout(Duration::ZERO), 1);
+        assert_eq!(timeout(Duration::from_millis(1001)), 2);
+        assert_eq!(timeout(Duration::MAX), 86_400);
+    }
+
+    #[test]
+    fn an_entry_lives_for_its_timeout_and_at_most_an_eighth_more() {
+        for timeout in [1, 7, 8, 10, 10_800, 86_400] {
+            let word = word(tick(5), seconds(timeout));
+            let life_max = seconds(timeout).life_max();
+            assert_eq!(life_max, Duration::from_secs(timeout + timeout / 8 + 1));
+            // Written at the very end of second 5, it is still there `timeout` later.
+            assert!(word.left(tick(5 + timeout as u32)).is_some());
+            let end = 5 + life_max.as_secs() as u32;
+            assert_eq!(word.left(tick(end - 1)), Some(1));
+            assert_eq!(word.left(tick(end)), None);
+        }
+    }
+
+    #[test]
+    fn an_expired_entry_stays_so_until_half_a_round_later() {
+        let word = word(tick(0), seconds(86_400));
+        let end = 86_400 + 86_400 / 8 + 1;
+        assert_eq!(word.left(tick(end + HALF_ROUND)), None);
+        assert!(word.left(tick(end + HALF_ROUND + 1)).is_some());
+        // Written by a worker whose clock is ahead by nine hours.
+        assert!(word.left(Tick(TICK_MASK - 33_000)).is_some());
+    }
+
+    #[test]
+    fn the_clock_goes_round() {
+        let late = tick(TICK_MASK - 1);
+        let word = word(late, seconds(10));
+        assert_eq!(word.left(late.after(1)), Some(11));
+        assert_eq!(word.left(late.after(11)), Some(1));
+        assert_eq!(word.left(late.after(12)), None);
+    }
+
+    #[test]
+    fn no_entry_is_the_empty_word() {
+        // Tag, slot, incarnation and expiry all as near to 0 as can be.
+        let slot = SlotId {
+            index: 0,
+            incarnation: 0,
+        };
+        let word = Word::new(Tag::of(0), slot, Tick(0).after(TICK_MASK - 1), seconds(1));
+        assert_eq!(word.0 & u64::from(TICK_MASK), 0);
+        assert_ne!(word, Word::EMPTY);
+        assert_eq!(Word::EMPTY.left(tick(TICK_MASK)), None);
+        assert!(!Word::EMPTY.has_tag(Tag::of(0)));
+    }
+
+    #[test]
+    fn a_use_is_written_only_when_it_prolongs_the_life_by_an_eighth() {
+        let timeout = seconds(80);
+        let word = word(tick(0), timeout);
+        assert_eq!(word.left(tick(0)), Some(91));
+        for now in 0..=10 {
+            assert_eq!(word.used(tick(now), timeout), None);
+        }
+        let used = word.used(tick(11), timeout).unwrap();
+        assert_eq!(used.left(tick(11)), Some(91));
+        assert_eq!((used.slot(), used.has_tag(Tag(1))), (SLOT, true));
+    }
+
+    #[test]
+    fn a_timeout_that_was_cut_takes_effect_at_the_next_use() {
+        let word = word(tick(0), seconds(10_000));
+        let used = word.used(tick(1), seconds(10)).unwrap();
+        assert_eq!(used.left(tick(1)), Some(12));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_comes_out(
+            key: u64, index in 0..SLOTS_MAX, incarnation: u8, now: u32, timeout in 0_u64..100_000,
+        ) {
+            let slot = SlotId { index, incarnation };
+            let (tag, now, timeout) = (Tag::of(key), tick(now), seconds(timeout));
+            let word = Word::new(tag, slot, now, timeout);
+            prop_assert!(word.has_tag(tag));
+            prop_assert!(!word.has_tag(Tag::of(!key)));
+            prop_assert_eq!(word.slot(), slot);
+            prop_assert_eq!(word.left(now), Some(timeout.most()));
+        }
+
+        #[test]
+        fn after_every_use_the_timeout_is_left(
+            timeout in 1_u64..=86_400, steps in proptest::collection::vec(0_u32..20_000, 1..50),
+        ) {
+            let timeout = seconds(timeout);
+            let mut now = tick(TICK_MASK - 40_000);
+            let mut word = word(now, timeout);
+            for step in steps {
+                now = now.after(step % timeout.0);
+                prop_assert!(word.left(now).is_some());
+                word = word.used(now, timeout).unwrap_or(word);
+                let left = word.left(now).unwrap();
+                prop_assert!((timeout.least()..=timeout.most()).contains(&left));
+            }
+        }
     }
 }
