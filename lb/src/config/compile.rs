@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::slice;
 use std::time::Duration;
 
-use lb_core::plan::{self, Condition, CookieKey, Tier};
+use lb_core::plan::{self, Condition, CookieKey, PlanError, Tier};
 
 use super::compile_cluster::{self, Uses};
 use super::decode::Problems;
@@ -36,6 +36,7 @@ pub(crate) struct Draft {
 #[derive(Debug, Clone)]
 struct DraftCluster {
     plan: plan::Cluster,
+    place: Place,
     backends: Vec<DraftBackend>,
 }
 
@@ -95,6 +96,24 @@ impl Draft {
         };
         let reason = format!("the name \"{host}\" cannot be resolved: {reason}");
         Problem::new(&place.unwrap_or_else(unknown), reason)
+    }
+
+    /// The plan has the last word. What it finds was overlooked here, so this finds nothing;
+    /// host names stand for addresses that no backend has.
+    pub(super) fn last_word(&self) -> Problems {
+        let hosts = self.host_names().into_iter().zip(1_u16..);
+        let stand_in = |number| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, number]);
+        let names = hosts.map(|(host, number)| (host.to_owned(), vec![stand_in(number)]));
+        let errors = self.plan(&names.collect()).validate().err();
+        let problem = |error: PlanError| match error.place() {
+            plan::Place::Backend { cluster, .. } | plan::Place::Cluster { cluster, .. } => {
+                Problem::new(&self.clusters[*cluster].place, error.to_string())
+            }
+            plan::Place::Listener { name, .. } | plan::Place::Route { name, .. } => {
+                self.listener_problem(name, error.to_string())
+            }
+        };
+        errors.into_iter().flatten().map(problem).collect()
     }
 
     /// The plan; a name without addresses brings no backend.
@@ -240,7 +259,11 @@ impl Compiler<'_> {
             self.problems.push(Problem::new(&name.place, reason));
         }
         let plan = compile_cluster::compile(cluster, self.uses, self.problems, self.warnings);
-        DraftCluster { plan, backends }
+        DraftCluster {
+            plan,
+            place: name.place.clone(),
+            backends,
+        }
     }
 
     /// `places` takes up where each of them was written.

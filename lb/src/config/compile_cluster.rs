@@ -180,13 +180,14 @@ impl Compiler<'_, '_> {
             let reason = "all backends have backup: true; at least one must not";
             self.problems.push(Problem::new(place, reason));
         }
-        let weight = backends[0].address.value.weight;
-        let differ = backends.iter().any(|it| it.address.value.weight != weight);
+        let mut weights = backends.iter().map(|it| it.address.value.weight);
+        let first = weights.find(|weight| *weight > 0);
+        let differ = weights.any(|weight| weight > 0 && Some(weight) != first);
         if let (true, Some(instead)) = (differ, self.balance.weighted_instead()) {
             let balance = self.balance;
             let reason = format!("balance {balance} ignores weights; {instead} heeds them");
             let place = self.cluster.balance.as_ref().map_or(place, |it| &it.place);
-            self.warnings.push(Problem::new(place, reason));
+            self.problems.push(Problem::new(place, reason));
         }
     }
 

@@ -66,6 +66,9 @@ impl Sources {
         let mut draft = compile::compile(&files, &mut problems);
         draft.settings.overlay(&self.settings);
         if problems.is_empty() {
+            problems = draft.last_word();
+        }
+        if problems.is_empty() {
             return Ok(draft);
         }
         problems.sort_by(|a, b| a.place.order().cmp(&b.place.order()));

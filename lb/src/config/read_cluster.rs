@@ -252,7 +252,7 @@ fn outlier(node: &Node, problems: &mut Problems) -> Option<Option<Located<Outlie
         window: fields.optional("window", duration),
         ejection: fields.optional("ejection", duration),
         ejection_max: fields.optional("ejection_max", duration),
-        ejected_max: fields.optional("ejected_max", percent::<0, 100>),
+        ejected_max: fields.optional("ejected_max", percent::<1, 100>),
     };
     fields.finish();
     Some(Some(located(outlier)))

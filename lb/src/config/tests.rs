@@ -15,6 +15,10 @@ fn load(text: &str) -> Result<Draft, Vec<String>> {
         }
     };
     let draft = compile::compile(file.as_ref().as_slice(), &mut problems);
+    if problems.is_empty() {
+        let overlooked = draft.last_word();
+        assert!(overlooked.is_empty(), "{text}: {overlooked:?}");
+    }
     let lines = problems.iter().map(Problem::to_string).collect();
     if problems.is_empty() {
         Ok(draft)
@@ -213,6 +217,10 @@ const MISTAKES: &[(&str, &str)] = &[
       SLOW",
     ),
     (
+        "clusters: {a: {backends: ['b:1', 'c:1/2'], balance: rr}}",
+        "lb.yaml:1:53: clusters.a.balance: balance rr ignores weights; wrr heeds them",
+    ),
+    (
         "listeners: [{address: 80, tcp: {cluster: a}}]\n\
       clusters: {a: {backends: ['b:1'], affinity: cookie}}",
         "lb.yaml:2:45: clusters.a.affinity: affinity of requests has no effect on a cluster that \
@@ -372,15 +380,17 @@ fn flags_without_effect_are_refused() {
 #[test]
 fn what_only_a_part_of_the_traffic_notices_is_a_warning() {
     let text = "listeners: [{address: 80, http: {cluster: a}}, {address: 81, tcp: {cluster: a}}]\n\
-                clusters: {a: {backends: ['b:1', 'c:1/2'], balance: rr, affinity: cookie}}\n";
+                clusters: {a: {backends: ['b:1', 'c:1'], balance: mh, hash_key: uri, affinity: \
+                cookie}}\n";
     let warnings: Vec<_> = load(text).unwrap().warnings;
     let shown: Vec<_> = warnings.iter().map(Problem::to_string).collect();
     assert_eq!(
         shown,
         [
-            "lb.yaml:2:67: clusters.a.affinity: TCP listeners use this cluster too; they know no \
+            "lb.yaml:2:65: clusters.a.hash_key: TCP listeners use this cluster too; they know no \
+             requests, and their sessions are balanced by the client's address",
+            "lb.yaml:2:80: clusters.a.affinity: TCP listeners use this cluster too; they know no \
              requests, and their sessions are balanced without affinity",
-            "lb.yaml:2:53: clusters.a.balance: balance rr ignores weights; wrr heeds them",
         ]
     );
 }

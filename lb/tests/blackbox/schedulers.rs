@@ -25,10 +25,13 @@ fn names() -> [&'static str; Balance::NAMES.len()] {
     Balance::NAMES.map(|(name, _)| name)
 }
 
-/// In `fo` and `ovf` the weights are an order; else half of the origins have twice the weight.
+/// In `fo` and `ovf` the weights are an order; else half of the origins have twice the weight,
+/// where weights count.
 fn weight(balance: &str, origin: usize) -> u16 {
+    let ignored = |balance: Balance| balance.weighted_instead().is_some();
     match balance {
         "fo" | "ovf" => origin as u16 + 1,
+        _ if balance.parse().is_ok_and(ignored) => 1,
         _ => [2, 4][origin % 2],
     }
 }
