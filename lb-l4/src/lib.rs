@@ -1,4 +1,5 @@
-//! Layer 4: TCP sessions, relayed byte for byte, and TCP health checks.
+//! Layer 4: TCP sessions, relayed byte for byte, and health checks by TCP
+//! and UDP.
 //!
 //! Invariant: a session ends on the service (and so the cluster) it began with, whatever the plan
 //! does meanwhile.
@@ -13,6 +14,6 @@ mod peek;
 pub mod proxy_protocol;
 pub mod tcp;
 
-pub use check::{CheckError, check_tcp};
+pub use check::{CheckError, check_tcp, check_udp};
 pub use client::Client;
 pub use tcp::{TcpService, serve, serve_admitted};

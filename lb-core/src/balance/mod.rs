@@ -18,6 +18,8 @@ mod slow_start;
 mod state;
 mod sticky;
 #[cfg(test)]
+mod sticky_tests;
+#[cfg(test)]
 mod tests;
 mod tiers;
 

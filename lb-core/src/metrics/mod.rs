@@ -478,6 +478,10 @@ pub struct BackendCounters {
     pub exchanges: Counter,
     /// Exchanges under way.
     pub exchanges_active: Gauge,
+    /// Health checks that succeeded.
+    pub checks_succeeded: Counter,
+    /// Health checks that failed.
+    pub checks_failed: Counter,
 }
 
 /// What the control thread counts; it is the one writer.

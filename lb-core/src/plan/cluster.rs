@@ -42,7 +42,7 @@ pub struct Cluster {
     pub health: Option<Health>,
     /// Deadline for one connection attempt; after it, the next backend is tried.
     pub connect_timeout: Duration,
-    /// Number of backends tried for one connection or request, 1 to [`TRIES_LIMIT`].
+    /// Number of backends tried for one connection or request, 1 to [`TRIES_LIMIT`](super::TRIES_LIMIT).
     pub tries_max: u8,
     /// Idle HTTP connections that each worker keeps to each backend.
     pub pool_idle_max: u16,

@@ -1,6 +1,6 @@
 //! The sources given as flags, to a [`File`]: `--tcp`, `--tls-passthrough`, `--sni`, `--http`,
-//! `--route`, and what is said about all of them: `--balance`, `--health`, `--proxy-in`,
-//! `--proxy-out`.
+//! `--route`, and what is said about all of them: how their clusters balance, `--relay`,
+//! `--proxy-in`, `--proxy-out`.
 //!
 //! Invariant: each flag that brings backends makes a cluster of its own, named after what the
 //! user wrote, so that the same name is met again in logs and metrics.
@@ -8,9 +8,10 @@
 
 use std::net::SocketAddr;
 
-use lb_core::plan::{Balance, Edge, ProxyOut, ProxyVersion, Relay};
+use lb_core::plan::{Affinity, Balance, Check, Edge, HashKey, ProxyOut, ProxyVersion, Relay};
 use lb_core::prefixes::Prefix;
 
+use super::balancing;
 use super::decode::Problems;
 use super::edge;
 use super::file::{
@@ -52,12 +53,13 @@ pub(crate) struct NameFlag {
 #[derive(Debug, Clone)]
 pub(crate) struct TrustedFlag(Vec<Prefix>);
 
-/// `--health off|tcp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HealthFlag {
-    Off,
-    Tcp,
-}
+/// `--affinity`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AffinityFlag(Option<Affinity>);
+
+/// `--health`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HealthFlag(Option<Check>);
 
 /// All of them.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +71,8 @@ pub(crate) struct Flags {
     pub(crate) routes: Vec<RouteFlag>,
     pub(crate) balance: Option<Balance>,
     pub(crate) relay: Option<Relay>,
+    pub(crate) hash_key: Option<HashKey>,
+    pub(crate) affinity: Option<AffinityFlag>,
     pub(crate) health: Option<HealthFlag>,
     pub(crate) proxy_in: Option<TrustedFlag>,
     pub(crate) proxy_out: Option<ProxyVersion>,
@@ -147,15 +151,17 @@ impl TrustedFlag {
     }
 }
 
+impl AffinityFlag {
+    /// Parses `--affinity`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        balancing::affinity(text).map(Self)
+    }
+}
+
 impl HealthFlag {
     /// Parses `--health`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        if text.starts_with("http") {
-            return Err(
-                "HTTP checks are not supported by this version yet; as --health tcp".into(),
-            );
-        }
-        notation::word(text, &[("off", Self::Off), ("tcp", Self::Tcp)])
+        balancing::check(text).map(Self)
     }
 }
 
@@ -223,14 +229,19 @@ impl Flags {
             .routes
             .iter()
             .map(|route| ("--route", route.text.clone()));
-        let balance = self.balance.map(|_| ("--balance", String::new()));
-        let health = self.health.map(|_| ("--health", String::new()));
         let names = self.names.iter().map(|name| ("--sni", name.text.clone()));
-        let proxy_in = self.proxy_in.iter().map(|_| ("--proxy-in", String::new()));
-        let proxy_out = self.proxy_out.map(|_| ("--proxy-out", String::new()));
-        let relay = self.relay.map(|_| ("--relay", String::new()));
-        let others = names.chain(proxy_in).chain(proxy_out).chain(relay);
-        for (flag, value) in routes.chain(balance).chain(health).chain(others) {
+        let given = [
+            ("--balance", self.balance.is_some()),
+            ("--hash-key", self.hash_key.is_some()),
+            ("--affinity", self.affinity.is_some()),
+            ("--health", self.health.is_some()),
+            ("--proxy-in", self.proxy_in.is_some()),
+            ("--proxy-out", self.proxy_out.is_some()),
+            ("--relay", self.relay.is_some()),
+        ];
+        let given = given.into_iter().filter(|(_, given)| *given);
+        let given = given.map(|(flag, _)| (flag, String::new()));
+        for (flag, value) in routes.chain(names).chain(given) {
             let reason = "has an effect only on listeners given as --tcp or --http; \
                           in a file, write it there";
             problems.push(Problem::new(&Place::Flag { flag, value }, reason));
@@ -333,14 +344,18 @@ impl Flags {
                 place: place.clone(),
             },
             name: None,
+            backup: false,
+            drain: false,
         };
         Cluster {
             backends: backends.iter().map(backend).collect(),
-            balance: self.balance.map(|value| Located {
-                value,
-                place: place.clone(),
-            }),
-            health: (self.health == Some(HealthFlag::Tcp)).then(Health::default),
+            balance: located("--balance", self.balance),
+            hash_key: located("--hash-key", self.hash_key.clone()),
+            affinity: located("--affinity", self.affinity.clone().map(|flag| flag.0)),
+            health: located(
+                "--health",
+                self.health.clone().and_then(|flag| flag.0).map(Health::by),
+            ),
             ..Cluster::named(name)
         }
     }
@@ -381,4 +396,13 @@ impl Flags {
             protocol,
         }
     }
+}
+
+/// What a flag says of every cluster.
+fn located<T>(flag: &'static str, value: Option<T>) -> Option<Located<T>> {
+    let place = Place::Flag {
+        flag,
+        value: String::new(),
+    };
+    value.map(|value| Located { value, place })
 }

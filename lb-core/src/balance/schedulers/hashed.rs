@@ -35,11 +35,11 @@ impl Hashed {
     /// `sh` with the members' weights, `dh` with equal ones: the table is filled with the members
     /// in order, again and again, each as often in a row as its weight says (ip_vs_sh.c,
     /// ip_vs_dh.c). It has the 256 slots of IPVS, or more if the weights need it: as many as hold
-    /// 16 rounds, so that the last one, cut short, hardly counts.
+    /// 128 rounds, so that the last one, cut short, puts nobody off by 1 %.
     pub(super) fn in_order(weights: &[u16]) -> Self {
         let weights = reduced(weights);
         let round: u64 = weights.iter().sum();
-        let wanted = (round * 16).min(IN_ORDER_SLOTS_MAX).max(round);
+        let wanted = (round * 128).min(IN_ORDER_SLOTS_MAX).max(round);
         let slots = wanted.max(IN_ORDER_SLOTS).next_power_of_two();
         let of_one = |(position, &weight): (usize, &u64)| {
             std::iter::repeat_n(position as u16, weight as usize)
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn a_table_is_filled_in_order_by_weight() {
         let table = slots(&[2, 1, 3]);
-        assert_eq!(table.len(), 256);
+        assert_eq!(table.len(), 1024);
         assert_eq!(table[..8], [0, 0, 1, 2, 2, 2, 0, 0]);
         assert_eq!(slots(&[100, 100])[..4], [0, 1, 0, 1]);
         assert!(slots(&[]).is_empty());
@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn a_table_grows_with_the_weights() {
-        assert_eq!(slots(&vec![1; 100]).len(), 2048);
+        assert_eq!(slots(&[5, 5]).len(), 256);
+        assert_eq!(slots(&[1; 100]).len(), 16_384);
         let table = slots(&vec![1; 10_000]);
         assert_eq!(table.len(), 65_536);
         assert!((0..10_000).all(|it| table.contains(&it)));

@@ -268,7 +268,7 @@ impl Units {
     const DAY: u64 = 24 * 3600 / Self::SECONDS;
 
     const fn of(now: Instant) -> Self {
-        Self(now.as_nanos() / 1_000_000_000 / Self::SECONDS & Self::MASK)
+        Self((now.as_nanos() / 1_000_000_000 / Self::SECONDS) & Self::MASK)
     }
 
     const fn since(self, earlier: Self) -> u64 {

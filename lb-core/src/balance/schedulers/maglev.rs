@@ -252,6 +252,36 @@ mod tests {
         assert!((0.05..0.08).contains(&moved), "{moved}");
     }
 
+    /// What the table promises: one of N that leaves or comes moves 1/N of the keys, and at most
+    /// 2 % besides.
+    #[test]
+    fn one_of_many_moves_its_share_and_two_percent_at_most() {
+        for count in [2, 3, 5, 10, 20, 50, 100] {
+            let all = backends(&vec![1; count]);
+            let rest: Vec<_> = all
+                .iter()
+                .filter(|it| **it != all[count / 2])
+                .cloned()
+                .collect();
+            let (more, fewer) = (Maglev::build(&all, SEED), Maglev::build(&rest, SEED));
+            // Leaving one way, coming the other.
+            let moved = moved(&owners(&more, &all), &owners(&fewer, &rest));
+            assert!(moved <= 1.0 / count as f64 + 0.02, "{count}: {moved}");
+        }
+    }
+
+    #[test]
+    fn nobody_has_five_percent_more_than_the_mean() {
+        for count in [1, 2, 3, 7, 33, 64, 99, 100] {
+            let maglev = Maglev::build(&backends(&vec![1; count]), SEED);
+            let most = *counts(&maglev, count).iter().max().unwrap();
+            assert!(
+                most as f64 <= 1.05 * SLOTS as f64 / count as f64,
+                "{count}: {most}"
+            );
+        }
+    }
+
     #[test]
     fn a_changed_weight_moves_little() {
         let (before, after) = (

@@ -169,7 +169,9 @@ impl Ask<'_> {
     ) -> Option<(usize, usize)> {
         // Along the slots first, because the slots after an unusable one belong to all others in
         // proportion to their weights: so its share is spread evenly.
-        let near = (start..slots.len()).chain(0..start).take(SLOTS_WALKED_MAX);
+        let near = (start + 1..slots.len())
+            .chain(0..=start)
+            .take(SLOTS_WALKED_MAX);
         for slot in near {
             let position = usize::from(slots[slot]);
             if is_fit(position) {
