@@ -7,6 +7,7 @@ pub mod balance;
 pub mod connections;
 pub mod metrics;
 pub mod plan;
+pub mod prefixes;
 pub mod rt;
 pub mod snapshot;
 pub mod worker;

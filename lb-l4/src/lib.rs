@@ -1,4 +1,5 @@
-//! Layer 4: TCP sessions, relayed byte for byte, and TCP health checks.
+//! Layer 4: TCP sessions, relayed byte for byte, and health checks by TCP
+//! and UDP.
 //!
 //! Invariant: a session ends on the service (and so the cluster) it began with, whatever the plan
 //! does meanwhile.
@@ -6,7 +7,13 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod client;
+pub mod client_hello;
+pub mod limits;
+mod peek;
+pub mod proxy_protocol;
 pub mod tcp;
 
-pub use check::{CheckError, check_tcp};
-pub use tcp::{TcpService, serve};
+pub use check::{CheckError, check_tcp, check_udp};
+pub use client::Client;
+pub use tcp::{TcpService, serve, serve_admitted};

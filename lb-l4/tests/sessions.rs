@@ -286,8 +286,9 @@ fn a_flood_does_not_starve_other_tasks() {
                 while before < FLOOD as u64 {
                     yield_now().await;
                     let moved = counters.received_bytes.get();
+                    // A poll, and what its last splice moved beyond its share.
                     assert!(
-                        moved - before <= 256 * 1024,
+                        moved - before <= 2 << 20,
                         "{} bytes at once",
                         moved - before
                     );

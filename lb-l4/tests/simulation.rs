@@ -11,7 +11,7 @@ mod talk;
 use lb_core::balance::{Cluster, Context};
 use lb_core::metrics::ListenerCounters;
 use lb_core::plan;
-use lb_core::rt::{self, ListenOptions, TaskId, TcpListener};
+use lb_core::rt::{self, ListenOptions, TaskId, TcpListener, sim};
 use lb_core::snapshot::Held;
 use lb_core::worker::Worker;
 use lb_l4::TcpService;
@@ -22,7 +22,8 @@ use std::time::Duration;
 
 #[test]
 fn random_talks_survive_sessions() {
-    storm::run_seeds(start);
+    let splices = storm::run_seeds(start);
+    assert!(splices > 0, "no seed spliced anything");
 }
 
 #[test]
@@ -61,10 +62,20 @@ fn service(backends: &[SocketAddr]) -> Held<TcpService> {
         balance: plan::Balance::RoundRobin,
         ..plan::Cluster::new("c", backends)
     };
+    // One seed in four relays as it does by default, the others splice more often.
+    let way = sim::trace() % 4;
     let plan = plan::Tcp {
-        cluster: "c".to_owned(),
         idle_timeout: Duration::from_secs(60),
+        relay: if way == 0 {
+            plan::Relay::Splice
+        } else {
+            plan::Relay::Auto
+        },
+        ..plan::Tcp::to("c")
     };
     let cluster = Arc::new(Cluster::build(&cluster, &Context::new(1, 1), None));
-    Held::new(Arc::new(TcpService::build(&plan, cluster)))
+    let service = TcpService::build(&plan, &|_| Some(Arc::clone(&cluster)));
+    let service = service.expect("the cluster is there");
+    let service = if way == 1 { service } else { service.fickle() };
+    Held::new(Arc::new(service))
 }

@@ -15,8 +15,9 @@ use crate::http1::head::{Framing, HeadError, Version};
 use crate::http1::request::{
     Client, Method, RequestHead, leading_blank, parse_request, rewrite_request,
 };
+use crate::keys::Keys;
 use crate::route::ClusterIndex;
-use crate::service::HttpService;
+use crate::service::{HttpService, Served};
 use crate::upload::Upload;
 
 /// Body bytes up to this are copied behind the head, to be sent as one piece: cheaper than a
@@ -38,6 +39,8 @@ pub(crate) struct Request {
     pub(crate) keep_alive: bool,
     /// `None` if no route matches.
     pub(crate) cluster: Option<ClusterIndex>,
+    /// What the cluster chooses by.
+    pub(crate) keys: Keys,
     pub(crate) log: Option<Box<Entry>>,
 }
 
@@ -76,6 +79,10 @@ pub(crate) fn admit(
     }
     let mut out = rewrite(&received, &head, stream, client, service).map_err(Failure::Head)?;
     let cluster = service.route(head.host(&received), head.path(&received));
+    let keys = cluster.map_or_else(Keys::default, |index| {
+        let Served { keys, cluster, .. } = service.served(index);
+        keys.read(&received, &head, cluster)
+    });
     let log = logs.then(|| {
         let (method, target) = (
             head.method_name.of_head(&received),
@@ -107,6 +114,7 @@ pub(crate) fn admit(
         version: head.version,
         keep_alive: head.keep_alive,
         cluster,
+        keys,
         log,
     }))
 }

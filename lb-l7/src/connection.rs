@@ -6,7 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
@@ -41,10 +41,23 @@ pub fn serve(
     http: Rc<HttpWorker>,
     registration: Registration,
 ) -> impl Future<Output = ()> {
-    let address = client.peer_addr().map(|address| address.ip());
+    let unknown = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+    let address = client.peer_addr().unwrap_or(unknown);
+    serve_client(client, address, current, http, registration)
+}
+
+/// As [`serve`], for a client that is at `address`, whatever the socket says: a proxy told so.
+pub fn serve_client(
+    client: TcpStream,
+    address: SocketAddr,
+    current: Rc<Current<HttpService>>,
+    http: Rc<HttpWorker>,
+    registration: Registration,
+) -> impl Future<Output = ()> {
     let mut connection = Connection {
         client,
-        address: address.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
+        address: address.ip(),
+        port: address.port(),
         current,
         http,
         registration,
@@ -72,6 +85,8 @@ pub fn serve(
 pub(crate) struct Connection {
     pub(crate) client: TcpStream,
     pub(crate) address: IpAddr,
+    /// The client's.
+    pub(crate) port: u16,
     pub(crate) http: Rc<HttpWorker>,
     pub(crate) registration: Registration,
     /// The one timer of the connection, moved from deadline to deadline.

@@ -65,7 +65,7 @@ pub(crate) const fn civil_date(days_since_epoch: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
-fn imf_fixdate(seconds_since_epoch: u64) -> DateText {
+pub(crate) fn imf_fixdate(seconds_since_epoch: u64) -> DateText {
     const WEEKDAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
     const MONTHS: [&[u8; 3]; 12] = [
         b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov",

@@ -2,30 +2,27 @@
 //!
 //! Invariant: a request that a backend may have processed is not sent again unless it is
 //! idempotent; the client gets either one complete response or a connection that breaks.
-//! Read next: `reach.rs` (finding a backend), `upload.rs`, `download.rs` (the bodies).
+//! Read next: `reach.rs` (finding a backend), `response.rs` (its head), `upload.rs`, `download.rs`.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use lb_core::rt::{self, Buffer, Chunk, Instant, TcpStream};
+use lb_core::balance::{Fault, Lease};
+use lb_core::rt::{self, Chunk, Instant, TcpStream};
 use lb_core::snapshot::Held;
 
 use crate::access_log::Outcome;
-use crate::admit::{COPIED_BYTES_MAX, Request};
+use crate::admit::Request;
 use crate::collect::HeadCollector;
 use crate::connection::{Connection, End, Next};
 use crate::download::{Download, Parts};
 use crate::failure::Failure;
-use crate::http1::body::Body;
-use crate::http1::head::{Framing, Version};
 use crate::http1::request::Method;
-use crate::http1::response::{
-    ClientConnection, ResponseHead, ResponseRules, Transfer, parse_response, rewrite_response,
-};
 use crate::pool::BackendConnection;
 use crate::respond::Answer;
+use crate::response::Response;
 use crate::service::{HEAD_BYTES_MAX, HttpService};
 
 /// Pieces of a body that are passed on before other tasks have their turn.
@@ -36,21 +33,21 @@ const PIECES_PER_TURN: u32 = 16;
 #[derive(Debug)]
 pub(crate) struct Exchange<'c> {
     pub(crate) connection: &'c mut Connection,
-    service: Held<HttpService>,
-    request: Request,
+    pub(crate) service: Held<HttpService>,
+    pub(crate) request: Request,
     /// From the backend, and not yet looked at.
-    received: Chunk,
+    pub(crate) received: Chunk,
     /// For the next send.
-    outgoing: Parts,
-    download: Download,
+    pub(crate) outgoing: Parts,
+    pub(crate) download: Download,
     started: Instant,
     /// When the response head must be there; known once the request has been sent.
     head_due: Option<Instant>,
     sent_bytes: u64,
     /// Of the response that has been begun; 0 before.
-    status: u16,
+    pub(crate) status: u16,
     /// Whether another exchange may follow on the connection.
-    may_persist: bool,
+    pub(crate) may_persist: bool,
 }
 
 /// What an exchange waits for.
@@ -64,19 +61,6 @@ pub(crate) enum Waiting {
     ResponseBody,
     /// The response's head.
     ResponseHead,
-}
-
-/// What the bytes received from a backend turned out to be.
-enum Response {
-    /// A final head.
-    Final {
-        /// Whether the backend keeps its connection.
-        persists: bool,
-    },
-    /// Not a whole head.
-    Incomplete,
-    /// The head of an interim response; another follows.
-    Interim,
 }
 
 impl<'c> Exchange<'c> {
@@ -119,33 +103,16 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    async fn proxy(&mut self) -> Result<(), Failure> {
-        let service = self.service.clone();
-        let cluster = service.cluster(self.request.cluster.ok_or(Failure::NoRoute)?);
-        let (mut backend, mut is_pooled) = self.reach(cluster).await?;
-        let is_clean = loop {
-            match self.exchange_with(&backend, is_pooled).await {
-                Err(failure) if failure.may_retry() => {
-                    let worker = self.connection.http.worker.index;
-                    cluster.counters().of(worker).retries.increment();
-                    (backend, is_pooled) = (self.reach_anew(cluster).await?, false);
-                }
-                result => break result?,
-            }
-        };
-        if is_clean {
-            self.connection.http.pool.put(backend, cluster, rt::now());
-        }
-        Ok(())
-    }
-
     /// Sends the request to a backend and its response to the client. True if the backend's
     /// connection can be used again.
-    async fn exchange_with(
+    pub(crate) async fn exchange_with(
         &mut self,
         backend: &BackendConnection,
+        lease: &Lease<'_>,
         is_pooled: bool,
     ) -> Result<bool, Failure> {
+        let asked = rt::now();
+        self.head_due = None;
         let counters = backend.backend.counters(self.connection.http.worker.index);
         counters.exchanges.increment();
         let _active = counters.exchanges_active.hold();
@@ -155,12 +122,17 @@ impl<'c> Exchange<'c> {
         let stream = &backend.stream;
         self.send_request(stream, is_pooled).await?;
         if !self.receive(stream, Waiting::ResponseHead).await? {
-            return Err(self.lost(is_pooled));
+            let may_be_stale = is_pooled && self.may_send_again();
+            return Err(Self::lost(may_be_stale));
         }
-        self.request.forget(); // it will not be sent again
+        self.request.forget(); // there is an answer: it will not be sent again
         loop {
-            match self.begin_response()? {
+            match self.begin_response(lease)? {
                 Response::Final { persists } => {
+                    match self.status {
+                        500.. => lease.failed(Fault::Answer),
+                        _ => lease.answered(rt::now().saturating_duration_since(asked)),
+                    }
                     self.send(stream).await?;
                     let is_clean = self.forward(stream).await?;
                     return Ok(persists && is_clean && self.request.upload.is_sent());
@@ -178,40 +150,46 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    /// Sends the head and the body bytes at hand, keeping them if they may have to be sent again.
+    /// Sends the head and the body bytes at hand; keeps them while they may have to be sent again.
     async fn send_request(&mut self, stream: &TcpStream, is_pooled: bool) -> Result<(), Failure> {
         let Request {
             head, body_at_hand, ..
-        } = &mut self.request;
-        self.outgoing = if is_pooled {
-            [Some(head.share()), body_at_hand.as_ref().map(Chunk::share)]
-        } else {
-            [
-                Some(std::mem::replace(head, Chunk::empty())),
-                body_at_hand.take(),
-            ]
-        };
+        } = &self.request;
+        self.outgoing = [Some(head.share()), body_at_hand.as_ref().map(Chunk::share)];
         let sent = self
             .wait(Waiting::ResponseHead, None, |it, cx| {
                 stream.poll_send(cx, &mut it.outgoing)
             })
             .await?;
         match sent {
-            Ok(()) => Ok(()),
+            Ok(()) if self.request.method.is_idempotent() => Ok(()),
+            Ok(()) => {
+                self.request.forget(); // it may have been processed from here on
+                Ok(())
+            }
             // Nothing has left us: sending it again is safe whatever the method.
-            Err(_) if is_pooled => Err(Failure::BackendStale),
-            Err(_) => Err(Failure::BackendClosed),
+            Err(_) => Err(Self::lost(is_pooled)),
         }
     }
 
     /// What it means that a backend ended the connection without any response.
-    const fn lost(&self, is_pooled: bool) -> Failure {
-        let Request { method, upload, .. } = &self.request;
-        if is_pooled && method.is_idempotent() && !upload.has_begun() {
+    const fn lost(is_pooled: bool) -> Failure {
+        if is_pooled {
             Failure::BackendStale
         } else {
             Failure::BackendClosed
         }
+    }
+
+    /// Whether the request can be sent again, and doing so is harmless: there is no response, it
+    /// is idempotent or was not sent at all, and no more of its body was taken than is at hand.
+    pub(crate) fn may_send_again(&self) -> bool {
+        !self.request.head.is_empty()
+    }
+
+    /// Whether the head of a final response was received.
+    pub(crate) const fn has_response(&self) -> bool {
+        self.status != 0
     }
 
     /// Receives the rest of a response head that comes in pieces.
@@ -228,75 +206,6 @@ impl<'c> Exchange<'c> {
                 return Err(Failure::BackendClosed);
             }
         }
-    }
-
-    /// Reads the response head at the start of what was received and writes the client's.
-    fn begin_response(&mut self) -> Result<Response, Failure> {
-        let answers_head = self.request.method == Method::Head;
-        let rules = ResponseRules {
-            head_bytes_max: HEAD_BYTES_MAX,
-            answers_head,
-        };
-        let parsed = parse_response(&self.received, &rules).map_err(Failure::BackendHead)?;
-        let Some(head) = parsed else {
-            return Ok(Response::Incomplete);
-        };
-        if head.status == 101 {
-            return Err(Failure::BackendSwitched);
-        }
-        let transfer = self.transfer(&head);
-        let connection = self.client_connection(&head, transfer);
-        let date = self.connection.http.date.text();
-        let mut out = Buffer::new();
-        rewrite_response(&self.received, &head, connection, transfer, &date, &mut out)
-            .map_err(Failure::BackendHead)?;
-        self.received.advance(head.len());
-        if head.is_interim() {
-            // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
-            let is_wanted = self.request.version == Version::Http11;
-            self.outgoing = [is_wanted.then(|| out.freeze()), None];
-            return Ok(Response::Interim);
-        }
-        self.download = Download::new(Body::new(head.framing, u64::MAX), transfer);
-        self.outgoing = first_parts(out, &mut self.download, &mut self.received)?;
-        self.status = head.status;
-        self.may_persist = connection != ClientConnection::Close;
-        let persists = head.keep_alive && head.framing != Framing::UntilClose;
-        Ok(Response::Final { persists })
-    }
-
-    fn transfer(&self, head: &ResponseHead) -> Transfer {
-        match self.request.version {
-            Version::Http10 if head.declares_chunks() => Transfer::Dechunk,
-            Version::Http11 if head.framing == Framing::UntilClose && self.persists() => {
-                Transfer::Chunk
-            }
-            Version::Http10 | Version::Http11 => Transfer::AsIs,
-        }
-    }
-
-    fn client_connection(&self, head: &ResponseHead, transfer: Transfer) -> ClientConnection {
-        let ends_by_close = match head.framing {
-            Framing::Chunked => transfer == Transfer::Dechunk,
-            Framing::UntilClose => transfer == Transfer::AsIs,
-            Framing::Length(_) | Framing::None => false,
-        };
-        self.connection_if(self.persists() && !ends_by_close)
-    }
-
-    const fn connection_if(&self, persists: bool) -> ClientConnection {
-        match (persists, self.request.version) {
-            (false, _) => ClientConnection::Close,
-            (true, Version::Http10) => ClientConnection::KeepHttp10,
-            (true, Version::Http11) => ClientConnection::Keep,
-        }
-    }
-
-    /// Whether the client's connection can be kept: not while a body is on its way, whose end we
-    /// may never see.
-    fn persists(&self) -> bool {
-        let is_draining = self.connection.http.worker.draining.get();
-        self.may_persist && self.request.upload.is_received() && !is_draining
     }
 
     /// Passes the response's body on. True if the backend sent nothing behind it.
@@ -447,6 +356,9 @@ impl<'c> Exchange<'c> {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(failure)) => return Poll::Ready(failure),
                 Poll::Ready(Ok(bytes)) => {
+                    if bytes > 0 {
+                        self.request.forget(); // its body cannot be had again
+                    }
                     let listener = self.connection.registration.listener();
                     listener.received_bytes.add(bytes as u64);
                     self.set_deadline(waiting);
@@ -461,11 +373,8 @@ impl<'c> Exchange<'c> {
         let (now, timeouts) = (rt::now(), &self.service.timeouts);
         let deadline = match waiting {
             Waiting::Connect => {
-                let cluster = self
-                    .request
-                    .cluster
-                    .map(|index| self.service.cluster(index));
-                now + cluster.map_or(timeouts.response_head, |cluster| cluster.connect_timeout)
+                let served = self.request.cluster.map(|it| self.service.served(it));
+                now + served.map_or(timeouts.response_head, |it| it.cluster.connect_timeout)
             }
             Waiting::ResponseHead if !self.request.upload.is_active() => {
                 *self.head_due.get_or_insert(now + timeouts.response_head)
@@ -526,20 +435,4 @@ impl Drop for Exchange<'_> {
             );
         }
     }
-}
-
-/// The head in `out` and as much of the body at hand as goes along with it.
-fn first_parts(
-    mut out: Buffer,
-    download: &mut Download,
-    received: &mut Chunk,
-) -> Result<Parts, Failure> {
-    let plain = download
-        .take_plain(received)
-        .map_err(Failure::BackendBody)?;
-    if plain <= COPIED_BYTES_MAX && out.push(&received[..plain]) {
-        received.advance(plain);
-        return Ok([Some(out.freeze()), None]);
-    }
-    Ok([Some(out.freeze()), Some(received.split_to(plain))])
 }

@@ -1,5 +1,4 @@
-//! Why an exchange fails: what happened, whose fault it is, whether another try may help, and
-//! what the client is told.
+//! Why an exchange fails: what happened, whose fault it is, and what the client is told.
 //!
 //! Invariant: every failure but a vanished client has a status and a reason to answer with.
 //! Read next: `respond.rs` (the answers), `exchange.rs` (where most failures come from).
@@ -23,6 +22,8 @@ pub enum Failure {
     BackendSwitched,
     /// The backend did not take the request, or did not respond, in time.
     BackendTimeout,
+    /// The backend did not accept a connection; another may.
+    BackendUnreachable,
     /// The client's chunks are not acceptable.
     Body(ChunkError),
     /// The client did not send its body in time.
@@ -65,6 +66,7 @@ impl Failure {
             | Self::BackendStale
             | Self::BackendSwitched
             | Self::BackendTimeout
+            | Self::BackendUnreachable
             | Self::Unavailable => Side::Backend,
             Self::Body(_)
             | Self::BodyTimeout
@@ -75,12 +77,6 @@ impl Failure {
             | Self::HeadTimeout => Side::Client,
             Self::NoRoute => Side::Proxy,
         }
-    }
-
-    /// Whether the same request may be sent once more, on another connection.
-    #[must_use]
-    pub const fn may_retry(self) -> bool {
-        matches!(self, Self::BackendStale)
     }
 
     /// The status to answer with; `None` when nobody is there to read it.
@@ -98,7 +94,7 @@ impl Failure {
             | Self::BackendHead(_)
             | Self::BackendStale
             | Self::BackendSwitched => 502,
-            Self::Unavailable => 503,
+            Self::BackendUnreachable | Self::Unavailable => 503,
             Self::BackendTimeout => 504,
         })
     }
@@ -125,7 +121,7 @@ impl Failure {
             Self::Head(error) => error.reason(),
             Self::HeadTimeout => "the request head did not arrive in time",
             Self::NoRoute => "no route matches this host and path",
-            Self::Unavailable => "no backend is available",
+            Self::BackendUnreachable | Self::Unavailable => "no backend is available",
         }
     }
 }
@@ -143,6 +139,7 @@ mod tests {
             Failure::BackendStale,
             Failure::BackendSwitched,
             Failure::BackendTimeout,
+            Failure::BackendUnreachable,
             Failure::Unavailable,
         ] {
             assert_eq!(failure.side(), Side::Backend);

@@ -8,6 +8,7 @@
 
 mod access_log;
 mod admit;
+pub mod check;
 mod collect;
 mod connection;
 mod date;
@@ -15,17 +16,22 @@ mod download;
 mod exchange;
 mod failure;
 pub mod http1;
+mod keys;
 mod pool;
 mod reach;
 mod respond;
+mod response;
 mod rooms;
 pub mod route;
 mod service;
+mod set_cookie;
+pub mod stream;
+pub mod tls;
 mod upload;
 mod worker;
 
 pub use access_log::{AccessLog, LineSink};
-pub use connection::serve;
+pub use connection::{serve, serve_client};
 pub use failure::{Failure, Side};
 pub use service::{BuildError, HEAD_BYTES_MAX, HEAD_ROOM_BYTES, HttpService};
 pub use worker::HttpWorker;

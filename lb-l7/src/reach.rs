@@ -1,14 +1,15 @@
-//! Finding a backend for an exchange: an idle connection from the pool, or a new one, on the next
-//! backend when one cannot be connected to.
+//! Finding a backend for an exchange: one after the other is chosen, connected to and asked, until
+//! one answers.
 //!
-//! Invariant: the search ends after the cluster's `tries_max` attempts, each bounded in time, or
-//! when the client goes. Read next: `exchange.rs` (what then happens).
+//! Invariant: at most `tries_max` backends are tried, each at most twice (a pooled connection that
+//! turned out to be closed, then a new one), and every wait is bounded. A request is sent again
+//! only where `exchange.rs` says that it may be. Read next: `exchange.rs`.
 
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
-use lb_core::balance::{Backend, Choice, Cluster, Tried};
+use lb_core::balance::{Backend, Choice, Cluster, Fault, Lease, Tried};
 use lb_core::rt::{self, TcpStream};
 
 use crate::exchange::{Exchange, Waiting};
@@ -16,64 +17,120 @@ use crate::failure::Failure;
 use crate::pool::BackendConnection;
 
 impl Exchange<'_> {
-    /// A connection to a backend of `cluster`, and whether it was used before.
-    pub(crate) async fn reach(
-        &mut self,
-        cluster: &Cluster,
-    ) -> Result<(BackendConnection, bool), Failure> {
-        let backend = self.pick(cluster, &Tried::default());
-        if let Some(connection) = backend.and_then(|it| self.connection.http.pool.take(it.id())) {
-            return Ok((connection, true));
-        }
-        Ok((self.connect_any(cluster, backend).await?, false))
-    }
-
-    /// A new connection to some backend of `cluster`.
-    pub(crate) async fn reach_anew(
-        &mut self,
-        cluster: &Cluster,
-    ) -> Result<BackendConnection, Failure> {
-        let backend = self.pick(cluster, &Tried::default());
-        self.connect_any(cluster, backend).await
-    }
-
-    /// Connects to `first`, or to others when that fails.
-    async fn connect_any(
-        &mut self,
-        cluster: &Cluster,
-        first: Option<&Arc<Backend>>,
-    ) -> Result<BackendConnection, Failure> {
-        let worker = self.connection.http.worker.index;
+    /// Has the request answered by a backend of its cluster.
+    pub(crate) async fn proxy(&mut self) -> Result<(), Failure> {
+        let service = self.service.clone();
+        let cluster = &service
+            .served(self.request.cluster.ok_or(Failure::NoRoute)?)
+            .cluster;
         let mut tried = Tried::default();
-        let mut next = first;
-        while let Some(backend) = next.filter(|_| tried.len() < cluster.tries_max) {
-            if !tried.is_empty() {
-                cluster.counters().of(worker).retries.increment();
+        let mut failure = Failure::Unavailable;
+        while let Some(lease) = self.next_backend(cluster, &tried) {
+            tried.insert(lease.backend().index);
+            match self.ask(cluster, &lease).await {
+                Err(error @ (Failure::BackendUnreachable | Failure::BackendClosed))
+                    if error == Failure::BackendUnreachable || self.may_send_again() =>
+                {
+                    // That a request was lost says more than that another backend is down.
+                    if failure == Failure::Unavailable && error == Failure::BackendClosed {
+                        failure = error;
+                    }
+                }
+                result => return result,
             }
-            if let Some(stream) = self.connect(cluster, backend).await? {
-                return Ok(BackendConnection::new(stream, Arc::clone(backend), worker));
-            }
-            tried.insert(backend.index);
-            next = self.pick(cluster, &tried);
         }
-        cluster.counters().of(worker).unavailable.increment();
-        Err(Failure::Unavailable)
+        if failure == Failure::Unavailable {
+            let worker = self.connection.http.worker.index;
+            cluster.counters().of(worker).unavailable.increment();
+        }
+        Err(failure)
     }
 
-    fn pick<'a>(&self, cluster: &'a Cluster, tried: &Tried) -> Option<&'a Arc<Backend>> {
-        let client = SocketAddr::new(self.connection.address, 0);
+    /// The backend to try next, `None` when enough have been tried.
+    fn next_backend<'a>(&self, cluster: &'a Cluster, tried: &Tried) -> Option<Lease<'a>> {
+        if tried.len() >= cluster.tries_max {
+            return None;
+        }
+        let lease = self.pick(cluster, tried)?;
+        if !tried.is_empty() {
+            self.count_retry(cluster);
+        }
+        Some(lease)
+    }
+
+    fn pick<'a>(&self, cluster: &'a Cluster, tried: &Tried) -> Option<Lease<'a>> {
+        let connection = &*self.connection;
+        let client = SocketAddr::new(connection.address, connection.port);
+        let keys = &self.request.keys;
+        let mut choice = Choice {
+            hash: keys.hash,
+            affinity: keys.affinity,
+            cookie: keys.cookie.as_ref().map(<[u8; _]>::as_slice),
+            ..Choice::new(connection.http.worker.index, rt::now(), client, tried)
+        };
+        if cluster.asks_local()
+            && let Ok(local) = connection.client.local_addr()
+        {
+            choice.local = local.ip();
+        }
+        cluster.pick(&choice)
+    }
+
+    /// Asks one backend, by a pooled connection if there is one.
+    async fn ask(&mut self, cluster: &Cluster, lease: &Lease<'_>) -> Result<(), Failure> {
+        let pooled = self.connection.http.pool.take(lease.backend().id());
+        let mut is_pooled = pooled.is_some();
+        let mut connection = match pooled {
+            Some(connection) => connection,
+            None => self.connect(cluster, lease).await?,
+        };
+        let is_clean = loop {
+            match self.exchange_with(&connection, lease, is_pooled).await {
+                Err(Failure::BackendStale) => {
+                    self.count_retry(cluster);
+                    connection = self.connect(cluster, lease).await?;
+                    is_pooled = false;
+                }
+                Err(failure) => {
+                    self.report(lease, failure);
+                    return Err(failure);
+                }
+                Ok(is_clean) => break is_clean,
+            }
+        };
+        if is_clean {
+            let pool = &self.connection.http.pool;
+            pool.put(connection, cluster, rt::now());
+        }
+        Ok(())
+    }
+
+    /// Tells outlier detection what was the backend's fault.
+    fn report(&self, lease: &Lease<'_>, failure: Failure) {
+        if self.has_response() {
+            return; // reported by its status
+        }
+        match failure {
+            Failure::BackendClosed => lease.failed(Fault::Closed),
+            Failure::BackendTimeout => lease.failed(Fault::Timeout),
+            Failure::BackendHead(_) | Failure::BackendSwitched => lease.failed(Fault::Answer),
+            _ => {}
+        }
+    }
+
+    fn count_retry(&self, cluster: &Cluster) {
         let worker = self.connection.http.worker.index;
-        let choice = Choice::new(worker, rt::now(), client, tried);
-        cluster.pick(&choice).map(|lease| lease.backend())
+        cluster.counters().of(worker).retries.increment();
     }
 
-    /// A connection to `backend`, `None` if it does not accept one in time.
+    /// A new connection to the backend; `BackendUnreachable` if it does not accept one in time.
     async fn connect(
         &mut self,
         cluster: &Cluster,
-        backend: &Backend,
-    ) -> Result<Option<TcpStream>, Failure> {
+        lease: &Lease<'_>,
+    ) -> Result<BackendConnection, Failure> {
         let worker = self.connection.http.worker.index;
+        let backend: &Arc<Backend> = lease.backend();
         let started = rt::now();
         let mut connecting = pin!(TcpStream::connect(backend.address));
         let connected = self
@@ -83,11 +140,12 @@ impl Exchange<'_> {
             Ok(Ok(stream)) => {
                 let elapsed = rt::now().saturating_duration_since(started);
                 cluster.counters().of(worker).connect_time.observe(elapsed);
-                Ok(Some(stream))
+                Ok(BackendConnection::new(stream, Arc::clone(backend), worker))
             }
             Ok(Err(_)) | Err(Failure::BackendTimeout) => {
                 backend.counters(worker).connect_failures.increment();
-                Ok(None)
+                lease.failed(Fault::Connect);
+                Err(Failure::BackendUnreachable)
             }
             Err(failure) => Err(failure),
         }

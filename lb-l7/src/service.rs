@@ -6,12 +6,14 @@
 use std::sync::Arc;
 
 use lb_core::balance::Cluster;
-use lb_core::plan::{self, HttpLimits, HttpTimeouts};
+use lb_core::plan::{self, Affinity, HttpLimits, HttpTimeouts};
 use lb_core::rt::Buffer;
 
 use crate::http1::head::HEADERS_MAX;
 use crate::http1::request::RequestRules;
+use crate::keys::WantedKeys;
 use crate::route::{ClusterIndex, DuplicateRoute, RouteTable};
+use crate::set_cookie::SetCookie;
 
 /// Room that a rewritten head has for the fields that we add.
 pub const HEAD_ROOM_BYTES: usize = 1024;
@@ -27,8 +29,31 @@ pub struct HttpService {
     pub(crate) limits: HttpLimits,
     pub(crate) rules: RequestRules,
     routes: RouteTable,
-    clusters: Vec<Arc<Cluster>>,
+    clusters: Vec<Served>,
     default_cluster: Option<ClusterIndex>,
+}
+
+/// A cluster, and what it takes to choose in it.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) keys: WantedKeys,
+    pub(crate) set_cookie: Option<SetCookie>,
+}
+
+impl Served {
+    fn new(cluster: Arc<Cluster>) -> Self {
+        let set_cookie = match cluster.affinity() {
+            // No listener of ours ends TLS, so clients come in the clear.
+            Some(Affinity::Cookie(cookie)) => Some(SetCookie::new(cookie, false)),
+            _ => None,
+        };
+        Self {
+            keys: WantedKeys::of(cluster.hash_key(), cluster.affinity()),
+            set_cookie,
+            cluster,
+        }
+    }
 }
 
 /// Why a plan cannot be served.
@@ -87,7 +112,7 @@ impl HttpService {
                 forwarded: plan.forwarded,
             },
             routes: RouteTable::build(&plan.routes, index).map_err(BuildError::DuplicateRoute)?,
-            clusters: clusters.list,
+            clusters: clusters.list.into_iter().map(Served::new).collect(),
             default_cluster,
         })
     }
@@ -97,7 +122,7 @@ impl HttpService {
         self.routes.find(host, path).or(self.default_cluster)
     }
 
-    pub(crate) fn cluster(&self, index: ClusterIndex) -> &Cluster {
+    pub(crate) fn served(&self, index: ClusterIndex) -> &Served {
         &self.clusters[index as usize]
     }
 }

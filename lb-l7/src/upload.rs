@@ -18,8 +18,6 @@ pub(crate) struct Upload {
     body: Body,
     /// Received and not yet sent.
     pending: Option<Chunk>,
-    /// Something was taken from the client, so the request cannot be sent again.
-    has_begun: bool,
     /// The backend takes no more. It may have answered already.
     is_broken: bool,
 }
@@ -29,7 +27,6 @@ impl Upload {
         Self {
             body,
             pending: None,
-            has_begun: false,
             is_broken: false,
         }
     }
@@ -37,10 +34,6 @@ impl Upload {
     /// Whether there is something to do.
     pub(crate) const fn is_active(&self) -> bool {
         !self.is_broken && (self.pending.is_some() || !self.body.is_done())
-    }
-
-    pub(crate) const fn has_begun(&self) -> bool {
-        self.has_begun
     }
 
     /// Whether the client has nothing more to send of this request.
@@ -80,7 +73,6 @@ impl Upload {
             Ok(chunk) if !chunk.is_empty() => chunk,
             _ => return Poll::Ready(Err(Failure::ClientGone)),
         };
-        self.has_begun = true;
         let taken = self.body.take(&chunk).map_err(Failure::Body)?;
         self.pending = Some(chunk.split_to(taken));
         client.unread(chunk);

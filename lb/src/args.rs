@@ -10,12 +10,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use lb_core::plan::Balance;
+use lb_core::plan::{Balance, HashKey, ProxyVersion, Relay};
 
 use crate::config::{
-    self, AccessLog, AdminAddress, BALANCE_WORDS, Engine, Flags, HealthFlag, ListenFlag, Located,
-    LogFormat, Place, RouteFlag, Sources, Workers, WrittenSettings,
+    self, AccessLog, AdminAddress, AffinityFlag, Engine, Flags, HealthFlag, ListenFlag, Located,
+    LogFormat, NameFlag, PROXY_VERSION_WORDS, Place, RouteFlag, Sources, TrustedFlag, Workers,
+    WrittenSettings,
 };
+
+/// Heading of the flags about all backends that are given as flags.
+const BALANCING: &str = "Balancing, of backends given as flags";
 
 /// Exit code for a mistake on the command line.
 pub(crate) const EXIT_USAGE: u8 = 2;
@@ -61,6 +65,19 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "[NAME@]LISTEN=BACKENDS", help_heading = "Sources")]
     #[arg(value_parser = ListenFlag::tcp)]
     tcp: Vec<ListenFlag>,
+    /// Relay TLS connections by the server name that they ask for, without decrypting them; the
+    /// backends take the names that no --sni has: 443
+    #[arg(
+        long,
+        value_name = "[NAME@]LISTEN[=BACKENDS]",
+        help_heading = "Sources"
+    )]
+    #[arg(value_parser = ListenFlag::http)]
+    tls_passthrough: Vec<ListenFlag>,
+    /// Server name of every --tls-passthrough: shop.example=10.0.0.1:443 or '*.example'=…
+    #[arg(long, value_name = "NAME=BACKENDS", help_heading = "Sources")]
+    #[arg(value_parser = NameFlag::parse)]
+    sni: Vec<NameFlag>,
     /// Proxy HTTP/1.1; the backends take what no route matches: 8080=10.0.0.1:80
     #[arg(
         long,
@@ -73,13 +90,36 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "HOST[/PATH]=BACKENDS", help_heading = "Sources")]
     #[arg(value_parser = RouteFlag::parse)]
     route: Vec<RouteFlag>,
-    /// How a backend is chosen: rr (each in turn) or mh (Maglev hash of the client) [default: rr]
-    #[arg(long, value_name = "NAME")]
-    #[arg(value_parser = |text: &str| config::parse_word(text, &BALANCE_WORDS))]
+    /// How a backend is chosen (CONFIG.md has every name): rr, wrr, lc, mh, p2c, … [default: wrr]
+    #[arg(long, value_name = "NAME", help_heading = BALANCING)]
+    #[arg(value_parser = |text: &str| config::parse_word(text, &Balance::NAMES))]
     balance: Option<Balance>,
-    /// Health checks of backends given as flags: off or tcp [default: off]
-    #[arg(long, value_name = "CHECK", value_parser = HealthFlag::parse)]
+    /// How --tcp moves bytes: auto, copy or splice [default: auto]
+    #[arg(long, value_name = "NAME", help_heading = "Sources")]
+    #[arg(value_parser = |text: &str| config::parse_word(text, &Relay::NAMES))]
+    relay: Option<Relay>,
+    /// What mh, ring, sh and others hash: client, client-port, destination, uri, header:NAME,
+    /// cookie:NAME or query:NAME [default: by the scheduler, mostly client]
+    #[arg(long, value_name = "KEY", help_heading = BALANCING)]
+    #[arg(value_parser = config::parse_hash_key)]
+    hash_key: Option<HashKey>,
+    /// Keeps a client where it is: none, client-ip[:SECONDS], cookie[:NAME] or header:NAME
+    /// [default: none]
+    #[arg(long, value_name = "KIND", help_heading = BALANCING)]
+    #[arg(value_parser = AffinityFlag::parse)]
+    affinity: Option<AffinityFlag>,
+    /// Health checks: off, tcp, http:PATH, https:PATH, grpc[:SERVICE] or udp [default: off]
+    #[arg(long, value_name = "CHECK", help_heading = BALANCING)]
+    #[arg(value_parser = HealthFlag::parse)]
     health: Option<HealthFlag>,
+    /// Connections begin with a PROXY protocol header, v1 or v2, and come from these proxies:
+    /// 10.0.0.0/8,2001:db8::7
+    #[arg(long, value_name = "PREFIXES", value_parser = TrustedFlag::parse)]
+    proxy_in: Option<TrustedFlag>,
+    /// Backends of --tcp and --tls-passthrough get a PROXY protocol header: v1 or v2
+    #[arg(long, value_name = "VERSION")]
+    #[arg(value_parser = |text: &str| config::parse_word(text, &PROXY_VERSION_WORDS))]
+    proxy_out: Option<ProxyVersion>,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -93,7 +133,7 @@ pub(crate) struct ProcessArgs {
     /// auto, uring or epoll [default: auto]
     #[arg(long, value_name = "NAME", value_parser = Engine::parse)]
     engine: Option<Engine>,
-    /// Address of /readyz, /livez, /metrics and /config, or off [default: 127.0.0.1:9900]
+    /// Address of /readyz, /livez, /metrics, /status and /config, or off [default: 127.0.0.1:9900]
     #[arg(long, value_name = "ADDRESS", value_parser = AdminAddress::parse)]
     admin: Option<AdminAddress>,
     /// A line of JSON for each HTTP request: off, stdout or a file [default: off]
@@ -144,8 +184,7 @@ const CHECK_FORMATS: [(&str, CheckFormat); 2] =
     [("json", CheckFormat::Json), ("text", CheckFormat::Text)];
 
 /// Flags of the design that later versions bring.
-const NOT_YET: [&str; 18] = [
-    "--affinity",
+const NOT_YET: [&str; 12] = [
     "--cluster-ips",
     "--https",
     "--ingress-class",
@@ -156,12 +195,7 @@ const NOT_YET: [&str; 18] = [
     "--manifests",
     "--node-name",
     "--nodeport-addresses",
-    "--proxy-in",
-    "--proxy-out",
-    "--relay",
-    "--sni",
     "--tcp-congestion",
-    "--tls-passthrough",
     "--udp",
 ];
 
@@ -182,24 +216,33 @@ impl Cli {
 /// The flag, if `argument` is one that is not supported yet.
 fn not_yet(argument: &OsString) -> Option<String> {
     let flag = argument.to_str()?.split('=').next()?;
-    let refused = NOT_YET.contains(&flag) || flag.starts_with("--tls-");
+    let is_tls = flag.starts_with("--tls-") && flag != "--tls-passthrough";
+    let refused = NOT_YET.contains(&flag) || is_tls;
     refused.then(|| flag.to_owned())
 }
 
 impl RunArgs {
     /// Whether there is anything to run.
     pub(crate) fn has_sources(&self) -> bool {
-        !(self.config.is_empty() && self.tcp.is_empty() && self.http.is_empty())
+        let listeners = [&self.tcp, &self.tls_passthrough, &self.http];
+        !(self.config.is_empty() && listeners.iter().all(|it| it.is_empty()))
     }
 
     /// The sources that the flags name.
     pub(crate) fn sources(self) -> Sources {
         let flags = Flags {
             tcp: self.tcp,
+            passthrough: self.tls_passthrough,
+            names: self.sni,
             http: self.http,
             routes: self.route,
             balance: self.balance,
+            relay: self.relay,
+            hash_key: self.hash_key,
+            affinity: self.affinity,
             health: self.health,
+            proxy_in: self.proxy_in,
+            proxy_out: self.proxy_out,
         };
         Sources {
             files: self.config,
@@ -245,6 +288,7 @@ impl ProcessArgs {
             access_log: located("--access-log", self.access_log),
             drain_timeout: located("--drain-timeout", self.drain_timeout),
             log_format: located("--log-format", self.log_format),
+            affinity_entries: None,
         }
     }
 }

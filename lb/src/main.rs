@@ -9,6 +9,7 @@ mod access_log;
 mod admin;
 mod args;
 mod check;
+mod checker;
 mod config;
 mod control;
 mod demo;

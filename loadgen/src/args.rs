@@ -13,10 +13,11 @@ use lb_core::rt::EngineKind;
 use lb_core::rt::probe::{EngineChoice, probe};
 
 use crate::compare;
-use crate::origin::{self, Delay};
+use crate::origin::{self, Delay, Service};
 use crate::report;
-use crate::run::{self, HttpRequest, LoadMode, Scheme, TcpRequest, Url};
+use crate::run::{self, HttpRequest, LoadMode, Scheme, Sources, TcpRequest, UdpRequest, Url};
 use crate::tcp::TcpMode;
+use crate::udp;
 use crate::units::{parse_bytes, parse_duration};
 
 /// Origins, load generator and comparisons for load balancers.
@@ -34,7 +35,7 @@ pub enum Command {
     /// Serve requests: HTTP answers of a fixed size, TCP echo or bulk data.
     Origin(OriginArgs),
     /// Load a server and report what it did.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Compare balancers side by side and write a report.
     Compare(compare::Args),
     /// Draw the texts and charts of a report again.
@@ -45,7 +46,7 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Prints one line when it accepts, with the addresses really bound:
-  ready http=127.0.0.1:8081 tcp=127.0.0.1:9081
+  ready http=127.0.0.1:8081 tcp=127.0.0.1:9081 udp=127.0.0.1:9091
 Runs until SIGTERM or Ctrl-C.")]
 pub struct OriginArgs {
     /// Addresses to answer HTTP/1.1 on (port 0: any free port).
@@ -54,13 +55,24 @@ pub struct OriginArgs {
     /// Addresses to answer TCP on.
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub tcp: Vec<SocketAddr>,
+    /// Addresses to answer UDP on: echo, and the sink of one-way streams.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub udp: Vec<SocketAddr>,
     /// Size of each HTTP answer's body, as in 64 or 16KiB.
     #[arg(long, value_name = "BYTES", default_value = "64", value_parser = parse_bytes)]
     pub body: usize,
-    /// Time taken for each answer: none, fixed:5ms, or exp:5ms (exponential, with this mean).
+    /// Time taken for each answer: none, fixed:5ms, exp:5ms (exponential, with this mean) or
+    /// pareto:5ms (heavy-tailed, with this mean).
     #[arg(long, value_name = "DIST", default_value = "none")]
     pub delay: Delay,
-    /// Name in the X-Origin header and in the answer to the TCP line WHO; numbered NAME-1,
+    /// Requests served at a time by each address; others wait their turn [default: any number].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub servers: Option<u16>,
+    /// Part of the requests that fail, 0 to 1: HTTP is answered 503, TCP not at all.
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = parse_share)]
+    pub error_rate: f64,
+    /// Name in the X-Origin header, in the answer to the TCP line WHO and (16 bytes of it) in
+    /// datagrams; numbered NAME-1,
     /// NAME-2, … when there are several addresses of a kind. Without it the address is the name.
     #[arg(long)]
     pub name: Option<String>,
@@ -81,9 +93,11 @@ command line was wrong.
 
 Examples:
   loadgen run http://127.0.0.1:8080/ -c 64 -d 10s --rate 20000
-  loadgen run tcp://127.0.0.1:9000 -c 64 -d 10s --closed --message 128 --json -")]
+  loadgen run tcp://127.0.0.1:9000 -c 64 -d 10s --closed --message 128 --json -
+  loadgen run udp://127.0.0.1:9000 -c 128 -d 10s --one-way --message 1200
+  loadgen run http://127.0.0.1:8080/ -c 64 --new-connections --sources 1000:1.1")]
 pub struct RunArgs {
-    /// `http://HOST[:PORT][/PATH]` or `tcp://HOST:PORT`.
+    /// `http://HOST[:PORT][/PATH]`, `tcp://HOST:PORT` or `udp://HOST:PORT`.
     #[arg(value_name = "URL")]
     pub url: Url,
     /// Requests due per second over all connections, whatever the answers do; latency counts
@@ -93,7 +107,7 @@ pub struct RunArgs {
     /// Send each connection's next request when its last one is answered (default).
     #[arg(long)]
     pub closed: bool,
-    /// Connections.
+    /// Connections; udp: sockets.
     #[arg(short, long, value_name = "N", default_value_t = 64)]
     pub connections: usize,
     /// Length of the measured window.
@@ -117,7 +131,7 @@ pub struct RunArgs {
     /// http: size of the request body [default: none].
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub body: Option<usize>,
-    /// tcp: size of the message that is to come back [default: 64].
+    /// tcp, udp: size of the message [default: 64].
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub message: Option<usize>,
     /// tcp: what the server does: echo sends back each byte; stream:BYTES answers each line with
@@ -127,6 +141,22 @@ pub struct RunArgs {
     /// tcp: ask each new connection for its origin's name, with the line WHO.
     #[arg(long)]
     pub who: bool,
+    /// udp: a stream that the origin counts and does not send back.
+    #[arg(long)]
+    pub one_way: bool,
+    /// udp, closed loop: datagrams of a socket that may be under way [default: 1, one-way 16].
+    #[arg(long, value_name = "N")]
+    pub window: Option<usize>,
+    /// udp: datagrams handed to the kernel at a time (UDP_SEGMENT) [default: 1].
+    #[arg(long, value_name = "N")]
+    pub gso: Option<usize>,
+    /// Clients that come from so many addresses of 127.0.0.0/8, in turn or, with N:S, in
+    /// proportion to rank^-S (Zipf); the result says whether they stayed with their origins.
+    #[arg(long, value_name = "N[:S]")]
+    pub sources: Option<Sources>,
+    /// Answers that take longer are counted as delayed, second by second.
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
+    pub delayed_after: Duration,
     /// Write the result as JSON; - is standard output, and the readable summary goes to
     /// standard error then.
     #[arg(long, value_name = "FILE")]
@@ -157,16 +187,37 @@ impl TryFrom<&OriginArgs> for origin::Config {
     type Error = String;
 
     fn try_from(args: &OriginArgs) -> Result<Self, String> {
-        if args.http.is_empty() && args.tcp.is_empty() {
+        if args.http.is_empty() && args.tcp.is_empty() && args.udp.is_empty() {
             return Err(
-                "nothing to serve: give --http or --tcp, as in --http 127.0.0.1:8081".into(),
+                "nothing to serve: give --http, --tcp or --udp, as in --http 127.0.0.1:8081".into(),
             );
+        }
+        let flags = [
+            ("--delay", args.delay != Delay::None),
+            ("--servers", args.servers.is_some()),
+            ("--error-rate", args.error_rate > 0.0),
+        ];
+        if let Some((flag, _)) = flags.iter().find(|(_, given)| *given)
+            && args.http.is_empty()
+            && args.tcp.is_empty()
+        {
+            return Err(format!(
+                "{flag} is for --http and --tcp; datagrams are answered at once"
+            ));
+        }
+        if args.servers.is_some() && args.delay == Delay::None {
+            return Err("--servers is for a --delay; without one nobody has to wait".into());
         }
         Ok(Self {
             http: args.http.clone(),
             tcp: args.tcp.clone(),
+            udp: args.udp.clone(),
             body: args.body,
-            delay: args.delay,
+            service: Service {
+                delay: args.delay,
+                servers: args.servers.map_or(0, usize::from),
+                error_rate: args.error_rate,
+            },
             name: args.name.clone(),
             tcp_mode: args.tcp_mode,
             threads: args.placement.threads()?,
@@ -216,6 +267,9 @@ impl TryFrom<&RunArgs> for run::Config {
                 message: args.message.unwrap_or(tcp.message),
                 who: args.who,
             },
+            udp: args.udp(),
+            sources: args.sources,
+            delayed_after: args.delayed_after,
             threads,
             cpu: args.placement.cpu,
             ..Self::new(args.url.clone(), args.placement.engine()?)
@@ -225,27 +279,27 @@ impl TryFrom<&RunArgs> for run::Config {
 
 impl RunArgs {
     fn refuse_settings_of_the_other_scheme(&self) -> Result<(), String> {
-        let (flags, scheme): (&[(&str, bool)], &str) = match self.url.scheme {
-            Scheme::Http => (
-                &[
-                    ("--message", self.message.is_some()),
-                    ("--tcp-mode", self.tcp_mode.is_some()),
-                    ("--who", self.who),
-                ],
-                "tcp://",
-            ),
-            Scheme::Tcp => (
-                &[
-                    ("--header", !self.headers.is_empty()),
-                    ("--method", self.method.is_some()),
-                    ("--body", self.body.is_some()),
-                ],
-                "http://",
-            ),
+        use Scheme::{Http, Tcp, Udp};
+        let flags: [(&str, bool, &[Scheme]); 10] = [
+            ("--header", !self.headers.is_empty(), &[Http]),
+            ("--method", self.method.is_some(), &[Http]),
+            ("--body", self.body.is_some(), &[Http]),
+            ("--new-connections", self.new_connections, &[Http, Tcp]),
+            ("--message", self.message.is_some(), &[Tcp, Udp]),
+            ("--tcp-mode", self.tcp_mode.is_some(), &[Tcp]),
+            ("--who", self.who, &[Tcp]),
+            ("--one-way", self.one_way, &[Udp]),
+            ("--window", self.window.is_some(), &[Udp]),
+            ("--gso", self.gso.is_some(), &[Udp]),
+        ];
+        let wrong = |(_, given, schemes): &&(_, bool, &[Scheme])| {
+            *given && !schemes.contains(&self.url.scheme)
         };
-        if let Some((flag, _)) = flags.iter().find(|(_, given)| *given) {
+        if let Some((flag, _, schemes)) = flags.iter().find(wrong) {
+            let schemes: Vec<&str> = schemes.iter().map(|scheme| scheme.prefix()).collect();
             return Err(format!(
-                "{flag} is for {scheme} URLs, and this is {}",
+                "{flag} is for {} URLs, and this is {}",
+                schemes.join(" and "),
                 self.url
             ));
         }
@@ -253,7 +307,57 @@ impl RunArgs {
         match self.message {
             Some(_) if streams => Err("--message is for --tcp-mode echo".into()),
             Some(0) => Err("--message 0: at least 1 byte has to come back".into()),
+            _ if self.url.scheme == Udp => self.refuse_bad_datagrams(),
             _ => Ok(()),
+        }
+    }
+
+    fn refuse_bad_datagrams(&self) -> Result<(), String> {
+        let UdpRequest {
+            message,
+            window,
+            gso,
+            one_way,
+        } = self.udp();
+        if !(udp::HEADER_BYTES..=udp::DATAGRAM_BYTES_MAX).contains(&message) {
+            return Err(format!(
+                "--message {message}: a datagram has from {} to {} bytes",
+                udp::HEADER_BYTES,
+                udp::DATAGRAM_BYTES_MAX
+            ));
+        }
+        let least = if one_way { 2 } else { 1 };
+        if window < least {
+            return Err(format!("--window {window}: at least {least} is needed"));
+        }
+        if self.rate.is_some() && (self.window.is_some() || gso > 1) {
+            return Err("--window and --gso are for a closed loop, and this has a --rate".into());
+        }
+        match gso {
+            0 => Err("--gso 0: at least 1 has to be sent".into()),
+            1 => Ok(()),
+            _ if !one_way => Err("--gso is for --one-way".into()),
+            65.. => Err(format!("--gso {gso}: the kernel takes at most 64")),
+            _ if gso * message > udp::DATAGRAM_BYTES_MAX => Err(format!(
+                "--gso {gso}: so many datagrams of {message} bytes are more than {} bytes",
+                udp::DATAGRAM_BYTES_MAX
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn udp(&self) -> UdpRequest {
+        let usual = UdpRequest::default();
+        let window = if self.one_way {
+            UdpRequest::ONE_WAY_WINDOW
+        } else {
+            usual.window
+        };
+        UdpRequest {
+            message: self.message.unwrap_or(usual.message),
+            one_way: self.one_way,
+            window: self.window.unwrap_or(window),
+            gso: self.gso.unwrap_or(usual.gso),
         }
     }
 }
@@ -269,6 +373,14 @@ impl PlacementArgs {
             threads => Ok(threads),
         }
     }
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text
+        .parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "write a number from 0 to 1, as in 0.25".into())
 }
 
 fn parse_engine(text: &str) -> Result<EngineChoice, String> {
@@ -324,7 +436,7 @@ mod tests {
                 .chain(words),
         );
         match cli.map_err(|error| error.to_string())?.command {
-            Command::Run(args) => run::Config::try_from(&args),
+            Command::Run(args) => run::Config::try_from(&*args),
             other => panic!("{other:?}"),
         }
     }
@@ -361,6 +473,16 @@ mod tests {
         for (command_line, named) in [
             ("tcp://a:1 --method GET", "--method"),
             ("tcp://a:1 -H A:b", "--header"),
+            ("tcp://a:1 --gso 8", "udp://"),
+            ("udp://a:1 --new-connections", "http:// and tcp://"),
+            ("udp://a:1 --message 39", "from 40 to"),
+            ("udp://a:1 --window 0", "--window"),
+            ("udp://a:1 --one-way --window 1", "--window"),
+            ("udp://a:1 --gso 8", "--one-way"),
+            ("udp://a:1 --one-way --gso 65", "at most 64"),
+            ("udp://a:1 --one-way --gso 60 --message 1200", "--gso"),
+            ("udp://a:1 --one-way --gso 4 --rate 5", "closed loop"),
+            ("http://a:1/ --sources 0", "--sources"),
             ("http://a:1/ --message 5", "--message"),
             ("http://a:1/ --who", "--who"),
             ("tcp://a:1 --tcp-mode stream:5 --message 5", "--message"),
@@ -402,8 +524,17 @@ mod tests {
             "exp:1ms",
         ])
         .unwrap();
+        let only_udp = ["--udp", "127.0.0.1:0"];
+        assert_eq!(origin(&only_udp).unwrap().udp.len(), 1);
+        let refused = origin(&[&only_udp[..], &["--delay", "fixed:1ms"]].concat());
+        assert!(refused.unwrap_err().contains("--delay"));
         assert_eq!((config.http.len(), config.tcp.len()), (2, 1));
-        assert_eq!(config.delay, Delay::Exponential(Duration::from_millis(1)));
+        assert_eq!(
+            config.service.delay,
+            Delay::Exponential(Duration::from_millis(1))
+        );
+        let refused = origin(&["--tcp", "127.0.0.1:0", "--servers", "2"]);
+        assert!(refused.unwrap_err().contains("--delay"));
     }
 
     #[test]

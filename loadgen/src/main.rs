@@ -60,7 +60,12 @@ fn serve(args: &OriginArgs) -> Result<ExitCode, Failure> {
     descriptors::raise_limit();
     let origin = Origin::start(&config).map_err(Failure::other)?;
     let mut ready = "ready".to_owned();
-    for (kind, addresses) in [("http", origin.http()), ("tcp", origin.tcp())] {
+    let all = [
+        ("http", origin.http()),
+        ("tcp", origin.tcp()),
+        ("udp", origin.udp()),
+    ];
+    for (kind, addresses) in all {
         for address in addresses {
             ready += &format!(" {kind}={address}");
         }

@@ -190,8 +190,6 @@ pub struct ListenerCounters {
     pub accepted: Counter,
     /// Client connections open.
     pub active: Gauge,
-    /// Client connections closed at once because a limit was reached.
-    pub refused: Counter,
     /// Times that accepting paused because descriptors or memory ran out.
     pub accept_pauses: Counter,
     /// Bytes received from clients.
@@ -204,9 +202,21 @@ pub struct ListenerCounters {
     pub exchange_time: Histogram,
     exchanges: [Counter; StatusClass::ALL.len()],
     sessions: [Counter; SessionEnd::ALL.len()],
+    refusals: [Counter; Refusal::ALL.len()],
 }
 
 impl ListenerCounters {
+    /// Counts a client connection that was closed instead of being served.
+    #[cold]
+    pub fn refused(&self, refusal: Refusal) {
+        self.refusals[refusal as usize].increment();
+    }
+
+    /// Client connections refused for this reason.
+    pub fn refusals(&self, refusal: Refusal) -> u64 {
+        self.refusals[refusal as usize].get()
+    }
+
     /// Counts an exchange that was answered with `status`.
     #[inline]
     pub fn exchange_answered(&self, status: u16) {
@@ -279,15 +289,84 @@ impl StatusClass {
     }
 }
 
+/// Why a client connection was closed instead of being served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The listener has as many connections as it may have.
+    Connections,
+    /// The client is on the deny list, or not on the allow list.
+    Denied,
+    /// No TLS ClientHello, or a malformed one.
+    Hello,
+    /// No complete ClientHello in time.
+    HelloTimeout,
+    /// The ClientHello asks for a name or protocol that leads nowhere.
+    NoRoute,
+    /// No PROXY header, or a malformed one.
+    Proxy,
+    /// No complete PROXY header in time.
+    ProxyTimeout,
+    /// The queue for a backend was full.
+    QueueFull,
+    /// No backend had room before the queue timeout.
+    QueueTimeout,
+    /// More new connections a second than the listener takes.
+    Rate,
+    /// The client has as many connections as it may have.
+    Source,
+    /// The peer is no trusted proxy.
+    Untrusted,
+}
+
+impl Refusal {
+    /// Every reason.
+    pub const ALL: [Self; 12] = [
+        Self::Connections,
+        Self::Denied,
+        Self::Hello,
+        Self::HelloTimeout,
+        Self::NoRoute,
+        Self::Proxy,
+        Self::ProxyTimeout,
+        Self::QueueFull,
+        Self::QueueTimeout,
+        Self::Rate,
+        Self::Source,
+        Self::Untrusted,
+    ];
+
+    /// As a label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Denied => "denied",
+            Self::Hello => "hello",
+            Self::HelloTimeout => "hello_timeout",
+            Self::NoRoute => "no_route",
+            Self::Proxy => "proxy",
+            Self::ProxyTimeout => "proxy_timeout",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::Rate => "rate",
+            Self::Source => "source",
+            Self::Untrusted => "untrusted",
+        }
+    }
+}
+
 /// Why a TCP session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionEnd {
     /// The client was gone before a backend was connected.
     Abandoned,
+    /// It was older than the listener lets sessions become.
+    Expired,
     /// Both sides ended their streams.
     Finished,
     /// No byte moved for the idle timeout.
     Idle,
+    /// It was refused; [`Refusal`] says why.
+    Refused,
     /// One side broke the connection; the other was reset.
     Reset,
     /// No backend could be connected.
@@ -296,10 +375,12 @@ pub enum SessionEnd {
 
 impl SessionEnd {
     /// Every reason.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Abandoned,
+        Self::Expired,
         Self::Finished,
         Self::Idle,
+        Self::Refused,
         Self::Reset,
         Self::Unavailable,
     ];
@@ -308,8 +389,10 @@ impl SessionEnd {
     pub fn name(self) -> &'static str {
         match self {
             Self::Abandoned => "abandoned",
+            Self::Expired => "expired",
             Self::Finished => "finished",
             Self::Idle => "idle",
+            Self::Refused => "refused",
             Self::Reset => "reset",
             Self::Unavailable => "unavailable",
         }
@@ -395,6 +478,10 @@ pub struct BackendCounters {
     pub exchanges: Counter,
     /// Exchanges under way.
     pub exchanges_active: Gauge,
+    /// Health checks that succeeded.
+    pub checks_succeeded: Counter,
+    /// Health checks that failed.
+    pub checks_failed: Counter,
 }
 
 /// What the control thread counts; it is the one writer.
@@ -482,6 +569,7 @@ mod tests {
         let mut listener = plan::Listener {
             name: "web".into(),
             address: "127.0.0.1:80".parse().unwrap(),
+            edge: plan::Edge::default(),
             protocol: plan::Protocol::Http(plan::Http::default()),
         };
         let before = ListenerStats::build(&listener, 2, None);

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use super::{
-    ClusterCounters, ControlMetrics, Kind, ListenerCounters, ListenerKind, ListenerStats,
+    ClusterCounters, ControlMetrics, Kind, ListenerCounters, ListenerKind, ListenerStats, Refusal,
     SessionEnd, StatusClass, Text, WorkerMetrics,
 };
-use crate::balance::{Backend, Cluster};
+use crate::balance::{Backend, Cluster, State};
 
 /// Everything that has counters, as the current snapshot has it.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +35,7 @@ impl Report<'_> {
         self.write_exchanges(text);
         self.write_clusters(text);
         self.write_backends(text);
+        self.write_checks(text);
     }
 
     fn write_config(&self, text: &mut Text) {
@@ -85,6 +86,18 @@ impl Report<'_> {
             "Receive buffers that are lent out.",
             |worker| worker.buffers_in_use.get(),
         );
+        let mut connections = text.family(
+            "lb_worker_connections",
+            Kind::Gauge,
+            "Client connections open, of all listeners, by the worker that serves them.",
+        );
+        for worker in 0..self.workers.len() {
+            let open = self
+                .listeners
+                .iter()
+                .map(|listener| listener.shard(worker).active.get());
+            connections.sample(&[("worker", &worker.to_string())], open.sum::<u64>());
+        }
     }
 
     fn write_connections(&self, text: &mut Text) {
@@ -105,14 +118,7 @@ impl Report<'_> {
             all,
             |shard| shard.active.get(),
         );
-        self.per_listener(
-            text,
-            "lb_client_connections_refused_total",
-            Kind::Counter,
-            "Client connections closed at once because a limit was reached.",
-            all,
-            |shard| shard.refused.get(),
-        );
+        self.write_refusals(text);
         self.per_listener(
             text,
             "lb_accept_pauses_total",
@@ -137,6 +143,20 @@ impl Report<'_> {
             all,
             |shard| shard.sent_bytes.get(),
         );
+    }
+
+    fn write_refusals(&self, text: &mut Text) {
+        let mut family = text.family(
+            "lb_client_connections_refused_total",
+            Kind::Counter,
+            "Client connections closed instead of being served, by the reason.",
+        );
+        for listener in self.listeners {
+            for refusal in Refusal::ALL {
+                let labels = [("listener", listener.name()), ("reason", refusal.name())];
+                family.sample(&labels, listener.sum(|shard| shard.refusals(refusal)));
+            }
+        }
     }
 
     fn write_sessions(&self, text: &mut Text) {
@@ -198,6 +218,29 @@ impl Report<'_> {
             |shard| shard.unavailable.get(),
         );
         let mut family = text.family(
+            "lb_cluster_panicking",
+            Kind::Gauge,
+            "1 while health is ignored because too few backends are healthy.",
+        );
+        for cluster in self.clusters {
+            family.sample(
+                &[("cluster", &cluster.name)],
+                u8::from(cluster.is_panicking()),
+            );
+        }
+        self.per_cluster(
+            text,
+            "lb_cluster_affinity_hits_total",
+            "Choices of a backend that affinity made.",
+            |shard| shard.affinity_kept.get(),
+        );
+        self.per_cluster(
+            text,
+            "lb_cluster_affinity_misses_total",
+            "Choices of a backend that affinity left to the scheduler, and remembered.",
+            |shard| shard.affinity_chosen.get(),
+        );
+        let mut family = text.family(
             "lb_cluster_connect_duration_seconds",
             Kind::Histogram,
             "From the start of a connection attempt to its success.",
@@ -215,6 +258,21 @@ impl Report<'_> {
             Kind::Gauge,
             "1 if the backend passes its health checks or has none.",
             |backend| u64::from(backend.is_healthy()),
+        );
+        self.write_states(text);
+        self.per_backend(
+            text,
+            "lb_backend_in_flight",
+            Kind::Gauge,
+            "Sessions and exchanges under way.",
+            |backend| u64::from(backend.in_flight()),
+        );
+        self.per_backend(
+            text,
+            "lb_backend_ejections_total",
+            Kind::Counter,
+            "Times that the backend was left out because too many sessions or exchanges failed.",
+            Backend::ejections,
         );
         self.per_backend(
             text,
@@ -258,6 +316,53 @@ impl Report<'_> {
             "HTTP exchanges under way.",
             |backend| backend.sum(|shard| shard.exchanges_active.get()),
         );
+    }
+
+    /// One of the states is 1, so that a change is no gap in a series.
+    fn write_states(&self, text: &mut Text) {
+        let mut family = text.family(
+            "lb_backend_state",
+            Kind::Gauge,
+            "1 for the state that the backend is in.",
+        );
+        for cluster in self.clusters {
+            for backend in cluster.backends() {
+                let (address, now) = (backend.address.to_string(), backend.state());
+                for state in State::ALL {
+                    let labels = [
+                        ("cluster", &*cluster.name),
+                        ("backend", &*backend.name),
+                        ("address", &*address),
+                        ("state", state.name()),
+                    ];
+                    family.sample(&labels, u8::from(state == now));
+                }
+            }
+        }
+    }
+
+    fn write_checks(&self, text: &mut Text) {
+        let mut family = text.family(
+            "lb_backend_health_checks_total",
+            Kind::Counter,
+            "Health checks that are over, by their result.",
+        );
+        for cluster in self.clusters.iter().filter(|it| it.health.is_some()) {
+            for backend in cluster.backends() {
+                let address = backend.address.to_string();
+                let mut sample = |result, count| {
+                    let labels = [
+                        ("cluster", &*cluster.name),
+                        ("backend", &*backend.name),
+                        ("address", &*address),
+                        ("result", result),
+                    ];
+                    family.sample(&labels, count);
+                };
+                sample("success", backend.sum(|shard| shard.checks_succeeded.get()));
+                sample("failure", backend.sum(|shard| shard.checks_failed.get()));
+            }
+        }
     }
 
     fn of_kind(&self, kind: ListenerKind) -> impl Iterator<Item = &ListenerStats> {
@@ -366,6 +471,7 @@ mod tests {
                 let plan = plan::Listener {
                     name: name.into(),
                     address,
+                    edge: plan::Edge::default(),
                     protocol,
                 };
                 Arc::new(ListenerStats::build(&plan, 2, None))
@@ -439,6 +545,7 @@ mod tests {
         web.shard(0).accepted.add(2);
         web.shard(1).accepted.add(3);
         web.shard(1).active.increment();
+        db.shard(1).active.increment();
         web.shard(0).exchange_answered(404);
         web.shard(1).exchange_answered(418);
         web.shard(0).exchange_time.observe(Duration::from_millis(3));
@@ -453,6 +560,8 @@ mod tests {
             page.value("lb_client_connections_active{listener=\"web\"}"),
             1.0
         );
+        assert_eq!(page.value("lb_worker_connections{worker=\"0\"}"), 0.0);
+        assert_eq!(page.value("lb_worker_connections{worker=\"1\"}"), 2.0);
         assert_eq!(
             page.value("lb_exchanges_total{listener=\"web\",status=\"4xx\"}"),
             2.0
@@ -507,6 +616,34 @@ mod tests {
         assert_eq!(of("lb_backend_healthy", "[2001:db8::1]:80"), 0.0);
         assert_eq!(of("lb_backend_weight", "10.0.0.1:80"), 3.0);
         assert_eq!(page.value("lb_cluster_retries_total{cluster=\"a\"}"), 1.0);
+    }
+
+    #[test]
+    fn a_backend_is_in_one_state_and_its_checks_are_counted() {
+        let everything = Everything::new();
+        let [first, second] = everything.clusters[0].backends() else {
+            unreachable!()
+        };
+        second.set_healthy(false);
+        second.counters(0).checks_failed.add(3);
+        first.counters(1).checks_succeeded.increment();
+        let page = everything.scrape();
+        let of = |name: &str, address: &str, label: &str| {
+            page.value(&format!(
+                "{name}{{address=\"{address}\",backend=\"web:80\",cluster=\"a\",{label}}}"
+            ))
+        };
+        let (first, second) = ("10.0.0.1:80", "[2001:db8::1]:80");
+        for state in State::ALL {
+            let label = format!("state=\"{state}\"");
+            let is = |wanted| f64::from(u8::from(state == wanted));
+            assert_eq!(of("lb_backend_state", first, &label), is(State::Ready));
+            assert_eq!(of("lb_backend_state", second, &label), is(State::Unhealthy));
+        }
+        let checks = "lb_backend_health_checks_total";
+        assert_eq!(of(checks, first, "result=\"success\""), 1.0);
+        assert_eq!(of(checks, second, "result=\"failure\""), 3.0);
+        assert_eq!(page.value("lb_cluster_panicking{cluster=\"a\"}"), 0.0);
     }
 
     #[test]

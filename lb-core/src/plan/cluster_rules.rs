@@ -257,7 +257,7 @@ fn is_without_http(plan: &Plan, cluster: &str) -> bool {
                     return false;
                 }
             }
-            Protocol::Tcp(tcp) => is_used |= tcp.cluster == cluster,
+            Protocol::Tcp(tcp) => is_used |= tcp.clusters().any(|name| name == cluster),
         }
     }
     is_used
@@ -289,7 +289,7 @@ fn is_cookie_attribute(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CookieMode, Http, Listener, Tcp};
+    use super::super::{CookieMode, Edge, Http, Listener, Tcp};
     use super::*;
 
     fn cluster(balance: Balance, weights: &[u16]) -> Cluster {
@@ -317,6 +317,7 @@ mod tests {
             name: "l".to_owned(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             protocol,
+            edge: Edge::default(),
         };
         let plan = Plan {
             listeners: vec![listener],

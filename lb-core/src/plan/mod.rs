@@ -10,7 +10,11 @@ mod affinity;
 mod balance;
 mod cluster;
 mod cluster_rules;
+mod edge;
+mod health;
+mod tcp;
 mod validate;
+mod validate_listener;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,6 +22,12 @@ use std::time::Duration;
 pub use affinity::{Affinity, CookieAffinity, CookieKey, CookieMode, SameSite, Secure};
 pub use balance::{Balance, HashKey, UnknownBalance};
 pub use cluster::{Backend, Cluster, Condition, Outlier, Tier};
+pub use edge::{Access, ConnectionLimits, Edge, KeepAlive, ListenSocket, ProxyIn, Rate, TcpSocket};
+pub use health::{
+    Check, GrpcCheck, Health, HttpCheck, MalformedStatusRange, StatusRange, TlsCheck, UdpCheck,
+    Verify,
+};
+pub use tcp::{Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames, Tcp};
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
 
 /// Everything that the workers are to serve.
@@ -41,6 +51,8 @@ pub struct Listener {
     pub name: String,
     /// Address to bind.
     pub address: SocketAddr,
+    /// What is asked of connections before they are served.
+    pub edge: Edge,
     /// What is spoken there.
     pub protocol: Protocol,
 }
@@ -52,29 +64,6 @@ pub enum Protocol {
     Http(Http),
     /// Bytes relayed to one cluster.
     Tcp(Tcp),
-}
-
-/// The settings of a TCP listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tcp {
-    /// Name of the cluster.
-    pub cluster: String,
-    /// A session that moves no byte in either direction for this long is closed.
-    pub idle_timeout: Duration,
-}
-
-impl Tcp {
-    /// Longer than a database's connection pool leaves a connection idle, shorter than forever:
-    /// a peer that vanished without a word must not hold a session for good.
-    pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_hours(1);
-
-    /// Relays to `cluster`, with defaults otherwise.
-    pub fn to(cluster: impl Into<String>) -> Self {
-        Self {
-            cluster: cluster.into(),
-            idle_timeout: Self::IDLE_TIMEOUT_DEFAULT,
-        }
-    }
 }
 
 /// The settings of an HTTP listener; by default without a route.
@@ -190,39 +179,4 @@ pub enum Forwarded {
     Off,
     /// What the request carries is discarded first: for an edge that trusts no client.
     Replace,
-}
-
-/// Active health checks of a cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
-    /// What a check does.
-    pub check: Check,
-    /// Time between two checks of one backend; each is jittered by up to a tenth.
-    pub interval: Duration,
-    /// A check that takes longer has failed.
-    pub timeout: Duration,
-    /// Successes in a row that make an unhealthy backend healthy.
-    pub rise: u8,
-    /// Failures in a row that make a healthy backend unhealthy.
-    pub fall: u8,
-}
-
-impl Default for Health {
-    /// As HAProxy: a dead backend is found within 6 s and trusted again within 4 s.
-    fn default() -> Self {
-        Self {
-            check: Check::Tcp,
-            interval: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 3,
-        }
-    }
-}
-
-/// What a health check does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Check {
-    /// A TCP connection is established and closed.
-    Tcp,
 }

@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Balance, Health, Http, HttpLimits, Listener, Plan, Protocol, Route};
+use super::{Balance, Http, HttpLimits, Listener, Plan, Protocol, Route};
 
 /// Most backends that one session or exchange may try.
 pub const TRIES_LIMIT: u8 = 8;
@@ -214,11 +214,9 @@ impl<'p> Validation<'p> {
     }
 
     fn listener(&mut self, index: usize, listener: &'p Listener, place: &Place) {
+        self.edge(place, &listener.edge);
         match &listener.protocol {
-            Protocol::Tcp(tcp) => {
-                self.timeout(place, "idle_timeout", tcp.idle_timeout);
-                self.cluster_exists(place, &tcp.cluster);
-            }
+            Protocol::Tcp(tcp) => self.tcp(place, tcp),
             Protocol::Http(http) => {
                 self.http(place, http);
                 let mut seen = Seen::default();
@@ -306,13 +304,6 @@ impl<'p> Validation<'p> {
         }
     }
 
-    fn health(&mut self, place: &Place, health: &Health) {
-        self.timeout(place, "health.interval", health.interval);
-        self.timeout(place, "health.timeout", health.timeout);
-        self.range(place, "health.rise", health.rise, (1, u8::MAX));
-        self.range(place, "health.fall", health.fall, (1, u8::MAX));
-    }
-
     fn name(&mut self, place: &Place, name: &'p str, seen: &mut Seen<&'p str>) {
         if name.is_empty() {
             self.malformed(place, "name", name, "it must not be empty");
@@ -323,7 +314,7 @@ impl<'p> Validation<'p> {
         }
     }
 
-    fn cluster_exists(&mut self, place: &Place, cluster: &str) {
+    pub(super) fn cluster_exists(&mut self, place: &Place, cluster: &str) {
         if !self.clusters.contains(cluster) {
             let cluster = cluster.to_owned();
             self.errors.push(PlanError::UnknownCluster {
@@ -406,7 +397,7 @@ impl<T: Eq + Hash> Seen<T> {
 const PATH_BYTES: &str = "a path has visible ASCII only, others percent-encoded, no '?' or '#'";
 
 /// What is wrong with a route's host; a wildcard stands for the first label only.
-fn host_problem(host: &str) -> Option<&'static str> {
+pub(super) fn host_problem(host: &str) -> Option<&'static str> {
     let name = host.strip_prefix("*.").unwrap_or(host);
     if let Some(rest) = name.strip_prefix('[') {
         let inner = rest.strip_suffix(']').map(str::parse::<Ipv6Addr>);
@@ -431,7 +422,7 @@ fn host_problem(host: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Backend, Cluster, Tcp};
+    use super::super::{Backend, Cluster, Edge, Health, Tcp};
     use super::*;
 
     fn address(text: &str) -> SocketAddr {
@@ -442,6 +433,7 @@ mod tests {
         Listener {
             name: name.into(),
             address: address(at),
+            edge: Edge::default(),
             protocol: Protocol::Tcp(Tcp::to(cluster)),
         }
     }
@@ -450,6 +442,7 @@ mod tests {
         Listener {
             name: "web".into(),
             address: address("127.0.0.1:80"),
+            edge: Edge::default(),
             protocol: Protocol::Http(Http {
                 routes,
                 ..Http::default()

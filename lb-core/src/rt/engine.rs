@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use super::epoll::Epoll;
+use super::pipe::{self, Pipe};
 use super::sim::Sim;
 use super::socket::{Key, Slots};
 use super::sys::{self, ListenOptions};
@@ -120,6 +121,59 @@ impl Engine {
         each!(self, engine => engine.start_send(slots, key));
     }
 
+    /// Someone waits for input but takes it from the socket: the engine's own receive is to stop,
+    /// and `on_readable` to follow. epoll always reports both.
+    pub(crate) fn want_readiness(&mut self, slots: &mut Slots, key: Key) {
+        match self {
+            Self::Epoll(_) => {}
+            Self::Sim(sim) => sim.want_readiness(slots, key),
+            Self::Uring(uring) => uring.want_readiness(slots, key),
+        }
+    }
+
+    /// A splice found no room; `on_writable` is to follow.
+    pub(crate) fn want_room(&mut self, slots: &mut Slots, key: Key) {
+        match self {
+            Self::Epoll(_) | Self::Sim(_) => {}
+            Self::Uring(uring) => uring.want_room(slots, key),
+        }
+    }
+
+    /// What a new pipe is made of.
+    pub(crate) fn open_pipe(&mut self) -> io::Result<pipe::Kind> {
+        match self {
+            Self::Epoll(_) | Self::Uring(_) => pipe::open(),
+            Self::Sim(sim) => sim.open_pipe(),
+        }
+    }
+
+    /// Moves what waits in the socket into an empty pipe; 0 at the end of the stream.
+    pub(crate) fn splice_in(
+        &mut self,
+        slots: &mut Slots,
+        key: Key,
+        pipe: &mut Pipe,
+        max: usize,
+    ) -> io::Result<usize> {
+        match self {
+            Self::Epoll(_) | Self::Uring(_) => pipe.fill(slots.get(key).fd, max),
+            Self::Sim(sim) => sim.splice_in(slots, key, pipe, max),
+        }
+    }
+
+    /// Moves bytes of the pipe into the socket, as many as there is room for.
+    pub(crate) fn splice_out(
+        &mut self,
+        slots: &mut Slots,
+        key: Key,
+        pipe: &mut Pipe,
+    ) -> io::Result<usize> {
+        match self {
+            Self::Epoll(_) | Self::Uring(_) => pipe.drain(slots.get(key).fd),
+            Self::Sim(sim) => sim.splice_out(slots, key, pipe),
+        }
+    }
+
     pub(crate) fn shutdown(&mut self, slots: &mut Slots, key: Key) -> io::Result<()> {
         match self {
             Self::Epoll(_) | Self::Uring(_) => sys::shutdown_write(slots.get(key).fd),
@@ -186,11 +240,13 @@ impl Engine {
     /// Submits what was asked for and reports what happened; waits for something to happen, up to
     /// `wait_ns` (for ever without one). True if the mailbox was signalled.
     pub(crate) fn turn(&mut self, slots: &mut Slots, wait_ns: Option<u64>) -> io::Result<bool> {
+        let wait_ns = self.begin_datagrams(slots, wait_ns);
         each!(self, engine => engine.turn(slots, wait_ns))
     }
 
     /// Ends everything under way: after it nothing writes to memory of this process.
     pub(crate) fn finish(&mut self, slots: &mut Slots) {
+        self.finish_datagrams(slots);
         each!(self, engine => engine.finish(slots));
     }
 }

@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 
 use super::buffer::{self, pool};
 use super::socket::{Key, Kind, SMALL, Slots};
-use super::sys;
+use super::{sys, udp};
 
 /// Events taken by one wait.
 const EVENTS: usize = 512;
@@ -18,7 +18,7 @@ const EVENTS: usize = 512;
 const MAILBOX: u64 = u64::MAX;
 
 pub(crate) struct Epoll {
-    fd: RawFd,
+    pub(crate) fd: RawFd,
     events: Vec<libc::epoll_event>,
 }
 
@@ -116,6 +116,8 @@ impl Epoll {
             let libc::epoll_event { events, u64: data } = self.events[at];
             if data == MAILBOX {
                 signalled = true;
+            } else if data & udp::EPOLL_EVENT != 0 {
+                Self::on_datagrams(slots, unpack(data & !udp::EPOLL_EVENT));
             } else {
                 self.on_event(slots, unpack(data), events as i32);
             }
@@ -144,16 +146,15 @@ impl Epoll {
             return;
         }
         if events & (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLHUP) != 0 {
-            slot.readable = true;
             slot.hung_up |= events & (libc::EPOLLRDHUP | libc::EPOLLHUP) != 0;
-            if let Some(waker) = slot.recv_waker.take() {
-                waker.wake();
-            }
+            slot.on_readable();
         }
         if events & (libc::EPOLLOUT | libc::EPOLLHUP) != 0 {
-            slot.writable = true;
             if slot.is_sending() {
+                slot.writable = true;
                 self.start_send(slots, key);
+            } else {
+                slot.on_writable();
             }
         }
     }
@@ -273,7 +274,7 @@ fn errno(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
 }
 
-const fn pack(key: Key) -> u64 {
+pub(crate) const fn pack(key: Key) -> u64 {
     (key.generation as u64) << 32 | key.index as u64
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: nothing in here blocks the thread but the one wait of a loop's turn; all engines
 //! stand behind the same types, so protocol code is written once.
 //! Read next, in this order: `net.rs`, `runtime.rs`, `task.rs`, `timer.rs`, `socket.rs`,
-//! `engine.rs`, `uring.rs`, `buffer.rs`.
+//! `engine.rs`, `uring.rs`, `buffer.rs`, `splice.rs`.
 
 mod buffer;
 mod clock;
@@ -13,6 +13,7 @@ mod engine;
 mod epoll;
 mod net;
 mod notify;
+mod pipe;
 pub mod probe;
 mod remote;
 mod ring;
@@ -20,10 +21,13 @@ mod ring_flags;
 mod runtime;
 pub mod sim;
 mod socket;
+mod splice;
 mod sys;
 mod task;
 mod timer;
+mod udp;
 mod uring;
+mod uring_poll;
 pub(crate) mod words;
 
 pub use buffer::{Buffer, Chunk};
@@ -34,9 +38,12 @@ pub use combine::{
 pub use engine::EngineKind;
 pub use net::{TcpListener, TcpStream};
 pub use notify::{Notified, Notify};
+pub use pipe::Pipe;
 pub use remote::Handle;
 pub use ring_flags::RingFlags;
 pub use runtime::{Config, Runtime, Stats, stats};
+pub use splice::Input;
 pub use sys::{ListenOptions, use_small_pages};
 pub use task::{TaskId, abort, panics, spawn};
 pub use timer::{PreciseSleep, Sleep, TICK, sleep, sleep_until, sleep_until_precise};
+pub use udp::{Datagrams, Received, UdpOptions, UdpSocket};

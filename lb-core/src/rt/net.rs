@@ -18,13 +18,13 @@ use super::runtime::Io;
 use super::socket::{Key, Kind, Slot};
 use super::{ListenOptions, context, sys};
 
-fn with_io<R>(f: impl FnOnce(&mut Io) -> R) -> R {
+pub(super) fn with_io<R>(f: impl FnOnce(&mut Io) -> R) -> R {
     context::with(|core| f(&mut core.io.borrow_mut()))
 }
 
 /// A socket's slot, closed on drop.
-struct Owned {
-    key: Key,
+pub(super) struct Owned {
+    pub(super) key: Key,
     not_send: PhantomData<*const ()>,
 }
 
@@ -52,7 +52,7 @@ impl Drop for Owned {
     }
 }
 
-fn store(place: &mut Option<Waker>, cx: &Context<'_>) {
+pub(crate) fn store(place: &mut Option<Waker>, cx: &Context<'_>) {
     match place {
         Some(waker) => waker.clone_from(cx.waker()),
         None => *place = Some(cx.waker().clone()),
@@ -167,7 +167,7 @@ impl fmt::Debug for TcpListener {
 /// each at a time. Dropping it cancels what is under way and closes: bytes that `send` took but
 /// the kernel has not are lost, so `flush` first where they matter.
 pub struct TcpStream {
-    socket: Owned,
+    pub(super) socket: Owned,
 }
 
 impl TcpStream {
@@ -222,6 +222,7 @@ impl TcpStream {
             if let Some(input) = slot.take_input() {
                 return Poll::Ready(input);
             }
+            slot.direct = false;
             engine.want_input(slots, self.socket.key);
             let slot = slots.get(self.socket.key);
             slot.take_input().map_or_else(
@@ -238,7 +239,9 @@ impl TcpStream {
     pub fn try_recv(&self) -> Option<io::Result<Chunk>> {
         with_io(|io| {
             let Io { slots, engine, .. } = io;
-            if !slots.get(self.socket.key).has_input() {
+            let slot = slots.get(self.socket.key);
+            if !slot.has_input() {
+                slot.direct = false;
                 engine.want_input(slots, self.socket.key);
             }
             slots.get(self.socket.key).take_input()

@@ -16,13 +16,14 @@ use std::task::{Context, Poll};
 use super::buffer::pool;
 use super::engine::{Engine, EngineKind};
 use super::epoll::Epoll;
+use super::pipe::Pipes;
 use super::remote::{Handle, Inbox};
 use super::ring_flags::RingFlags;
 use super::socket::Slots;
 use super::task::{MAIN, Tasks};
 use super::timer::Timers;
 use super::uring::Uring;
-use super::{context, sim, sys};
+use super::{context, sim, sys, udp};
 
 /// Polls between two turns of the engine, so that neither waits long for the other.
 const POLLS_PER_TURN: usize = 256;
@@ -69,8 +70,16 @@ pub struct Stats {
     pub buffers: usize,
     /// Chunks on the heap.
     pub heap_chunks: usize,
+    /// Pipes held by sessions.
+    pub pipes: usize,
+    /// Times that a session took a pipe, to splice once.
+    pub splices: u64,
     /// Times that a receive found the pool exhausted.
     pub starvations: u64,
+    /// Receives of datagrams that were dropped since too many waited in their socket.
+    pub datagrams_overflowed: u64,
+    /// Datagrams that the kernel refused to send: no room, no route, not allowed.
+    pub datagrams_unsent: u64,
     /// Tasks that panicked.
     pub panics: u64,
     /// Turns of the loop.
@@ -92,6 +101,7 @@ pub struct Runtime {
 pub(crate) struct Io {
     pub(crate) slots: Slots,
     pub(crate) engine: Engine,
+    pub(crate) pipes: Pipes,
 }
 
 pub(crate) struct Core {
@@ -135,6 +145,7 @@ impl Runtime {
             io: RefCell::new(Io {
                 slots: Slots::new(serial.wrapping_mul(0x9E37)),
                 engine,
+                pipes: Pipes::default(),
             }),
             inbox,
             turns: Cell::new(0),
@@ -179,7 +190,7 @@ impl Drop for Runtime {
         self.core.inbox.close();
         self.core.tasks.clear();
         {
-            let Io { slots, engine } = &mut *self.core.io.borrow_mut();
+            let Io { slots, engine, .. } = &mut *self.core.io.borrow_mut();
             engine.finish(slots);
         }
         context::leave();
@@ -199,7 +210,7 @@ impl Core {
         self.turns.set(self.turns.get() + 1);
         self.tasks.run(POLLS_PER_TURN);
         let signalled = {
-            let Io { slots, engine } = &mut *self.io.borrow_mut();
+            let Io { slots, engine, .. } = &mut *self.io.borrow_mut();
             let wait_ns = self.wait_ns(engine);
             let signalled = engine
                 .turn(slots, wait_ns)
@@ -223,18 +234,27 @@ impl Core {
     }
 
     fn stats(&self) -> Stats {
-        let Io { slots, engine } = &*self.io.borrow();
+        let Io {
+            slots,
+            engine,
+            pipes,
+        } = &*self.io.borrow();
         let lent = match engine {
             Engine::Uring(uring) => uring.lent(),
             Engine::Epoll(_) | Engine::Sim(_) => 0,
         };
+        let datagram_buffers = udp::buffer::in_use() - engine.datagram_buffers_waiting(slots);
         Stats {
             tasks: self.tasks.live(),
             sockets: slots.live(),
             timers: self.timers.borrow().armed(),
-            buffers: pool().in_use() - lent,
+            buffers: pool().in_use() - lent + datagram_buffers,
             heap_chunks: pool().heap_live(),
+            pipes: pipes.in_use(),
+            splices: pipes.uses(),
             starvations: slots.starvations,
+            datagrams_overflowed: slots.udp.slots.overflows,
+            datagrams_unsent: slots.udp.slots.unsent,
             panics: super::panics(),
             turns: self.turns.get(),
         }

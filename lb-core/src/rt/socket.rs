@@ -11,7 +11,8 @@ use std::os::fd::RawFd;
 use std::task::Waker;
 
 use super::buffer::{Chunk, Queue, pool};
-use super::sys;
+use super::splice::Input;
+use super::{sys, udp};
 
 /// Chunks that may wait in a socket before the engine is told to stop receiving.
 pub(crate) const QUEUE_MAX: usize = 4;
@@ -60,11 +61,17 @@ pub(crate) struct Slot {
     pub(crate) send_error: i32,
     /// uring: a poll for errors is under way, see `watch`.
     pub(crate) watched: bool,
-    /// epoll: a read may give something. epoll: the peer has ended, so the last read is not short.
+    /// A read may give something: set by epoll, and on all engines for a direct reader.
     pub(crate) readable: bool,
+    /// epoll: the peer has ended, so the last read is not short.
     pub(crate) hung_up: bool,
-    /// epoll: a send may take something.
+    /// A send may take something: kept by epoll, and on all engines for splices.
     pub(crate) writable: bool,
+    /// The reader takes bytes from the socket itself: the engine is not to receive.
+    pub(crate) direct: bool,
+    /// uring: a poll for input, or for room, is under way.
+    pub(crate) polled_in: bool,
+    pub(crate) polled_out: bool,
 
     pub(crate) queue: Queue,
     pub(crate) unread: Option<Chunk>,
@@ -105,6 +112,9 @@ impl Slot {
             readable: false,
             hung_up: false,
             writable: true,
+            direct: false,
+            polled_in: false,
+            polled_out: false,
             queue: Queue::new(),
             unread: None,
             spare: None,
@@ -147,6 +157,17 @@ impl Slot {
             || self.error != 0
     }
 
+    /// Where the next bytes are, as far as that is known.
+    pub(crate) const fn input(&self) -> Option<Input> {
+        if self.has_input() {
+            Some(Input::Received)
+        } else if self.readable && !self.armed {
+            Some(Input::InSocket)
+        } else {
+            None
+        }
+    }
+
     /// What has been received, the error or the end, in this order; `None` if nothing has.
     pub(crate) fn take_input(&mut self) -> Option<io::Result<Chunk>> {
         let chunk = self.unread.take().or_else(|| self.queue.pop());
@@ -169,6 +190,18 @@ impl Slot {
         if let Some(waker) = self.send_waker.take() {
             waker.wake();
         }
+    }
+
+    /// A reader that takes from the socket itself may find something.
+    pub(crate) fn on_readable(&mut self) {
+        self.readable = true;
+        self.wake_receiver();
+    }
+
+    /// A splice into the socket may find room.
+    pub(crate) fn on_writable(&mut self) {
+        self.writable = true;
+        self.wake_sender();
     }
 
     /// The engine received `len` bytes into a buffer, which it gives up.
@@ -282,25 +315,28 @@ pub(crate) struct Slots {
     pub(crate) starved: Vec<Key>,
     /// Times that a receive found the pool exhausted.
     pub(crate) starvations: u64,
+    /// Sockets of datagrams have slots of their own.
+    pub(crate) udp: udp::Sockets,
 }
 
 /// Generations fit 24 bits: the rest of a completion's 64 bits names slot and operation.
 const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 impl Slots {
-    pub(crate) const fn new(first_generation: u32) -> Self {
+    pub(crate) fn new(first_generation: u32) -> Self {
         Self {
             slots: Vec::new(),
             vacant: Vec::new(),
             first_generation: first_generation & GENERATION_MASK,
             starved: Vec::new(),
             starvations: 0,
+            udp: udp::Sockets::new(first_generation),
         }
     }
 
     /// Sockets that are open, those included whose last completions are awaited.
     pub(crate) fn live(&self) -> usize {
-        self.slots.len() - self.vacant.len()
+        self.slots.len() - self.vacant.len() + self.udp.slots.live()
     }
 
     pub(crate) fn insert(&mut self, fd: RawFd, kind: Kind) -> Key {

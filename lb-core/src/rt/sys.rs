@@ -198,7 +198,7 @@ pub(crate) fn bind_source(fd: RawFd, address: SocketAddr) -> io::Result<()> {
     bind(fd, address)
 }
 
-fn bind(fd: RawFd, address: SocketAddr) -> io::Result<()> {
+pub(crate) fn bind(fd: RawFd, address: SocketAddr) -> io::Result<()> {
     let raw = RawAddr::new(address);
     // SAFETY: `raw` outlives the call and holds `len` valid bytes.
     check(unsafe { libc::bind(fd, raw.as_ptr(), raw.len) }).map(drop)

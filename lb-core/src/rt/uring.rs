@@ -20,6 +20,7 @@ use super::ring::{BufferRing, GROUP};
 use super::ring_flags::RingFlags;
 use super::socket::{ACCEPTED_MAX, Key, Kind, QUEUE_MAX, SMALL, Slot, Slots};
 use super::sys::{self, RawAddr};
+use super::udp;
 
 /// Entries of the submission queue; a fuller one is submitted early.
 const ENTRIES: u32 = 1024;
@@ -31,29 +32,35 @@ const ENTER_GETEVENTS: u32 = 1;
 /// What an operation is, in the top byte of its `user_data`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Operation {
+pub(crate) enum Operation {
     Accept,
     Connect,
+    Datagrams,
     Forget,
     Mailbox,
+    Readable,
     Receive,
     Send,
     Watch,
+    Writable,
 }
 
 impl Operation {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 10] = [
         Self::Accept,
         Self::Connect,
+        Self::Datagrams,
         Self::Forget,
         Self::Mailbox,
+        Self::Readable,
         Self::Receive,
         Self::Send,
         Self::Watch,
+        Self::Writable,
     ];
 
     /// 8 bits operation, 24 bits generation, 32 bits slot.
-    const fn name(self, key: Key) -> u64 {
+    pub(crate) const fn name(self, key: Key) -> u64 {
         (self as u64) << 56 | (key.generation as u64) << 32 | key.index as u64
     }
 
@@ -71,7 +78,7 @@ impl Operation {
 }
 
 /// No slot: for operations of the engine itself.
-const NOBODY: Key = Key {
+pub(crate) const NOBODY: Key = Key {
     index: 0,
     generation: 0,
 };
@@ -85,11 +92,13 @@ struct Message {
 
 pub(crate) struct Uring {
     // These borrow from `ring`, and write to it when they are dropped: see `drop`.
-    submitter: Submitter<'static>,
+    pub(crate) submitter: Submitter<'static>,
     submission: ManuallyDrop<SubmissionQueue<'static>>,
     completion: ManuallyDrop<CompletionQueue<'static>>,
     ring: *mut IoUring,
     buffers: BufferRing,
+    /// Receives of datagrams, from the first on.
+    pub(crate) datagrams: Option<udp::Receiver>,
     #[expect(clippy::vec_box, reason = "the kernel reads them where they are")]
     messages: Vec<Box<Message>>,
     messages_vacant: Vec<u32>,
@@ -124,7 +133,7 @@ impl Uring {
         {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        BufferRing::register(&ring.submitter(), 8)?.unregister(&ring.submitter());
+        <BufferRing>::register(&ring.submitter(), 8)?.unregister(&ring.submitter());
         Ok(flags)
     }
 
@@ -139,13 +148,14 @@ impl Uring {
         // nothing else uses the pointer.
         let (mut submitter, submission, completion) = unsafe { &mut *ring }.split();
         let _ = submitter.register_ring_fd(); // saves a look-up a call; refused before 5.18
-        let buffers = BufferRing::register(&submitter, BufferRing::ENTRIES)?;
+        let buffers = <BufferRing>::register(&submitter, <BufferRing>::ENTRIES)?;
         let uring = Self {
             submitter,
             submission: ManuallyDrop::new(submission),
             completion: ManuallyDrop::new(completion),
             ring,
             buffers,
+            datagrams: None,
             messages: Vec::new(),
             messages_vacant: Vec::new(),
             mailbox,
@@ -160,7 +170,7 @@ impl Uring {
         self.buffers.lent()
     }
 
-    fn push(&mut self, entry: &squeue::Entry) {
+    pub(crate) fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: what `entry` points to is a lent buffer, a chunk held by the slot, a `Message`
         // held by the slot, or nothing; each stays until the operation's last completion.
         while unsafe { self.submission.push(entry) }.is_err() {
@@ -207,7 +217,7 @@ impl Uring {
 
     pub(crate) fn want_input(&mut self, slots: &mut Slots, key: Key) {
         let slot = slots.get(key);
-        if slot.armed || slot.closing || slot.spare.is_some() {
+        if slot.armed || slot.closing || slot.direct || slot.spare.is_some() {
             return;
         }
         let (entry, operation) = match slot.kind {
@@ -266,14 +276,14 @@ impl Uring {
     }
 
     /// Tells a multishot operation to stop; its last completion says that it has.
-    fn stop(&mut self, slot: &mut Slot, operation: Operation, key: Key) {
+    pub(super) fn stop(&mut self, slot: &mut Slot, operation: Operation, key: Key) {
         if slot.armed && !slot.stopping {
             slot.stopping = true;
             self.cancel(operation, key);
         }
     }
 
-    fn cancel(&mut self, operation: Operation, key: Key) {
+    pub(crate) fn cancel(&mut self, operation: Operation, key: Key) {
         let entry = opcode::AsyncCancel::new(operation.name(key)).build();
         let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
         self.push(&entry.user_data(Operation::Forget.name(NOBODY)));
@@ -320,8 +330,13 @@ impl Uring {
         if slot.is_sending() {
             self.cancel(Operation::Send, key);
         }
-        if slot.watched {
-            self.cancel(Operation::Watch, key);
+        let polls = [
+            (slot.watched, Operation::Watch),
+            (slot.polled_in, Operation::Readable),
+            (slot.polled_out, Operation::Writable),
+        ];
+        for (_, poll) in polls.iter().filter(|(under_way, _)| *under_way) {
+            self.cancel(*poll, key);
         }
         if slot.kind == Kind::Connecting && slot.operations > 0 {
             self.cancel(Operation::Connect, key);
@@ -329,8 +344,7 @@ impl Uring {
         // Operations under way hold the file, not its number, so that may go at once.
         if is_listener {
             // At once, not with the next turn: from here on it must accept nothing.
-            self.submission.sync();
-            let _ = self.submitter.submit();
+            self.submit_now();
             sys::close(slot.fd);
         } else {
             let entry = opcode::Close::new(Fd(slot.fd))
@@ -339,6 +353,11 @@ impl Uring {
             self.push(&entry.user_data(Operation::Forget.name(NOBODY)));
         }
         slots.vacate_if_done(key);
+    }
+
+    pub(crate) fn submit_now(&mut self) {
+        self.submission.sync();
+        let _ = self.submitter.submit();
     }
 
     pub(crate) fn turn(&mut self, slots: &mut Slots, wait_ns: Option<u64>) -> io::Result<bool> {
@@ -404,7 +423,10 @@ impl Uring {
                 Operation::Send => self.on_send(slots, key, result),
                 Operation::Accept => self.on_accept(slots, key, result, flags),
                 Operation::Connect => self.on_connect(slots, key, result),
+                Operation::Datagrams => self.on_datagrams(slots, key, result, flags),
                 Operation::Watch => Self::on_watch(slots, key, result, flags),
+                Operation::Readable => Self::on_polled_in(slots, key),
+                Operation::Writable => Self::on_polled_out(slots, key),
                 Operation::Mailbox => {
                     self.signalled = true;
                     self.mailbox_armed = cqueue::more(flags);
@@ -459,7 +481,7 @@ impl Uring {
         let slot = slots.get(key);
         // A reader that came while the operation was stopping waits for a new one.
         if (stopped || result < 0) && slot.recv_waker.is_some() && !slot.has_input() {
-            self.want_input(slots, key);
+            self.input_stopped(slots, key);
         }
         if last {
             slots.vacate_if_done(key);
@@ -568,6 +590,7 @@ impl Uring {
 impl Drop for Uring {
     fn drop(&mut self) {
         self.buffers.unregister(&self.submitter);
+        self.end_datagrams();
         let _ = self.submitter.unregister_ring_fd();
         // SAFETY: not used after this, nor dropped again.
         unsafe { ManuallyDrop::drop(&mut self.submission) };

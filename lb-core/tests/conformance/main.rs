@@ -18,6 +18,10 @@ mod cancel;
 
 // Connecting and listening: refusal, deadlines, addresses, ports in use.
 mod connect;
+mod datagrams;
+
+// Readiness, pipes, and bytes that are spliced instead of received.
+mod splices;
 
 // Nothing left: no buffers, no descriptors; and nothing left behind after thousands of connections.
 mod exhaustion;

@@ -27,8 +27,8 @@ const LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// that is to be aborted for it to end.
 pub(crate) type Start = fn(&[SocketAddr]) -> (SocketAddr, TaskId);
 
-/// Runs all seeds, and names those that fail.
-pub(crate) fn run_seeds(start: Start) {
+/// Runs all seeds, and names those that fail. How many splices there were.
+pub(crate) fn run_seeds(start: Start) -> u64 {
     let number = |name: &str| {
         let text = std::env::var(name).ok()?;
         Some(
@@ -41,6 +41,7 @@ pub(crate) fn run_seeds(start: Start) {
         None => 0..number("LB_SIM_SEEDS").unwrap_or(SEEDS),
     };
     let next = AtomicU64::new(seeds.start);
+    let splices = AtomicU64::new(0);
     let failed: Vec<u64> = thread::scope(|scope| {
         let work = || {
             let mut failed = Vec::new();
@@ -49,9 +50,12 @@ pub(crate) fn run_seeds(start: Start) {
                 if !seeds.contains(&seed) {
                     return failed;
                 }
-                if panic::catch_unwind(AssertUnwindSafe(|| run(seed, start))).is_err() {
-                    eprintln!("seed {seed} failed; LB_SIM_SEED={seed} runs it alone");
-                    failed.push(seed);
+                match panic::catch_unwind(AssertUnwindSafe(|| run(seed, start))) {
+                    Ok(history) => drop(splices.fetch_add(history.splices, Ordering::Relaxed)),
+                    Err(_) => {
+                        eprintln!("seed {seed} failed; LB_SIM_SEED={seed} runs it alone");
+                        failed.push(seed);
+                    }
                 }
             }
         };
@@ -65,6 +69,7 @@ pub(crate) fn run_seeds(start: Start) {
         failed.is_empty(),
         "LB_SIM_SEED=… runs one of the failed seeds alone: {failed:?}"
     );
+    splices.into_inner()
 }
 
 /// The same seed twice is the same history, another seed another.
@@ -74,8 +79,17 @@ pub(crate) fn check_determinism(start: Start) {
         assert_eq!(*history, run(seed, start), "seed {seed} has two histories");
     }
     let traces: std::collections::BTreeSet<u64> =
-        histories.iter().map(|(trace, _)| *trace).collect();
+        histories.iter().map(|history| history.trace).collect();
     assert_eq!(traces.len(), histories.len(), "two seeds have one history");
+}
+
+/// What came of a seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct History {
+    /// A hash of all that the network did.
+    trace: u64,
+    turns: u64,
+    splices: u64,
 }
 
 /// What a seed's network is like.
@@ -129,8 +143,8 @@ struct Talk {
 
 type Talks = Rc<RefCell<BTreeMap<u64, Talk>>>;
 
-/// Runs one seed. The hash of its history, and the turns it took.
-fn run(seed: u64, start: Start) -> (u64, u64) {
+/// Runs one seed.
+fn run(seed: u64, start: Start) -> History {
     let mut random = Random::new(seed);
     let weather = Weather::of(seed);
     // Of one seed in two all buffers are now and then in other hands.
@@ -156,7 +170,13 @@ fn run(seed: u64, start: Start) -> (u64, u64) {
         let mut problems = judge(&talks.borrow(), weather);
         drop(talks);
         problems.extend(look_for_leaks().await);
-        ((sim::trace(), rt::stats().turns), problems)
+        let stats = rt::stats();
+        let history = History {
+            trace: sim::trace(),
+            turns: stats.turns,
+            splices: stats.splices,
+        };
+        (history, problems)
     });
     assert!(
         problems.is_empty(),
@@ -335,6 +355,7 @@ async fn look_for_leaks() -> Vec<String> {
     let counts = [
         ("tasks", stats.tasks),
         ("sockets", stats.sockets),
+        ("pipes", stats.pipes),
         ("sockets of the network", sim::live_sockets()),
         ("timers", stats.timers),
         ("buffers", stats.buffers),

@@ -5,7 +5,6 @@
 //! Read next: `relay.rs`.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::pin;
 
 use lb_core::balance::{Choice, Cluster, Fault, Lease, Tried};
@@ -13,20 +12,22 @@ use lb_core::metrics::SessionEnd;
 use lb_core::rt::{Either, TcpStream, now, select, timeout};
 use lb_core::worker::Worker;
 
-/// A connection to one of the cluster's backends for `client`, which is at `address`.
+use crate::client::Client;
+
+/// A connection to one of the cluster's backends for `client`, whose own is `stream`.
 ///
 /// # Errors
 /// `Unavailable` when none could be connected to, `Abandoned` when the client was reset meanwhile.
 pub(super) async fn any<'a>(
-    client: &TcpStream,
-    address: SocketAddr,
+    stream: &TcpStream,
+    client: &Client,
     cluster: &'a Cluster,
     worker: &Worker,
 ) -> Result<(Lease<'a>, TcpStream), SessionEnd> {
     let counters = cluster.counters().of(worker.index);
     let mut tried = Tried::default();
     while tried.len() < cluster.tries_max {
-        let Some(lease) = pick(client, address, cluster, worker, &tried) else {
+        let Some(lease) = pick(stream, client, cluster, worker, &tried) else {
             break;
         };
         let backend = lease.backend();
@@ -39,15 +40,15 @@ pub(super) async fn any<'a>(
             cluster.connect_timeout,
             TcpStream::connect(backend.address)
         ));
-        let left = poll_fn(|cx| client.poll_broken(cx));
+        let left = poll_fn(|cx| stream.poll_broken(cx));
         let own = backend.counters(worker.index);
         match select(attempt, left).await {
-            Either::First(Ok(Ok(stream))) => {
+            Either::First(Ok(Ok(connected))) => {
                 own.connections.increment();
                 let latency = now().saturating_duration_since(begun);
                 counters.connect_time.observe(latency);
                 lease.answered(latency);
-                return Ok((lease, stream));
+                return Ok((lease, connected));
             }
             Either::First(_) => {
                 own.connect_failures.increment();
@@ -62,15 +63,16 @@ pub(super) async fn any<'a>(
 
 /// Apart from the future above, which would hold the choice for as long as it lives.
 fn pick<'a>(
-    client: &TcpStream,
-    address: SocketAddr,
+    stream: &TcpStream,
+    client: &Client,
     cluster: &'a Cluster,
     worker: &Worker,
     tried: &Tried,
 ) -> Option<Lease<'a>> {
-    let mut choice = Choice::new(worker.index, now(), address, tried);
+    let mut choice = Choice::new(worker.index, now(), client.address, tried);
     if cluster.asks_local() {
-        choice.local = client.local_addr().ok()?.ip();
+        let local = client.local().or_else(|| stream.local_addr().ok());
+        choice.local = local?.ip();
     }
     cluster.pick(&choice)
 }

@@ -1,78 +1,166 @@
-//! A TCP session: choose a backend, connect, relay both ways, count how it ended.
+//! A TCP session: find out who the client is and what it wants, choose a backend, connect, relay
+//! both ways, count how it ended.
 //!
 //! Invariant: the client sees what it would see of the backend itself: bytes in order, a half-close
 //! as a half-close, a reset as a reset; a session without a backend is reset.
-//! Read next: `connect.rs`, then `relay.rs`.
+//! Read next: `service.rs` (what is said about sessions), `connect.rs`, then `relay.rs`,
+//! `direction.rs`, `pace.rs`.
 
 mod connect;
+mod direction;
+mod pace;
 mod relay;
+mod service;
 
+use std::future::Future;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use lb_core::balance::Cluster;
+use lb_core::balance::Lease;
 use lb_core::connections::Registration;
-use lb_core::metrics::SessionEnd;
-use lb_core::plan;
-use lb_core::rt::TcpStream;
+use lb_core::metrics::{Refusal, SessionEnd};
+use lb_core::rt::{TcpStream, timeout};
 use lb_core::snapshot::Held;
 use lb_core::worker::Worker;
 
-/// What a TCP listener does with its connections; part of a snapshot.
-#[derive(Debug)]
-pub struct TcpService {
-    cluster: Arc<Cluster>,
-    idle_timeout: Duration,
-}
+use service::Route;
+pub use service::TcpService;
 
-impl TcpService {
-    /// Builds the service of a valid plan's listener; `cluster` is the one that it names.
-    #[must_use]
-    pub const fn build(plan: &plan::Tcp, cluster: Arc<Cluster>) -> Self {
-        Self {
-            cluster,
-            idle_timeout: plan.idle_timeout,
-        }
-    }
-
-    /// Where its sessions go.
-    #[must_use]
-    pub const fn cluster(&self) -> &Arc<Cluster> {
-        &self.cluster
-    }
-}
+use crate::client::Client;
+use crate::client_hello::{self, Unrouted};
+use crate::limits::{Gate, Permit};
 
 /// Runs one session from the accepted connection to its end.
-pub async fn serve(
-    client: TcpStream,
+pub fn serve(
+    stream: TcpStream,
+    service: Held<TcpService>,
+    worker: Rc<Worker>,
+    registration: Registration,
+) -> impl Future<Output = ()> {
+    // A client that is gone already has no address.
+    let client = stream.peer_addr().map(Client::peer).ok();
+    async move {
+        match client {
+            Some(client) => session(&stream, &client, &service, &worker, &registration).await,
+            None => registration.listener().session_ended(SessionEnd::Abandoned),
+        }
+    }
+}
+
+/// As [`serve`], of a connection from `peer` that `gate` has admitted.
+pub async fn serve_admitted(
+    stream: TcpStream,
+    peer: SocketAddr,
+    gate: Arc<Gate>,
+    mut permit: Permit,
     service: Held<TcpService>,
     worker: Rc<Worker>,
     registration: Registration,
 ) {
-    let counters = registration.listener();
-    // A client that is gone already has no address.
-    let Ok(address) = client.peer_addr() else {
-        return counters.session_ended(SessionEnd::Abandoned);
-    };
-    match connect::any(&client, address, &service.cluster, &worker).await {
-        Ok((lease, stream)) => {
-            let own = lease.backend().counters(worker.index);
-            let _active = own.connections_active.hold();
-            let end = relay::relay(&client, &stream, service.idle_timeout, counters).await;
-            counters.session_ended(end);
-        }
-        Err(end) => {
-            client.reset_on_drop();
-            counters.session_ended(end);
+    registration.set_idle(true); // nothing is lost when we drain
+    let client = gate
+        .identify(&stream, Client::peer(peer), &mut permit)
+        .await;
+    registration.set_idle(false);
+    match client {
+        Ok(client) => session(&stream, &client, &service, &worker, &registration).await,
+        Err(refusal) => {
+            stream.reset_on_drop();
+            registration.listener().refused(refusal);
+            registration.listener().session_ended(SessionEnd::Refused);
         }
     }
+}
+
+/// Why there is no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// Counted as a refusal, too, and reset.
+    Refused(Refusal),
+    /// Reset.
+    Ended(SessionEnd),
+    /// Told so by an alert.
+    Unrouted(Unrouted),
+}
+
+/// What is rare in it, or over soon, is boxed: an idle session has no room for that.
+async fn session(
+    stream: &TcpStream,
+    client: &Client,
+    service: &TcpService,
+    worker: &Worker,
+    registration: &Registration,
+) {
+    let counters = registration.listener();
+    let established = Box::pin(establish(stream, client, service, worker, registration));
+    match established.await {
+        Ok((lease, backend)) => {
+            let own = lease.backend().counters(worker.index);
+            let _active = own.connections_active.hold();
+            let end = match service.lifetime {
+                None => relay::relay(stream, &backend, service.relay, counters).await,
+                Some(lifetime) => {
+                    let relayed = relay::relay(stream, &backend, service.relay, counters);
+                    let relayed = Box::pin(timeout(lifetime, relayed));
+                    relayed.await.unwrap_or_else(|_| {
+                        stream.reset_on_drop();
+                        backend.reset_on_drop();
+                        SessionEnd::Expired
+                    })
+                }
+            };
+            counters.session_ended(end);
+        }
+        Err(Failure::Ended(end)) => {
+            stream.reset_on_drop();
+            counters.session_ended(end);
+        }
+        Err(Failure::Refused(refusal)) => {
+            stream.reset_on_drop();
+            counters.refused(refusal);
+            counters.session_ended(SessionEnd::Refused);
+        }
+        Err(Failure::Unrouted(why)) => {
+            counters.refused(Refusal::NoRoute);
+            counters.session_ended(SessionEnd::Refused);
+            Box::pin(client_hello::refuse(stream, why)).await;
+        }
+    }
+}
+
+/// A connection to a backend that knows who the client is, if it is to.
+async fn establish<'s>(
+    stream: &TcpStream,
+    client: &Client,
+    service: &'s TcpService,
+    worker: &Worker,
+    registration: &Registration,
+) -> Result<(Lease<'s>, TcpStream), Failure> {
+    let route = match service.cluster() {
+        Some(cluster) => Route::to(cluster),
+        None => {
+            registration.set_idle(true); // nothing is lost when we drain
+            let route = Box::pin(service.route(stream)).await?;
+            registration.set_idle(false);
+            route
+        }
+    };
+    let (lease, backend) = connect::any(stream, client, route.cluster, worker)
+        .await
+        .map_err(Failure::Ended)?;
+    if let Some(header) = service.proxy_header(stream, client, route.hello.as_ref()) {
+        let sent = backend.send(header).await;
+        sent.map_err(|_| Failure::Ended(SessionEnd::Reset))?;
+    }
+    Ok((lease, backend))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lb_core::balance::Context;
+    use lb_core::balance::{Cluster, Context};
+    use lb_core::plan;
     use lb_core::rt::{Config, ListenOptions, Runtime, TcpListener};
 
     /// What an idle session holds besides its two sockets; they are about 200 bytes each.
@@ -87,7 +175,8 @@ mod tests {
             let plan = plan::Tcp::to("c");
             let cluster = plan::Cluster::new("c", Vec::new());
             let cluster = Arc::new(Cluster::build(&cluster, &Context::new(0, 1), None));
-            let service = Held::new(Arc::new(TcpService::build(&plan, cluster)));
+            let service = TcpService::build(&plan, &|_| Some(Arc::clone(&cluster)));
+            let service = Held::new(Arc::new(service.expect("the cluster is there")));
             let worker = Rc::new(Worker::new(0, Arc::default()));
             let (sender, size) = std::sync::mpsc::channel();
             worker.connections.spawn(Arc::default(), |registration| {
@@ -99,6 +188,6 @@ mod tests {
             });
             size.recv().expect("a size")
         });
-        assert!(size <= 640, "{size} bytes");
+        assert!(size <= 576, "{size} bytes");
     }
 }

@@ -1,9 +1,8 @@
 //! Bytes both ways between two connections, until both directions have ended.
 //!
-//! Invariant: what one side sent reaches the other complete and in order, then its end; of a side
-//! that is not read nothing more is received (one chunk waits, one is being sent). Nothing is
+//! Invariant: what one side sent reaches the other complete and in order, then its end. Nothing is
 //! allocated and no timer touched for a chunk.
-//! Read next: `lb_core::rt` (`net.rs`: what a stream promises).
+//! Read next: `direction.rs`.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -11,25 +10,48 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use lb_core::metrics::{Counter, ListenerCounters, SessionEnd};
-use lb_core::rt::{Chunk, Instant, Sleep, TcpStream, now, sleep};
+use lb_core::metrics::{ListenerCounters, SessionEnd};
+use lb_core::plan::Relay;
+use lb_core::rt::{Instant, Sleep, TcpStream, now, sleep};
 
-/// Relays until both directions have ended, one side fails, or nothing moves for `idle_timeout`.
+use super::direction::{Direction, Progress};
+use super::pace::Pace;
+
+/// How a session is relayed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    /// A session that moves nothing for so long is over.
+    pub(super) idle_timeout: Duration,
+    /// How bytes are moved.
+    pub(super) relay: Relay,
+    /// For tests: change between the ways as often as can be.
+    pub(super) fickle: bool,
+}
+
+/// Relays until both directions have ended, one side fails, or nothing moves for the idle timeout.
 pub(super) async fn relay(
     client: &TcpStream,
     backend: &TcpStream,
-    idle_timeout: Duration,
+    settings: Settings,
     counters: &ListenerCounters,
 ) -> SessionEnd {
+    let idle_timeout = settings.idle_timeout;
     let end = {
+        let pace = Pace::new(settings.relay, settings.fickle);
         let moved_at = Cell::new(now());
-        let mut request = Direction::new(client, backend, &counters.received_bytes);
-        let mut response = Direction::new(backend, client, &counters.sent_bytes);
+        let mut request = Direction::new(pace);
+        let mut response = Direction::new(pace);
         let mut idle = pin!(sleep(idle_timeout));
         poll_fn(|cx| {
             // The response first: what it frees may let the client send more.
-            let response = response.poll(cx, &moved_at);
-            let request = request.poll(cx, &moved_at);
+            let response = response.poll(cx, backend, client, |bytes| {
+                counters.sent_bytes.add(bytes as u64);
+                moved_at.set(now());
+            });
+            let request = request.poll(cx, client, backend, |bytes| {
+                counters.received_bytes.add(bytes as u64);
+                moved_at.set(now());
+            });
             match (request, response) {
                 (Poll::Ready(Progress::SourceFailed), _)
                 | (_, Poll::Ready(Progress::SourceFailed)) => Poll::Ready(SessionEnd::Reset),
@@ -66,87 +88,5 @@ fn poll_idle(
             return Poll::Ready(SessionEnd::Idle);
         }
         idle.set_deadline(due);
-    }
-}
-
-/// Chunks that one poll of a direction moves, so that a flood leaves the thread to other tasks.
-const CHUNKS_PER_POLL: u32 = 16;
-
-/// How a direction ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// The source ended, and everything it sent was passed on, its end too.
-    Ended,
-    /// The sink takes nothing more; the other direction goes on.
-    SinkFailed,
-    /// The source was reset: the session is over.
-    SourceFailed,
-}
-
-/// One direction of a session.
-struct Direction<'a> {
-    source: &'a TcpStream,
-    sink: &'a TcpStream,
-    moved_bytes: &'a Counter,
-    /// The chunk that waits for the send before it.
-    waiting: [Option<Chunk>; 2],
-    phase: Phase,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Phase {
-    Moving,
-    /// The source has ended; the sink is to be told.
-    Ending,
-    Over(Progress),
-}
-
-impl<'a> Direction<'a> {
-    const fn new(source: &'a TcpStream, sink: &'a TcpStream, moved_bytes: &'a Counter) -> Self {
-        Self {
-            source,
-            sink,
-            moved_bytes,
-            waiting: [None, None],
-            phase: Phase::Moving,
-        }
-    }
-
-    fn poll(&mut self, cx: &Context<'_>, moved_at: &Cell<Instant>) -> Poll<Progress> {
-        for _ in 0..CHUNKS_PER_POLL {
-            self.phase = match self.phase {
-                Phase::Moving => ready!(self.poll_move(cx, moved_at)),
-                Phase::Ending => match ready!(self.sink.poll_shutdown(cx)) {
-                    Ok(()) => Phase::Over(Progress::Ended),
-                    Err(_) => Phase::Over(Progress::SinkFailed),
-                },
-                Phase::Over(progress) => return Poll::Ready(progress),
-            };
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// One chunk from the source to the sink.
-    fn poll_move(&mut self, cx: &Context<'_>, moved_at: &Cell<Instant>) -> Poll<Phase> {
-        if self.waiting[0].is_none() {
-            match ready!(self.source.poll_recv(cx)) {
-                Ok(chunk) if chunk.is_empty() => return Poll::Ready(Phase::Ending),
-                Ok(chunk) => self.waiting[0] = Some(chunk),
-                Err(_) => return Poll::Ready(Phase::Over(Progress::SourceFailed)),
-            }
-        }
-        let count = self.waiting[0].as_ref().map_or(0, |chunk| chunk.len());
-        match ready!(self.sink.poll_send(cx, &mut self.waiting)) {
-            Ok(()) => {
-                self.moved_bytes.add(count as u64);
-                moved_at.set(now());
-                Poll::Ready(Phase::Moving)
-            }
-            Err(_) => {
-                self.waiting = [None, None];
-                Poll::Ready(Phase::Over(Progress::SinkFailed))
-            }
-        }
     }
 }

@@ -13,12 +13,13 @@ use lb_core::metrics::ListenerCounters;
 use lb_core::plan;
 use lb_core::rt::sim::{Faults, Settings};
 use lb_core::rt::{
-    Config, EngineKind, ListenOptions, Runtime, Stats, TcpListener, TcpStream, sleep, spawn, stats,
-    timeout,
+    Config, EngineKind, ListenOptions, Runtime, Stats, TcpListener, TcpStream, now, sleep, spawn,
+    stats, timeout,
 };
 use lb_core::snapshot::Held;
 use lb_core::worker::Worker;
 use lb_l4::TcpService;
+use lb_l4::limits::Gate;
 
 /// Runs `body` on each engine that this machine offers.
 pub(crate) fn on_each_engine<F: Future<Output = ()>>(body: impl Fn() -> F) {
@@ -119,7 +120,8 @@ pub(crate) fn balance(
 /// A balancer to be.
 pub(crate) struct Front {
     cluster: plan::Cluster,
-    tcp: plan::Tcp,
+    pub(crate) tcp: plan::Tcp,
+    pub(crate) edge: plan::Edge,
 }
 
 impl Front {
@@ -128,7 +130,13 @@ impl Front {
         Self {
             cluster: plan::Cluster::new("c", backends),
             tcp: plan::Tcp::to("c"),
+            edge: plan::Edge::default(),
         }
+    }
+
+    pub(crate) fn relay(mut self, relay: plan::Relay) -> Self {
+        self.tcp.relay = relay;
+        self
     }
 
     pub(crate) fn connect_timeout(mut self, timeout: Duration) -> Self {
@@ -143,18 +151,32 @@ impl Front {
 
     pub(crate) fn serve(&self) -> Serving {
         let cluster = Arc::new(Cluster::build(&self.cluster, &Context::new(1, 1), None));
-        let service = TcpService::build(&self.tcp, Arc::clone(&cluster));
-        let service = Held::new(Arc::new(service));
+        let service = TcpService::build(&self.tcp, &|_| Some(Arc::clone(&cluster)));
+        let service = Held::new(Arc::new(service.expect("the cluster is there")));
         let worker = Rc::new(Worker::new(0, Arc::default()));
         let counters = Arc::<ListenerCounters>::default();
         let (listener, address) = listen();
+        let gate = Gate::build(&self.edge, None).map(Arc::new);
         let own = Arc::clone(&counters);
         spawn(async move {
             while let Ok(client) = listener.accept().await {
                 let (service, of) = (service.clone(), Rc::clone(&worker));
-                worker.connections.spawn(Arc::clone(&own), |registration| {
-                    lb_l4::serve(client, service, of, registration)
-                });
+                let Some(gate) = gate.clone() else {
+                    worker.connections.spawn(Arc::clone(&own), |registration| {
+                        lb_l4::serve(client, service, of, registration)
+                    });
+                    continue;
+                };
+                let peer = client.peer_addr().expect("a peer");
+                match gate.admit(peer.ip(), now()) {
+                    Ok(permit) => worker.connections.spawn(Arc::clone(&own), |registration| {
+                        lb_l4::serve_admitted(client, peer, gate, permit, service, of, registration)
+                    }),
+                    Err(refusal) => {
+                        own.refused(refusal);
+                        client.reset();
+                    }
+                }
             }
         });
         Serving {
@@ -193,6 +215,7 @@ fn held(stats: Stats) -> Stats {
     Stats {
         turns: 0,
         starvations: 0,
+        splices: 0,
         ..stats
     }
 }

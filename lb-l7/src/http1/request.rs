@@ -125,6 +125,29 @@ impl RequestHead {
         }
     }
 
+    /// Path and query, as they came.
+    #[must_use]
+    pub fn resource<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        if self.resource.is_empty() {
+            self.implied_path()
+        } else {
+            self.resource.of_head(head)
+        }
+    }
+
+    /// Name and value of each field, in order; finding one takes a walk.
+    pub fn fields<'a>(&self, head: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let mut rest = self.fields.of_head(head);
+        std::iter::from_fn(move || {
+            let end = memchr::memchr(b'\n', rest)?;
+            let line = &rest[..end];
+            rest = &rest[end + 1..];
+            // Every line of a checked head has one.
+            let colon = memchr::memchr(b':', line)?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        })
+    }
+
     /// The host without port, as it came; empty only in HTTP/1.0 without Host.
     #[must_use]
     pub fn host<'a>(&self, head: &'a [u8]) -> &'a [u8] {

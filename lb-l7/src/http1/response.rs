@@ -127,6 +127,22 @@ pub fn rewrite_response(
     date: &[u8],
     out: &mut Buffer,
 ) -> Result<(), HeadError> {
+    rewrite_response_with(head, response, connection, transfer, date, &[], out)
+}
+
+/// As [`rewrite_response`], with one more field line, which `added` is the parts of.
+///
+/// # Errors
+/// `HeadTooLong` when it does not fit into `out`.
+pub fn rewrite_response_with(
+    head: &[u8],
+    response: &ResponseHead,
+    connection: ClientConnection,
+    transfer: Transfer,
+    date: &[u8],
+    added: &[&[u8]],
+    out: &mut Buffer,
+) -> Result<(), HeadError> {
     let mut out = HeadWriter::new(out);
     let from = write_status_line(head, response, &mut out);
     response
@@ -145,6 +161,7 @@ pub fn rewrite_response(
         ClientConnection::KeepHttp10 => out.push(b"Connection: keep-alive\r\n"),
         ClientConnection::Close | ClientConnection::Keep => {}
     }
+    added.iter().for_each(|part| out.push(part));
     out.finish()
 }
 

@@ -8,17 +8,11 @@ use std::time::Duration;
 use lb_core::rt::{EngineKind, Instant, now_precise};
 
 use crate::support::{
-    Backend, Client, PATIENCE, Proxy, cluster_plan, http_plan, ok, on_each_engine, refusing,
+    Backend, PATIENCE, Proxy, cluster_plan, http_plan, ok, on_each_engine, refusing, reset,
 };
 
 fn elapsed(since: Instant) -> Duration {
     now_precise().saturating_duration_since(since)
-}
-
-/// Closes with a reset.
-fn reset(client: Client) {
-    let socket = socket2::SockRef::from(&client.stream);
-    socket.set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 /// A proxy whose deadlines for backends are 100 ms.

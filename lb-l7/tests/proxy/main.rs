@@ -5,11 +5,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+/// What a backend is chosen by: hash keys, affinity by cookie and header, load.
+mod balance;
 /// What a client may rely on: framing, persistence, pipelining, forwarded fields, routing.
 mod exchange;
 /// Backends that refuse, hang, reset, close early or talk nonsense.
 mod faults;
 /// What no client may send, and what it is answered.
 mod hostile;
+/// Backends that die under load: what is asked again of another, and what must not be.
+mod retry;
 /// A proxy, scripted backends and a plain client.
 mod support;

@@ -107,6 +107,7 @@ impl Proxy {
         let listener = plan::Listener {
             name: "test".to_owned(),
             address: (Ipv4Addr::LOCALHOST, 0).into(),
+            edge: plan::Edge::default(),
             protocol: plan::Protocol::Http(http),
         };
         let stats = Arc::new(ListenerStats::build(&listener, 1, None));
@@ -287,6 +288,12 @@ pub(crate) fn refusing() -> SocketAddr {
         .unwrap()
         .local_addr()
         .unwrap()
+}
+
+/// Closes with a reset.
+pub(crate) fn reset(client: Client) {
+    let socket = socket2::SockRef::from(&client.stream);
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 /// A 200 with `body`.

@@ -1,14 +1,16 @@
 //! What was written: one source (a YAML file, or the flags) in the user's own terms.
 //!
-//! Invariant: nothing is filled in and no name looked up here; a `None` was not written. Each
-//! value that can be wrong later carries its place.
+//! Invariant: no name is looked up here, and a `None` was not written. Each value that can be
+//! wrong later carries its place.
 //! Read next: `read.rs` (YAML to [`File`]), `flags.rs` (flags to [`File`]), `compile.rs` (files
 //! to a plan).
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lb_core::plan::{Balance, Forwarded};
+use lb_core::plan::{
+    self, Affinity, Balance, CookieKey, Edge, Forwarded, HashKey, Otherwise, ProxyOut, Relay,
+};
 
 use super::notation::BackendText;
 use super::problem::{Located, Place};
@@ -22,6 +24,7 @@ pub(crate) struct File {
     /// Routes of every HTTP listener of this source.
     pub(crate) routes: Vec<Route>,
     pub(crate) hash_seed: Option<Located<u64>>,
+    pub(crate) cookie_key: Option<Located<CookieKey>>,
     pub(crate) settings: Settings,
 }
 
@@ -34,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) access_log: Option<Located<AccessLog>>,
     pub(crate) drain_timeout: Option<Located<Duration>>,
     pub(crate) log_format: Option<Located<LogFormat>>,
+    pub(crate) affinity_entries: Option<Located<u64>>,
 }
 
 /// A listener.
@@ -41,6 +45,8 @@ pub(crate) struct Settings {
 pub(crate) struct Listener {
     pub(crate) name: Option<Located<String>>,
     pub(crate) address: Located<SocketAddr>,
+    /// Filled in already: nothing of it depends on other parts of the source.
+    pub(crate) edge: Edge,
     pub(crate) protocol: Protocol,
 }
 
@@ -56,10 +62,42 @@ pub(crate) enum Protocol {
 }
 
 /// A TCP listener's part.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Tcp {
-    pub(crate) cluster: Located<String>,
+    pub(crate) cluster: Option<Located<String>>,
     pub(crate) idle_timeout: Option<Located<Duration>>,
+    pub(crate) lifetime: Option<Located<Duration>>,
+    pub(crate) relay: Option<Located<Relay>>,
+    pub(crate) proxy_out: Option<ProxyOut>,
+    pub(crate) server_names: Option<ServerNames>,
+}
+
+impl Tcp {
+    /// All sessions to one cluster.
+    pub(crate) fn to(cluster: Located<String>) -> Self {
+        Self {
+            cluster: Some(cluster),
+            ..Self::default()
+        }
+    }
+}
+
+/// `server_names:` of a TCP listener, and what belongs to it.
+#[derive(Debug, Default)]
+pub(crate) struct ServerNames {
+    pub(crate) routes: Vec<ServerName>,
+    pub(crate) hello_timeout: Option<Located<Duration>>,
+    pub(crate) otherwise: Option<Located<Otherwise>>,
+}
+
+/// A name that TLS clients ask for.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerName {
+    pub(crate) place: Place,
+    pub(crate) name: String,
+    /// Empty for any.
+    pub(crate) protocols: Vec<String>,
+    pub(crate) cluster: Located<String>,
 }
 
 /// An HTTP listener's part.
@@ -101,13 +139,20 @@ pub(crate) struct Route {
     pub(crate) cluster: Located<String>,
 }
 
-/// A cluster.
+/// A cluster. The inner `None` is the word `none` or `off`.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) name: Located<String>,
     pub(crate) backends: Vec<Backend>,
     pub(crate) balance: Option<Located<Balance>>,
-    pub(crate) health: Option<Health>,
+    pub(crate) hash_key: Option<Located<HashKey>>,
+    pub(crate) bounded_load: Option<Located<Option<u16>>>,
+    pub(crate) affinity: Option<Located<Option<Affinity>>>,
+    pub(crate) slow_start: Option<Located<Option<Duration>>>,
+    /// In percent.
+    pub(crate) panic_threshold: Option<Located<u8>>,
+    pub(crate) outlier: Option<Located<Outlier>>,
+    pub(crate) health: Option<Located<Health>>,
     pub(crate) connect_timeout: Option<Located<Duration>>,
     pub(crate) tries: Option<Located<u64>>,
     pub(crate) pool: Pool,
@@ -120,6 +165,12 @@ impl Cluster {
             name,
             backends: Vec::new(),
             balance: None,
+            hash_key: None,
+            bounded_load: None,
+            affinity: None,
+            slow_start: None,
+            panic_threshold: None,
+            outlier: None,
             health: None,
             connect_timeout: None,
             tries: None,
@@ -140,13 +191,47 @@ pub(crate) struct Pool {
 pub(crate) struct Backend {
     pub(crate) address: Located<BackendText>,
     pub(crate) name: Option<Located<String>>,
+    pub(crate) backup: bool,
+    pub(crate) drain: bool,
 }
 
-/// `health:` of a cluster; its check is a TCP connection, the only one there is so far.
+/// `outlier:` of a cluster.
 #[derive(Debug, Default)]
+pub(crate) struct Outlier {
+    /// The inner `None` is the word `none`, as for `ratio`.
+    pub(crate) failures: Option<Located<Option<u64>>>,
+    pub(crate) ratio: Option<Located<Option<u8>>>,
+    pub(crate) requests: Option<Located<u64>>,
+    pub(crate) window: Option<Located<Duration>>,
+    pub(crate) ejection: Option<Located<Duration>>,
+    pub(crate) ejection_max: Option<Located<Duration>>,
+    pub(crate) ejected_max: Option<Located<u8>>,
+}
+
+/// `health:` of a cluster.
+#[derive(Debug)]
 pub(crate) struct Health {
+    pub(crate) check: plan::Check,
     pub(crate) interval: Option<Located<Duration>>,
+    /// In percent.
+    pub(crate) jitter: Option<Located<u8>>,
     pub(crate) timeout: Option<Located<Duration>>,
     pub(crate) rise: Option<Located<u64>>,
     pub(crate) fall: Option<Located<u64>>,
+    pub(crate) port: Option<Located<u64>>,
+}
+
+impl Health {
+    /// A check of which only the kind was written.
+    pub(crate) const fn by(check: plan::Check) -> Self {
+        Self {
+            check,
+            interval: None,
+            jitter: None,
+            timeout: None,
+            rise: None,
+            fall: None,
+            port: None,
+        }
+    }
 }

@@ -1,5 +1,6 @@
-//! The sources given as flags, to a [`File`]: `--tcp`, `--http`, `--route`, `--balance`,
-//! `--health`.
+//! The sources given as flags, to a [`File`]: `--tcp`, `--tls-passthrough`, `--sni`, `--http`,
+//! `--route`, and what is said about all of them: how their clusters balance, `--relay`,
+//! `--proxy-in`, `--proxy-out`.
 //!
 //! Invariant: each flag that brings backends makes a cluster of its own, named after what the
 //! user wrote, so that the same name is met again in logs and metrics.
@@ -7,10 +8,15 @@
 
 use std::net::SocketAddr;
 
-use lb_core::plan::Balance;
+use lb_core::plan::{Affinity, Balance, Check, Edge, HashKey, ProxyOut, ProxyVersion, Relay};
+use lb_core::prefixes::Prefix;
 
+use super::balancing;
 use super::decode::Problems;
-use super::file::{Backend, Cluster, File, Health, Http, Listener, Protocol, Route, Tcp};
+use super::edge;
+use super::file::{
+    Backend, Cluster, File, Health, Http, Listener, Protocol, Route, ServerName, ServerNames, Tcp,
+};
 use super::notation::{self, BackendText};
 use super::problem::{Located, Place, Problem};
 
@@ -34,21 +40,42 @@ pub(crate) struct RouteFlag {
     backends: Vec<BackendText>,
 }
 
-/// `--health off|tcp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HealthFlag {
-    Off,
-    Tcp,
+/// `--sni NAME=BACKENDS`.
+#[derive(Debug, Clone)]
+pub(crate) struct NameFlag {
+    /// As the user wrote it.
+    text: String,
+    name: String,
+    backends: Vec<BackendText>,
 }
+
+/// `--proxy-in PREFIXES`: the proxies that are believed.
+#[derive(Debug, Clone)]
+pub(crate) struct TrustedFlag(Vec<Prefix>);
+
+/// `--affinity`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AffinityFlag(Option<Affinity>);
+
+/// `--health`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HealthFlag(Option<Check>);
 
 /// All of them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Flags {
     pub(crate) tcp: Vec<ListenFlag>,
+    pub(crate) passthrough: Vec<ListenFlag>,
+    pub(crate) names: Vec<NameFlag>,
     pub(crate) http: Vec<ListenFlag>,
     pub(crate) routes: Vec<RouteFlag>,
     pub(crate) balance: Option<Balance>,
+    pub(crate) relay: Option<Relay>,
+    pub(crate) hash_key: Option<HashKey>,
+    pub(crate) affinity: Option<AffinityFlag>,
     pub(crate) health: Option<HealthFlag>,
+    pub(crate) proxy_in: Option<TrustedFlag>,
+    pub(crate) proxy_out: Option<ProxyVersion>,
 }
 
 impl ListenFlag {
@@ -103,59 +130,97 @@ impl RouteFlag {
     }
 }
 
+impl NameFlag {
+    /// Parses `--sni`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let Some((name, backends)) = text.split_once('=') else {
+            return Err("there are no backends; as shop.example=10.0.0.1:443".to_owned());
+        };
+        Ok(Self {
+            text: text.to_owned(),
+            name: notation::route_host(name)?,
+            backends: notation::backends(backends)?,
+        })
+    }
+}
+
+impl TrustedFlag {
+    /// Parses `--proxy-in`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        notation::prefixes(text).map(Self)
+    }
+}
+
+impl AffinityFlag {
+    /// Parses `--affinity`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        balancing::affinity(text).map(Self)
+    }
+}
+
 impl HealthFlag {
     /// Parses `--health`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        if text.starts_with("http") {
-            return Err(
-                "HTTP checks are not supported by this version yet; as --health tcp".into(),
-            );
-        }
-        notation::word(text, &[("off", Self::Off), ("tcp", Self::Tcp)])
+        balancing::check(text).map(Self)
     }
 }
 
 impl Flags {
     /// As a source; `None` if there are none.
     pub(crate) fn file(&self, problems: &mut Problems) -> Option<File> {
-        if self.tcp.is_empty() && self.http.is_empty() {
+        let has_tcp = !(self.tcp.is_empty() && self.passthrough.is_empty());
+        if !has_tcp && self.http.is_empty() {
             self.refuse_idle(problems);
             return None;
         }
-        if let (Some(route), true) = (self.routes.first(), self.http.is_empty()) {
-            let place = Place::Flag {
-                flag: "--route",
-                value: route.text.clone(),
-            };
-            problems.push(Problem::new(
-                &place,
-                "no --http listener takes this route; as --http 8080",
-            ));
-        }
+        self.refuse_partial(has_tcp, problems);
         let mut file = File::default();
         for flag in &self.tcp {
             let cluster = self.add_cluster(&mut file, "--tcp", flag);
-            let listener = cluster.map(|cluster| {
-                Protocol::Tcp(Tcp {
-                    cluster,
-                    idle_timeout: None,
-                })
-            });
+            let listener = cluster.map(|cluster| self.tcp(Tcp::to(cluster)));
             file.listeners
-                .extend(listener.map(|protocol| flag.listener("--tcp", protocol)));
+                .extend(listener.map(|protocol| self.listener("--tcp", flag, protocol)));
         }
+        self.add_passthrough(&mut file);
         for flag in &self.http {
             let cluster = self.add_cluster(&mut file, "--http", flag);
             let protocol = Protocol::Http(Http {
                 cluster,
                 ..Http::default()
             });
-            file.listeners.push(flag.listener("--http", protocol));
+            file.listeners.push(self.listener("--http", flag, protocol));
         }
         for route in &self.routes {
             self.add_route(&mut file, route);
         }
         Some(file)
+    }
+
+    /// Flags that are for listeners of a kind that there is not.
+    fn refuse_partial(&self, has_tcp: bool, problems: &mut Problems) {
+        let mut refuse = |flag, value: String, reason| {
+            problems.push(Problem::new(&Place::Flag { flag, value }, reason));
+        };
+        if let (Some(route), true) = (self.routes.first(), self.http.is_empty()) {
+            let reason = "no --http listener takes this route; as --http 8080";
+            refuse("--route", route.text.clone(), reason);
+        }
+        if let (Some(name), true) = (self.names.first(), self.passthrough.is_empty()) {
+            let reason = "no listener looks at server names; as --tls-passthrough 443";
+            refuse("--sni", name.text.clone(), reason);
+        }
+        if let (Some(listen), true) = (self.passthrough.first(), self.names.is_empty()) {
+            let reason = "there is no server name to look for; as --sni shop.example=10.0.0.1:443";
+            refuse("--tls-passthrough", listen.text.clone(), reason);
+        }
+        if let (Some(relay), false) = (self.relay, has_tcp) {
+            let reason = "no --tcp listener moves bytes so; as --tcp 5432=10.0.0.1:5432";
+            refuse("--relay", relay.name().to_owned(), reason);
+        }
+        if self.proxy_out.is_some() && !has_tcp {
+            let reason = "has an effect only on --tcp and --tls-passthrough";
+            refuse("--proxy-out", String::new(), reason);
+        }
     }
 
     /// Flags that would have no effect.
@@ -164,9 +229,19 @@ impl Flags {
             .routes
             .iter()
             .map(|route| ("--route", route.text.clone()));
-        let balance = self.balance.map(|_| ("--balance", String::new()));
-        let health = self.health.map(|_| ("--health", String::new()));
-        for (flag, value) in routes.chain(balance).chain(health) {
+        let names = self.names.iter().map(|name| ("--sni", name.text.clone()));
+        let given = [
+            ("--balance", self.balance.is_some()),
+            ("--hash-key", self.hash_key.is_some()),
+            ("--affinity", self.affinity.is_some()),
+            ("--health", self.health.is_some()),
+            ("--proxy-in", self.proxy_in.is_some()),
+            ("--proxy-out", self.proxy_out.is_some()),
+            ("--relay", self.relay.is_some()),
+        ];
+        let given = given.into_iter().filter(|(_, given)| *given);
+        let given = given.map(|(flag, _)| (flag, String::new()));
+        for (flag, value) in routes.chain(names).chain(given) {
             let reason = "has an effect only on listeners given as --tcp or --http; \
                           in a file, write it there";
             problems.push(Problem::new(&Place::Flag { flag, value }, reason));
@@ -191,6 +266,41 @@ impl Flags {
         file.clusters
             .push(self.cluster(name.clone(), listen.backends.as_ref()?));
         Some(name)
+    }
+
+    /// The server names are those of every `--tls-passthrough`.
+    fn add_passthrough(&self, file: &mut File) {
+        let mut routes = Vec::new();
+        for flag in &self.names {
+            let place = Place::Flag {
+                flag: "--sni",
+                value: flag.text.clone(),
+            };
+            let cluster = Located {
+                value: flag.name.clone(),
+                place: place.clone(),
+            };
+            file.clusters
+                .push(self.cluster(cluster.clone(), &flag.backends));
+            routes.push(ServerName {
+                place,
+                name: flag.name.clone(),
+                protocols: Vec::new(),
+                cluster,
+            });
+        }
+        for flag in &self.passthrough {
+            let tcp = Tcp {
+                cluster: self.add_cluster(file, "--tls-passthrough", flag),
+                server_names: Some(ServerNames {
+                    routes: routes.clone(),
+                    ..ServerNames::default()
+                }),
+                ..Tcp::default()
+            };
+            let listener = self.listener("--tls-passthrough", flag, self.tcp(tcp));
+            file.listeners.push(listener);
+        }
     }
 
     fn add_route(&self, file: &mut File, route: &RouteFlag) {
@@ -234,35 +344,65 @@ impl Flags {
                 place: place.clone(),
             },
             name: None,
+            backup: false,
+            drain: false,
         };
         Cluster {
             backends: backends.iter().map(backend).collect(),
-            balance: self.balance.map(|value| Located {
-                value,
-                place: place.clone(),
-            }),
-            health: (self.health == Some(HealthFlag::Tcp)).then(Health::default),
+            balance: located("--balance", self.balance),
+            hash_key: located("--hash-key", self.hash_key.clone()),
+            affinity: located("--affinity", self.affinity.clone().map(|flag| flag.0)),
+            health: located(
+                "--health",
+                self.health.clone().and_then(|flag| flag.0).map(Health::by),
+            ),
             ..Cluster::named(name)
         }
     }
-}
+    fn tcp(&self, tcp: Tcp) -> Protocol {
+        let checksum = false;
+        Protocol::Tcp(Tcp {
+            proxy_out: self.proxy_out.map(|version| ProxyOut { version, checksum }),
+            relay: self.relay.map(|value| Located {
+                value,
+                place: Place::Flag {
+                    flag: "--relay",
+                    value: value.name().to_owned(),
+                },
+            }),
+            ..tcp
+        })
+    }
 
-impl ListenFlag {
-    fn listener(&self, flag: &'static str, protocol: Protocol) -> Listener {
+    fn listener(&self, flag: &'static str, listen: &ListenFlag, protocol: Protocol) -> Listener {
         let place = Place::Flag {
             flag,
-            value: self.text.clone(),
+            value: listen.text.clone(),
         };
+        let trusted = self.proxy_in.as_ref().map(|trusted| trusted.0.clone());
         Listener {
-            name: self.name.clone().map(|value| Located {
+            name: listen.name.clone().map(|value| Located {
                 value,
                 place: place.clone(),
             }),
             address: Located {
-                value: self.address,
+                value: listen.address,
                 place,
+            },
+            edge: Edge {
+                proxy_in: trusted.map(edge::proxies),
+                ..Edge::default()
             },
             protocol,
         }
     }
+}
+
+/// What a flag says of every cluster.
+fn located<T>(flag: &'static str, value: Option<T>) -> Option<Located<T>> {
+    let place = Place::Flag {
+        flag,
+        value: String::new(),
+    };
+    value.map(|value| Located { value, place })
 }

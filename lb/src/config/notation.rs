@@ -6,7 +6,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use lb_core::prefixes::{Prefix, PrefixError};
 
 use super::problem::nearest;
 
@@ -55,6 +58,16 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
         Some(port) => Ok(SocketAddr::new(address, port)),
         None => Err(format!("\"{port}\" is not a port (0 to 65535); {example}")),
     }
+}
+
+/// `ADDRESS[/BITS]`.
+pub(crate) fn prefix(text: &str) -> Result<Prefix, String> {
+    text.parse().map_err(|error: PrefixError| error.to_string())
+}
+
+/// `ADDRESS[/BITS][,…]`.
+pub(crate) fn prefixes(text: &str) -> Result<Vec<Prefix>, String> {
+    text.split(',').map(prefix).collect()
 }
 
 /// As [`listen`], but a port alone stays on this machine.
@@ -170,6 +183,16 @@ pub(crate) fn route_host(text: &str) -> Result<String, String> {
     ))
 }
 
+/// An application protocol of TLS (RFC 7301), as `h2` or `http/1.1`.
+pub(crate) fn protocol(text: &str) -> Result<String, String> {
+    if (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "\"{text}\" is not an application protocol; one is h2 or http/1.1"
+    ))
+}
+
 /// A path prefix to match.
 pub(crate) fn route_path(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
@@ -179,6 +202,23 @@ pub(crate) fn route_path(text: &str) -> Result<String, String> {
     Err(format!(
         "\"{text}\" is not a path prefix; one is /cart or /, without a query"
     ))
+}
+
+/// The domain of a cookie; a dot in front has no meaning (RFC 6265 section 5.2.3).
+pub(crate) fn cookie_domain(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix('.').unwrap_or(text);
+    if is_host_name(name) {
+        return Ok(name.to_ascii_lowercase());
+    }
+    Err(format!("\"{text}\" is not a domain, as shop.example"))
+}
+
+/// The path of a file.
+pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err("an empty path names no file".to_owned()),
+        text => Ok(PathBuf::from(text)),
+    }
 }
 
 /// A name for listeners and clusters.

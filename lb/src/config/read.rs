@@ -1,30 +1,34 @@
-//! A YAML tree to a [`File`]: every key of the native form is named here, once.
+//! A YAML tree to a [`File`]: every key of the native form but those of a
+//! cluster is named here, once.
 //!
 //! Invariant: a key that is read is one that takes effect; CONFIG.md lists the same keys.
-//! Read next: `compile.rs`.
+//! Read next: `read_cluster.rs` (the keys of a cluster), `compile.rs`.
 
 use std::time::Duration;
 
-use lb_core::plan::{self, Balance, Forwarded};
+use lb_core::plan::{Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
 
 use super::decode::{self, Fields, Problems};
 use super::file::{
-    Backend, Cluster, File, Health, Http, Limits, Listener, Pool, Protocol, Route, Settings, Tcp,
-    Timeouts,
+    File, Http, Limits, Listener, Protocol, Route, ServerName, ServerNames, Settings, Tcp, Timeouts,
 };
-use super::notation;
-use super::problem::{Located, Problem};
-use super::settings::{AccessLog, AdminAddress, Engine, LogFormat, Workers};
-use super::yaml::{Entry, Node, Value};
-
-/// The words for a balance, in flags too.
-pub(crate) const BALANCE_WORDS: [(&str, Balance); 18] = Balance::NAMES;
+use super::problem::Located;
+use super::settings::{AFFINITY_ENTRIES, AccessLog, AdminAddress, Engine, LogFormat, Workers};
+use super::yaml::{Node, Value};
+use super::{edge, notation, read_cluster, secret};
 
 const FORWARDED_WORDS: [(&str, Forwarded); 3] = [
     ("append", Forwarded::Append),
     ("off", Forwarded::Off),
     ("replace", Forwarded::Replace),
 ];
+
+const OTHERWISE_WORDS: [(&str, Otherwise); 2] =
+    [("alert", Otherwise::Alert), ("reset", Otherwise::Reset)];
+
+/// The words for a version of the PROXY protocol, in flags too.
+pub(crate) const PROXY_VERSION_WORDS: [(&str, ProxyVersion); 2] =
+    [("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
 
 /// Reads a whole document.
 pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
@@ -36,8 +40,11 @@ pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
         routes: fields
             .optional("routes", decode::list(route))
             .unwrap_or_default(),
-        clusters: fields.optional("clusters", clusters).unwrap_or_default(),
+        clusters: fields
+            .optional("clusters", read_cluster::clusters)
+            .unwrap_or_default(),
         hash_seed: fields.optional("hash_seed", decode::number(0..=u64::MAX)),
+        cookie_key: fields.optional("cookie_key", secret::cookie_key),
         settings: Settings {
             workers: fields.optional("workers", decode::parsed(Workers::parse)),
             engine: fields.optional("engine", decode::parsed(Engine::parse)),
@@ -45,6 +52,7 @@ pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
             access_log: fields.optional("access_log", decode::parsed(AccessLog::parse)),
             drain_timeout: fields.optional("drain_timeout", duration),
             log_format: fields.optional("log_format", decode::parsed(LogFormat::parse)),
+            affinity_entries: fields.optional("affinity_entries", decode::number(AFFINITY_ENTRIES)),
         },
     };
     fields.finish();
@@ -57,6 +65,7 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     let address = fields.required("address", decode::parsed(notation::listen));
     let http = fields.optional("http", http);
     let tcp = fields.optional("tcp", tcp);
+    let edge = edge::read(&mut fields);
     if fields.has("http") == fields.has("tcp") {
         fields.problem("a listener has either \"http\" or \"tcp\"");
     }
@@ -67,18 +76,82 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     Some(Listener {
         name,
         address: address?,
+        edge,
         protocol,
     })
 }
 
 fn tcp(node: &Node, problems: &mut Problems) -> Option<Tcp> {
     let mut fields = Fields::of(node, problems)?;
-    let cluster = fields.required("cluster", name);
-    let idle_timeout = fields.optional("idle_timeout", duration);
+    let cluster = fields.optional("cluster", name);
+    let names = fields.optional("server_names", decode::list(server_name));
+    let hello_timeout = fields.optional("hello_timeout", duration);
+    let otherwise = fields.optional("otherwise", decode::choice(&OTHERWISE_WORDS));
+    if names.is_none() && !fields.has("server_names") {
+        if !fields.has("cluster") {
+            fields.problem("the key \"cluster\" is missing");
+        }
+        if hello_timeout.is_some() || otherwise.is_some() {
+            let reason = "\"hello_timeout\" and \"otherwise\" are for \"server_names\"";
+            fields.problem(reason);
+        }
+    }
+    let tcp = Tcp {
+        cluster,
+        idle_timeout: fields.optional("idle_timeout", duration),
+        lifetime: fields.optional("lifetime", duration),
+        relay: fields.optional("relay", decode::choice(&Relay::NAMES)),
+        proxy_out: fields.optional("proxy_out", proxy_out),
+        server_names: names.map(|routes| ServerNames {
+            routes,
+            hello_timeout,
+            otherwise,
+        }),
+    };
     fields.finish();
-    Some(Tcp {
+    (tcp.cluster.is_some() || tcp.server_names.is_some()).then_some(tcp)
+}
+
+fn server_name(node: &Node, problems: &mut Problems) -> Option<ServerName> {
+    let mut fields = Fields::of(node, problems)?;
+    let name_of = fields.required("name", decode::parsed(notation::route_host));
+    let protocols = fields.optional("protocols", decode::list(protocol));
+    let cluster = fields.required("cluster", name);
+    fields.finish();
+    Some(ServerName {
+        place: node.place.clone(),
+        name: name_of?.value,
+        protocols: protocols.unwrap_or_default(),
         cluster: cluster?,
-        idle_timeout,
+    })
+}
+
+fn protocol(node: &Node, problems: &mut Problems) -> Option<String> {
+    decode::parsed(notation::protocol)(node, problems).map(|protocol| protocol.value)
+}
+
+/// `v1` or `v2`, or a mapping with `version` and `checksum`.
+fn proxy_out(node: &Node, problems: &mut Problems) -> Option<ProxyOut> {
+    if let Value::Scalar(_) = &node.value {
+        let version = decode::choice(&PROXY_VERSION_WORDS)(node, problems)?;
+        return Some(ProxyOut {
+            version: version.value,
+            checksum: false,
+        });
+    }
+    let mut fields = Fields::of(node, problems)?;
+    let version = fields.required("version", decode::choice(&PROXY_VERSION_WORDS));
+    let words = [("false", false), ("true", true)];
+    let checksum = fields.optional("checksum", decode::choice(&words));
+    let version = version.map(|version| version.value);
+    let checksum = checksum.is_some_and(|checksum| checksum.value);
+    if checksum && version == Some(ProxyVersion::V1) {
+        fields.problem("version v1 has no checksum");
+    }
+    fields.finish();
+    Some(ProxyOut {
+        version: version?,
+        checksum,
     })
 }
 
@@ -144,98 +217,10 @@ fn route(node: &Node, problems: &mut Problems) -> Option<Route> {
     })
 }
 
-fn clusters(node: &Node, problems: &mut Problems) -> Option<Vec<Cluster>> {
-    let entries: &[_] = match &node.value {
-        Value::Mapping(entries) => entries,
-        Value::Null => &[],
-        Value::Scalar(_) | Value::Sequence(_) => {
-            problems.push(decode::expected("a mapping (name: cluster)", node));
-            return None;
-        }
-    };
-    Some(
-        entries
-            .iter()
-            .map(|entry| cluster(entry, problems))
-            .collect(),
-    )
-}
-
-/// Even one that cannot be read is there, so that nobody is told that it does not exist.
-fn cluster(entry: &Entry, problems: &mut Problems) -> Cluster {
-    if let Err(reason) = notation::name(&entry.key) {
-        problems.push(Problem::new(&entry.place, reason));
-    }
-    let name = Located {
-        value: entry.key.clone(),
-        place: entry.place.clone(),
-    };
-    let Some(mut fields) = Fields::of(&entry.node, problems) else {
-        return Cluster::named(name);
-    };
-    let cluster = Cluster {
-        name,
-        backends: fields
-            .required("backends", decode::list(backend))
-            .unwrap_or_default(),
-        balance: fields.optional("balance", decode::choice(&BALANCE_WORDS)),
-        health: fields.optional("health", health),
-        connect_timeout: fields.optional("connect_timeout", duration),
-        tries: fields.optional("tries", decode::number(1..=plan::TRIES_LIMIT.into())),
-        pool: fields.optional("pool", pool).unwrap_or_default(),
-    };
-    fields.finish();
-    cluster
-}
-
-fn pool(node: &Node, problems: &mut Problems) -> Option<Pool> {
-    let mut fields = Fields::of(node, problems)?;
-    let pool = Pool {
-        idle: fields.optional("idle", decode::number(0..=u16::MAX.into())),
-        idle_timeout: fields.optional("idle_timeout", duration),
-    };
-    fields.finish();
-    Some(pool)
-}
-
-/// `HOST:PORT[/WEIGHT]`, or a mapping with `address`, `weight` and `name`.
-fn backend(node: &Node, problems: &mut Problems) -> Option<Backend> {
-    if let Value::Scalar(_) = &node.value {
-        let address = decode::parsed(notation::backend)(node, problems)?;
-        return Some(Backend {
-            address,
-            name: None,
-        });
-    }
-    let mut fields = Fields::of(node, problems)?;
-    let address = fields.required("address", decode::parsed(notation::backend));
-    let weight = fields.optional("weight", decode::number(0..=u16::MAX.into()));
-    let name = fields.optional("name", name);
-    fields.finish();
-    let mut address = address?;
-    if let Some(weight) = weight {
-        address.value.weight = weight.value as u16;
-    }
-    Some(Backend { address, name })
-}
-
-fn health(node: &Node, problems: &mut Problems) -> Option<Health> {
-    let mut fields = Fields::of(node, problems)?;
-    fields.required("check", decode::choice(&[("tcp", ())]));
-    let health = Health {
-        interval: fields.optional("interval", duration),
-        timeout: fields.optional("timeout", duration),
-        rise: fields.optional("rise", decode::number(1..=100)),
-        fall: fields.optional("fall", decode::number(1..=100)),
-    };
-    fields.finish();
-    Some(health)
-}
-
-fn name(node: &Node, problems: &mut Problems) -> Option<Located<String>> {
+pub(super) fn name(node: &Node, problems: &mut Problems) -> Option<Located<String>> {
     decode::parsed(notation::name)(node, problems)
 }
 
-fn duration(node: &Node, problems: &mut Problems) -> Option<Located<Duration>> {
+pub(super) fn duration(node: &Node, problems: &mut Problems) -> Option<Located<Duration>> {
     decode::parsed(notation::duration)(node, problems)
 }

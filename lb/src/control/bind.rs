@@ -133,20 +133,14 @@ const ENFILE: i32 = 23;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn listener(address: SocketAddr) -> plan::Listener {
-        let tcp = plan::Tcp {
-            cluster: "c".into(),
-            idle_timeout: Duration::from_secs(1),
-        };
-        let protocol = plan::Protocol::Tcp(tcp);
         plan::Listener {
             name: "front".into(),
             address,
-            protocol,
+            edge: plan::Edge::default(),
+            protocol: plan::Protocol::Tcp(plan::Tcp::to("c")),
         }
     }
 

@@ -53,6 +53,7 @@ impl Control {
             return self.resolve_later();
         }
         self.take_settings(&draft);
+        draft.log_warnings();
         self.draft = draft;
         self.names = names;
         self.status.problems.take();
@@ -107,7 +108,7 @@ impl Control {
         let mut bound = self.bound.clone();
         bound.extend(new.bound);
         bound.retain(|key, _| plan.listeners.iter().any(|it| ListenerKey::of(it) == *key));
-        let snapshot = Snapshot::build(plan, workers, &bound, Some(&current))
+        let snapshot = Snapshot::build(plan, &self.status.ground, &bound, Some(&current))
             .map_err(|reason| draft.listener_problem("", reason))?;
         self.log_listeners(&current, &snapshot);
         let generation = self.status.publisher.borrow_mut().publish(snapshot);

@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use lb_core::metrics::ControlMetrics;
 use lb_core::rt::EngineKind;
@@ -29,7 +30,7 @@ use crate::args::EXIT_USAGE;
 use crate::config::{AdminAddress, Draft, Engine, Names, Place, Problem, Sources};
 use crate::log::{self, log};
 use crate::resolve::{Schedule, resolve};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Ground, Snapshot};
 use crate::terminal;
 use crate::worker::{Sockets, Start, Starting, WorkerHandle};
 
@@ -99,6 +100,7 @@ impl Control {
             reason = engine.reason,
             open_files_max = raise_open_files()
         );
+        draft.log_warnings();
         let hosts = draft.host_names().into_iter().map(str::to_owned);
         let names = resolve(hosts.collect(), Names::new()).await.logged();
         let (status, bound) = start_workers(&draft, &names, engine, access_log, &sender)?;
@@ -180,7 +182,9 @@ fn start_workers(
     let workers = cpus.len();
     let new = bind_new(&plan.listeners, &Bound::new(), &HashSet::new(), workers)
         .map_err(|error| draft.listener_problem(&error.listener, error.reason))?;
-    let snapshot = Snapshot::build(plan, workers, &new.bound, None)?;
+    let ground = Ground::new(workers, draft.settings.affinity_entries)
+        .map_err(|error| format!("cannot have random numbers: {error}"))?;
+    let snapshot = Snapshot::build(plan, &ground, &new.bound, None)?;
     for listener in &snapshot.listeners {
         let name = listener.stats.name();
         log!(Info, "listening", listener = name, address = listener.bound);
@@ -193,6 +197,7 @@ fn start_workers(
             engine: engine.engine,
             cpu,
             subscriber: publisher.subscribe(),
+            affinity: Arc::clone(&ground.affinity),
             sockets,
             access_log: access_log.lines(),
         };
@@ -210,6 +215,7 @@ fn start_workers(
     metrics.last_reload_successful.set(1);
     let status = Status {
         engine,
+        ground,
         publisher: RefCell::new(publisher),
         workers: handles,
         metrics,

@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use lb_core::plan::{Check, Edge};
+
 use self::origin::{Origin, Origins};
 use crate::args::DemoArgs;
 use crate::config::file::{Backend, Cluster, File, Health, Http, Listener, Protocol, Route, Tcp};
@@ -61,10 +63,7 @@ fn file(demo_args: &DemoArgs, origins: &Origins) -> File {
         routes,
         ..Http::default()
     };
-    let tcp = Tcp {
-        cluster: at(&tcp_place, TCP.to_owned()),
-        idle_timeout: None,
-    };
+    let tcp = Tcp::to(at(&tcp_place, TCP.to_owned()));
     let by_protocol = |address: fn(&Origin) -> SocketAddr| {
         origins
             .origins
@@ -105,6 +104,7 @@ fn listener(place: &Place, name: &str, address: SocketAddr, protocol: Protocol) 
     Listener {
         name: Some(at(place, name.to_owned())),
         address: at(place, address),
+        edge: Edge::default(),
         protocol,
     }
 }
@@ -120,16 +120,21 @@ fn cluster(place: &Place, name: &str, backends: Vec<(String, SocketAddr)>) -> Cl
             },
         ),
         name: Some(at(place, name)),
+        backup: false,
+        drain: false,
     };
     let once = |count| Some(at(place, count));
     Cluster {
         backends: backends.into_iter().map(backend).collect(),
-        health: Some(Health {
-            interval: Some(at(place, Duration::from_secs(1))),
-            rise: once(1),
-            fall: once(1),
-            ..Health::default()
-        }),
+        health: Some(at(
+            place,
+            Health {
+                interval: Some(at(place, Duration::from_secs(1))),
+                rise: once(1),
+                fall: once(1),
+                ..Health::by(Check::Tcp)
+            },
+        )),
         ..Cluster::named(at(place, name.to_owned()))
     }
 }

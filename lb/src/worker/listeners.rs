@@ -7,15 +7,18 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lb_core::connections::Registration;
 use lb_core::metrics::ListenerCounters;
 use lb_core::rt::{self, TaskId, TcpListener, TcpStream};
 use lb_core::snapshot::Current;
-use lb_l4::TcpService;
-use lb_l7::HttpService;
+use lb_l4::limits::{Gate, Permit};
+use lb_l4::{Client, TcpService};
+use lb_l7::{HttpService, HttpWorker};
 
 use super::{Local, Sockets};
 use crate::log::{Limiter, log};
@@ -143,6 +146,7 @@ struct Serving {
 /// The part that a new snapshot replaces.
 struct Role {
     counters: Arc<ListenerCounters>,
+    gate: Option<Arc<Gate>>,
     current: CurrentService,
 }
 
@@ -159,6 +163,7 @@ impl Role {
         };
         Self {
             counters: Arc::clone(listener.stats.shard(worker)),
+            gate: listener.gate.clone(),
             current,
         }
     }
@@ -175,11 +180,19 @@ impl Serving {
             _ => *role = Role::new(listener, self.local.worker.index),
         }
         role.counters = Arc::clone(listener.stats.shard(self.local.worker.index));
+        role.gate.clone_from(&listener.gate);
     }
 
     fn take(&self, stream: TcpStream) {
-        let Local { worker, http, .. } = &*self.local;
         let role = self.role.borrow();
+        match &role.gate {
+            Some(gate) => self.admit(stream, gate, &role),
+            None => self.serve(stream, &role),
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, role: &Role) {
+        let Local { worker, http, .. } = &*self.local;
         let counters = Arc::clone(&role.counters);
         match &role.current {
             CurrentService::Http(current) => {
@@ -194,6 +207,69 @@ impl Serving {
                     lb_l4::serve(stream, service, worker_too, registration)
                 });
             }
+        }
+    }
+    /// Serves a connection that may be served.
+    fn admit(&self, stream: TcpStream, gate: &Arc<Gate>, role: &Role) {
+        let Local { worker, http, .. } = &*self.local;
+        let counters = Arc::clone(&role.counters);
+        let Ok(peer) = stream.peer_addr() else {
+            return; // gone already
+        };
+        let permit = match gate.admit(peer.ip(), rt::now()) {
+            Ok(permit) => permit,
+            Err(refusal) => {
+                counters.accepted.increment();
+                counters.refused(refusal);
+                return stream.reset();
+            }
+        };
+        let gate = Arc::clone(gate);
+        match &role.current {
+            CurrentService::Http(current) => {
+                let (current, http) = (Rc::clone(current), Rc::clone(http));
+                worker.connections.spawn(counters, |registration| {
+                    serve_http(stream, peer, gate, permit, current, http, registration)
+                });
+            }
+            CurrentService::Tcp(current) => {
+                let (service, worker_too) = (current.get(), Rc::clone(worker));
+                worker.connections.spawn(counters, |registration| {
+                    lb_l4::serve_admitted(
+                        stream,
+                        peer,
+                        gate,
+                        permit,
+                        service,
+                        worker_too,
+                        registration,
+                    )
+                });
+            }
+        }
+    }
+}
+
+/// Serves an HTTP connection from `peer` that `gate` has admitted.
+async fn serve_http(
+    stream: TcpStream,
+    peer: SocketAddr,
+    gate: Arc<Gate>,
+    mut permit: Permit,
+    current: Rc<Current<HttpService>>,
+    http: Rc<HttpWorker>,
+    registration: Registration,
+) {
+    registration.set_idle(true); // nothing is lost when we drain
+    let identified = gate.identify(&stream, Client::peer(peer), &mut permit);
+    match Box::pin(identified).await {
+        Ok(client) => {
+            let address = client.address;
+            lb_l7::serve_client(stream, address, current, http, registration).await;
+        }
+        Err(refusal) => {
+            registration.listener().refused(refusal);
+            stream.reset();
         }
     }
 }

@@ -6,6 +6,7 @@
 //! Read next: `listeners.rs` (accepting), then `lb_l4` and `lb_l7` (serving).
 
 mod checks;
+mod chores;
 mod listeners;
 
 use std::cell::{OnceCell, RefCell};
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use lb_core::balance::BackendId;
+use lb_core::balance::affinity::AffinityTable;
 use lb_core::metrics::WorkerMetrics;
 use lb_core::rt::{self, EngineKind, Handle, Notify, Runtime};
 use lb_core::snapshot::Subscriber;
@@ -26,6 +28,7 @@ use lb_core::worker::Worker;
 use lb_l7::{AccessLog, HttpWorker};
 
 use self::checks::Checks;
+use self::chores::Chores;
 use self::listeners::Listeners;
 use crate::line_writer::LineWriter;
 use crate::log::log;
@@ -51,6 +54,8 @@ pub(crate) struct Start {
     pub(crate) subscriber: Subscriber<Snapshot>,
     pub(crate) sockets: Sockets,
     pub(crate) access_log: Option<LineWriter>,
+    /// What remembers clients, for the worker that looks after it.
+    pub(crate) affinity: Arc<AffinityTable>,
 }
 
 /// The control thread's end of a worker.
@@ -152,6 +157,8 @@ struct Local {
     subscriber: RefCell<Subscriber<Snapshot>>,
     listeners: Listeners,
     checks: Checks,
+    /// `None` where another worker does them.
+    chores: Option<Chores>,
     end: Notify,
 }
 
@@ -190,6 +197,7 @@ impl<F: FnOnce()> Thread<F> {
                 subscriber: RefCell::new(start.subscriber),
                 listeners: Listeners::default(),
                 checks: Checks::default(),
+                chores: (start.index == 0).then(|| Chores::start(start.affinity)),
                 end: Notify::new(),
             });
             LOCAL.with(|place| drop(place.set(Rc::clone(&local))));
@@ -217,6 +225,9 @@ impl Local {
         let complete = self.listeners.apply(self, &snapshot, sockets);
         self.checks
             .apply(&snapshot, self.worker.index, self.workers);
+        if let Some(chores) = &self.chores {
+            chores.apply(&snapshot);
+        }
         let clusters = snapshot.clusters.iter();
         let present: HashSet<BackendId> = clusters
             .flat_map(|it| it.backends())

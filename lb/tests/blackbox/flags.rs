@@ -40,10 +40,48 @@ const BAD_FLAGS: &[(&[&str], &[&str])] = &[
         &["--tcp", "80=a:1", "--tcp", "80=b:1"],
         &["--tcp 80=b:1", "a second time"],
     ),
-    (&["--balance", "lc"], &["--balance", "mh, rr"]),
     (
-        &["--health", "http:/x"],
-        &["--health", "not supported by this version yet"],
+        &["--balance", "wllc"],
+        &["--balance", "dh, ewma", "did you mean \"wlc\"?"],
+    ),
+    (
+        &["--hash-key", "header"],
+        &["--hash-key", "client-port", "header:NAME"],
+    ),
+    (
+        &["--affinity", "client-ip:1d"],
+        &["--affinity", "from 1 to 86400", "as 10800"],
+    ),
+    (
+        &["--affinity", "cokie"],
+        &[
+            "--affinity",
+            "none, client-ip[:SECONDS]",
+            "did you mean \"cookie\"?",
+        ],
+    ),
+    (
+        &["--tcp", "80=a:1", "--affinity", "cookie"],
+        &["--affinity", "only TCP listeners use"],
+    ),
+    (
+        &["--http", "80=a:1", "--hash-key", "uri"],
+        &["--hash-key", "no effect with balance wrr", "mh"],
+    ),
+    (
+        &["--http", "80=a:1/0"],
+        &["--http 80=a:1/0", "no backend takes new load"],
+    ),
+    (
+        &["--health", "http"],
+        &["--health", "lacks the path", "as http:/healthz"],
+    ),
+    (
+        &["--health", "icmp"],
+        &[
+            "--health",
+            "off, tcp, http:PATH, https:PATH, grpc[:SERVICE], udp",
+        ],
     ),
     (&["--workers", "0"], &["--workers", "as 4"]),
     (

@@ -6,21 +6,29 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+/// Servers for health checks to ask.
+mod check_peers;
 /// A small HTTP client.
 mod client;
+/// Origins that misbehave, die and come back.
+mod fleet;
 /// Starting and watching `lb`.
 mod harness;
 /// Origins to balance between.
 mod origin;
 
-/// `/readyz`, `/livez`, `/metrics`, `/config`.
+/// `/readyz`, `/livez`, `/metrics`, `/status`, `/config`.
 mod admin;
+/// Clients and keys that stay where they are.
+mod affinity;
 /// `lb check`, and what is said about a bad configuration.
 mod check;
 /// `lb demo`.
 mod demo;
 /// The end of the process.
 mod drain;
+/// Backends that fail and come back.
+mod failures;
 /// What is said about bad flags, and about ports that cannot be had.
 mod flags;
 /// Health checks.
@@ -31,5 +39,7 @@ mod limits;
 mod peers;
 /// Changes of the configuration while it runs.
 mod reload;
+/// Every scheduler, with origins that die and come back.
+mod schedulers;
 /// Balancing as a user sees it.
 mod traffic;

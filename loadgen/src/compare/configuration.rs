@@ -17,7 +17,7 @@ const DESCRIPTORS_SPARE: usize = 200;
 /// The configuration of nginx; `stream_module` is loaded where TCP is to be relayed.
 pub(super) fn nginx(site: &Site, stream_module: Option<&Path>) -> String {
     let mut text = String::new();
-    if let (Mode::Tcp, Some(module)) = (site.mode, stream_module) {
+    if let (Mode::Tcp | Mode::Udp, Some(module)) = (site.mode, stream_module) {
         let _ = writeln!(text, "load_module {};", module.display());
     }
     let _ = write!(
@@ -39,7 +39,7 @@ events {{
     );
     text += &match site.mode {
         Mode::Http => nginx_http(site),
-        Mode::Tcp => nginx_stream(site),
+        Mode::Tcp | Mode::Udp => nginx_stream(site),
     };
     text
 }
@@ -84,6 +84,11 @@ fn nginx_http(site: &Site) -> String {
 
 fn nginx_stream(site: &Site) -> String {
     let [first, second] = site.backends;
+    let how = if site.mode == Mode::Udp {
+        "udp"
+    } else {
+        "backlog=4096"
+    };
     format!(
         "stream {{
     upstream origins {{
@@ -92,7 +97,7 @@ fn nginx_stream(site: &Site) -> String {
     }}
 
     server {{
-        listen {listen} backlog=4096;
+        listen {listen} {how};
         proxy_pass origins;
         proxy_timeout 10m;
     }}
@@ -107,7 +112,8 @@ pub(super) fn haproxy(site: &Site) -> String {
     let [first, second] = site.backends;
     let mode = match site.mode {
         Mode::Http => "mode http\n    option http-keep-alive\n    http-reuse always",
-        Mode::Tcp => "mode tcp",
+        // It is not asked to forward datagrams: it cannot.
+        Mode::Tcp | Mode::Udp => "mode tcp",
     };
     // Standard output goes to a file.
     let (log, log_requests) = if site.access_log {
@@ -151,6 +157,7 @@ pub(super) fn sample_site(mode: Mode) -> Site {
     Site {
         mode,
         cpu: 0,
+        workers: 1,
         listen: Site::address(8000),
         admin: Site::address(8001),
         backends: [Site::address(9001), Site::address(9002)],
@@ -179,6 +186,13 @@ mod tests {
             Some(Path::new("/modules/stream.so")),
         );
         assert_eq!(text, include_str!("golden/nginx-stream.conf"));
+    }
+
+    #[test]
+    fn nginx_forwards_datagrams_as_it_relays_bytes() {
+        let of = |mode| nginx(&sample_site(mode), None);
+        let expected = of(Mode::Tcp).replace("backlog=4096", "udp");
+        assert_eq!(of(Mode::Udp), expected);
     }
 
     #[test]

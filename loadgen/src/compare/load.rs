@@ -50,6 +50,14 @@ impl LoadCommand {
                 "tcp://{at} --tcp-mode stream:{}",
                 scenario.answer_bytes()
             ))),
+            Speech::DatagramEcho => words.extend(split(&format!(
+                "udp://{at} --message {}",
+                scenario.answer_bytes()
+            ))),
+            Speech::DatagramStream { at_a_time } => words.extend(split(&format!(
+                "udp://{at} --one-way --message {} --gso {at_a_time}",
+                scenario.answer_bytes()
+            ))),
         }
         words.extend(split(&format!(
             "-c {} --warmup {} -d {} --cpu {}",
@@ -77,6 +85,9 @@ pub(super) fn origin_words(scenario: Scenario, at: [SocketAddr; 2]) -> Vec<Strin
         Speech::Http => format!("origin --http {first} {second} --body {bytes}"),
         Speech::Echo => format!("origin --tcp {first} {second}"),
         Speech::Stream => format!("origin --tcp {first} {second} --tcp-mode stream:{bytes}"),
+        Speech::DatagramEcho | Speech::DatagramStream { .. } => {
+            format!("origin --udp {first} {second}")
+        }
     })
 }
 
@@ -94,7 +105,7 @@ pub(super) fn run(
     let Command::Run(args) = cli.command else {
         return Err(format!("{command:?} is no load"));
     };
-    let config = run::Config::try_from(&args)?;
+    let config = run::Config::try_from(&*args)?;
     run::run(&config, observer, stop).map_err(|error| error.to_string())
 }
 
@@ -130,6 +141,7 @@ fn split(words: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::peers::Site;
+    use super::super::scenario::Subject;
     use super::*;
 
     const TIMING: Timing = Timing {
@@ -139,7 +151,9 @@ mod tests {
     };
 
     fn command(scenario: Scenario, rate: Option<f64>) -> String {
-        let traffic = scenario.traffic().unwrap();
+        let Subject::Load(traffic) = scenario.subject() else {
+            panic!("{scenario:?} has no load");
+        };
         LoadCommand::new(scenario, traffic, Site::address(8000), TIMING, rate)
             .0
             .join(" ")
@@ -157,16 +171,21 @@ mod tests {
             "run tcp://127.0.0.1:8000 --message 64 -c 64 --warmup 300ms -d 5s --cpu 1 \
              --rate 15000"
         );
-        assert!(command(Scenario::L4Bulk, None).contains(" --tcp-mode stream:4194304 -c 8 "));
+        assert!(
+            command(Scenario::UdpOneWayGso, None)
+                .contains("udp://127.0.0.1:8000 --one-way --message 1200 --gso 8 -c 4 ")
+        );
+        assert!(command(Scenario::L4Bulk, None).contains(" --tcp-mode stream:67108864 -c 8 "));
     }
 
     #[test]
     fn commands_are_understood_by_the_program() {
         for scenario in Scenario::ALL {
-            let Some(traffic) = scenario.traffic() else {
+            let Subject::Load(traffic) = scenario.subject() else {
                 continue;
             };
-            for rate in [None, Some(1000.0)] {
+            let fixed_rate = traffic.fixed_rate.then_some(1000.0);
+            for rate in std::iter::once(None).chain(fixed_rate.map(Some)) {
                 let at = Site::address(8000);
                 let command = LoadCommand::new(scenario, traffic, at, TIMING, rate);
                 let words = std::iter::once("loadgen").chain(command.0.iter().map(String::as_str));
@@ -174,7 +193,7 @@ mod tests {
                     panic!("{command:?} is no load");
                 };
                 assert_eq!(args.rate, rate);
-                run::Config::try_from(&args).unwrap();
+                run::Config::try_from(&*args).unwrap();
             }
         }
     }
@@ -185,6 +204,6 @@ mod tests {
         let words = origin_words(Scenario::L7Keepalive, at).join(" ");
         assert_eq!(words, "origin --http 127.0.0.1:1 127.0.0.1:2 --body 64");
         let words = origin_words(Scenario::L4Bulk, at).join(" ");
-        assert!(words.ends_with("--tcp-mode stream:4194304"), "{words}");
+        assert!(words.ends_with("--tcp-mode stream:67108864"), "{words}");
     }
 }

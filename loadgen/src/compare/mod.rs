@@ -9,6 +9,7 @@ mod comparison;
 mod configuration;
 mod load;
 mod machine;
+mod metrics;
 pub mod peers;
 mod place;
 mod play;
@@ -40,7 +41,9 @@ Examples:
   loadgen compare --scenario l7-keepalive --peers lb,lb-epoll,nginx --rounds 9 --out try
   loadgen compare --quick --out try")]
 pub struct Args {
-    /// l7-keepalive, l4-small, l7-new-connections, l7-access-log, l4-bulk, idle-memory, or all
+    /// all, a family (l4, l7, udp, idle-memory), or names: l7-keepalive, l7-new-connections,
+    /// l7-access-log, l4-small (l4-open), l4-bulk, l4-connect, udp-echo, udp-oneway,
+    /// udp-oneway-gso, idle-memory-http, idle-memory-tcp (l4-idle), workers
     #[arg(
         long,
         value_name = "NAME",

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::configuration;
-use super::scenario::Mode;
+use super::scenario::{Mode, Scenario, Subject};
 
 /// The file for access logs, in the working folder; HAProxy's goes to its standard output.
 pub(super) const ACCESS_LOG: &str = "access.log";
@@ -45,8 +45,10 @@ pub struct Program {
 pub struct Site {
     /// What it does.
     pub mode: Mode,
-    /// The core it is pinned to.
+    /// The core it is pinned to; with two workers they have this one and another.
     pub cpu: usize,
+    /// Workers, each a core's.
+    pub workers: usize,
     /// Where it listens.
     pub listen: SocketAddr,
     /// Where it may be asked how it is.
@@ -133,6 +135,21 @@ impl Peer {
 }
 
 impl Program {
+    /// Whether it can do what `scenario` asks for.
+    ///
+    /// # Errors
+    /// When it cannot; the text says why.
+    pub fn supports(&self, scenario: Scenario) -> Result<(), String> {
+        let is_ours = matches!(self.peer, Peer::Lb | Peer::LbEpoll);
+        match (self.peer, scenario.mode(), scenario.subject()) {
+            (Peer::Haproxy, Mode::Udp, _) => Err("it forwards no UDP".to_owned()),
+            (_, _, Subject::Spread) if !is_ours => {
+                Err("it does not say how many connections each worker has".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// How it is started at `site`, its configuration called `file`.
     pub fn launch(&self, site: &Site, file: &str) -> Launch {
         let (arguments, configuration) = match self.peer {
@@ -157,12 +174,14 @@ fn lb_arguments(site: &Site, engine: &str) -> String {
     let mode = match site.mode {
         Mode::Http => "--http",
         Mode::Tcp => "--tcp",
+        Mode::Udp => "--udp",
     };
     let [first, second] = site.backends;
     let (listen, admin) = (site.listen, site.admin);
+    let workers = site.workers;
     let log = if site.access_log { ACCESS_LOG } else { "off" };
     format!(
-        "{mode} {listen}={first},{second} --workers 1 --engine {engine} --admin {admin} \
+        "{mode} {listen}={first},{second} --workers {workers} --engine {engine} --admin {admin} \
          --access-log {log}"
     )
 }
@@ -245,6 +264,27 @@ mod tests {
                 .unwrap_err()
                 .contains("lb-epoll, nginx, haproxy")
         );
+    }
+
+    #[test]
+    fn what_a_peer_cannot_do_is_said() {
+        let program = |peer| Program {
+            peer,
+            version: String::new(),
+            executable: PathBuf::new(),
+            stream_module: None,
+        };
+        let haproxy = program(Peer::Haproxy);
+        assert!(haproxy.supports(Scenario::L4Small).is_ok());
+        assert!(
+            haproxy
+                .supports(Scenario::UdpEcho)
+                .unwrap_err()
+                .contains("UDP")
+        );
+        assert!(program(Peer::Nginx).supports(Scenario::UdpEcho).is_ok());
+        assert!(program(Peer::Nginx).supports(Scenario::Workers).is_err());
+        assert!(program(Peer::LbEpoll).supports(Scenario::Workers).is_ok());
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity};
+
+use crate::pin;
 
 /// The core of the balancer and that of generator and origins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,13 +32,23 @@ impl Cores {
             eprintln!("warning: there is one core only; balancer and generator share it");
             balancer
         });
-        let mut own = CpuSet::new();
-        own.set(generator);
-        sched_setaffinity(None, &own)?;
+        pin::this_thread(generator)?;
         Ok(Self {
             balancer,
             generator,
         })
+    }
+}
+
+impl Cores {
+    /// The cores of a balancer with so many workers, as `taskset -c` takes them: with two it
+    /// shares the generator's.
+    pub(super) fn of_workers(self, workers: usize) -> String {
+        if workers > 1 && self.generator != self.balancer {
+            format!("{},{}", self.balancer, self.generator)
+        } else {
+            self.balancer.to_string()
+        }
     }
 }
 

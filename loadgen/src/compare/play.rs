@@ -13,9 +13,11 @@ use super::load::{self, LoadCommand, Timing};
 use super::peers::{Program, Site};
 use super::process::Process;
 use super::round::{Bench, Contender};
-use super::scenario::{Scenario, Traffic};
+use super::scenario::{Scenario, Subject, Traffic};
 use super::{Error, ports};
-use crate::report::record::{self, FixedRate, Idle, Load, Outcome, Round, Setup, Work};
+use crate::report::record::{
+    self, Absent, FixedRate, Idle, Load, Outcome, Round, Setup, Work, Workers,
+};
 use crate::report::{numbers, statistics};
 
 /// The part of the slowest peer's throughput at which latency is measured.
@@ -44,31 +46,42 @@ impl Stage<'_> {
         let site = self.site(scenario)?;
         let origin_words = load::origin_words(scenario, site.backends);
         let origins = self.start_origins(scenario, &origin_words, site.backends)?;
-        let contenders = self.contenders(scenario, &site)?;
+        let (contenders, absent) = self.contenders(scenario, &site)?;
         let setups = contenders
             .iter()
-            .map(|contender| self.setup(contender))
+            .map(|contender| self.setup(scenario, contender))
             .collect();
         let mut measured = record::Scenario {
             name: scenario.name().to_owned(),
             description: scenario.description().to_owned(),
             work: scenario.work(),
             setups,
-            origins_command: shown("loadgen", &origin_words, self.bench.cores.generator),
+            origins_command: shown(
+                "loadgen",
+                &origin_words,
+                &self.bench.cores.generator.to_string(),
+            ),
             load_command: String::new(),
             load: Vec::new(),
             fixed_rate: None,
             idle: Vec::new(),
+            spread: Vec::new(),
+            absent,
         };
-        match scenario.traffic() {
-            Some(traffic) => {
+        match scenario.subject() {
+            Subject::Load(traffic) => {
                 let command = self.load_command(scenario, traffic, &site, None);
                 measured.load_command = self.shown_load(&command);
                 measured.load = self.load_rounds(scenario, &site, &contenders, &command)?;
                 measured.fixed_rate =
                     self.fixed_rate(scenario, traffic, &site, &contenders, &measured.load)?;
             }
-            None => measured.idle = self.idle_rounds(scenario, &site, &contenders)?,
+            Subject::IdleMemory => {
+                measured.idle = self.idle_rounds(scenario, &site, &contenders)?;
+            }
+            Subject::Spread => {
+                measured.spread = self.spread_rounds(scenario, &site, &contenders)?;
+            }
         }
         origins.stop();
         Ok(measured)
@@ -78,13 +91,14 @@ impl Stage<'_> {
     fn site(&self, scenario: Scenario) -> Result<Site, Error> {
         let ports = ports::free::<4>().map_err(Error::system("free ports"))?;
         let [listen, admin, first, second] = ports.map(Site::address);
-        let connections_max = match scenario.traffic() {
-            Some(_) => LOAD_CONNECTIONS_MAX,
-            None => self.bench.idle_connections,
+        let connections_max = match scenario.subject() {
+            Subject::Load(_) | Subject::Spread => LOAD_CONNECTIONS_MAX,
+            Subject::IdleMemory => self.bench.idle_connections,
         };
         Ok(Site {
             mode: scenario.mode(),
             cpu: self.bench.cores.balancer,
+            workers: scenario.workers(),
             listen,
             admin,
             backends: [first, second],
@@ -101,14 +115,19 @@ impl Stage<'_> {
     ) -> Result<Process, Error> {
         let own = std::env::current_exe().map_err(Error::system("its own path"))?;
         let words = [&[own.display().to_string()], words].concat();
-        let cpu = self.bench.cores.generator;
+        let cpu = self.bench.cores.generator.to_string();
         self.bench
-            .start(&words, cpu, "origins", scenario, &backends)
+            .start(&words, &cpu, "origins", scenario, &backends)
             .map_err(Error::Origins)
     }
 
-    /// Writes the configurations, for the peers and for the report.
-    fn contenders(&self, scenario: Scenario, site: &Site) -> Result<Vec<Contender>, Error> {
+    /// Those who can take part, and the others. Writes the configurations, for the peers and for
+    /// the report.
+    fn contenders(
+        &self,
+        scenario: Scenario,
+        site: &Site,
+    ) -> Result<(Vec<Contender>, Vec<Absent>), Error> {
         let contender = |program: &Program| {
             let file = format!("{}.{}.conf", scenario.name(), program.peer.name());
             let launch = program.launch(site, &file);
@@ -117,22 +136,34 @@ impl Stage<'_> {
                     fs::write(folder.join(&file), text).map_err(Error::system(&*file))?;
                 }
             }
-            Ok(Contender {
+            Ok::<_, Error>(Contender {
                 program: program.clone(),
                 launch,
                 file,
             })
         };
-        self.programs.iter().map(contender).collect()
+        let (mut contenders, mut absent) = (Vec::new(), Vec::new());
+        for program in self.programs {
+            match program.supports(scenario) {
+                Ok(()) => contenders.push(contender(program)?),
+                Err(reason) => {
+                    let name = program.peer.name().to_owned();
+                    eprintln!("{}: {name} is left out: {reason}", scenario.name());
+                    absent.push(Absent { name, reason });
+                }
+            }
+        }
+        Ok((contenders, absent))
     }
 
-    fn setup(&self, contender: &Contender) -> Setup {
+    fn setup(&self, scenario: Scenario, contender: &Contender) -> Setup {
+        let cpus = self.bench.cores.of_workers(scenario.workers());
         let launch = &contender.launch;
         let name = contender.program.peer.name();
         let program = contender.program.peer.program();
         Setup {
             peer: name.to_owned(),
-            command: shown(program, &launch.words[1..], self.bench.cores.balancer),
+            command: shown(program, &launch.words[1..], &cpus),
             configuration: launch
                 .configuration
                 .is_some()
@@ -184,7 +215,25 @@ impl Stage<'_> {
         })
     }
 
-    /// Rounds at a rate that every peer can keep; `None` when none got through `load`.
+    fn spread_rounds(
+        &self,
+        scenario: Scenario,
+        site: &Site,
+        contenders: &[Contender],
+    ) -> Result<Vec<Round<Workers>>, Error> {
+        let told = |workers: &Workers| {
+            format!(
+                "{:?}, max/mean {:.3}",
+                workers.connections, workers.max_over_mean
+            )
+        };
+        self.interleave(scenario.name(), contenders, told, |contender| {
+            self.bench.spread(contender, scenario, site)
+        })
+    }
+
+    /// Rounds at a rate that every peer can keep; `None` when none got through `load`, or the
+    /// scenario asks for none.
     fn fixed_rate(
         &self,
         scenario: Scenario,
@@ -199,7 +248,7 @@ impl Stage<'_> {
         let slowest = throughputs
             .map(|spread| spread.median)
             .min_by(f64::total_cmp);
-        let Some(slowest) = slowest else {
+        let Some(slowest) = slowest.filter(|_| traffic.fixed_rate) else {
             return Ok(None);
         };
         let work_per_answer = scenario.work_per_answer();
@@ -268,8 +317,8 @@ fn told_load(load: &Load, work: Work) -> String {
 }
 
 /// A command as a reader would type it: pinned, and with the program's name for its path.
-fn shown(program: &str, arguments: &[String], cpu: usize) -> String {
-    format!("taskset -c {cpu} {program} {}", arguments.join(" "))
+fn shown(program: &str, arguments: &[String], cpus: &str) -> String {
+    format!("taskset -c {cpus} {program} {}", arguments.join(" "))
 }
 
 /// Rounded down to two digits: 48,312 becomes 48,000.
@@ -291,6 +340,6 @@ mod tests {
     #[test]
     fn commands_are_shown_without_paths() {
         let words = ["-c", "x.conf"].map(str::to_owned);
-        assert_eq!(shown("nginx", &words, 0), "taskset -c 0 nginx -c x.conf");
+        assert_eq!(shown("nginx", &words, "0"), "taskset -c 0 nginx -c x.conf");
     }
 }

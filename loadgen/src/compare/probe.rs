@@ -4,13 +4,16 @@
 //! longer than [`EXCHANGE_TIMEOUT`].
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use super::scenario::{Scenario, Speech};
+use super::scenario::{Mode, Scenario, Speech};
+use crate::udp::{self, Header, Kind, NAME_BYTES_MAX};
 
 /// How long connecting, sending and receiving may each take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a datagram, which may be lost while a program starts.
+const DATAGRAM_TIMEOUT: Duration = Duration::from_millis(200);
 /// A head longer than this is not one that our origins send.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
@@ -20,10 +23,16 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// A connection to a balancer.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     speech: Speech,
     /// Bytes that answer a line, where that is what is spoken.
     answer_bytes: usize,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Udp(UdpSocket),
 }
 
 impl Connection {
@@ -32,12 +41,11 @@ impl Connection {
     /// # Errors
     /// When nobody listens there.
     pub(super) fn open(address: SocketAddr, scenario: Scenario) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, EXCHANGE_TIMEOUT)?;
-        stream.set_read_timeout(Some(EXCHANGE_TIMEOUT))?;
-        stream.set_write_timeout(Some(EXCHANGE_TIMEOUT))?;
-        stream.set_nodelay(true)?;
         Ok(Self {
-            stream,
+            stream: match scenario.mode() {
+                Mode::Http | Mode::Tcp => Stream::Tcp(connect(address)?),
+                Mode::Udp => Stream::Udp(connect_udp(address)?),
+            },
             speech: scenario.speech(),
             answer_bytes: scenario.answer_bytes(),
         })
@@ -48,64 +56,115 @@ impl Connection {
     /// # Errors
     /// When the answer is wrong, incomplete or late.
     pub(super) fn exchange(&mut self) -> io::Result<()> {
-        match self.speech {
-            Speech::Echo => self.echo(),
-            Speech::Http => self.request(),
-            Speech::Stream => {
-                self.stream.write_all(b"\n")?;
-                self.skip(self.answer_bytes)
-            }
-        }
-    }
-
-    fn echo(&mut self) -> io::Result<()> {
-        let mut answer = [0; MESSAGE.len()];
-        self.stream.write_all(&MESSAGE)?;
-        self.stream.read_exact(&mut answer)?;
-        if answer == MESSAGE {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::InvalidData.into())
-        }
-    }
-
-    fn request(&mut self) -> io::Result<()> {
-        self.stream.write_all(REQUEST)?;
-        let mut answer = Vec::with_capacity(512);
-        let mut piece = [0; 1024];
-        let total = loop {
-            if let Some(total) = total_bytes(&answer)? {
-                break total;
-            }
-            let count = self.read_some(&mut piece)?;
-            answer.extend_from_slice(&piece[..count]);
+        let stream = match &mut self.stream {
+            Stream::Tcp(stream) => stream,
+            // A sink echoes too what is to be echoed.
+            Stream::Udp(socket) => return exchange_datagram(socket),
         };
-        self.skip(
-            total
-                .checked_sub(answer.len())
-                .ok_or(io::ErrorKind::InvalidData)?,
-        )
-    }
-
-    fn skip(&mut self, mut left: usize) -> io::Result<()> {
-        let mut piece = [0; 16 * 1024];
-        while left > 0 {
-            let wanted = left.min(piece.len());
-            left -= self.read_some(&mut piece[..wanted])?;
-        }
-        Ok(())
-    }
-
-    fn read_some(&mut self, piece: &mut [u8]) -> io::Result<usize> {
-        match self.stream.read(piece)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            count => Ok(count),
+        match self.speech {
+            Speech::Http => request(stream, REQUEST).map(drop),
+            Speech::Stream => {
+                stream.write_all(b"\n")?;
+                skip(stream, self.answer_bytes)
+            }
+            Speech::Echo | Speech::DatagramEcho | Speech::DatagramStream { .. } => echo(stream),
         }
     }
 }
 
-/// The length of head and body, once the head is there.
-fn total_bytes(answer: &[u8]) -> io::Result<Option<usize>> {
+/// The body that an HTTP server answers a request for `path` with.
+///
+/// # Errors
+/// When nobody is there, or the answer is not 200, whole and in time.
+pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<Vec<u8>> {
+    let text = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    request(&mut connect(address)?, text.as_bytes())
+}
+
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, EXCHANGE_TIMEOUT)?;
+    stream.set_read_timeout(Some(EXCHANGE_TIMEOUT))?;
+    stream.set_write_timeout(Some(EXCHANGE_TIMEOUT))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn connect_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((address.ip(), 0))?;
+    socket.connect(address)?;
+    socket.set_read_timeout(Some(DATAGRAM_TIMEOUT))?;
+    Ok(socket)
+}
+
+fn exchange_datagram(socket: &UdpSocket) -> io::Result<()> {
+    let header = Header {
+        kind: Kind::Echo,
+        length: MESSAGE.len(),
+        source: 0,
+        sequence: 0,
+        name: [0; NAME_BYTES_MAX],
+    };
+    let (mut datagram, mut answer) = (MESSAGE, [0; 2 * MESSAGE.len()]);
+    udp::fill(&mut datagram, &header);
+    socket.send(&datagram)?;
+    let length = socket.recv(&mut answer)?;
+    if udp::is_whole(&answer[..length], &header) {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}
+
+fn echo(stream: &mut TcpStream) -> io::Result<()> {
+    let mut answer = [0; MESSAGE.len()];
+    stream.write_all(&MESSAGE)?;
+    stream.read_exact(&mut answer)?;
+    if answer == MESSAGE {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// Sends `request`; the body of its answer.
+fn request(stream: &mut TcpStream, request: &[u8]) -> io::Result<Vec<u8>> {
+    stream.write_all(request)?;
+    let mut answer = Vec::with_capacity(512);
+    let mut piece = [0; 1024];
+    let (head, total) = loop {
+        if let Some(lengths) = lengths(&answer)? {
+            break lengths;
+        }
+        let count = read_some(stream, &mut piece)?;
+        answer.extend_from_slice(&piece[..count]);
+    };
+    if answer.len() > total {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let known = answer.len();
+    answer.resize(total, 0);
+    stream.read_exact(&mut answer[known..])?;
+    Ok(answer.split_off(head))
+}
+
+fn skip(stream: &mut TcpStream, mut left: usize) -> io::Result<()> {
+    let mut piece = vec![0; 64 * 1024];
+    while left > 0 {
+        let wanted = left.min(piece.len());
+        left -= read_some(stream, &mut piece[..wanted])?;
+    }
+    Ok(())
+}
+
+fn read_some(stream: &mut TcpStream, piece: &mut [u8]) -> io::Result<usize> {
+    match stream.read(piece)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        count => Ok(count),
+    }
+}
+
+/// The lengths of the head and of head and body together, once the head is there.
+fn lengths(answer: &[u8]) -> io::Result<Option<(usize, usize)>> {
     let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
         let is_long = answer.len() > HEAD_BYTES_MAX;
@@ -128,7 +187,7 @@ fn total_bytes(answer: &[u8]) -> io::Result<Option<usize>> {
             .ok()
     });
     let length = length.ok_or_else(|| invalid("an answer without content-length".to_owned()))?;
-    Ok(Some(end + 4 + length))
+    Ok(Some((end + 4, end + 4 + length)))
 }
 
 #[cfg(test)]
@@ -166,6 +225,36 @@ mod tests {
         assert_eq!(long.kind(), io::ErrorKind::InvalidData);
         let refusal = http(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").unwrap_err();
         assert!(refusal.to_string().contains("502"), "{refusal}");
+    }
+
+    #[test]
+    fn a_body_is_given_back() {
+        let address = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+        assert_eq!(get(address, "/").unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_datagram_must_come_back_and_may_be_signed() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let thread = thread::spawn(move || {
+            let mut buffer = [0; 100];
+            for damage in [0, 1] {
+                let (length, client) = server.recv_from(&mut buffer).unwrap();
+                udp::sign(&mut buffer, &udp::name_field("blue"));
+                buffer[60] ^= damage;
+                server.send_to(&buffer[..length], client).unwrap();
+            }
+        });
+        let mut connection = Connection::open(address, Scenario::UdpEcho).unwrap();
+        // Patient, for a machine that is busy with everything else.
+        if let Stream::Udp(socket) = &connection.stream {
+            socket.set_read_timeout(Some(EXCHANGE_TIMEOUT * 4)).unwrap();
+        }
+        assert!(connection.exchange().is_ok());
+        let error = connection.exchange().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        thread.join().unwrap();
     }
 
     #[test]

@@ -45,21 +45,21 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts `words`, pinned to core `cpu`, with `folder` as its working directory; what it
+    /// Starts `words`, pinned to the cores `cpus` (`0`, or `0,1`), with `folder` as its working directory; what it
     /// writes goes to the file `log` in there.
     ///
     /// # Errors
     /// When the log cannot be created or `setpriv` and `taskset` are not there.
     pub(super) fn start(
         words: &[String],
-        cpu: usize,
+        cpus: &str,
         folder: &Path,
         log: &str,
     ) -> io::Result<Self> {
         let log = folder.join(log);
         let output = File::create(&log)?;
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM", "taskset", "-c", &cpu.to_string()])
+            .args(["--pdeathsig", "TERM", "taskset", "-c", cpus])
             .args(words)
             .current_dir(folder)
             .stdin(Stdio::null())
@@ -122,7 +122,7 @@ mod tests {
     fn start(script: &str, log: &str) -> Process {
         let words = ["sh", "-c", script].map(str::to_owned);
         let log = format!("process-{}-{log}", std::process::id());
-        Process::start(&words, 0, &std::env::temp_dir(), &log).unwrap()
+        Process::start(&words, "0", &std::env::temp_dir(), &log).unwrap()
     }
 
     fn lives(id: u32) -> bool {

@@ -11,19 +11,22 @@ use std::time::Duration;
 
 use super::accounting::{self, CoreTime, CpuTime};
 use super::load::{self, LoadCommand};
+use super::metrics;
 use super::peers::{ACCESS_LOG, Launch, Program, Site};
 use super::place::Cores;
 use super::probe::Connection;
 use super::process::{Process, wait_until};
 use super::scenario::Scenario;
 use crate::gate::Gate;
-use crate::report::record::{Idle, Latency, Load, Memory};
+use crate::report::record::{Idle, Latency, Load, Memory, Work, Workers};
 use crate::run::{LoadPhase, Observer, Summary};
 
 /// How long a program may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle connections at the first reading, so that what a program sets up once is not counted.
 pub(super) const IDLE_BASE: usize = 64;
+/// Connections that are spread over workers.
+const SPREAD_CONNECTIONS: usize = 1_000;
 /// How long memory may settle before it is read.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -52,17 +55,17 @@ pub(super) struct Contender {
 }
 
 impl Bench<'_> {
-    /// Starts `words` on core `cpu` and waits until `scenario` works at all of `addresses`.
+    /// Starts `words` on the cores `cpus` and waits until `scenario` works at all of `addresses`.
     pub(super) fn start(
         &self,
         words: &[String],
-        cpu: usize,
+        cpus: &str,
         name: &str,
         scenario: Scenario,
         addresses: &[SocketAddr],
     ) -> Result<Process, String> {
         let log = format!("{name}.log");
-        let mut process = Process::start(words, cpu, self.folder, &log)
+        let mut process = Process::start(words, cpus, self.folder, &log)
             .map_err(|error| format!("{name} cannot be started: {error}"))?;
         let mut ended = None;
         let mut answer = Err(io::ErrorKind::NotConnected.into());
@@ -92,7 +95,7 @@ impl Bench<'_> {
         let _ = fs::remove_file(self.folder.join(ACCESS_LOG));
         self.start(
             &contender.launch.words,
-            self.cores.balancer,
+            &self.cores.of_workers(scenario.workers()),
             name,
             scenario,
             &[site.listen],
@@ -152,6 +155,41 @@ impl Bench<'_> {
         })
     }
 
+    /// A round of lasting connections over several workers.
+    pub(super) fn spread(
+        &self,
+        contender: &Contender,
+        scenario: Scenario,
+        site: &Site,
+    ) -> Result<Workers, String> {
+        let process = self.start_balancer(contender, scenario, site)?;
+        let mut held = Vec::with_capacity(SPREAD_CONNECTIONS);
+        self.open_until(&mut held, SPREAD_CONNECTIONS, scenario, site)?;
+        wait_until(self.stop, SETTLE, || false);
+        let page = metrics::read(site.admin).map_err(|error| format!("its metrics: {error}"))?;
+        for (number, connection) in held.iter_mut().enumerate() {
+            let late = |error| format!("connection {number} no longer answers: {error}");
+            connection.exchange().map_err(late)?;
+        }
+        drop(held);
+        process.stop();
+        let connections = metrics::by_worker(&page, "lb_worker_connections");
+        let all: u64 = connections.iter().sum();
+        if connections.len() != scenario.workers() || all < SPREAD_CONNECTIONS as u64 {
+            return Err(format!(
+                "its metrics do not tell {SPREAD_CONNECTIONS} connections on {} workers: \
+                 {connections:?}",
+                scenario.workers()
+            ));
+        }
+        let mean = all as f64 / connections.len() as f64;
+        let most = connections.iter().max().copied().unwrap_or(0);
+        Ok(Workers {
+            connections,
+            max_over_mean: most as f64 / mean,
+        })
+    }
+
     /// Opens connections until there are `count`, and reads the balancer's memory then.
     fn memory_with(
         &self,
@@ -161,6 +199,19 @@ impl Bench<'_> {
         scenario: Scenario,
         site: &Site,
     ) -> Result<Memory, String> {
+        self.open_until(connections, count, scenario, site)?;
+        wait_until(self.stop, SETTLE, || false);
+        accounting::memory(process.id()).map_err(|error| format!("its memory: {error}"))
+    }
+
+    /// Opens connections until there are `count`; each has one exchange.
+    fn open_until(
+        &self,
+        connections: &mut Vec<Connection>,
+        count: usize,
+        scenario: Scenario,
+        site: &Site,
+    ) -> Result<(), String> {
         while connections.len() < count {
             if self.stop.is_open() {
                 return Err("interrupted".to_owned());
@@ -173,8 +224,7 @@ impl Bench<'_> {
             let number = connections.len();
             connections.push(open().map_err(|error| format!("connection {number}: {error}"))?);
         }
-        wait_until(self.stop, SETTLE, || false);
-        accounting::memory(process.id()).map_err(|error| format!("its memory: {error}"))
+        Ok(())
     }
 }
 
@@ -231,11 +281,18 @@ fn figures(
     }
     let (begin, end) = readings.ok_or("its CPU time could not be read")?;
     let cpu_s = end.cpu.seconds_since(begin.cpu);
-    let completed = summary.completed as f64 * scenario.work_per_answer();
+    let (completed, per_s) = match scenario.work() {
+        // Answers take so long that many lie across the ends of the window.
+        Work::Mebibyte => {
+            let mebibytes = summary.streamed_bytes as f64 / (1024.0 * 1024.0);
+            (mebibytes, mebibytes / summary.duration_s)
+        }
+        _ => (summary.completed as f64, summary.rate_per_s),
+    };
     let latency = summary.latency_us;
     Ok(Load {
         completed,
-        per_s: summary.rate_per_s * scenario.work_per_answer(),
+        per_s,
         cpu_us: cpu_s * 1e6 / completed,
         cpu_s,
         user_s: end.cpu.user_s_since(begin.cpu),

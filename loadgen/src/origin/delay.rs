@@ -6,6 +6,10 @@ use std::time::Duration;
 use crate::tcp::SplitMix64;
 use crate::units::parse_duration;
 
+const PARETO_SHAPE: f64 = 1.5;
+/// The longest, in means.
+const PARETO_MOST: f64 = 100.0;
+
 /// Distribution of an origin's service time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delay {
@@ -15,6 +19,9 @@ pub enum Delay {
     Fixed(Duration),
     /// Exponentially distributed with this mean.
     Exponential(Duration),
+    /// Heavy-tailed with this mean: a Pareto distribution of shape 1.5, its infinite tail cut at
+    /// a hundred times the mean (which takes 6 % off the mean).
+    Pareto(Duration),
 }
 
 impl Delay {
@@ -24,6 +31,12 @@ impl Delay {
             Self::None => None,
             Self::Fixed(delay) => Some(delay),
             Self::Exponential(mean) => Some(mean.mul_f64(-random.next_unit().ln())),
+            Self::Pareto(mean) => {
+                // The mean of a Pareto distribution is shape / (shape - 1) times its least value.
+                let least = (PARETO_SHAPE - 1.0) / PARETO_SHAPE;
+                let drawn = least * random.next_unit().powf(-PARETO_SHAPE.recip());
+                Some(mean.mul_f64(drawn.min(PARETO_MOST)))
+            }
         }
     }
 }
@@ -36,8 +49,9 @@ impl FromStr for Delay {
             None if text == "none" => Ok(Self::None),
             Some(("fixed", delay)) => parse_duration(delay).map(Self::Fixed),
             Some(("exp", mean)) => parse_duration(mean).map(Self::Exponential),
+            Some(("pareto", mean)) => parse_duration(mean).map(Self::Pareto),
             _ => Err(format!(
-                "`{text}` is no delay; write none, fixed:5ms or exp:5ms"
+                "`{text}` is no delay; write none, fixed:5ms, exp:5ms or pareto:5ms"
             )),
         }
     }
@@ -61,6 +75,21 @@ mod tests {
         for bad in ["", "5ms", "fixed", "fixed:5", "uniform:1ms"] {
             assert!(bad.parse::<Delay>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn heavy_tails_are_heavy_and_end() {
+        let mut random = SplitMix64::new(7);
+        let delay = Delay::Pareto(Duration::from_millis(1));
+        let draws: Vec<f64> = (0..100_000)
+            .map(|_| delay.draw(&mut random).unwrap().as_secs_f64() * 1e3)
+            .collect();
+        let mean = draws.iter().sum::<f64>() / draws.len() as f64;
+        assert!((0.85..1.03).contains(&mean), "{mean}");
+        let median = draws.iter().filter(|draw| **draw < 0.53).count();
+        assert!((45_000..55_000).contains(&median), "{median}");
+        assert!(draws.iter().any(|draw| *draw > 50.0));
+        assert!(draws.iter().all(|draw| *draw <= 100.001));
     }
 
     #[test]

@@ -10,9 +10,9 @@ use std::rc::Rc;
 
 use lb_core::rt::{self, Chunk, TcpListener, TcpStream};
 
-use super::{Delay, accept};
+use super::accept;
+use super::service::Counter;
 use crate::http1::{BadFraming, Heads, RequestHead};
-use crate::tcp::SplitMix64;
 
 /// Pipelined requests that are answered by one send.
 const BATCH_MAX: usize = 16;
@@ -27,17 +27,18 @@ const BAD_REQUEST: &[u8] =
 pub(super) struct Http {
     answers: Answers,
     heads: RefCell<Heads<RequestHead>>,
-    delay: Delay,
-    random: RefCell<SplitMix64>,
+    counter: RefCell<Counter>,
+    /// Whether every request is answered at once and well.
+    at_once: bool,
 }
 
 impl Http {
-    pub(super) fn new(name: &str, body: usize, delay: Delay, seed: u64) -> Self {
+    pub(super) fn new(name: &str, body: usize, counter: Counter) -> Self {
         Self {
             answers: Answers::new(name, body),
             heads: RefCell::new(Heads::new()),
-            delay,
-            random: RefCell::new(SplitMix64::new(seed)),
+            at_once: counter.is_idle(),
+            counter: RefCell::new(counter),
         }
     }
 
@@ -66,6 +67,10 @@ struct Answers {
     last: Chunk,
     /// Bytes of its head.
     last_head_bytes: usize,
+    /// The answer to a request that fails.
+    failure: Chunk,
+    /// The same, ending the connection.
+    last_failure: Chunk,
 }
 
 impl Answers {
@@ -74,6 +79,10 @@ impl Answers {
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {body_bytes}\r\n\
              X-Origin: {name}\r\n"
         );
+        let failure = format!(
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nX-Origin: {name}\r\n"
+        );
+        let ending = |text: &str| Chunk::from_vec(format!("{failure}{text}\r\n").into_bytes());
         let body = body_of(name, body_bytes);
         let keep = [head.as_bytes(), b"\r\n", &body].concat();
         let last = [head.as_bytes(), b"Connection: close\r\n\r\n", &body].concat();
@@ -88,6 +97,8 @@ impl Answers {
             batch: Chunk::from_vec(keep.repeat(batch)),
             last_head_bytes: last.len() - body.len(),
             last: Chunk::from_vec(last),
+            failure: ending(""),
+            last_failure: ending("Connection: close\r\n"),
         }
     }
 
@@ -228,7 +239,7 @@ impl<'http> Connection<'http> {
 
     /// True if the answer may go out together with those of the requests that follow.
     fn may_wait(&self, request: &RequestHead) -> bool {
-        request.keep_alive && !request.is_head && self.http.delay == Delay::None
+        request.keep_alive && !request.is_head && self.http.at_once
     }
 
     async fn pay(&mut self) -> io::Result<()> {
@@ -241,11 +252,17 @@ impl<'http> Connection<'http> {
     }
 
     async fn answer(&self, request: &RequestHead) -> io::Result<()> {
-        let delay = self.http.delay.draw(&mut self.http.random.borrow_mut());
-        if let Some(delay) = delay {
-            rt::sleep_until_precise(rt::now_precise() + delay).await;
+        let turn = self.http.counter.borrow_mut().turn(rt::now_precise);
+        if let Some(at) = turn.at {
+            rt::sleep_until_precise(at).await;
         }
-        self.stream.send(self.http.answers.one(request)).await
+        let answers = &self.http.answers;
+        let answer = match (turn.fails, request.keep_alive) {
+            (false, _) => answers.one(request),
+            (true, true) => answers.failure.share(),
+            (true, false) => answers.last_failure.share(),
+        };
+        self.stream.send(answer).await
     }
 }
 

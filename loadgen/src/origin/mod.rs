@@ -3,13 +3,16 @@
 //! They share a core with the generator, so they do as little as they can: the answer is made
 //! once, a request head seen before is recognised by its bytes, echoed bytes are never copied.
 //! Invariant: every answer names its origin, so that the client can count who answered.
-//! Read next: `http.rs`, `tcp.rs`.
+//! Read next: `http.rs`, `tcp.rs`, `udp.rs`.
 
 mod delay;
 mod http;
+mod service;
 mod tcp;
+mod udp;
 
 pub use delay::Delay;
+pub use service::Service;
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,21 +24,26 @@ use std::thread::{self, JoinHandle};
 use lb_core::rt::{self, EngineKind, ListenOptions, Runtime, TcpListener, TcpStream};
 
 use crate::gate::Gate;
+use crate::pin;
 use crate::tcp::TcpMode;
 use http::Http;
+use service::Counter;
 use tcp::Tcp;
+use udp::Udp;
 
 /// What to serve.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Addresses for HTTP/1.1; port 0 takes any free port.
     pub http: Vec<SocketAddr>,
     /// Addresses for TCP.
     pub tcp: Vec<SocketAddr>,
+    /// Addresses for UDP, each served by a thread of its own.
+    pub udp: Vec<SocketAddr>,
     /// Bytes in the body of each HTTP answer.
     pub body: usize,
-    /// Time taken for each answer.
-    pub delay: Delay,
+    /// What requests over HTTP and TCP take, and how many of them fail.
+    pub service: Service,
     /// Name of the origin; numbered if there are several addresses of a kind. Without it, each
     /// address is a name.
     pub name: Option<String>,
@@ -55,8 +63,9 @@ impl Config {
         Self {
             http: Vec::new(),
             tcp: Vec::new(),
+            udp: Vec::new(),
             body: 64,
-            delay: Delay::None,
+            service: Service::AT_ONCE,
             name: None,
             tcp_mode: TcpMode::Echo,
             threads: 1,
@@ -71,6 +80,7 @@ impl Config {
 pub struct Origin {
     http: Vec<SocketAddr>,
     tcp: Vec<SocketAddr>,
+    udp: Vec<SocketAddr>,
     stop: Arc<Gate>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -85,6 +95,7 @@ impl Origin {
         let mut origin = Self {
             http: Vec::new(),
             tcp: Vec::new(),
+            udp: Vec::new(),
             stop: Arc::new(Gate::new()),
             threads: Vec::new(),
         };
@@ -93,6 +104,10 @@ impl Origin {
             let bound = origin.start_thread(&config, index)?;
             // The first thread has chosen the ports where any would do.
             (config.http, config.tcp) = bound;
+        }
+        for (number, address) in config.udp.iter().enumerate() {
+            let name = |address| config.name_of(number, config.udp.len(), address);
+            origin.start_udp(*address, name, config.cpu)?;
         }
         (origin.http, origin.tcp) = (config.http, config.tcp);
         Ok(origin)
@@ -106,6 +121,30 @@ impl Origin {
     /// The TCP addresses, with the ports really bound.
     pub fn tcp(&self) -> &[SocketAddr] {
         &self.tcp
+    }
+
+    /// The UDP addresses, with the ports really bound.
+    pub fn udp(&self) -> &[SocketAddr] {
+        &self.udp
+    }
+
+    fn start_udp(
+        &mut self,
+        address: SocketAddr,
+        name: impl FnOnce(SocketAddr) -> String,
+        cpu: Option<usize>,
+    ) -> io::Result<()> {
+        let (socket, address) = Udp::bind(address)?;
+        let (udp, stop) = (Udp::new(socket, &name(address)), Arc::clone(&self.stop));
+        let thread = thread::Builder::new().name(format!("udp-{}", address.port()));
+        self.threads.push(thread.spawn(move || {
+            if let Some(error) = cpu.and_then(|cpu| pin::this_thread(cpu).err()) {
+                eprintln!("{address} is served without a core of its own: {error}");
+            }
+            udp.serve(&stop);
+        })?);
+        self.udp.push(address);
+        Ok(())
     }
 
     fn start_thread(&mut self, config: &Config, index: usize) -> io::Result<Addresses> {
@@ -165,14 +204,22 @@ fn listen(config: &Config, thread: usize) -> io::Result<Addresses> {
     for (number, address) in config.http.iter().enumerate() {
         let (listener, address) = bind(*address)?;
         let name = config.name_of(number, config.http.len(), address);
-        let http = Http::new(&name, config.body, config.delay, seed(address));
+        let http = Http::new(
+            &name,
+            config.body,
+            Counter::new(config.service, seed(address)),
+        );
         rt::spawn(Rc::new(http).serve(listener));
         bound.0.push(address);
     }
     for (number, address) in config.tcp.iter().enumerate() {
         let (listener, address) = bind(*address)?;
         let name = config.name_of(number, config.tcp.len(), address);
-        let tcp = Tcp::new(&name, config.tcp_mode, config.delay, seed(address));
+        let tcp = Tcp::new(
+            &name,
+            config.tcp_mode,
+            Counter::new(config.service, seed(address)),
+        );
         rt::spawn(Rc::new(tcp).serve(listener));
         bound.1.push(address);
     }

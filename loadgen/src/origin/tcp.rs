@@ -10,25 +10,24 @@ use std::rc::Rc;
 
 use lb_core::rt::{self, Chunk, TcpListener, TcpStream};
 
-use super::{Delay, accept};
-use crate::tcp::{SplitMix64, TcpMode, WHO, pattern};
+use super::accept;
+use super::service::Counter;
+use crate::tcp::{TcpMode, WHO, pattern};
 
 /// What all connections of a thread to one address share.
 pub(super) struct Tcp {
     /// The name and a line feed.
     name_line: Chunk,
     mode: TcpMode,
-    delay: Delay,
-    random: RefCell<SplitMix64>,
+    counter: RefCell<Counter>,
 }
 
 impl Tcp {
-    pub(super) fn new(name: &str, mode: TcpMode, delay: Delay, seed: u64) -> Self {
+    pub(super) fn new(name: &str, mode: TcpMode, counter: Counter) -> Self {
         Self {
             name_line: Chunk::from_vec(format!("{name}\n").into_bytes()),
             mode,
-            delay,
-            random: RefCell::new(SplitMix64::new(seed)),
+            counter: RefCell::new(counter),
         }
     }
 
@@ -57,12 +56,12 @@ impl Tcp {
         while !input.is_empty() {
             match self.mode {
                 TcpMode::Echo => {
-                    self.delay().await;
+                    self.take_turn().await?;
                     stream.send(input).await?;
                 }
                 TcpMode::Stream(bytes) => {
                     for _ in input.iter().filter(|byte| **byte == b'\n') {
-                        self.delay().await;
+                        self.take_turn().await?;
                         send_pattern(stream, bytes).await?;
                     }
                 }
@@ -72,11 +71,19 @@ impl Tcp {
         stream.shutdown().await
     }
 
-    async fn delay(&self) {
-        let delay = self.delay.draw(&mut self.random.borrow_mut());
-        if let Some(delay) = delay {
-            rt::sleep_until_precise(rt::now_precise() + delay).await;
+    /// Waits until the request is to be answered.
+    ///
+    /// # Errors
+    /// When it is to fail, and with it the connection.
+    async fn take_turn(&self) -> io::Result<()> {
+        let turn = self.counter.borrow_mut().turn(rt::now_precise);
+        if let Some(at) = turn.at {
+            rt::sleep_until_precise(at).await;
         }
+        if turn.fails {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
     }
 }
 

@@ -38,6 +38,10 @@ const MEMORY: Chart = Chart {
     title: "Memory of idle connections",
     file: "memory.svg",
 };
+const SPREAD: Chart = Chart {
+    title: "Connections over two workers",
+    file: "workers.svg",
+};
 const FORWARDER_CPU: Chart = Chart {
     title: "One TCP forwarder on several runtimes: CPU time",
     file: "forwarders-cpu.svg",
@@ -48,7 +52,7 @@ const FORWARDER_MEMORY: Chart = Chart {
 };
 
 /// The subject, in both its engines.
-const OURS: RGBColor = RGBColor(0x1d, 0x6f, 0xd6);
+pub(super) const OURS: RGBColor = RGBColor(0x1d, 0x6f, 0xd6);
 /// Everybody else.
 const THEIRS: RGBColor = RGBColor(0x9a, 0xa3, 0xad);
 
@@ -64,7 +68,7 @@ pub fn draw(record: &Record, folder: &Path) -> Result<Vec<Chart>, Error> {
     Ok(drawn)
 }
 
-fn all(record: &Record) -> [(Chart, Vec<Panel>); 6] {
+fn all(record: &Record) -> [(Chart, Vec<Panel>); 7] {
     let scenarios = || record.scenarios.iter();
     [
         (
@@ -89,6 +93,12 @@ fn all(record: &Record) -> [(Chart, Vec<Panel>); 6] {
             MEMORY,
             scenarios()
                 .filter_map(|scenario| memory(record, scenario))
+                .collect(),
+        ),
+        (
+            SPREAD,
+            scenarios()
+                .filter_map(|scenario| spread(record, scenario))
                 .collect(),
         ),
         (FORWARDER_CPU, forwarder_cpu(record).into_iter().collect()),
@@ -159,6 +169,14 @@ fn memory(record: &Record, scenario: &Scenario) -> Option<Panel> {
     Panel::of_bars(&scenario.name, axis, Quantity::Bytes, bars)
 }
 
+fn spread(record: &Record, scenario: &Scenario) -> Option<Panel> {
+    let bars = bars(record, |peer| {
+        statistics::of_peer(&scenario.spread, peer, |workers| workers.max_over_mean)
+    });
+    let axis = "busiest worker's connections against the mean (1 is even)".to_owned();
+    Panel::of_bars(&scenario.name, axis, Quantity::Count, bars)
+}
+
 fn forwarder_cpu(record: &Record) -> Option<Panel> {
     let forwarders = record.forwarders.as_ref()?;
     let bars = forwarders.forwarders.iter().filter_map(|forwarder| {
@@ -219,6 +237,7 @@ mod tests {
             ("throughput.svg", 1),
             ("latency.svg", 1),
             ("memory.svg", 0),
+            ("workers.svg", 0),
             ("forwarders-cpu.svg", 0),
             ("forwarders-memory.svg", 0),
         ];

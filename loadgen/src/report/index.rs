@@ -9,7 +9,8 @@ use std::path::Path;
 
 use super::Error;
 use super::numbers;
-use super::record::Record;
+use super::record::{Kind, Outcome, Record};
+use super::strategies::record::Strategies;
 use super::verdict::{self, Unit, Verdict};
 
 const HEAD: &str = "\
@@ -30,8 +31,24 @@ than 1 is less CPU. Loopback on one core each; read a report's README for what t
 | --- | --- | ---: | ---: | ---: | ---: |
 ";
 
+const STRATEGIES_HEAD: &str = "
+Schedulers of `lb` under one workload after the other; the column says which of them kept p99 lowest
+with one slow origin.
+
+| report | machine | schedulers | best with a slow origin |
+| --- | --- | ---: | --- |
+";
+
 /// How many of the verdicts, from the first, have a column.
 const COLUMNS: usize = 4;
+
+/// Renews the index beside the report in `folder`, when that lies in a folder called `results`.
+pub fn update_beside(folder: &Path) -> Result<(), Error> {
+    match folder.canonicalize().ok().as_deref().and_then(Path::parent) {
+        Some(parent) if parent.ends_with("results") => update(parent),
+        _ => Ok(()),
+    }
+}
 
 /// Writes the index of the reports in `folder`.
 pub fn update(folder: &Path) -> Result<(), Error> {
@@ -46,9 +63,17 @@ pub fn update(folder: &Path) -> Result<(), Error> {
         }
     }
     names.sort_unstable_by(|a, b| b.cmp(a));
-    let mut page = HEAD.to_owned();
+    let (mut page, mut schedulers) = (HEAD.to_owned(), String::new());
     for name in names {
-        page += &row(&name, Record::read(&folder.join(&name)));
+        let path = folder.join(&name);
+        match Kind::of(&path) {
+            Ok(Kind::Strategies) => schedulers += &strategies_row(&name, Strategies::read(&path)),
+            Ok(Kind::Comparison) | Err(_) => page += &row(&name, Record::read(&path)),
+        }
+    }
+    if !schedulers.is_empty() {
+        page += STRATEGIES_HEAD;
+        page += &schedulers;
     }
     super::write(&folder.join("README.md"), &page)
 }
@@ -66,6 +91,35 @@ fn row(name: &str, record: Result<Record, Error>) -> String {
         let _ = write!(text, " {} |", cell(verdict));
     }
     text + "\n"
+}
+
+fn strategies_row(name: &str, record: Result<Strategies, Error>) -> String {
+    let record = match record {
+        Ok(record) => record,
+        Err(error) => return format!("| {name} | unreadable: {error} |\n"),
+    };
+    let mut schedulers: Vec<&str> = record.cells.iter().map(|c| &*c.place.balance).collect();
+    schedulers.sort_unstable();
+    schedulers.dedup();
+    let slow = record.cells.iter().filter(|cell| cell.workload == "slow");
+    let measured = slow.filter_map(|cell| match &cell.outcome {
+        Outcome::Measured(figures) if figures.failed() == 0 => {
+            Some((figures.latency.p99_us, &cell.place.balance))
+        }
+        _ => None,
+    });
+    let best = measured.min_by(|a, b| a.0.total_cmp(&b.0));
+    format!(
+        "| [{name}]({name}/summary.md) | {}, {} cores, Linux {} | {} | {} |\n",
+        record.machine.cpu,
+        record.machine.cores,
+        record.machine.kernel,
+        schedulers.len(),
+        best.map_or_else(
+            || "–".to_owned(),
+            |(p99, balance)| format!("{balance}, {}", numbers::microseconds(p99))
+        ),
+    )
 }
 
 /// The figure, in bold where the promise is kept.

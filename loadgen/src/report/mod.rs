@@ -5,6 +5,7 @@
 //! texts, `charts` the pictures, `index` the list of all reports. Read `record` next.
 
 pub mod charts;
+mod doubts;
 pub mod forwarders;
 pub mod index;
 pub(crate) mod numbers;
@@ -14,6 +15,7 @@ pub mod record;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod statistics;
+pub mod strategies;
 pub mod summary;
 pub mod verdict;
 
@@ -21,7 +23,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use forwarders::Forwarders;
-use record::Record;
+use record::{Kind, Record};
+use strategies::record::Strategies;
 
 /// Draws the texts and charts of a report from its `raw.json` again.
 #[derive(Debug, Clone, clap::Args)]
@@ -95,6 +98,13 @@ impl Error {
 /// # Errors
 /// When the record cannot be read or a file of the report cannot be written.
 pub fn report(args: &Args) -> Result<(), Error> {
+    match Kind::of(&args.folder)? {
+        Kind::Comparison => report_comparison(args),
+        Kind::Strategies => strategies::draw(&Strategies::read(&args.folder)?, &args.folder),
+    }
+}
+
+fn report_comparison(args: &Args) -> Result<(), Error> {
     let mut record = Record::read(&args.folder)?;
     if let Some(path) = args
         .forwarders
@@ -119,10 +129,7 @@ pub fn draw(record: &Record, folder: &Path) -> Result<(), Error> {
         &summary::render(record, &charts),
     )?;
     write(&folder.join("README.md"), &readme::render(record, folder)?)?;
-    match folder.canonicalize().ok().as_deref().and_then(Path::parent) {
-        Some(parent) if parent.ends_with("results") => index::update(parent),
-        _ => Ok(()),
-    }
+    index::update_beside(folder)
 }
 
 fn forwarders_in(folder: &Path) -> Option<PathBuf> {

@@ -31,8 +31,12 @@ const METHOD: &str = "\
   has had one request answered (HTTP) or one message echoed (TCP). After the reading every single
   connection must answer again. Memory that a program sets aside at its start is not in the growth;
   the whole is in the summary beside it. Socket buffers are the kernel's and in neither.
-- **A round fails** on any answer other than 2xx, any short body and any socket error. Failed
-  rounds are listed in the summary and are in no median.
+- **Bulk data** is counted as it arrives; answers that lie across the ends of the window count
+  with the part that is in it.
+- **Datagrams** carry their place in a sequence. A one-way stream is paced by its sink's
+  acknowledgements, so that nobody's buffer overflows, and counted where it arrives.
+- **A round fails** on any answer other than 2xx, any short body, any socket error and any lost
+  datagram. Failed rounds are listed in the summary and are in no median.
 ";
 
 const CAVEATS: &str = "\

@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
@@ -118,14 +119,22 @@ pub struct Scenario {
     /// Rounds of idle connections.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub idle: Vec<Round<Idle>>,
+    /// Rounds of connections over several workers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spread: Vec<Round<Workers>>,
+    /// Peers that cannot do what this scenario asks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
 }
 
 /// The unit of work that costs are given for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
-    /// An open connection on which nothing happens.
+    /// A connection: opened, used and closed, or open with nothing happening on it.
     Connection,
+    /// A datagram forwarded; of an echo there and back.
+    Datagram,
     /// A mebibyte relayed to the client.
     Mebibyte,
     /// A message echoed: there and back.
@@ -236,6 +245,15 @@ pub struct Idle {
     pub bytes_per_connection: f64,
 }
 
+/// How connections were spread over the workers of a balancer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Workers {
+    /// Open connections by worker, as the balancer says.
+    pub connections: Vec<u64>,
+    /// The busiest worker's against the mean: 1 is perfectly even.
+    pub max_over_mean: f64,
+}
+
 /// Memory of all the balancer's processes, in KiB, from `/proc/PID/smaps_rollup`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
@@ -272,26 +290,14 @@ impl Record {
 
     /// Reads `raw.json` of `folder`.
     pub fn read(folder: &Path) -> Result<Self, Error> {
-        let path = folder.join(FILE_NAME);
-        let text = fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?;
-        let record: Self = serde_json::from_str(&text).map_err(|e| Error::json(&path, e))?;
-        if record.format == FORMAT {
-            Ok(record)
-        } else {
-            Err(Error::Format {
-                path,
-                found: record.format,
-                read: FORMAT,
-            })
-        }
+        let record: Self = read(folder)?;
+        check_format(folder, record.format, FORMAT)?;
+        Ok(record)
     }
 
     /// Writes `raw.json` into `folder`.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
-        let path = folder.join(FILE_NAME);
-        let mut text = serde_json::to_string_pretty(self).map_err(|e| Error::json(&path, e))?;
-        text.push('\n');
-        fs::write(&path, text).map_err(|e| Error::file(&path, e))
+        write(self, folder)
     }
 
     /// The day it began, `2026-01-31`.
@@ -308,6 +314,52 @@ impl Record {
     pub fn scenario(&self, name: &str) -> Option<&Scenario> {
         self.scenarios.iter().find(|scenario| scenario.name == name)
     }
+}
+
+/// What a folder holds, by the record in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Balancers side by side: a [`Record`], which does not say so.
+    #[default]
+    Comparison,
+    /// Schedulers side by side.
+    Strategies,
+}
+
+impl Kind {
+    /// The kind of the record in `folder`.
+    pub fn of(folder: &Path) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Peek {
+            #[serde(default)]
+            kind: Kind,
+        }
+        read::<Peek>(folder).map(|peek| peek.kind)
+    }
+}
+
+/// Reads a record of whatever kind from `folder`.
+pub(super) fn read<R: DeserializeOwned>(folder: &Path) -> Result<R, Error> {
+    let path = folder.join(FILE_NAME);
+    let text = fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?;
+    serde_json::from_str(&text).map_err(|e| Error::json(&path, e))
+}
+
+/// Writes a record of whatever kind into `folder`.
+pub(super) fn write<R: Serialize>(record: &R, folder: &Path) -> Result<(), Error> {
+    let path = folder.join(FILE_NAME);
+    let mut text = serde_json::to_string_pretty(record).map_err(|e| Error::json(&path, e))?;
+    text.push('\n');
+    fs::write(&path, text).map_err(|e| Error::file(&path, e))
+}
+
+/// Refuses a record of another version.
+pub(super) fn check_format(folder: &Path, found: u32, read: u32) -> Result<(), Error> {
+    let path = folder.join(FILE_NAME);
+    (found == read)
+        .then_some(())
+        .ok_or(Error::Format { path, found, read })
 }
 
 impl<Figures> Round<Figures> {
@@ -333,6 +385,7 @@ impl Work {
     pub fn singular(self) -> &'static str {
         match self {
             Self::Connection => "connection",
+            Self::Datagram => "datagram",
             Self::Mebibyte => "MiB",
             Self::Message => "message",
             Self::Request => "request",
@@ -343,6 +396,7 @@ impl Work {
     pub fn plural(self) -> &'static str {
         match self {
             Self::Connection => "connections",
+            Self::Datagram => "datagrams",
             Self::Mebibyte => "MiB",
             Self::Message => "messages",
             Self::Request => "requests",

@@ -52,6 +52,8 @@ pub(crate) fn record() -> Record {
             rounds: load.to_vec(),
         }),
         idle: Vec::new(),
+        spread: Vec::new(),
+        absent: Vec::new(),
     });
     record
 }

@@ -1,14 +1,15 @@
 //! `summary.md`: verdicts first, then each scenario's table, then all that went wrong.
 //!
 //! Invariant: what was missed, failed or doubtful stands here as plainly as what went well.
-//! `readme` tells how it was measured.
+//! `doubts` is the last part; `readme` tells how it was measured.
 
 use std::fmt::Write as _;
 
 use super::charts::Chart;
+use super::doubts;
 use super::forwarders::{Forwarder, Forwarders};
 use super::numbers;
-use super::record::{FixedRate, Idle, Load, Record, Round, Scenario, Work};
+use super::record::{FixedRate, Idle, Load, Peer, Record, Round, Scenario, Work};
 use super::statistics::{self, Spread};
 use super::verdict::{self, Unit, Verdict};
 
@@ -30,7 +31,7 @@ pub fn render(record: &Record, charts: &[Chart]) -> String {
     if let Some(forwarders) = &record.forwarders {
         page += &forwarder_section(forwarders);
     }
-    page += &doubts(record);
+    page += &doubts::render(record);
     page += "## Charts\n\n";
     for chart in charts {
         let _ = writeln!(page, "![{}]({})\n", chart.title, chart.file);
@@ -100,10 +101,13 @@ fn section(record: &Record, scenario: &Scenario) -> String {
         text += &load_table(record, scenario);
     }
     if let Some(fixed) = &scenario.fixed_rate {
-        text += &latency_table(record, fixed, scenario.work);
+        text += &latency_table(record, scenario, fixed);
     }
     if !scenario.idle.is_empty() {
         text += &idle_table(record, scenario);
+    }
+    if !scenario.spread.is_empty() {
+        text += &spread_table(record, scenario);
     }
     text
 }
@@ -119,7 +123,7 @@ fn load_table(record: &Record, scenario: &Scenario) -> String {
         work.singular(),
         work.plural(),
     );
-    for peer in &record.peers {
+    for peer in taking_part(record, scenario) {
         let of = |figure: fn(&Load) -> f64| statistics::of_peer(&scenario.load, &peer.name, figure);
         let _ = writeln!(
             text,
@@ -134,26 +138,36 @@ fn load_table(record: &Record, scenario: &Scenario) -> String {
             failures(&scenario.load, &peer.name),
         );
     }
-    if work == Work::Mebibyte {
-        text += &bulk_line(record, scenario);
+    match work {
+        Work::Mebibyte => text += &moved_line(record, scenario, "GiB", 1024.0),
+        Work::Datagram => text += &moved_line(record, scenario, "thousand datagrams", 1000.0),
+        Work::Connection | Work::Message | Work::Request => {}
     }
     text + "\n"
 }
 
-/// The same costs the other way round: what a second of CPU moves.
-fn bulk_line(record: &Record, scenario: &Scenario) -> String {
-    const MIB_PER_GIB: f64 = 1024.0;
+/// All peers but those that cannot do what the scenario asks for.
+fn taking_part<'a>(record: &'a Record, scenario: &'a Scenario) -> impl Iterator<Item = &'a Peer> {
+    let is_absent = |name: &str| scenario.absent.iter().any(|absent| absent.name == name);
+    let peers = record.peers.iter();
+    peers.filter(move |peer| !is_absent(&peer.name))
+}
+
+/// The same costs the other way round: what a second of CPU moves, in units of `per_unit` of the
+/// scenario's work.
+fn moved_line(record: &Record, scenario: &Scenario, unit: &str, per_unit: f64) -> String {
     const US_PER_S: f64 = 1e6;
     let moved = record.peers.iter().filter_map(|peer| {
         let cost = statistics::of_peer(&scenario.load, &peer.name, |load| load.cpu_us)?;
-        let gib = US_PER_S / cost.median / MIB_PER_GIB;
-        Some(format!("{} {} GiB", peer.name, numbers::plain(gib)))
+        let units = US_PER_S / cost.median / per_unit;
+        Some(format!("{} {} {unit}", peer.name, numbers::plain(units)))
     });
     let moved: Vec<String> = moved.collect();
     format!("\nMoved in one second of CPU time: {}.\n", moved.join(", "))
 }
 
-fn latency_table(record: &Record, fixed: &FixedRate, work: Work) -> String {
+fn latency_table(record: &Record, scenario: &Scenario, fixed: &FixedRate) -> String {
+    let work = scenario.work;
     let mut text = format!(
         "Latency at a fixed rate of {} {} a second, from the intended time of sending:\n\n\
          | | p50 | p99 | p99.9 | most | CPU µs per {} | failed rounds |\n\
@@ -162,7 +176,7 @@ fn latency_table(record: &Record, fixed: &FixedRate, work: Work) -> String {
         work.plural(),
         work.singular(),
     );
-    for peer in &record.peers {
+    for peer in taking_part(record, scenario) {
         let cell = |figure: fn(&Load) -> f64| {
             spread(
                 statistics::of_peer(&fixed.rounds, &peer.name, figure),
@@ -207,6 +221,32 @@ fn idle_table(record: &Record, scenario: &Scenario) -> String {
                 .bytes_per_connection),
             spread(of(|idle| idle.full.user_bytes() as f64), numbers::bytes),
             failures(&scenario.idle, &peer.name),
+        );
+    }
+    text + "\n"
+}
+
+fn spread_table(record: &Record, scenario: &Scenario) -> String {
+    let mut text = String::from(
+        "| | max/mean of connections | connections by worker | failed rounds |\n\
+         | --- | ---: | --- | ---: |\n",
+    );
+    for peer in taking_part(record, scenario) {
+        let rounds = scenario.spread.iter().filter(|r| r.peer == peer.name);
+        let by_worker = rounds.filter_map(Round::figures).map(|workers| {
+            let counts = workers.connections.iter().map(u64::to_string);
+            counts.collect::<Vec<_>>().join(" + ")
+        });
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} |",
+            peer.name,
+            spread(
+                statistics::of_peer(&scenario.spread, &peer.name, |w| w.max_over_mean),
+                |value| format!("{value:.3}")
+            ),
+            by_worker.collect::<Vec<_>>().join(", "),
+            failures(&scenario.spread, &peer.name),
         );
     }
     text + "\n"
@@ -259,108 +299,6 @@ fn forwarder_row(forwarder: &Forwarder, own: Option<&Forwarder>) -> String {
     )
 }
 
-/// Absent peers, failed rounds, and rounds whose figures need a second look.
-fn doubts(record: &Record) -> String {
-    let mut lines: Vec<String> = Vec::new();
-    lines.extend(
-        record
-            .absent
-            .iter()
-            .map(|a| format!("{} was skipped: {}.", a.name, a.reason)),
-    );
-    for scenario in &record.scenarios {
-        lines.extend(failure_lines(&scenario.name, &scenario.idle));
-    }
-    for (name, rounds) in load_series(record) {
-        lines.extend(failure_lines(&name, rounds));
-    }
-    lines.extend(DOUBTS.iter().filter_map(|doubt| doubt.line(record)));
-    if lines.is_empty() {
-        lines.push("Nothing: every round went through, with no error of any kind.".to_owned());
-    }
-    format!(
-        "## What went wrong, and what limits these figures\n\n- {}\n\n",
-        lines.join("\n- ")
-    )
-}
-
-/// All rounds under load, series by series.
-fn load_series(record: &Record) -> impl Iterator<Item = (String, &[Round<Load>])> {
-    record.scenarios.iter().flat_map(|scenario| {
-        let fixed = scenario.fixed_rate.as_ref();
-        let fixed =
-            fixed.map(|fixed| (format!("{} at a fixed rate", scenario.name), &*fixed.rounds));
-        [(scenario.name.clone(), &*scenario.load)]
-            .into_iter()
-            .chain(fixed)
-    })
-}
-
-/// A reason to look twice at a round that went through.
-struct Doubt {
-    applies: fn(&Load) -> bool,
-    what: &'static str,
-}
-
-/// Shares of the window: stolen by the hypervisor, and used by others on the balancer's core.
-const STOLEN_SHARE_MAX: f64 = 0.01;
-const FOREIGN_SHARE_MAX: f64 = 0.05;
-
-const DOUBTS: [Doubt; 3] = [
-    Doubt {
-        applies: |load| load.generator.saturated,
-        what: "The generator or its core was the bottleneck, so that throughput and latency are \
-               its own limits; the CPU time for a unit of work stands",
-    },
-    Doubt {
-        applies: |load| load.stolen_s > STOLEN_SHARE_MAX * load.window_s,
-        what: "The hypervisor took more than 1 % of a core",
-    },
-    Doubt {
-        applies: |load| load.core_busy_s - load.cpu_s > FOREIGN_SHARE_MAX * load.window_s,
-        what: "The balancer's core spent more than 5 % on something else (another program, or \
-               kernel work in nobody's name)",
-    },
-];
-
-impl Doubt {
-    /// Where it applies, in one line; `None` if nowhere.
-    fn line(&self, record: &Record) -> Option<String> {
-        let places: Vec<String> = load_series(record)
-            .filter_map(|(name, rounds)| self.place(&name, rounds))
-            .collect();
-        (!places.is_empty()).then(|| format!("{}: {}.", self.what, places.join("; ")))
-    }
-
-    /// How many of the rounds called `name` it applies to, and whose.
-    fn place(&self, name: &str, rounds: &[Round<Load>]) -> Option<String> {
-        let measured = || rounds.iter().filter(|round| round.figures().is_some());
-        let doubtful = || measured().filter(|round| round.figures().is_some_and(self.applies));
-        let (count, all) = (doubtful().count(), measured().count());
-        if count == 0 || count == all {
-            return (count > 0).then(|| format!("{name}, all {all} rounds"));
-        }
-        let mut peers: Vec<&str> = doubtful().map(|round| &*round.peer).collect();
-        peers.sort_unstable();
-        peers.dedup();
-        Some(format!(
-            "{name}, {count} of {all} rounds ({})",
-            peers.join(", ")
-        ))
-    }
-}
-
-fn failure_lines<F>(name: &str, rounds: &[Round<F>]) -> Vec<String> {
-    let failed = rounds.iter().filter_map(|round| {
-        let reason = round.failure()?.replace('\n', " ");
-        Some(format!(
-            "{name}, round {} of {} failed: {reason}",
-            round.round, round.peer
-        ))
-    });
-    failed.collect()
-}
-
 fn ratio_cell<F>(
     record: &Record,
     rounds: &[Round<F>],
@@ -398,7 +336,7 @@ fn middle(spread: Option<Spread>, write: impl Fn(f64) -> String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::Outcome;
+    use super::super::record::{Absent, Outcome, Workers};
     use super::super::sample;
     use super::*;
 
@@ -415,6 +353,34 @@ mod tests {
             "{page}"
         );
         assert!(page.contains("not measured here"), "{page}");
+    }
+
+    #[test]
+    fn workers_have_their_table_and_absent_peers_are_named() {
+        let mut record = sample::record();
+        let scenario = &mut record.scenarios[0];
+        scenario.load.clear();
+        scenario.spread.push(Round {
+            round: 1,
+            peer: "lb".to_owned(),
+            outcome: Outcome::Measured(Workers {
+                connections: vec![520, 480],
+                max_over_mean: 1.04,
+            }),
+        });
+        for name in ["nginx", "haproxy"] {
+            scenario.absent.push(Absent {
+                name: name.to_owned(),
+                reason: "it does not say".to_owned(),
+            });
+        }
+        let page = render(&record, &[]);
+        let row = "| lb | **1.040** (1.040–1.040) | 520 + 480 | 0 of 1 |\n\n";
+        assert!(page.contains(row), "{page}");
+        assert!(
+            page.contains("l7-keepalive: nginx left out, it does not say."),
+            "{page}"
+        );
     }
 
     #[test]

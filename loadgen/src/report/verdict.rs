@@ -4,7 +4,7 @@
 //! is missed is said to be missed, by how much. `summary` and `index` print the verdicts.
 
 use super::forwarders::{Forwarder, Forwarders};
-use super::record::{Record, Scenario};
+use super::record::{Load, Record, Round, Scenario};
 use super::statistics::{self, Spread};
 
 /// The balancer the promises are about.
@@ -57,61 +57,146 @@ impl Verdict {
     }
 }
 
+/// A promise that one scenario decides.
+struct Promise {
+    text: &'static str,
+    scenario: &'static str,
+    limit: f64,
+    unit: Unit,
+    measure: fn(&Scenario) -> Option<Measured>,
+}
+
+const PROMISES: [Promise; 10] = [
+    Promise {
+        text: "HTTP/1.1 keep-alive: CPU per request against the better of nginx and HAProxy",
+        scenario: "l7-keepalive",
+        limit: 0.75,
+        unit: Unit::Ratio,
+        measure: against_rivals,
+    },
+    Promise {
+        text: "TCP small messages: CPU per message against the better of nginx and HAProxy",
+        scenario: "l4-small",
+        limit: 0.95,
+        unit: Unit::Ratio,
+        measure: against_rivals,
+    },
+    Promise {
+        text: "User memory for an idle HTTP connection",
+        scenario: "idle-memory-http",
+        limit: 1024.0,
+        unit: Unit::Bytes,
+        measure: idle,
+    },
+    Promise {
+        text: "User memory for an idle TCP session",
+        scenario: "idle-memory-tcp",
+        limit: 1024.0,
+        unit: Unit::Bytes,
+        measure: idle,
+    },
+    Promise {
+        text: "TCP bulk data: CPU per MiB against the better of nginx and HAProxy",
+        scenario: "l4-bulk",
+        limit: THIRD,
+        unit: Unit::Ratio,
+        measure: against_rivals,
+    },
+    Promise {
+        text: "TCP connect, message, close: CPU per connection against the better of nginx and \
+               HAProxy",
+        scenario: "l4-connect",
+        limit: 0.85,
+        unit: Unit::Ratio,
+        measure: against_rivals,
+    },
+    Promise {
+        text: "TCP open loop at half of saturation: p99.9 against the better of nginx and HAProxy",
+        scenario: "l4-small",
+        limit: 1.0,
+        unit: Unit::Ratio,
+        measure: tail_against_rivals,
+    },
+    Promise {
+        text: "UDP echo of 64 bytes: CPU per datagram against nginx",
+        scenario: "udp-echo",
+        limit: THIRD,
+        unit: Unit::Ratio,
+        measure: against_rivals,
+    },
+    Promise {
+        text: "UDP one-way stream of 1,200 bytes: CPU per datagram against nginx",
+        scenario: "udp-oneway",
+        limit: THIRD,
+        unit: Unit::Ratio,
+        measure: against_rivals,
+    },
+    Promise {
+        text: "1,000 connections over two workers: max/mean",
+        scenario: "workers",
+        limit: 1.05,
+        unit: Unit::Ratio,
+        measure: spread,
+    },
+];
+
 /// Every promise, in the order of their weight.
 pub fn all(record: &Record) -> Vec<Verdict> {
-    vec![
-        Verdict {
-            promise: "HTTP/1.1 keep-alive: CPU per request against the better of nginx and HAProxy",
-            limit: 0.75,
-            unit: Unit::Ratio,
-            measured: record.scenario("l7-keepalive").and_then(against_rivals),
-        },
-        Verdict {
-            promise: "TCP small messages: CPU per message against the better of nginx and HAProxy",
-            limit: 1.0,
-            unit: Unit::Ratio,
-            measured: record.scenario("l4-small").and_then(against_rivals),
-        },
-        Verdict {
-            promise: "User memory for an idle HTTP connection",
-            limit: 1024.0,
-            unit: Unit::Bytes,
-            measured: record.scenario("idle-memory-http").and_then(idle),
-        },
-        Verdict {
-            promise: "User memory for an idle TCP session",
-            limit: 2048.0,
-            unit: Unit::Bytes,
-            measured: record.scenario("idle-memory-tcp").and_then(idle),
-        },
+    let of_scenarios = PROMISES.iter().map(|promise| Verdict {
+        promise: promise.text,
+        limit: promise.limit,
+        unit: promise.unit,
+        measured: record.scenario(promise.scenario).and_then(promise.measure),
+    });
+    let forwarders = record.forwarders.as_ref();
+    let of_forwarders = [
         Verdict {
             promise: "Our runtime's forwarder against the best of monoio and tokio-uring: CPU per message",
             limit: 1.0,
             unit: Unit::Ratio,
-            measured: record
-                .forwarders
-                .as_ref()
-                .and_then(forwarder_against_rivals),
+            measured: forwarders.and_then(forwarder_against_rivals),
         },
         Verdict {
             promise: "User memory for an idle connection of our runtime's forwarder",
             limit: 2048.0,
             unit: Unit::Bytes,
-            measured: record.forwarders.as_ref().and_then(forwarder_idle),
+            measured: forwarders.and_then(forwarder_idle),
         },
-    ]
+    ];
+    of_scenarios.chain(of_forwarders).collect()
 }
 
-/// The ratio to the rival that is hardest to beat.
+/// Three times as much work for a second of CPU.
+const THIRD: f64 = 1.0 / 3.0;
+
+/// The ratio of costs to the rival that is hardest to beat.
 fn against_rivals(scenario: &Scenario) -> Option<Measured> {
+    hardest(&scenario.load, |load| load.cpu_us)
+}
+
+/// The same of p99.9 at a fixed rate.
+fn tail_against_rivals(scenario: &Scenario) -> Option<Measured> {
+    let fixed = scenario.fixed_rate.as_ref()?;
+    hardest(&fixed.rounds, |load| load.latency.p999_us)
+}
+
+fn hardest(rounds: &[Round<Load>], figure: fn(&Load) -> f64) -> Option<Measured> {
     let ratios = RIVALS.iter().filter_map(|rival| {
-        let ratio = statistics::ratio(&scenario.load, SUBJECT, rival, |load| load.cpu_us)?;
+        let ratio = statistics::ratio(rounds, SUBJECT, rival, figure)?;
         Some(Measured {
             figure: ratio.median,
             against: Some((*rival).to_owned()),
         })
     });
     worst(ratios)
+}
+
+fn spread(scenario: &Scenario) -> Option<Measured> {
+    let spread = statistics::of_peer(&scenario.spread, SUBJECT, |w| w.max_over_mean)?;
+    Some(Measured {
+        figure: spread.median,
+        against: None,
+    })
 }
 
 fn idle(scenario: &Scenario) -> Option<Measured> {
@@ -178,6 +263,16 @@ mod tests {
     fn what_was_not_measured_is_neither_kept_nor_missed() {
         let verdicts = all(&sample::record());
         assert_eq!(verdicts[1].kept(), None);
+        assert!(verdicts.iter().filter(|v| v.measured.is_some()).count() == 1);
+    }
+
+    #[test]
+    fn the_tail_is_taken_at_the_fixed_rate() {
+        let mut record = sample::record();
+        "l4-small".clone_into(&mut record.scenarios[0].name);
+        let verdicts = all(&record);
+        let tail = verdicts.iter().find(|v| v.promise.contains("p99.9"));
+        assert_eq!(tail.and_then(Verdict::kept), Some(true), "all are the same");
     }
 
     #[test]

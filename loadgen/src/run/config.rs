@@ -12,7 +12,13 @@ use std::time::Duration;
 use lb_core::rt::EngineKind;
 
 use super::LoadMode;
+use super::sources::Sources;
 use crate::tcp::TcpMode;
+#[cfg(doc)]
+use crate::udp;
+
+/// [`Config::delayed_after`] unless said otherwise.
+pub const DELAYED_AFTER: Duration = Duration::from_millis(100);
 
 /// Settings of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +42,12 @@ pub struct Config {
     pub http: HttpRequest,
     /// What one request is, for `tcp://`.
     pub tcp: TcpRequest,
+    /// What is sent, for `udp://`.
+    pub udp: UdpRequest,
+    /// Addresses that clients come from; `None`: the kernel's choice.
+    pub sources: Option<Sources>,
+    /// An answer that takes longer counts as delayed.
+    pub delayed_after: Duration,
     /// Generator threads, at least one.
     pub threads: usize,
     /// Core of the first thread; the others get the cores after it. `None`: not pinned.
@@ -57,6 +69,9 @@ impl Config {
             new_connections: false,
             http: HttpRequest::default(),
             tcp: TcpRequest::default(),
+            udp: UdpRequest::default(),
+            sources: None,
+            delayed_after: DELAYED_AFTER,
             threads: 1,
             cpu: None,
             engine,
@@ -108,7 +123,37 @@ impl Default for TcpRequest {
     }
 }
 
-/// Where to send requests: `http://HOST[:PORT][/PATH]` or `tcp://HOST:PORT`.
+/// What is sent over UDP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UdpRequest {
+    /// Bytes of a datagram, from [`udp::HEADER_BYTES`] to [`udp::DATAGRAM_BYTES_MAX`].
+    pub message: usize,
+    /// A stream that a sink counts, rather than echoes.
+    pub one_way: bool,
+    /// Closed loop: datagrams of a flow that may be under way; at least 1, one-way at least 2.
+    pub window: usize,
+    /// Datagrams handed to the kernel at a time (UDP_SEGMENT), at least 1.
+    pub gso: usize,
+}
+
+impl UdpRequest {
+    /// Datagrams of a one-way flow that may be under way unless said otherwise.
+    pub const ONE_WAY_WINDOW: usize = 16;
+}
+
+impl Default for UdpRequest {
+    /// Echo of 64 bytes, one at a time.
+    fn default() -> Self {
+        Self {
+            message: 64,
+            one_way: false,
+            window: 1,
+            gso: 1,
+        }
+    }
+}
+
+/// Where to send requests: `http://HOST[:PORT][/PATH]`, `tcp://HOST:PORT` or `udp://HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
     /// The whole, as written.
@@ -117,7 +162,7 @@ pub struct Url {
     pub scheme: Scheme,
     /// Host and, unless left out, port: the Host header.
     pub authority: String,
-    /// Path and query, beginning with `/`; empty for `tcp://`.
+    /// Path and query, beginning with `/`; empty for `tcp://` and `udp://`.
     pub path: String,
 }
 
@@ -128,6 +173,19 @@ pub enum Scheme {
     Http,
     /// Bytes, as [`TcpRequest`] says.
     Tcp,
+    /// Datagrams, as [`UdpRequest`] says.
+    Udp,
+}
+
+impl Scheme {
+    /// How a URL of it begins.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Http => "http://",
+            Self::Tcp => "tcp://",
+            Self::Udp => "udp://",
+        }
+    }
 }
 
 impl Url {
@@ -162,15 +220,20 @@ impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let example = "write for example http://127.0.0.1:8080/ or tcp://127.0.0.1:9000";
+        let example = "write for example http://127.0.0.1:8080/, tcp://127.0.0.1:9000 or \
+                       udp://127.0.0.1:9000";
         let (scheme, rest) = text
             .split_once("://")
             .ok_or_else(|| format!("`{text}` is no URL; {example}"))?;
-        let scheme = match scheme {
-            "http" => Scheme::Http,
-            "tcp" => Scheme::Tcp,
-            _ => return Err(format!("`{scheme}://` is not supported; {example}")),
-        };
+        let (name, scheme) = (
+            scheme,
+            match scheme {
+                "http" => Scheme::Http,
+                "tcp" => Scheme::Tcp,
+                "udp" => Scheme::Udp,
+                _ => return Err(format!("`{scheme}://` is not supported; {example}")),
+            },
+        );
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         if authority.is_empty() || authority.contains(['@', ' ']) || path.contains([' ', '#']) {
             return Err(format!("`{text}` is no URL; {example}"));
@@ -184,12 +247,14 @@ impl FromStr for Url {
             ));
         }
         let path = match (scheme, path) {
-            (Scheme::Tcp, "" | "/") => String::new(),
-            (Scheme::Tcp, _) => return Err(format!("`{text}`: a tcp:// URL has no path")),
             (Scheme::Http, path) if path.starts_with('/') => path.to_owned(),
             (Scheme::Http, path) => format!("/{path}"),
+            (Scheme::Tcp | Scheme::Udp, "" | "/") => String::new(),
+            (Scheme::Tcp | Scheme::Udp, _) => {
+                return Err(format!("`{text}`: a {name}:// URL has no path"));
+            }
         };
-        if scheme == Scheme::Tcp && port.is_none() {
+        if scheme != Scheme::Http && port.is_none() {
             return Err(format!("`{text}` needs a port; {example}"));
         }
         Ok(Self {
@@ -243,6 +308,8 @@ mod tests {
             "http://a/x y",
             "tcp://127.0.0.1",
             "tcp://127.0.0.1:1/path",
+            "udp://127.0.0.1",
+            "udp://127.0.0.1:1/path",
         ] {
             let error = bad.parse::<Url>().unwrap_err();
             assert!(

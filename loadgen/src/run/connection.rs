@@ -14,6 +14,7 @@ use lb_core::rt::{self, Chunk, Elapsed, Instant, TcpStream};
 use super::config::{Config, Scheme};
 use super::http::Http;
 use super::recorder::{Failure, OriginId, Recorder};
+use super::sources::{Clients, Sources};
 use super::tcp::Tcp;
 
 /// How long to wait for a server to close a connection that it said it would close.
@@ -26,6 +27,8 @@ pub(super) struct Client {
     /// A connection of its own for each request.
     one_each: bool,
     protocol: Protocol,
+    /// Who comes next, where clients have addresses of their own.
+    clients: Option<RefCell<Clients>>,
     pub(super) recorder: RefCell<Recorder>,
     /// Why the first connection that failed to open did.
     pub(super) connect_error: RefCell<Option<io::Error>>,
@@ -53,6 +56,8 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Option<TcpStream>,
+    /// The client that it is, where clients have addresses of their own.
+    client: Option<usize>,
     /// Who is at the other end, if it was asked.
     origin: Option<OriginId>,
     /// Number of the next message.
@@ -65,6 +70,7 @@ impl Connection {
     pub(super) const fn new(number: usize) -> Self {
         Self {
             stream: None,
+            client: None,
             origin: None,
             message: number.wrapping_mul(1_021),
         }
@@ -76,27 +82,30 @@ impl Connection {
 }
 
 impl Client {
-    pub(super) fn new(config: &Config, address: SocketAddr) -> Self {
+    /// For the connections of thread number `thread`, to `address` over TCP.
+    pub(super) fn new(config: &Config, address: SocketAddr, thread: usize) -> Self {
         let protocol = match config.url.scheme {
             Scheme::Http => {
                 Protocol::Http(Http::new(&config.url, &config.http, config.new_connections))
             }
-            Scheme::Tcp => Protocol::Tcp(Tcp::new(&config.tcp)),
+            Scheme::Tcp | Scheme::Udp => Protocol::Tcp(Tcp::new(&config.tcp)),
         };
+        let clients = |sources| RefCell::new(Clients::new(sources, thread, config.threads));
+        let watched = config.sources.map_or(0, |sources| sources.count);
         Self {
             address,
             timeout: config.timeout,
             one_each: config.new_connections,
             protocol,
-            recorder: RefCell::new(Recorder::new()),
+            clients: config.sources.map(clients),
+            recorder: RefCell::new(Recorder::new(config.delayed_after, watched)),
             connect_error: RefCell::new(None),
         }
     }
 
     /// Opens the connection, within the time limit, and asks who is there if that is wanted.
     pub(super) async fn open(&self, connection: &mut Connection) -> Result<(), Failure> {
-        let connect = rt::timeout(self.timeout, TcpStream::connect(self.address));
-        let connected = connect
+        let connected = rt::timeout(self.timeout, self.connect(connection))
             .await
             .unwrap_or_else(|Elapsed| Err(io::ErrorKind::TimedOut.into()));
         let stream = connected.map_err(|error| {
@@ -110,6 +119,20 @@ impl Client {
         }
         connection.stream = Some(stream);
         Ok(())
+    }
+
+    async fn connect(&self, connection: &mut Connection) -> io::Result<TcpStream> {
+        let Some(clients) = &self.clients else {
+            return TcpStream::connect(self.address).await;
+        };
+        // A lost connection is replaced by its own client.
+        let client = match connection.client {
+            Some(client) if !self.one_each => client,
+            _ => clients.borrow_mut().next(),
+        };
+        connection.client = Some(client);
+        let source = SocketAddr::new(Sources::address(client), 0);
+        TcpStream::connect_from(source, self.address).await
     }
 
     /// Makes one request that was due at `due`; `counts` says whether what ends at a given time
@@ -144,7 +167,11 @@ impl Client {
             match outcome {
                 Ok((bytes, origin)) => {
                     let latency = now.saturating_duration_since(due);
-                    recorder.complete(latency, bytes, origin.or(connection.origin));
+                    let origin = origin.or(connection.origin);
+                    recorder.complete(latency, bytes, origin);
+                    if let Some((client, origin)) = connection.client.zip(origin) {
+                        recorder.answered(client, origin);
+                    }
                 }
                 Err(failure) => recorder.fail(failure),
             }
@@ -163,7 +190,10 @@ impl Client {
         let exchange = async {
             match &self.protocol {
                 Protocol::Http(http) => http.exchange(stream, &self.recorder).await,
-                Protocol::Tcp(tcp) => tcp.exchange(stream, connection.message).await,
+                Protocol::Tcp(tcp) => {
+                    tcp.exchange(stream, connection.message, &self.recorder)
+                        .await
+                }
             }
         };
         rt::timeout(self.timeout, exchange)

@@ -75,6 +75,7 @@ impl Gathered {
             t,
             completed: sum.completed(),
             errors: sum.errors.total(),
+            delayed: sum.delayed,
             p50_us: micros(&sum.latency_ns, 0.5),
             p99_us: micros(&sum.latency_ns, 0.99),
         });
@@ -144,6 +145,13 @@ impl Gathered {
                 .map(|step| (step.value_iterated_to() as f64 / 1e3, step.count_at_value()))
                 .collect(),
             balance: balance(&per_origin),
+            streamed_bytes: self.window.streamed,
+            datagrams: self.totals.datagrams,
+            affinity: config
+                .sources
+                .is_some()
+                .then_some(self.totals.affinity)
+                .filter(|affinity| affinity.clients > 0),
             per_origin,
             generator: health,
             timeline: self.timeline,
@@ -162,6 +170,10 @@ impl Totals {
         self.reconnects += other.reconnects;
         self.late_sends += other.late_sends;
         self.send_lag_max = self.send_lag_max.max(other.send_lag_max);
+        self.affinity.add(&other.affinity);
+        if let Some(datagrams) = other.datagrams {
+            self.datagrams.get_or_insert_default().add(&datagrams);
+        }
     }
 }
 

@@ -7,20 +7,25 @@
 
 mod config;
 mod connection;
+mod flow;
 mod gather;
 mod health;
 mod http;
 mod progress;
 mod recorder;
 mod schedule;
+mod sources;
 mod summary;
 mod tcp;
+mod udp;
 mod worker;
 
-pub use config::{Config, HttpRequest, Scheme, TcpRequest, Url};
+pub use config::{Config, DELAYED_AFTER, HttpRequest, Scheme, TcpRequest, UdpRequest, Url};
 pub use progress::Progress;
+pub use sources::{SOURCES_MAX, Sources};
 pub use summary::{
-    Balance, Errors, GeneratorHealth, LatencyMicros, LoadMode, LoadPhase, Second, Summary,
+    Affinity, Balance, Datagrams, Errors, GeneratorHealth, LatencyMicros, LoadMode, LoadPhase,
+    Second, Summary,
 };
 
 use std::io;
@@ -74,6 +79,12 @@ pub enum RunError {
         /// Why the first attempt failed.
         error: io::Error,
     },
+    /// Clients from 127.0.0.0/8 cannot reach it.
+    #[error("{address} cannot be reached from 127.0.0.0/8, where --sources come from")]
+    Sources {
+        /// Where to.
+        address: SocketAddr,
+    },
     /// A generator thread could not start.
     #[error("cannot start a generator thread: {0}")]
     Start(io::Error),
@@ -96,6 +107,9 @@ pub fn run(config: &Config, observer: &mut dyn Observer, stop: &Gate) -> Result<
         url: config.url.clone(),
         error,
     })?;
+    if config.sources.is_some() && !sources::reaches(address) {
+        return Err(RunError::Sources { address });
+    }
     let (events, inbox) = channel();
     let (go, cancel) = (Arc::new(Gate::new()), Arc::new(Gate::new()));
     observer.on_phase(LoadPhase::Connecting);
@@ -112,7 +126,10 @@ pub fn run(config: &Config, observer: &mut dyn Observer, stop: &Gate) -> Result<
                 events: events.clone(),
             };
             let named = thread::Builder::new().name(format!("generator-{thread}"));
-            named.spawn(move || worker::run(&job))
+            named.spawn(move || match job.config.url.scheme {
+                Scheme::Http | Scheme::Tcp => worker::run(&job),
+                Scheme::Udp => udp::run(&job),
+            })
         })
         .collect();
     drop(events); // the inbox is to notice when the last thread is gone

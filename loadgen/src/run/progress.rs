@@ -92,6 +92,7 @@ impl fmt::Display for Summary {
         )?;
         self.write_latency(f)?;
         self.write_failures(f)?;
+        self.write_datagrams(f)?;
         self.write_origins(f)?;
         let health = &self.generator;
         writeln!(
@@ -156,6 +157,22 @@ impl Summary {
         Ok(())
     }
 
+    fn write_datagrams(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(datagrams) = &self.datagrams else {
+            return Ok(());
+        };
+        let counts = [
+            ("sent", datagrams.sent),
+            ("lost", datagrams.lost),
+            ("duplicated", datagrams.duplicated),
+            ("reordered", datagrams.reordered),
+            ("late", datagrams.late),
+            ("corrupted", datagrams.corrupted),
+        ];
+        let counts = counts.map(|(what, count)| format!("{what} {}", group_digits(count)));
+        writeln!(f, "  datagrams   {}", counts.join(", "))
+    }
+
     fn write_origins(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let answers: u64 = self.per_origin.values().sum();
         for (place, (name, count)) in self.per_origin.iter().enumerate() {
@@ -172,6 +189,15 @@ impl Summary {
                 f,
                 "              max/mean {:.3}, χ² {:.1} with {} degrees of freedom",
                 balance.max_over_mean, balance.chi_square, balance.degrees_of_freedom
+            )?;
+        }
+        if let Some(affinity) = &self.affinity {
+            writeln!(
+                f,
+                "  affinity    {} clients; {} answers from the origin before, {} from another",
+                group_digits(affinity.clients),
+                group_digits(affinity.kept),
+                group_digits(affinity.broken)
             )?;
         }
         Ok(())

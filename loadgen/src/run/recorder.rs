@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::Errors;
+use super::{Affinity, Datagrams, Errors};
 
 /// Finest latency that is told apart, and the longest that is recorded (longer ones count as it).
 const LATENCY_NS_MIN: u64 = 100;
@@ -38,6 +38,10 @@ pub(super) struct Interval {
     pub(super) latency_ns: Histogram<u64>,
     /// Bytes received with them.
     pub(super) bytes: u64,
+    /// Bytes of bulk answers as they came, their answers complete or not.
+    pub(super) streamed: u64,
+    /// Completed requests that took longer than the limit for delayed ones.
+    pub(super) delayed: u64,
     /// The requests that failed.
     pub(super) errors: Errors,
 }
@@ -49,6 +53,8 @@ impl Interval {
         Self {
             latency_ns,
             bytes: 0,
+            streamed: 0,
+            delayed: 0,
             errors: Errors::default(),
         }
     }
@@ -62,12 +68,16 @@ impl Interval {
             .add(&other.latency_ns)
             .expect("all intervals have the same bounds");
         self.bytes += other.bytes;
+        self.streamed += other.streamed;
+        self.delayed += other.delayed;
         self.errors.add(&other.errors);
     }
 
     fn clear(&mut self) {
         self.latency_ns.reset();
         self.bytes = 0;
+        self.streamed = 0;
+        self.delayed = 0;
         self.errors = Errors::default();
     }
 }
@@ -87,6 +97,10 @@ pub(super) struct Totals {
     pub(super) late_sends: u64,
     /// The longest that a request with a free connection was sent after it was due.
     pub(super) send_lag_max: Duration,
+    /// Whether clients stayed with their origins.
+    pub(super) affinity: Affinity,
+    /// What became of datagrams, where such are sent.
+    pub(super) datagrams: Option<Datagrams>,
 }
 
 /// Counts for one thread.
@@ -94,13 +108,19 @@ pub(super) struct Totals {
 pub(super) struct Recorder {
     current: Interval,
     totals: Totals,
+    delayed_after: Duration,
+    /// The origin that answered each client last, by the client's number.
+    last_origins: Vec<Option<OriginId>>,
 }
 
 impl Recorder {
-    pub(super) fn new() -> Self {
+    /// `clients` of them are watched for affinity.
+    pub(super) fn new(delayed_after: Duration, clients: usize) -> Self {
         Self {
             current: Interval::new(),
             totals: Totals::default(),
+            delayed_after,
+            last_origins: vec![None; clients],
         }
     }
 
@@ -115,16 +135,63 @@ impl Recorder {
     }
 
     pub(super) fn complete(&mut self, latency: Duration, bytes: u64, origin: Option<OriginId>) {
+        self.complete_many(1, latency, bytes, origin);
+    }
+
+    /// `count` answers that took the same, with so many bytes each.
+    pub(super) fn complete_many(
+        &mut self,
+        count: u64,
+        latency: Duration,
+        bytes: u64,
+        origin: Option<OriginId>,
+    ) {
         self.current
             .latency_ns
-            .saturating_record(latency.as_nanos() as u64);
-        self.current.bytes += bytes;
+            .saturating_record_n(latency.as_nanos() as u64, count);
+        self.current.bytes += bytes * count;
+        if latency > self.delayed_after {
+            self.current.delayed += count;
+        }
         if let Some(OriginId(index)) = origin {
-            self.totals.origins[index].1 += 1;
+            self.totals.origins[index].1 += count;
         }
     }
 
+    /// Bulk data has arrived.
+    pub(super) const fn stream(&mut self, bytes: u64) {
+        self.current.streamed += bytes;
+    }
+
+    /// The measured window begins: what has arrived of bulk data so far does not count.
+    pub(super) const fn begin(&mut self) {
+        self.current.streamed = 0;
+    }
+
+    /// Client `number` was answered by `origin`.
+    pub(super) fn answered(&mut self, number: usize, origin: OriginId) {
+        let Some(last) = self.last_origins.get_mut(number) else {
+            return;
+        };
+        let affinity = &mut self.totals.affinity;
+        *match *last {
+            None => &mut affinity.clients,
+            Some(last) if last == origin => &mut affinity.kept,
+            Some(_) => &mut affinity.broken,
+        } += 1;
+        *last = Some(origin);
+    }
+
+    /// What became of the datagrams of one more flow.
+    pub(super) fn add_datagrams(&mut self, datagrams: &Datagrams) {
+        self.totals.datagrams.get_or_insert_default().add(datagrams);
+    }
+
     pub(super) const fn fail(&mut self, failure: Failure) {
+        self.fail_many(1, failure);
+    }
+
+    pub(super) const fn fail_many(&mut self, count: u64, failure: Failure) {
         let errors = &mut self.current.errors;
         *match failure {
             Failure::Connect => &mut errors.connect,
@@ -134,7 +201,7 @@ impl Recorder {
             Failure::Status => &mut errors.status_non_2xx,
             Failure::BadBody => &mut errors.bad_body,
             Failure::Mismatch => &mut errors.mismatch,
-        } += 1;
+        } += count;
     }
 
     pub(super) const fn reconnect(&mut self) {
@@ -168,7 +235,7 @@ mod tests {
 
     #[test]
     fn intervals_hold_what_happened_since_the_last_and_add_up() {
-        let mut recorder = Recorder::new();
+        let mut recorder = Recorder::new(Duration::from_secs(1), 2);
         let (a, b) = (recorder.origin("a"), recorder.origin("b"));
         assert_eq!(recorder.origin("a"), a);
         recorder.complete(Duration::from_micros(100), 64, Some(a));
@@ -191,13 +258,22 @@ mod tests {
             (longest / LATENCY_NS_MAX as f64 - 1.0).abs() < 0.001,
             "{longest}"
         );
-        let _ = b;
+        assert_eq!((all.delayed, all.errors.short), (1, 1));
+        for origin in [a, a, b, a] {
+            recorder.answered(1, origin);
+        }
+        recorder.answered(2, a);
+        let affinity = recorder.totals.affinity;
+        assert_eq!(
+            (affinity.clients, affinity.kept, affinity.broken),
+            (1, 1, 2)
+        );
         assert_eq!(recorder.take_totals().origins, [("a".into(), 2)]);
     }
 
     #[test]
     fn only_what_is_later_than_a_millisecond_is_a_late_send() {
-        let mut recorder = Recorder::new();
+        let mut recorder = Recorder::new(Duration::from_secs(1), 2);
         for micros in [0, 900, 1000, 1001, 7000, 30] {
             recorder.send_lag(Duration::from_micros(micros));
         }

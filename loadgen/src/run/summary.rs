@@ -49,6 +49,17 @@ pub struct Summary {
     pub per_origin: BTreeMap<String, u64>,
     /// How evenly `per_origin` is spread; `None` with fewer than two origins.
     pub balance: Option<Balance>,
+    /// `tcp://` with bulk answers: bytes of them that arrived within the window, whether or not
+    /// the answer they belong to began and ended in it.
+    #[serde(default)]
+    pub streamed_bytes: u64,
+    /// `udp://`: what became of the datagrams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datagrams: Option<Datagrams>,
+    /// Whether clients stayed with their origins; `None` where clients have no addresses of
+    /// their own or origins no names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
     /// Whether the generator itself was the bottleneck.
     pub generator: GeneratorHealth,
     /// One entry for each second of the measured window.
@@ -56,9 +67,11 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// True if every request that was due got its correct answer.
+    /// True if every request that was due got its correct answer (of bulk answers, if data came).
     pub fn is_clean(&self) -> bool {
-        self.completed > 0 && self.errors.total() == 0 && self.unanswered == 0
+        (self.completed > 0 || self.streamed_bytes > 0)
+            && self.errors.total() == 0
+            && self.unanswered == 0
     }
 }
 
@@ -157,6 +170,58 @@ pub struct Balance {
     pub degrees_of_freedom: u64,
 }
 
+/// What became of all datagrams of a run, warm-up included, so that the sums add up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Datagrams {
+    /// Sent.
+    pub sent: u64,
+    /// Echo: answered, late ones included. One-way: that the sinks have got. Copies left out.
+    pub received: u64,
+    /// The others.
+    pub lost: u64,
+    /// Copies of what had come before.
+    pub duplicated: u64,
+    /// Those that came after one of the same flow that was sent later.
+    pub reordered: u64,
+    /// Answers that came after their time limit.
+    pub late: u64,
+    /// What came and was not what had to come: damaged, cut, or somebody else's.
+    pub corrupted: u64,
+}
+
+impl Datagrams {
+    /// Adds the counts of `other`.
+    pub fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.received += other.received;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.late += other.late;
+        self.corrupted += other.corrupted;
+    }
+}
+
+/// Whether clients stayed with their origins. A client is a source address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Affinity {
+    /// Clients that were answered at all.
+    pub clients: u64,
+    /// Answers from the origin that had answered this client before.
+    pub kept: u64,
+    /// Answers from another one.
+    pub broken: u64,
+}
+
+impl Affinity {
+    /// Adds the counts of `other`, which are of other threads.
+    pub fn add(&mut self, other: &Self) {
+        self.clients += other.clients;
+        self.kept += other.kept;
+        self.broken += other.broken;
+    }
+}
+
 /// Whether the generator was the bottleneck, and what says so.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GeneratorHealth {
@@ -190,6 +255,9 @@ pub struct Second {
     pub completed: u64,
     /// Requests that failed in it.
     pub errors: u64,
+    /// Correct answers in it that took longer than the run's limit for delayed ones.
+    #[serde(default)]
+    pub delayed: u64,
     /// Median latency of its answers, in µs.
     pub p50_us: f64,
     /// 99th percentile of the latency of its answers, in µs.
@@ -236,6 +304,9 @@ mod tests {
             histogram: vec![(20.5, 1999), (800.0, 1)],
             per_origin: BTreeMap::from([("a".into(), 1000), ("b".into(), 1000)]),
             balance: None,
+            streamed_bytes: 0,
+            datagrams: Some(Datagrams::default()),
+            affinity: Some(Affinity::default()),
             generator: GeneratorHealth::default(),
             timeline: vec![Second {
                 t: 1,
@@ -250,6 +321,15 @@ mod tests {
         );
         assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
         assert!(summary.is_clean());
+        let without = Summary {
+            datagrams: None,
+            affinity: None,
+            ..summary
+        };
+        let text = serde_json::to_string(&without).unwrap();
+        let old = text.replace(r#""streamed_bytes":0,"#, "");
+        assert!(!old.contains("affinity") && old.len() < text.len());
+        assert_eq!(serde_json::from_str::<Summary>(&old).unwrap(), without);
     }
 
     #[test]

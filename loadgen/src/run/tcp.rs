@@ -4,11 +4,13 @@
 //! differ from each other, so an answer to another request or connection is found out.
 //! Read next: `../tcp.rs` (the conversation).
 
+use std::cell::RefCell;
+
 use lb_core::rt::{Chunk, TcpStream};
 
 use super::config::TcpRequest;
 use super::connection::{Answer, receive};
-use super::recorder::Failure;
+use super::recorder::{Failure, Recorder};
 use crate::tcp::{GO, TcpMode, WHO, follows_pattern, random_bytes};
 
 /// Messages that differ from each other: each is a window of the same random bytes.
@@ -58,10 +60,11 @@ impl Tcp {
         &self,
         stream: &TcpStream,
         number: usize,
+        recorder: &RefCell<Recorder>,
     ) -> Result<Answer, Failure> {
         let bytes = match self.request.mode {
             TcpMode::Echo => self.echo(stream, number % MESSAGES).await?,
-            TcpMode::Stream(bytes) => stream_answer(stream, bytes).await?,
+            TcpMode::Stream(bytes) => stream_answer(stream, bytes, recorder).await?,
         };
         Ok(Answer {
             failure: None,
@@ -88,7 +91,11 @@ impl Tcp {
     }
 }
 
-async fn stream_answer(stream: &TcpStream, bytes: usize) -> Result<usize, Failure> {
+async fn stream_answer(
+    stream: &TcpStream,
+    bytes: usize,
+    recorder: &RefCell<Recorder>,
+) -> Result<usize, Failure> {
     stream
         .send(Chunk::from_static(GO))
         .await
@@ -100,6 +107,7 @@ async fn stream_answer(stream: &TcpStream, bytes: usize) -> Result<usize, Failur
             return Err(Failure::Mismatch);
         }
         received += input.len();
+        recorder.borrow_mut().stream(input.len() as u64);
     }
     Ok(bytes)
 }

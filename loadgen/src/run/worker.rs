@@ -91,7 +91,7 @@ pub(super) fn run(job: &Job) {
 }
 
 async fn connect_and_measure(job: &Job) {
-    let client = Rc::new(Client::new(&job.config, job.address));
+    let client = Rc::new(Client::new(&job.config, job.address, job.thread));
     let connect = async {
         let connections = Opening::open_all(job, &client).await;
         job.report(Event::Connected {
@@ -117,9 +117,25 @@ async fn connect_and_measure(job: &Job) {
 }
 
 impl Job {
-    fn report(&self, event: Event) {
+    pub(super) fn report(&self, event: Event) {
         // The controlling thread hangs up only when it has given up.
         let _ = self.events.send(event);
+    }
+
+    /// This thread's share of the schedule, beginning now.
+    pub(super) fn schedule(&self) -> Schedule {
+        let Config {
+            mode,
+            threads,
+            warm_up,
+            duration,
+            ..
+        } = *self.config;
+        let pace = match mode {
+            LoadMode::Closed => Pace::Closed,
+            LoadMode::Open { rate_per_s } => Pace::open(rate_per_s, self.thread, threads),
+        };
+        Schedule::new(pace, rt::now_precise(), warm_up, duration)
     }
 
     /// Waits until `at`; false if the run was cancelled before.
@@ -189,20 +205,9 @@ struct Worker {
 
 impl Worker {
     fn new(job: &Job, client: Rc<Client>) -> Self {
-        let Config {
-            mode,
-            threads,
-            warm_up,
-            duration,
-            ..
-        } = *job.config;
-        let pace = match mode {
-            LoadMode::Closed => Pace::Closed,
-            LoadMode::Open { rate_per_s } => Pace::open(rate_per_s, job.thread, threads),
-        };
         Self {
             client,
-            schedule: RefCell::new(Schedule::new(pace, rt::now_precise(), warm_up, duration)),
+            schedule: RefCell::new(job.schedule()),
             finished: Cell::new(0),
             resting: RefCell::new(Vec::new()),
         }
@@ -245,6 +250,7 @@ impl Worker {
         if !job.slept_until(from).await {
             return None;
         }
+        self.client.recorder.borrow_mut().begin();
         job.report(Event::Measuring);
         let (began, times) = (rt::now_precise(), ThreadTimes::read());
         let mut is_whole = true;

@@ -1,6 +1,8 @@
 //! `loadgen` through real sockets, on every engine that this machine offers.
 //!
 //! - `answers.rs`: what counts as an answer, and as which failure (scripted servers)
+//! - `clients.rs`: clients with addresses of their own, and whether they stay with their origins
+//! - `datagrams.rs`: UDP, and all that can become of a datagram
 //! - `omission.rs`: a stall shows in an open loop's percentiles, as it must
 //! - `origin.rs`: our origins, spoken to by hand
 //! - `pair.rs`: our generator against our origins
@@ -10,6 +12,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod answers;
+mod clients;
+mod datagrams;
 mod omission;
 mod origin;
 mod pair;

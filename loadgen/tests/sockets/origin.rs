@@ -156,7 +156,7 @@ fn each_line_is_answered_with_bulk_data() {
 fn a_delay_is_kept() {
     on_each_engine(|engine| {
         let delay = Duration::from_millis(30);
-        let origin = start(engine, |config| config.delay = Delay::Fixed(delay));
+        let origin = start(engine, |config| config.service.delay = Delay::Fixed(delay));
         let before = now_precise();
         let get = "GET / HTTP/1.1\r\n\r\n".repeat(2);
         assert_eq!(

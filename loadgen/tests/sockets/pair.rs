@@ -149,6 +149,30 @@ fn bulk_data_is_checked_to_its_last_byte() {
 }
 
 #[test]
+fn origins_fail_as_often_as_they_are_told_to() {
+    on_each_engine(|engine| {
+        let config = origin::Config {
+            http: vec![ANY],
+            tcp: vec![ANY],
+            service: origin::Service {
+                error_rate: 0.5,
+                ..origin::Service::AT_ONCE
+            },
+            ..origin::Config::new(engine)
+        };
+        let origin = Origin::start(&config).unwrap();
+        let summary = run(&short(&http(&origin), engine));
+        let failed = summary.errors.status_non_2xx;
+        assert_eq!(failed, summary.errors.total(), "{summary}");
+        assert!(failed > 0 && summary.completed > 0, "{summary}");
+        let summary = run(&short(&tcp(&origin), engine));
+        let failed = summary.errors.short + summary.errors.reset;
+        assert_eq!(failed, summary.errors.total(), "{summary}");
+        assert!(failed > 0 && summary.completed > 0, "{summary}");
+    });
+}
+
+#[test]
 fn new_connections_work_with_either_protocol() {
     on_each_engine(|engine| {
         let origin = origin(engine, TcpMode::Echo);

@@ -43,6 +43,10 @@ pub struct Faults {
     pub accept_per_mille: u32,
     /// A connect fails at once with EMFILE.
     pub descriptor_per_mille: u32,
+    /// A datagram gets lost. Datagrams overtake each other always: each has its own latency.
+    pub loss_per_mille: u32,
+    /// A datagram arrives once more.
+    pub duplicate_per_mille: u32,
 }
 
 impl Default for Faults {
@@ -62,6 +66,8 @@ impl Default for Faults {
             silence_per_mille: 0,
             accept_per_mille: 0,
             descriptor_per_mille: 0,
+            loss_per_mille: 0,
+            duplicate_per_mille: 0,
         }
     }
 }
@@ -81,6 +87,8 @@ impl Faults {
             hang_per_mille: 20,
             accept_per_mille: 50,
             descriptor_per_mille: 20,
+            loss_per_mille: 20,
+            duplicate_per_mille: 20,
             ..Self::default()
         }
     }

@@ -2,10 +2,13 @@
 //! can.
 //!
 //! Invariant: with no other thread at play, a program's history follows from its seed alone.
-//! Read next: `faults.rs` (what can go wrong), `network.rs` (TCP), `stream.rs`.
+//! Read next: `faults.rs` (what can go wrong), `network.rs` (TCP), `stream.rs`,
+//! `splice.rs`.
 
+mod datagram;
 mod faults;
 mod network;
+mod splice;
 mod stream;
 
 use std::collections::VecDeque;
@@ -13,6 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
+use datagram::Post;
 pub use faults::{Faults, Settings};
 use network::{Fd, Happening, Network, Read};
 
@@ -31,20 +35,23 @@ const COMPLETES_LATER_PER_MILLE: u32 = 500;
 /// histories. 0 outside of the `sim` engine.
 #[must_use]
 pub fn trace() -> u64 {
-    with_sim(|sim| sim.network.trace()).unwrap_or(0)
+    with_sim(|sim| sim.network.trace() ^ sim.post.trace()).unwrap_or(0)
 }
 
 /// Open ends of connections and listeners on the calling thread's simulated network, those
 /// included that linger since only the other end has closed.
 #[must_use]
 pub fn live_sockets() -> usize {
-    with_sim(|sim| sim.network.live()).unwrap_or(0)
+    with_sim(|sim| sim.network.live() + sim.post.live()).unwrap_or(0)
 }
 
 /// Changes what the calling thread's simulated network does, from now on. Nothing happens outside
 /// of the `sim` engine.
 pub fn set_faults(faults: Faults) {
-    with_sim(|sim| sim.network.set_faults(faults));
+    with_sim(|sim| {
+        sim.post.faults = faults.clone();
+        sim.network.set_faults(faults);
+    });
 }
 
 fn with_sim<R>(f: impl FnOnce(&mut Sim) -> R) -> Option<R> {
@@ -60,10 +67,13 @@ fn with_sim<R>(f: impl FnOnce(&mut Sim) -> R) -> Option<R> {
 enum Request {
     Receive,
     Send,
+    StopReceive,
+    TellReadiness,
 }
 
 pub(crate) struct Sim {
     network: Network,
+    post: Post,
     /// By descriptor: whose it is, and whether it completes later.
     owners: Vec<Option<(Key, bool)>>,
     requests: VecDeque<(Key, Request)>,
@@ -74,6 +84,7 @@ impl Sim {
     pub(crate) fn new(mailbox: RawFd, settings: &Settings) -> Self {
         Self {
             network: Network::new(settings),
+            post: Post::new(settings),
             owners: Vec::new(),
             requests: VecDeque::new(),
             mailbox,
@@ -120,7 +131,7 @@ impl Sim {
         let slot = slots.get(key);
         match slot.kind {
             Kind::Listener => self.accept(slots, key),
-            Kind::Stream if !slot.armed && slot.spare.is_none() => {
+            Kind::Stream if !slot.armed && !slot.direct && slot.spare.is_none() => {
                 slot.armed = true;
                 self.ask(slots, key, Request::Receive);
             }
@@ -133,18 +144,23 @@ impl Sim {
     }
 
     fn ask(&mut self, slots: &mut Slots, key: Key, request: Request) {
-        let later = self.owners[fd_of(slots, key)].is_some_and(|(_, later)| later);
-        if later {
+        if self.completes_later(slots, key) {
             self.requests.push_back((key, request));
         } else {
             self.serve(slots, key, request);
         }
     }
 
+    fn completes_later(&self, slots: &mut Slots, key: Key) -> bool {
+        self.owners[fd_of(slots, key)].is_some_and(|(_, later)| later)
+    }
+
     fn serve(&mut self, slots: &mut Slots, key: Key, request: Request) {
         match request {
             Request::Receive => self.receive(slots, key),
             Request::Send => self.send(slots, key),
+            Request::StopReceive => self.stop_receive(slots, key),
+            Request::TellReadiness => self.tell_readiness(slots, key),
         }
     }
 
@@ -249,10 +265,8 @@ impl Sim {
         let idle = wait_ns != Some(0) && self.requests.is_empty();
         let now = self.network.now();
         let deadline = wait_ns.map(|wait| now.saturating_add(wait));
-        let due = match (self.network.next_due(), deadline) {
-            (Some(event), Some(timer)) => Some(event.min(timer)),
-            (event, timer) => event.or(timer),
-        };
+        let dues = [self.network.next_due(), self.post.next_due(), deadline];
+        let due = dues.into_iter().flatten().min();
         // Nothing will ever happen by itself: only another thread can go on.
         let stuck = idle && due.is_none();
         let signalled = sys::poll_readable(self.mailbox, stuck)?;
@@ -266,6 +280,7 @@ impl Sim {
                 self.serve(slots, key, request);
             }
         }
+        self.bring_datagrams(slots);
         while let Some(happening) = self.network.next_happening() {
             self.on_happening(slots, happening);
         }
@@ -286,8 +301,12 @@ impl Sim {
             Happening::Connected(_) => slots.get(key).on_connected(),
             Happening::Failed(_, errno) => self.fail(slots, key, errno),
             Happening::Readable(_) if slots.get(key).armed => self.receive(slots, key),
+            Happening::Readable(_) if slots.get(key).direct => slots.get(key).on_readable(),
             Happening::Readable(_) => {}
-            Happening::Writable(_) => self.send(slots, key),
+            Happening::Writable(_) => {
+                self.send(slots, key);
+                slots.get(key).on_writable();
+            }
         }
     }
 

@@ -119,6 +119,11 @@ impl Network {
         self.random.chance(per_mille)
     }
 
+    /// True if a descriptor that is asked for now is refused.
+    pub(crate) const fn lacks_descriptor(&mut self) -> bool {
+        self.random.chance(self.faults.descriptor_per_mille)
+    }
+
     /// A hash of all that has happened so far.
     pub(crate) const fn trace(&self) -> u64 {
         self.trace

@@ -1,22 +1,27 @@
 //! A plan for people and programs: as JSON in the words of the YAML form, and as text.
 //!
 //! Invariant: nothing of a plan is left out.
-//! Read next: `check.rs` and `admin/pages.rs` (who show it).
+//! Read next: `cluster.rs`; `../check.rs` and `../admin/pages.rs` (who show it).
+
+mod cluster;
+mod edge;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lb_core::plan::{Check, Cluster, Forwarded, Http, Listener, Plan, Protocol, Tcp};
+use lb_core::plan::{Forwarded, Http, Listener, Plan, Protocol};
 use serde_json::{Value, json};
 
+use self::edge::{add_edge, tcp_json};
 use crate::config::{AccessLog, Engine, LogFormat, Settings, Workers};
 
 /// A plan as JSON.
 pub(crate) fn plan_json(plan: &Plan) -> Value {
     json!({
         "listeners": plan.listeners.iter().map(listener_json).collect::<Vec<_>>(),
-        "clusters": plan.clusters.iter().map(cluster_json).collect::<Vec<_>>(),
+        "clusters": plan.clusters.iter().map(cluster::json).collect::<Vec<_>>(),
         "hash_seed": plan.hash_seed,
+        "cookie_key": if plan.cookie_key.is_some() { "set" } else { "random" },
     })
 }
 
@@ -24,13 +29,9 @@ fn listener_json(listener: &Listener) -> Value {
     let mut value = json!({ "name": listener.name, "address": listener.address.to_string() });
     match &listener.protocol {
         Protocol::Http(http) => value["http"] = http_json(http),
-        Protocol::Tcp(Tcp {
-            cluster,
-            idle_timeout,
-        }) => {
-            value["tcp"] = json!({ "cluster": cluster, "idle_timeout": duration(*idle_timeout) });
-        }
+        Protocol::Tcp(tcp) => value["tcp"] = tcp_json(tcp),
     }
+    add_edge(&listener.edge, &mut value);
     value
 }
 
@@ -66,34 +67,6 @@ fn http_json(http: &Http) -> Value {
     })
 }
 
-fn cluster_json(cluster: &Cluster) -> Value {
-    let backends = cluster.backends.iter().map(|backend| {
-        json!({
-            "name": backend.name,
-            "address": backend.address.to_string(),
-            "weight": backend.weight,
-        })
-    });
-    json!({
-        "name": cluster.name,
-        "backends": backends.collect::<Vec<_>>(),
-        "balance": cluster.balance.name(),
-        "health": cluster.health.as_ref().map(|health| json!({
-            "check": match health.check { Check::Tcp => "tcp" },
-            "interval": duration(health.interval),
-            "timeout": duration(health.timeout),
-            "rise": health.rise,
-            "fall": health.fall,
-        })),
-        "connect_timeout": duration(cluster.connect_timeout),
-        "tries": cluster.tries_max,
-        "pool": {
-            "idle": cluster.pool_idle_max,
-            "idle_timeout": duration(cluster.pool_idle_timeout),
-        },
-    })
-}
-
 /// Settings as JSON.
 pub(crate) fn settings_json(settings: &Settings) -> Value {
     json!({
@@ -117,6 +90,7 @@ pub(crate) fn settings_json(settings: &Settings) -> Value {
             LogFormat::Json => "json",
             LogFormat::Text => "text",
         },
+        "affinity_entries": settings.affinity_entries,
     })
 }
 
@@ -127,7 +101,7 @@ pub(crate) fn plan_text(plan: &Plan) -> String {
         write_listener(&mut text, listener).expect("writing to a String does not fail");
     }
     for cluster in &plan.clusters {
-        write_cluster(&mut text, cluster).expect("writing to a String does not fail");
+        cluster::write(&mut text, cluster).expect("writing to a String does not fail");
     }
     text
 }
@@ -137,14 +111,24 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
         name,
         address,
         protocol,
+        ..
     } = listener;
     match protocol {
         Protocol::Tcp(tcp) => {
-            writeln!(
-                text,
-                "listener {name}: tcp on {address} to cluster {}",
-                tcp.cluster
-            )
+            write!(text, "listener {name}: tcp on {address}")?;
+            match (&tcp.cluster, &tcp.server_names) {
+                (Some(cluster), None) => writeln!(text, " to cluster {cluster}"),
+                (cluster, names) => {
+                    writeln!(text, " by server name")?;
+                    for route in names.iter().flat_map(|names| &names.routes) {
+                        writeln!(text, "  {} to cluster {}", route.name, route.cluster)?;
+                    }
+                    match cluster {
+                        Some(cluster) => writeln!(text, "  everything else to cluster {cluster}"),
+                        None => writeln!(text, "  everything else is refused"),
+                    }
+                }
+            }
         }
         Protocol::Http(http) => {
             writeln!(text, "listener {name}: http on {address}")?;
@@ -164,30 +148,8 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
     }
 }
 
-fn write_cluster(text: &mut String, cluster: &Cluster) -> std::fmt::Result {
-    let (name, balance) = (&cluster.name, cluster.balance.name());
-    let health = match &cluster.health {
-        Some(health) => format!("tcp checks every {}", duration(health.interval)),
-        None => "no checks".to_owned(),
-    };
-    writeln!(text, "cluster {name}: {balance}, {health}")?;
-    for backend in &cluster.backends {
-        let address = backend.address.to_string();
-        let named = if backend.name == address {
-            String::new()
-        } else {
-            format!(" ({})", backend.name)
-        };
-        writeln!(text, "  {address}{named} weight {}", backend.weight)?;
-    }
-    if cluster.backends.is_empty() {
-        writeln!(text, "  no backend; every request is answered 503")?;
-    }
-    Ok(())
-}
-
 /// In the notation of the YAML form, with the largest unit that keeps it whole.
-fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
     let whole = units

@@ -1,0 +1,128 @@
+//! Moving bytes from socket to socket inside of the kernel: readiness, and `splice(2)` by way of a
+//! pipe.
+//!
+//! Invariant: what the runtime received into chunks is taken before what is left in the socket, so
+//! that bytes keep their order when a reader changes from one way to the other.
+//! Read next: `pipe.rs`, `net.rs` (the same streams by chunks).
+
+use std::io;
+use std::task::{Context, Poll};
+
+use super::net::{TcpStream, store, with_io};
+use super::pipe::Pipe;
+use super::runtime::Io;
+
+/// Where a stream's next bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// Received already, or the end or an error is known: `poll_recv` gives it at once.
+    Received,
+    /// Mostly in the socket, or the end or an error is: `splice_to` tells.
+    InSocket,
+}
+
+impl TcpStream {
+    /// Waits for input without receiving it; the runtime's own receive is stopped for that. The
+    /// next `recv` starts it again. It takes the place of a waiting receive.
+    pub fn poll_readable(&self, cx: &Context<'_>) -> Poll<Input> {
+        with_io(|io| {
+            let Io { slots, engine, .. } = io;
+            let key = self.socket.key;
+            let slot = slots.get(key);
+            if let Some(input) = slot.input() {
+                return Poll::Ready(input);
+            }
+            slot.direct = true;
+            engine.want_readiness(slots, key);
+            let slot = slots.get(key);
+            if let Some(input) = slot.input() {
+                return Poll::Ready(input);
+            }
+            store(&mut slot.recv_waker, cx);
+            Poll::Pending
+        })
+    }
+
+    /// Moves up to `max` bytes that wait in the socket into `pipe`, which is empty; 0 at the end
+    /// of the stream. To be called when `poll_readable` said [`Input::InSocket`].
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing waits. All others mean that bytes of this connection cannot be
+    /// moved so; a receive then gives what there is, and the error if the connection failed.
+    pub fn splice_to(&self, pipe: &mut Pipe, max: usize) -> io::Result<usize> {
+        with_io(|io| {
+            let Io { slots, engine, .. } = io;
+            let key = self.socket.key;
+            let moved = engine.splice_in(slots, key, pipe, max);
+            let slot = slots.get(key);
+            match moved {
+                Ok(0) => {
+                    slot.on_end();
+                    match slot.error {
+                        0 => Ok(0),
+                        errno => Err(io::Error::from_raw_os_error(errno)),
+                    }
+                }
+                Ok(count) => Ok(count),
+                Err(error) if is_would_block(&error) => {
+                    slot.readable = false;
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                Err(error) => {
+                    if !is_refusal(&error) {
+                        slot.on_error(error.raw_os_error().unwrap_or(libc::EIO));
+                    }
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    /// Moves bytes out of `pipe`, which has some, to the peer; how many. Waits for the send before
+    /// it, and for room.
+    ///
+    /// # Errors
+    /// What ended the connection, EPIPE or ECONNRESET mostly, in this or an earlier send. What is
+    /// still in the pipe was not sent.
+    pub fn poll_splice_from(&self, cx: &Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        with_io(|io| {
+            let Io { slots, engine, .. } = io;
+            let key = self.socket.key;
+            let slot = slots.get(key);
+            if let Some(error) = slot.send_failure() {
+                return Poll::Ready(Err(error));
+            }
+            if slot.is_sending() || !slot.writable {
+                store(&mut slot.send_waker, cx);
+                return Poll::Pending;
+            }
+            match engine.splice_out(slots, key, pipe) {
+                Ok(count) => Poll::Ready(Ok(count)),
+                Err(error) if is_would_block(&error) => {
+                    let slot = slots.get(key);
+                    slot.writable = false;
+                    store(&mut slot.send_waker, cx);
+                    engine.want_room(slots, key);
+                    Poll::Pending
+                }
+                Err(error) => {
+                    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                    slots.get(key).on_send_error(errno);
+                    Poll::Ready(Err(error))
+                }
+            }
+        })
+    }
+}
+
+fn is_would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Errors that are the system's, not the connection's: nothing was taken.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EBADF | libc::EINVAL | libc::ENOMEM | libc::ENOSYS | libc::EPERM)
+    )
+}

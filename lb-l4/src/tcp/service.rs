@@ -1,0 +1,189 @@
+//! What a TCP listener does with its sessions: its part of the plan, compiled.
+//!
+//! Invariant: every cluster that a session may go to is there.
+//! Read next: `../client_hello/mod.rs`, `../proxy_protocol/mod.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_core::balance::Cluster;
+use lb_core::metrics::{Refusal, SessionEnd};
+use lb_core::plan::{self, Otherwise, ProxyOut, ProxyVersion};
+use lb_core::rt::{Chunk, TcpStream, now};
+
+use super::Failure;
+use crate::client::Client;
+use crate::client_hello::{self, ClientHello, NameRoutes, ReceiveError};
+use crate::proxy_protocol::{Addresses, Origin, Tlv, Transport, write_v1, write_v2};
+
+/// What a TCP listener does with its connections; part of a snapshot.
+#[derive(Debug)]
+pub struct TcpService {
+    pub(super) relay: super::relay::Settings,
+    pub(super) lifetime: Option<Duration>,
+    proxy_out: Option<ProxyOut>,
+    destination: Destination,
+}
+
+/// Where sessions go.
+#[derive(Debug)]
+enum Destination {
+    /// All to one cluster.
+    Cluster(Arc<Cluster>),
+    /// By their ClientHello.
+    Names(Names),
+}
+
+#[derive(Debug)]
+struct Names {
+    routes: NameRoutes<usize>,
+    clusters: Vec<Arc<Cluster>>,
+    hello_timeout: Duration,
+    otherwise: Otherwise,
+}
+
+/// Where one session goes.
+pub(super) struct Route<'s> {
+    pub(super) cluster: &'s Cluster,
+    /// What it asked for, if that was looked at.
+    pub(super) hello: Option<ClientHello>,
+}
+
+impl<'s> Route<'s> {
+    pub(super) const fn to(cluster: &'s Cluster) -> Self {
+        Self {
+            cluster,
+            hello: None,
+        }
+    }
+}
+
+impl TcpService {
+    /// Builds the service of a valid plan's listener; `cluster_by_name` finds the clusters that
+    /// it names. `None` if one of them is missing, which a validated plan does not cause.
+    #[must_use]
+    pub fn build(
+        plan: &plan::Tcp,
+        cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
+    ) -> Option<Self> {
+        let destination = match &plan.server_names {
+            Some(names) => Destination::Names(Names::build(plan, names, cluster_by_name)?),
+            None => Destination::Cluster(cluster_by_name(plan.cluster.as_deref()?)?),
+        };
+        Some(Self {
+            relay: super::relay::Settings {
+                idle_timeout: plan.idle_timeout,
+                relay: plan.relay,
+                fickle: false,
+            },
+            lifetime: plan.lifetime,
+            proxy_out: plan.proxy_out,
+            destination,
+        })
+    }
+
+    /// For tests: `auto` changes between copying and splicing every few hundred bytes.
+    #[must_use]
+    pub const fn fickle(mut self) -> Self {
+        self.relay.fickle = true;
+        self
+    }
+
+    /// Where all sessions go, if they all go to one cluster.
+    pub(super) const fn cluster(&self) -> Option<&Arc<Cluster>> {
+        match &self.destination {
+            Destination::Cluster(cluster) => Some(cluster),
+            Destination::Names(_) => None,
+        }
+    }
+
+    /// Where the session goes; waits for a ClientHello where that decides.
+    pub(super) async fn route(&self, stream: &TcpStream) -> Result<Route<'_>, Failure> {
+        let names = match &self.destination {
+            Destination::Cluster(cluster) => return Ok(Route::to(cluster)),
+            Destination::Names(names) => names,
+        };
+        let hello = client_hello::receive(stream, now() + names.hello_timeout)
+            .await
+            .map_err(|error| match error {
+                ReceiveError::Closed => Failure::Ended(SessionEnd::Abandoned),
+                ReceiveError::Invalid(_) => Failure::Refused(Refusal::Hello),
+                ReceiveError::Timeout => Failure::Refused(Refusal::HelloTimeout),
+            })?;
+        let index = names
+            .routes
+            .find(&hello)
+            .map_err(|why| match names.otherwise {
+                Otherwise::Alert => Failure::Unrouted(why),
+                Otherwise::Reset => Failure::Refused(Refusal::NoRoute),
+            })?;
+        Ok(Route {
+            cluster: &names.clusters[index],
+            hello: Some(hello),
+        })
+    }
+
+    /// What a backend is told about `client` before anything else, if it is to be told.
+    pub(super) fn proxy_header(
+        &self,
+        stream: &TcpStream,
+        client: &Client,
+        hello: Option<&ClientHello>,
+    ) -> Option<Chunk> {
+        let proxy = self.proxy_out?;
+        let destination = client.local().or_else(|| stream.local_addr().ok());
+        let origin = destination.map_or(Origin::Unknown, |destination| {
+            Origin::Proxied(Addresses {
+                source: client.address,
+                destination,
+                transport: Transport::Stream,
+            })
+        });
+        let mut header = Vec::new();
+        match proxy.version {
+            ProxyVersion::V1 => write_v1(origin, &mut header),
+            ProxyVersion::V2 => {
+                let tlvs = passed_on(client, hello);
+                write_v2(origin, &tlvs, proxy.checksum, &mut header);
+            }
+        }
+        Some(Chunk::from_vec(header))
+    }
+}
+
+/// What concerns the client itself: as a proxy before us told, or as its ClientHello does.
+fn passed_on<'a>(client: &'a Client, hello: Option<&'a ClientHello>) -> Vec<Tlv<'a>> {
+    let of_client = |tlv: &Tlv<'_>| {
+        use Tlv::{Alpn, Authority, Ssl, UniqueId};
+        matches!(tlv, Alpn(_) | Authority(_) | Ssl(_) | UniqueId(_))
+    };
+    let mut tlvs: Vec<_> = client.tlvs().filter(of_client).collect();
+    let told = tlvs.iter().any(|tlv| matches!(tlv, Tlv::Authority(_)));
+    let name = hello.and_then(|hello| hello.server_name.as_deref());
+    tlvs.extend(name.filter(|_| !told).map(Tlv::Authority));
+    tlvs
+}
+
+impl Names {
+    fn build(
+        plan: &plan::Tcp,
+        names: &plan::ServerNames,
+        cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
+    ) -> Option<Self> {
+        let mut clusters = Vec::new();
+        if let Some(default) = &plan.cluster {
+            clusters.push(cluster_by_name(default)?);
+        }
+        let mut routes = NameRoutes::new(plan.cluster.as_ref().map(|_| 0));
+        for route in &names.routes {
+            routes.add(&route.name, &route.protocols, clusters.len());
+            clusters.push(cluster_by_name(&route.cluster)?);
+        }
+        Some(Self {
+            routes,
+            clusters,
+            hello_timeout: names.hello_timeout,
+            otherwise: names.otherwise,
+        })
+    }
+}

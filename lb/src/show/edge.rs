@@ -1,0 +1,98 @@
+//! What a listener asks of connections, and what it does with TCP sessions, as JSON.
+//!
+//! Invariant: as `mod.rs`: nothing of a plan is left out, and the words are those of the YAML
+//! form; what was not written and has no default is left out.
+//! Read next: `mod.rs`.
+
+use lb_core::plan::{
+    Access, ConnectionLimits, Edge, Otherwise, ProxyOut, ProxyVersion, Rate, ServerNames, Tcp,
+};
+use lb_core::prefixes::Prefix;
+use serde_json::{Map, Value, json};
+
+use super::duration;
+
+/// Adds an edge's keys to those of its listener.
+pub(crate) fn add_edge(edge: &Edge, listener: &mut Value) {
+    let Edge {
+        proxy_in,
+        access: Access { allow, deny },
+        limits,
+        socket: _,
+    } = edge;
+    if let Some(proxy) = proxy_in {
+        let (trusted, timeout) = (prefixes(&proxy.trusted), duration(proxy.timeout));
+        listener["proxy_in"] = json!({ "trusted": trusted, "timeout": timeout });
+    }
+    for (key, list) in [("allow", allow), ("deny", deny)] {
+        if !list.is_empty() {
+            listener[key] = prefixes(list);
+        }
+    }
+    if *limits != ConnectionLimits::default() {
+        listener["limits"] = limits_json(limits);
+    }
+}
+
+fn prefixes(list: &[Prefix]) -> Value {
+    list.iter().map(Prefix::to_string).collect()
+}
+
+fn limits_json(limits: &ConnectionLimits) -> Value {
+    let ConnectionLimits {
+        connections_max,
+        per_source_max,
+        rate,
+    } = limits;
+    let mut value = Map::new();
+    let mut add = |key: &str, number: Option<u32>| {
+        value.extend(number.map(|number| (key.to_owned(), json!(number))));
+    };
+    add("connections", *connections_max);
+    add("per_source", *per_source_max);
+    add("rate", rate.map(|Rate { per_second, .. }| per_second));
+    add("burst", rate.map(|Rate { burst, .. }| burst));
+    Value::Object(value)
+}
+
+/// What a TCP listener does.
+pub(crate) fn tcp_json(tcp: &Tcp) -> Value {
+    let Tcp {
+        cluster,
+        idle_timeout,
+        lifetime,
+        relay,
+        proxy_out,
+        server_names,
+    } = tcp;
+    let mut value = json!({ "idle_timeout": duration(*idle_timeout), "relay": relay.name() });
+    if let Some(cluster) = cluster {
+        value["cluster"] = json!(cluster);
+    }
+    if let Some(lifetime) = lifetime {
+        value["lifetime"] = json!(duration(*lifetime));
+    }
+    if let Some(ProxyOut { version, checksum }) = proxy_out {
+        let version = match version {
+            ProxyVersion::V1 => "v1",
+            ProxyVersion::V2 => "v2",
+        };
+        value["proxy_out"] = json!({ "version": version, "checksum": checksum });
+    }
+    if let Some(names) = server_names {
+        add_server_names(names, &mut value);
+    }
+    value
+}
+
+fn add_server_names(names: &ServerNames, tcp: &mut Value) {
+    let routes = names.routes.iter().map(|route| {
+        json!({ "name": route.name, "protocols": route.protocols, "cluster": route.cluster })
+    });
+    tcp["server_names"] = routes.collect();
+    tcp["hello_timeout"] = json!(duration(names.hello_timeout));
+    tcp["otherwise"] = json!(match names.otherwise {
+        Otherwise::Alert => "alert",
+        Otherwise::Reset => "reset",
+    });
+}

@@ -1,0 +1,122 @@
+//! What an answer takes and whether it is one: service times, servers, failures.
+//!
+//! Invariant: with so many servers, requests are served in the order in which they came, each by
+//! the server that is free first; nobody waits beside an idle server.
+//! Read next: `delay.rs` (the distribution).
+
+use std::time::Duration;
+
+use lb_core::rt::Instant;
+
+use super::Delay;
+use crate::tcp::SplitMix64;
+
+/// How an origin treats requests.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Service {
+    /// Time taken for each.
+    pub delay: Delay,
+    /// Requests served at a time; the others wait. 0: any number.
+    pub servers: usize,
+    /// Part of all requests that fail, from 0 to 1: HTTP 503, TCP closed without an answer.
+    pub error_rate: f64,
+}
+
+impl Service {
+    /// Everything is answered at once.
+    pub const AT_ONCE: Self = Self {
+        delay: Delay::None,
+        servers: 0,
+        error_rate: 0.0,
+    };
+}
+
+/// A service at work.
+#[derive(Debug)]
+pub(super) struct Counter {
+    service: Service,
+    random: SplitMix64,
+    /// When each server will be free.
+    free_at: Vec<Instant>,
+}
+
+/// What becomes of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Turn {
+    /// When it is to be answered; `None`: at once.
+    pub(super) at: Option<Instant>,
+    /// Whether it fails.
+    pub(super) fails: bool,
+}
+
+impl Counter {
+    pub(super) fn new(service: Service, seed: u64) -> Self {
+        Self {
+            service,
+            random: SplitMix64::new(seed),
+            free_at: vec![Instant::default(); service.servers],
+        }
+    }
+
+    /// Whether all requests are answered at once and well, so that none needs a turn.
+    pub(super) fn is_idle(&self) -> bool {
+        self.service.delay == Delay::None && self.service.error_rate == 0.0
+    }
+
+    /// The turn of a request that came at `now`.
+    pub(super) fn turn(&mut self, now: impl FnOnce() -> Instant) -> Turn {
+        let fails =
+            self.service.error_rate > 0.0 && self.random.next_unit() <= self.service.error_rate;
+        let delay = self.service.delay.draw(&mut self.random);
+        Turn {
+            at: delay.map(|delay| self.served(now(), delay)),
+            fails,
+        }
+    }
+
+    fn served(&mut self, now: Instant, takes: Duration) -> Instant {
+        let Some(free_at) = self.free_at.iter_mut().min() else {
+            return now + takes;
+        };
+        *free_at = now.max(*free_at) + takes;
+        *free_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::default() + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn requests_wait_for_the_server_that_is_free_first() {
+        let service = Service {
+            delay: Delay::Fixed(Duration::from_millis(10)),
+            servers: 2,
+            error_rate: 0.0,
+        };
+        let mut counter = Counter::new(service, 1);
+        let mut answered = |now| counter.turn(|| at(now)).at.unwrap();
+        assert_eq!(answered(100), at(110));
+        assert_eq!(answered(103), at(113));
+        assert_eq!(answered(104), at(120), "after the first");
+        assert_eq!(answered(105), at(123), "after the second");
+        assert_eq!(answered(300), at(310), "nobody is waiting any more");
+    }
+
+    #[test]
+    fn as_many_fail_as_were_asked_for() {
+        let service = Service {
+            error_rate: 0.3,
+            ..Service::AT_ONCE
+        };
+        let mut counter = Counter::new(service, 1);
+        assert!(!counter.is_idle());
+        let failed = (0..10_000).filter(|_| counter.turn(|| at(0)).fails).count();
+        assert!((2_800..3_200).contains(&failed), "{failed}");
+        assert!(Counter::new(Service::AT_ONCE, 1).is_idle());
+    }
+}

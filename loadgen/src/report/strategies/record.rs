@@ -1,0 +1,248 @@
+//! What `loadgen strategies` measured, as it stands in `raw.json`.
+//!
+//! Invariant: nothing in the report comes from elsewhere. `summary` tells it, `charts` draws it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::Error;
+use super::super::record::{self, Absent, Kind, Latency, Machine, Outcome, Settings};
+use crate::run::{Affinity, GeneratorHealth};
+
+/// The version of the format.
+const FORMAT: u32 = 1;
+
+/// Some schedulers under some workloads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Strategies {
+    /// Version of this format.
+    pub format: u32,
+    /// Always [`Kind::Strategies`].
+    pub kind: Kind,
+    /// When it began, UTC, as `2026-01-31T12:00:00Z`.
+    pub started: String,
+    /// The command line that was typed.
+    pub command: String,
+    /// Where it ran.
+    pub machine: Machine,
+    /// How long, and on which cores.
+    pub settings: Settings,
+    /// What `lb` says of its version.
+    pub balancer_version: String,
+    /// Origins that a workload begins with.
+    pub origins: usize,
+    /// The workloads, in the order of the report.
+    pub workloads: Vec<Workload>,
+    /// Schedulers that `lb` does not have, with what it said.
+    pub refused: Vec<Absent>,
+    /// One scheduler under one workload each.
+    pub cells: Vec<Cell>,
+    /// What becomes of clients when backends change.
+    pub keys: Vec<KeysCell>,
+}
+
+/// One workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// As on the command line.
+    pub name: String,
+    /// What happens in it.
+    pub description: String,
+    /// The origin that is unlike the others, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub odd_origin: Option<String>,
+}
+
+/// Where a scheduler was measured.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// `http` or `tcp`.
+    pub mode: String,
+    /// The balancer's engine.
+    pub engine: String,
+    /// The scheduler.
+    pub balance: String,
+}
+
+/// One scheduler under one workload.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Cell {
+    /// The workload's name.
+    pub workload: String,
+    /// Who was measured.
+    #[serde(flatten)]
+    pub place: Place,
+    /// How the load was made.
+    pub load_command: String,
+    /// What came out.
+    #[serde(flatten)]
+    pub outcome: Outcome<Figures>,
+}
+
+/// What a scheduler did under a workload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Requests answered correctly.
+    pub completed: u64,
+    /// The same for each second of the window.
+    pub per_s: f64,
+    /// Requests that were due.
+    pub due: u64,
+    /// Failed requests by kind; kinds that did not occur are left out.
+    pub errors: BTreeMap<String, u64>,
+    /// Requests that were due and never sent or answered.
+    pub unanswered: u64,
+    /// CPU time of the balancer for each completed request, in microseconds.
+    pub cpu_us: f64,
+    /// From the moment at which a request was due, in microseconds.
+    pub latency: Latency,
+    /// Correct answers by origin; those that gave none too.
+    pub shares: BTreeMap<String, u64>,
+    /// The busiest origin against the mean.
+    pub max_over_mean: f64,
+    /// Pearson's χ² against an even spread.
+    pub chi_square: f64,
+    /// Whether clients stayed with their origins.
+    pub affinity: Option<Affinity>,
+    /// Whether the generator was the bottleneck.
+    pub generator: GeneratorHealth,
+}
+
+/// What becomes of clients with one scheduler.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeysCell {
+    /// Who was measured.
+    #[serde(flatten)]
+    pub place: Place,
+    /// What came out.
+    #[serde(flatten)]
+    pub outcome: Outcome<Keys>,
+}
+
+/// Clients (each an address of its own, one request at a time) whose origin changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// Clients asked.
+    pub clients: usize,
+    /// Origins at first.
+    pub origins: usize,
+    /// Of them changed though nothing had happened in between.
+    pub moved_by_nothing: usize,
+    /// Changed when one origin was removed.
+    pub moved_by_removal: usize,
+    /// Of these, those that had to: they were on the removed one.
+    pub had_to_move: usize,
+    /// Changed when another origin was added.
+    pub moved_by_addition: usize,
+    /// Of these, those that went to the new one.
+    pub moved_to_the_new_one: usize,
+}
+
+impl Strategies {
+    /// A record to be filled.
+    pub fn new(
+        started: String,
+        command: String,
+        machine: Machine,
+        settings: Settings,
+        balancer_version: String,
+        origins: usize,
+    ) -> Self {
+        Self {
+            format: FORMAT,
+            kind: Kind::Strategies,
+            started,
+            command,
+            machine,
+            settings,
+            balancer_version,
+            origins,
+            workloads: Vec::new(),
+            refused: Vec::new(),
+            cells: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+
+    /// Reads `raw.json` of `folder`.
+    pub fn read(folder: &Path) -> Result<Self, Error> {
+        let strategies: Self = record::read(folder)?;
+        record::check_format(folder, strategies.format, FORMAT)?;
+        Ok(strategies)
+    }
+
+    /// Writes `raw.json` into `folder`.
+    pub fn write(&self, folder: &Path) -> Result<(), Error> {
+        record::write(self, folder)
+    }
+
+    /// The cells of a workload in one mode on one engine, by these names.
+    pub fn cells_of<'a>(
+        &'a self,
+        workload: &'a str,
+        mode: &'a str,
+        engine: &'a str,
+    ) -> impl Iterator<Item = &'a Cell> {
+        self.cells.iter().filter(move |cell| {
+            cell.workload == workload && cell.place.mode == mode && cell.place.engine == engine
+        })
+    }
+
+    /// Modes and engines that were measured, in the order of their measuring.
+    pub fn grounds(&self) -> Vec<(String, String)> {
+        let mut grounds: Vec<(String, String)> = Vec::new();
+        let places = self.cells.iter().map(|cell| &cell.place);
+        for place in places.chain(self.keys.iter().map(|cell| &cell.place)) {
+            let ground = (place.mode.clone(), place.engine.clone());
+            if !grounds.contains(&ground) {
+                grounds.push(ground);
+            }
+        }
+        grounds
+    }
+}
+
+impl Figures {
+    /// Failed and unanswered requests.
+    pub fn failed(&self) -> u64 {
+        self.errors.values().sum::<u64>() + self.unanswered
+    }
+
+    /// The part of all correct answers that `origin` gave.
+    pub fn share_of(&self, origin: &str) -> f64 {
+        let all: u64 = self.shares.values().sum();
+        let own = self.shares.get(origin).copied().unwrap_or(0);
+        own as f64 / (all as f64).max(1.0)
+    }
+}
+
+/// The busiest against the mean, and χ² against an even spread.
+pub fn evenness(shares: &BTreeMap<String, u64>) -> (f64, f64) {
+    let all: u64 = shares.values().sum();
+    if all == 0 {
+        return (0.0, 0.0);
+    }
+    let mean = all as f64 / shares.len() as f64;
+    let most = shares.values().max().copied().unwrap_or(0);
+    let square = |count: &u64| (*count as f64 - mean).powi(2) / mean;
+    (most as f64 / mean, shares.values().map(square).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_that_answered_nothing_count() {
+        let shares = |counts: &[u64]| {
+            let named = counts.iter().enumerate();
+            named.map(|(n, count)| (n.to_string(), *count)).collect()
+        };
+        assert_eq!(evenness(&shares(&[10, 10])), (1.0, 0.0));
+        assert_eq!(evenness(&shares(&[30, 0, 0])), (3.0, 60.0));
+        assert_eq!(evenness(&shares(&[0, 0])), (0.0, 0.0));
+        assert_eq!(evenness(&shares(&[])), (0.0, 0.0));
+    }
+}
