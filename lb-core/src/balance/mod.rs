@@ -232,6 +232,12 @@ impl Cluster {
     /// whether health is ignored there.
     #[inline]
     fn in_tiers(&self, view: View, pick: impl Fn(&Tier, bool) -> Option<usize>) -> Option<u16> {
+        self.in_view(view, &pick)
+            .or_else(|| self.in_fresh_view(view, &pick))
+    }
+
+    #[inline]
+    fn in_view(&self, view: View, pick: impl Fn(&Tier, bool) -> Option<usize>) -> Option<u16> {
         let tier = self.tiers.get(view.tier)?;
         let found = pick(tier, view.is_panicking).map(|position| (tier, position));
         let (tier, position) = found.or_else(|| {
@@ -239,6 +245,18 @@ impl Cluster {
             after.find_map(|tier| pick(tier, false).map(|position| (tier, position)))
         })?;
         Some(tier.members[position].index)
+    }
+
+    /// Nothing was found in `view`, perhaps because it is out of date: the last usable backend may
+    /// have become unusable since, and then health is to be ignored.
+    #[cold]
+    fn in_fresh_view(
+        &self,
+        view: View,
+        pick: impl Fn(&Tier, bool) -> Option<usize>,
+    ) -> Option<u16> {
+        let fresh = self.look_again(self.state.epoch());
+        (fresh != view).then(|| self.in_view(fresh, pick))?
     }
 
     #[inline]
