@@ -7,6 +7,8 @@
 
 mod check;
 pub mod tcp;
+pub mod udp;
 
 pub use check::{CheckError, check_tcp};
 pub use tcp::{TcpService, serve};
+pub use udp::{UdpListener, UdpService};

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lb_core::plan::{Balance, Check, Cluster, Forwarded, Http, Listener, Plan, Protocol, Tcp};
+use lb_core::plan::{Balance, Check, Cluster, Forwarded, Http, Listener, Plan, Protocol, Tcp, Udp};
 use serde_json::{Value, json};
 
 use crate::config::{AccessLog, Engine, LogFormat, Settings, Workers};
@@ -30,8 +30,20 @@ fn listener_json(listener: &Listener) -> Value {
         }) => {
             value["tcp"] = json!({ "cluster": cluster, "idle_timeout": duration(*idle_timeout) });
         }
+        Protocol::Udp(udp) => value["udp"] = udp_json(udp),
     }
     value
+}
+
+fn udp_json(udp: &Udp) -> Value {
+    json!({
+        "cluster": udp.cluster,
+        "idle_timeout": duration(udp.idle_timeout),
+        "replies": udp.replies,
+        "requests": udp.requests,
+        "flows_max": udp.flows_max,
+        "flows_per_source_max": udp.flows_per_source_max,
+    })
 }
 
 fn http_json(http: &Http) -> Value {
@@ -144,6 +156,13 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
                 text,
                 "listener {name}: tcp on {address} to cluster {}",
                 tcp.cluster
+            )
+        }
+        Protocol::Udp(udp) => {
+            writeln!(
+                text,
+                "listener {name}: udp on {address} to cluster {}",
+                udp.cluster
             )
         }
         Protocol::Http(http) => {

@@ -9,6 +9,7 @@
 mod affinity;
 mod balance;
 mod cluster;
+mod udp;
 mod validate;
 
 use std::net::SocketAddr;
@@ -17,12 +18,13 @@ use std::time::Duration;
 pub use affinity::{Affinity, CookieAffinity, CookieKey, CookieMode, SameSite, Secure};
 pub use balance::{Balance, HashKey, UnknownBalance};
 pub use cluster::{Backend, Cluster, Condition, Outlier, Tier};
+pub use udp::Udp;
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
 
 /// Everything that the workers are to serve.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// Addresses to accept on. Names and addresses are unique.
+    /// Addresses to accept on. Names are unique, and so are addresses, but that UDP has its own.
     pub listeners: Vec<Listener>,
     /// Named sets of backends. Names are unique.
     pub clusters: Vec<Cluster>,
@@ -51,6 +53,8 @@ pub enum Protocol {
     Http(Http),
     /// Bytes relayed to one cluster.
     Tcp(Tcp),
+    /// Datagrams relayed to one cluster.
+    Udp(Udp),
 }
 
 /// The settings of a TCP listener.
