@@ -61,6 +61,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "[NAME@]LISTEN=BACKENDS", help_heading = "Sources")]
     #[arg(value_parser = ListenFlag::tcp)]
     tcp: Vec<ListenFlag>,
+    /// Relay UDP datagrams, those of one client to one backend: 53=10.0.0.1:53,10.0.0.2:53
+    #[arg(long, value_name = "[NAME@]LISTEN=BACKENDS", help_heading = "Sources")]
+    #[arg(value_parser = ListenFlag::udp)]
+    udp: Vec<ListenFlag>,
     /// Proxy HTTP/1.1; the backends take what no route matches: 8080=10.0.0.1:80
     #[arg(
         long,
@@ -144,7 +148,7 @@ const CHECK_FORMATS: [(&str, CheckFormat); 2] =
     [("json", CheckFormat::Json), ("text", CheckFormat::Text)];
 
 /// Flags of the design that later versions bring.
-const NOT_YET: [&str; 18] = [
+const NOT_YET: [&str; 17] = [
     "--affinity",
     "--cluster-ips",
     "--https",
@@ -162,7 +166,6 @@ const NOT_YET: [&str; 18] = [
     "--sni",
     "--tcp-congestion",
     "--tls-passthrough",
-    "--udp",
 ];
 
 impl Cli {
@@ -189,13 +192,17 @@ fn not_yet(argument: &OsString) -> Option<String> {
 impl RunArgs {
     /// Whether there is anything to run.
     pub(crate) fn has_sources(&self) -> bool {
-        !(self.config.is_empty() && self.tcp.is_empty() && self.http.is_empty())
+        !(self.config.is_empty()
+            && self.tcp.is_empty()
+            && self.udp.is_empty()
+            && self.http.is_empty())
     }
 
     /// The sources that the flags name.
     pub(crate) fn sources(self) -> Sources {
         let flags = Flags {
             tcp: self.tcp,
+            udp: self.udp,
             http: self.http,
             routes: self.route,
             balance: self.balance,

@@ -1,4 +1,4 @@
-//! The sources given as flags, to a [`File`]: `--tcp`, `--http`, `--route`, `--balance`,
+//! The sources given as flags, to a [`File`]: `--tcp`, `--udp`, `--http`, `--route`, `--balance`,
 //! `--health`.
 //!
 //! Invariant: each flag that brings backends makes a cluster of its own, named after what the
@@ -10,11 +10,11 @@ use std::net::SocketAddr;
 use lb_core::plan::Balance;
 
 use super::decode::Problems;
-use super::file::{Backend, Cluster, File, Health, Http, Listener, Protocol, Route, Tcp};
+use super::file::{Backend, Cluster, File, Health, Http, Listener, Protocol, Route, Tcp, Udp};
 use super::notation::{self, BackendText};
 use super::problem::{Located, Place, Problem};
 
-/// `--tcp [NAME@]LISTEN=BACKENDS` or `--http [NAME@]LISTEN[=BACKENDS]`.
+/// `--tcp [NAME@]LISTEN=BACKENDS`, `--udp` likewise, or `--http [NAME@]LISTEN[=BACKENDS]`.
 #[derive(Debug, Clone)]
 pub(crate) struct ListenFlag {
     /// As the user wrote it.
@@ -22,6 +22,7 @@ pub(crate) struct ListenFlag {
     name: Option<String>,
     address: SocketAddr,
     backends: Option<Vec<BackendText>>,
+    is_udp: bool,
 }
 
 /// `--route HOST[/PATH]=BACKENDS`.
@@ -45,6 +46,7 @@ pub(crate) enum HealthFlag {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Flags {
     pub(crate) tcp: Vec<ListenFlag>,
+    pub(crate) udp: Vec<ListenFlag>,
     pub(crate) http: Vec<ListenFlag>,
     pub(crate) routes: Vec<RouteFlag>,
     pub(crate) balance: Option<Balance>,
@@ -58,6 +60,17 @@ impl ListenFlag {
             true => Self::http(text),
             false => Err("there are no backends; as 5432=10.0.0.1:5432,10.0.0.2:5432".to_owned()),
         }
+    }
+
+    /// Parses `--udp`.
+    pub(crate) fn udp(text: &str) -> Result<Self, String> {
+        if !text.contains('=') {
+            return Err("there are no backends; as 53=10.0.0.1:53,10.0.0.2:53".to_owned());
+        }
+        Self::http(text).map(|flag| Self {
+            is_udp: true,
+            ..flag
+        })
     }
 
     /// Parses `--http`.
@@ -76,14 +89,14 @@ impl ListenFlag {
             name,
             address,
             backends,
+            is_udp: false,
         })
     }
 
     /// The name of the cluster that its backends make.
     fn cluster_name(&self) -> String {
-        self.name
-            .clone()
-            .unwrap_or_else(|| self.address.to_string())
+        let default = || Listener::default_name(self.address, self.is_udp);
+        self.name.clone().unwrap_or_else(default)
     }
 }
 
@@ -118,7 +131,7 @@ impl HealthFlag {
 impl Flags {
     /// As a source; `None` if there are none.
     pub(crate) fn file(&self, problems: &mut Problems) -> Option<File> {
-        if self.tcp.is_empty() && self.http.is_empty() {
+        if self.tcp.is_empty() && self.udp.is_empty() && self.http.is_empty() {
             self.refuse_idle(problems);
             return None;
         }
@@ -144,6 +157,12 @@ impl Flags {
             file.listeners
                 .extend(listener.map(|protocol| flag.listener("--tcp", protocol)));
         }
+        for flag in &self.udp {
+            let cluster = self.add_cluster(&mut file, "--udp", flag);
+            let listener = cluster.map(|cluster| Protocol::Udp(Udp::to(cluster)));
+            file.listeners
+                .extend(listener.map(|protocol| flag.listener("--udp", protocol)));
+        }
         for flag in &self.http {
             let cluster = self.add_cluster(&mut file, "--http", flag);
             let protocol = Protocol::Http(Http {
@@ -167,7 +186,7 @@ impl Flags {
         let balance = self.balance.map(|_| ("--balance", String::new()));
         let health = self.health.map(|_| ("--health", String::new()));
         for (flag, value) in routes.chain(balance).chain(health) {
-            let reason = "has an effect only on listeners given as --tcp or --http; \
+            let reason = "has an effect only on listeners given as --tcp, --udp or --http; \
                           in a file, write it there";
             problems.push(Problem::new(&Place::Flag { flag, value }, reason));
         }
