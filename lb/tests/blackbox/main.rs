@@ -12,6 +12,8 @@ mod client;
 mod harness;
 /// Origins to balance between.
 mod origin;
+/// Other people's servers.
+mod others;
 
 /// `/readyz`, `/livez`, `/metrics`, `/config`.
 mod admin;
@@ -27,8 +29,12 @@ mod flags;
 mod health;
 /// Out of file descriptors.
 mod limits;
+/// TLS routed by server name.
+mod passthrough;
 /// Other people's clients.
 mod peers;
+/// The PROXY protocol, in and out.
+mod proxy_protocol;
 /// Changes of the configuration while it runs.
 mod reload;
 /// Balancing as a user sees it.
