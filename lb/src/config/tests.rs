@@ -107,7 +107,8 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "listeners: [{address: 80, tcp: {cluster: a, proxy_out: v3}}]\nclusters: {a: {backends: []}}",
-        "lb.yaml:1:56: listeners[0].tcp.proxy_out: \"v3\" is not one of v1, v2",
+        "lb.yaml:1:56: listeners[0].tcp.proxy_out: \"v3\" is not one of v1, v2; did you mean \
+      \"v1\"?",
     ),
     (
         "listeners: [{address: 80, tcp: {cluster: a, proxy_out: {version: v1, checksum: true}}}]\n\
@@ -144,7 +145,7 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "listeners: [{address: 80, tcp: {server_names: [{name: b, cluster: a}, {name: B, cluster: a, \
       protocols: [h2]}, {name: b, cluster: a, protocols: [h2]}]}}]\nclusters: {a: {backends: []}}",
-        "lb.yaml:1:154: listeners[0].tcp.server_names[2]: the server name \"b\" is here a second \
+        "lb.yaml:1:111: listeners[0].tcp.server_names[2]: the server name \"b\" is here a second \
       time; the first is at lb.yaml:1",
     ),
     (
