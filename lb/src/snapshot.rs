@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use lb_core::balance::{Cluster, Context};
 use lb_core::metrics::ListenerStats;
-use lb_core::plan::{self, CookieKey, Plan};
+use lb_core::plan::{self, CookieKey, ListenSocket, Plan};
 use lb_l4::TcpService;
 use lb_l4::limits::Gate;
 use lb_l7::HttpService;
@@ -47,6 +47,8 @@ pub(crate) struct ListenerKey {
     address: SocketAddr,
     /// Tells listeners on port 0 apart; else a listener may change its name.
     name: Option<String>,
+    /// Other settings need other sockets.
+    socket: ListenSocket,
 }
 
 impl ListenerKey {
@@ -55,6 +57,7 @@ impl ListenerKey {
         Self {
             address: listener.address,
             name: any_port.then(|| listener.name.clone()),
+            socket: listener.edge.socket.clone(),
         }
     }
 }

@@ -26,7 +26,9 @@ pub use health::{
     Check, GrpcCheck, Health, HttpCheck, MalformedStatusRange, StatusRange, TlsCheck, UdpCheck,
     Verify,
 };
-pub use tcp::{Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames, Tcp};
+pub use tcp::{
+    BackendSocket, Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames, Source, Tcp,
+};
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
 
 /// Everything that the workers are to serve.

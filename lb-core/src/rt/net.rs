@@ -14,9 +14,11 @@ use std::task::{Context, Poll, Waker};
 
 use super::buffer::Chunk;
 use super::engine::Engine;
+use super::options::ConnectFrom;
 use super::runtime::Io;
 use super::socket::{Key, Kind, Slot};
 use super::{ListenOptions, context, sys};
+use crate::plan::BackendSocket;
 
 pub(super) fn with_io<R>(f: impl FnOnce(&mut Io) -> R) -> R {
     context::with(|core| f(&mut core.io.borrow_mut()))
@@ -176,7 +178,7 @@ impl TcpStream {
     /// # Errors
     /// Those of `socket(2)` and `connect(2)`.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
-        Self::connect_by(None, address).await
+        Self::connect_by(ConnectFrom::default(), address).await
     }
 
     /// As `connect`, from `source`; with its port 0 the kernel chooses one.
@@ -184,11 +186,28 @@ impl TcpStream {
     /// # Errors
     /// Those of `bind(2)` too.
     pub async fn connect_from(source: SocketAddr, address: SocketAddr) -> io::Result<Self> {
-        Self::connect_by(Some(source), address).await
+        let from = ConnectFrom {
+            source: Some(source),
+            settings: None,
+        };
+        Self::connect_by(from, address).await
     }
 
-    async fn connect_by(source: Option<SocketAddr>, address: SocketAddr) -> io::Result<Self> {
-        let key = with_io(|io| io.engine.connect(&mut io.slots, source, address))?;
+    /// As `connect`, from `source` if there is one, by a socket with these settings.
+    ///
+    /// # Errors
+    /// Those of `setsockopt(2)` and `bind(2)` too.
+    pub async fn connect_with(
+        source: Option<SocketAddr>,
+        settings: &BackendSocket,
+        address: SocketAddr,
+    ) -> io::Result<Self> {
+        let settings = Some(settings);
+        Self::connect_by(ConnectFrom { source, settings }, address).await
+    }
+
+    async fn connect_by(from: ConnectFrom<'_>, address: SocketAddr) -> io::Result<Self> {
+        let key = with_io(|io| io.engine.connect(&mut io.slots, from, address))?;
         let stream = Self {
             socket: Owned::new(key),
         };
@@ -407,6 +426,14 @@ impl TcpStream {
     /// Those of `getsockname(2)`.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         with_io(|io| io.engine.local_addr(&mut io.slots, self.socket.key))
+    }
+}
+
+#[cfg(test)]
+impl TcpStream {
+    /// The descriptor, to look at its options.
+    pub(crate) fn fd(&self) -> i32 {
+        self.socket.with(|slot| slot.fd)
     }
 }
 

@@ -12,6 +12,7 @@ use lb_core::metrics::SessionEnd;
 use lb_core::rt::{Either, TcpStream, now, select, timeout};
 use lb_core::worker::Worker;
 
+use super::TcpService;
 use crate::client::Client;
 
 /// A connection to one of the cluster's backends for `client`, whose own is `stream`.
@@ -21,6 +22,7 @@ use crate::client::Client;
 pub(super) async fn any<'a>(
     stream: &TcpStream,
     client: &Client,
+    service: &TcpService,
     cluster: &'a Cluster,
     worker: &Worker,
 ) -> Result<(Lease<'a>, TcpStream), SessionEnd> {
@@ -36,10 +38,9 @@ pub(super) async fn any<'a>(
         }
         tried.insert(backend.index);
         let begun = now();
-        let attempt = pin!(timeout(
-            cluster.connect_timeout,
-            TcpStream::connect(backend.address)
-        ));
+        let source = service.source(client, backend.address);
+        let attempt = TcpStream::connect_with(source, &service.socket, backend.address);
+        let attempt = pin!(timeout(cluster.connect_timeout, attempt));
         let left = poll_fn(|cx| stream.poll_broken(cx));
         let own = backend.counters(worker.index);
         match select(attempt, left).await {

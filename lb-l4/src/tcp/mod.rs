@@ -146,7 +146,7 @@ async fn establish<'s>(
             route
         }
     };
-    let (lease, backend) = connect::any(stream, client, route.cluster, worker)
+    let (lease, backend) = connect::any(stream, client, service, route.cluster, worker)
         .await
         .map_err(Failure::Ended)?;
     if let Some(header) = service.proxy_header(stream, client, route.hello.as_ref()) {

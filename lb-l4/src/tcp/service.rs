@@ -3,12 +3,13 @@
 //! Invariant: every cluster that a session may go to is there.
 //! Read next: `../client_hello/mod.rs`, `../proxy_protocol/mod.rs`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::balance::Cluster;
 use lb_core::metrics::{Refusal, SessionEnd};
-use lb_core::plan::{self, Otherwise, ProxyOut, ProxyVersion};
+use lb_core::plan::{self, BackendSocket, Otherwise, ProxyOut, ProxyVersion, Source};
 use lb_core::rt::{Chunk, TcpStream, now};
 
 use super::Failure;
@@ -21,6 +22,7 @@ use crate::proxy_protocol::{Addresses, Origin, Tlv, Transport, write_v1, write_v
 pub struct TcpService {
     pub(super) relay: super::relay::Settings,
     pub(super) lifetime: Option<Duration>,
+    pub(super) socket: BackendSocket,
     proxy_out: Option<ProxyOut>,
     destination: Destination,
 }
@@ -77,6 +79,7 @@ impl TcpService {
                 fickle: false,
             },
             lifetime: plan.lifetime,
+            socket: plan.backend_socket.clone(),
             proxy_out: plan.proxy_out,
             destination,
         })
@@ -95,6 +98,17 @@ impl TcpService {
             Destination::Cluster(cluster) => Some(cluster),
             Destination::Names(_) => None,
         }
+    }
+
+    /// Where a connection for `client` comes from that goes to `backend`, if that was said: only
+    /// within a family.
+    pub(super) fn source(&self, client: &Client, backend: SocketAddr) -> Option<SocketAddr> {
+        let source = match self.socket.source {
+            Source::Address(address) => address,
+            Source::Any => return None,
+            Source::Client => client.address.ip(),
+        };
+        (source.is_ipv4() == backend.is_ipv4()).then(|| SocketAddr::new(source, 0))
     }
 
     /// Where the session goes; waits for a ClientHello where that decides.

@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lb_core::plan::{Balance, Edge, Forwarded, Otherwise, ProxyOut, Relay};
+use lb_core::plan::{BackendSocket, Balance, Edge, Forwarded, Otherwise, ProxyOut, Relay};
 
 use super::notation::BackendText;
 use super::problem::{Located, Place};
@@ -48,10 +48,6 @@ pub(crate) struct Listener {
 
 /// What a listener speaks.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there are a few, for the time of a reload"
-)]
 pub(crate) enum Protocol {
     Http(Http),
     Tcp(Tcp),
@@ -65,6 +61,7 @@ pub(crate) struct Tcp {
     pub(crate) lifetime: Option<Located<Duration>>,
     pub(crate) relay: Option<Located<Relay>>,
     pub(crate) proxy_out: Option<ProxyOut>,
+    pub(crate) backend_socket: BackendSocket,
     pub(crate) server_names: Option<ServerNames>,
 }
 

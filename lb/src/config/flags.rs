@@ -8,7 +8,9 @@
 
 use std::net::SocketAddr;
 
-use lb_core::plan::{Balance, Edge, ProxyOut, ProxyVersion, Relay};
+use lb_core::plan::{
+    BackendSocket, Balance, Edge, ListenSocket, ProxyOut, ProxyVersion, Relay, TcpSocket,
+};
 use lb_core::prefixes::Prefix;
 
 use super::decode::Problems;
@@ -72,6 +74,8 @@ pub(crate) struct Flags {
     pub(crate) health: Option<HealthFlag>,
     pub(crate) proxy_in: Option<TrustedFlag>,
     pub(crate) proxy_out: Option<ProxyVersion>,
+    /// On both sides.
+    pub(crate) congestion: Option<String>,
 }
 
 impl ListenFlag {
@@ -229,7 +233,9 @@ impl Flags {
         let proxy_in = self.proxy_in.iter().map(|_| ("--proxy-in", String::new()));
         let proxy_out = self.proxy_out.map(|_| ("--proxy-out", String::new()));
         let relay = self.relay.map(|_| ("--relay", String::new()));
-        let others = names.chain(proxy_in).chain(proxy_out).chain(relay);
+        let congestion = self.congestion.iter();
+        let congestion = congestion.map(|name| ("--tcp-congestion", name.clone()));
+        let others = names.chain(proxy_in).chain(proxy_out).chain(relay).chain(congestion);
         for (flag, value) in routes.chain(balance).chain(health).chain(others) {
             let reason = "has an effect only on listeners given as --tcp or --http; \
                           in a file, write it there";
@@ -347,6 +353,10 @@ impl Flags {
     fn tcp(&self, tcp: Tcp) -> Protocol {
         let checksum = false;
         Protocol::Tcp(Tcp {
+            backend_socket: BackendSocket {
+                tcp: self.tcp_socket(),
+                ..BackendSocket::default()
+            },
             proxy_out: self.proxy_out.map(|version| ProxyOut { version, checksum }),
             relay: self.relay.map(|value| Located {
                 value,
@@ -357,6 +367,13 @@ impl Flags {
             }),
             ..tcp
         })
+    }
+
+    fn tcp_socket(&self) -> TcpSocket {
+        TcpSocket {
+            congestion: self.congestion.clone(),
+            ..TcpSocket::default()
+        }
     }
 
     fn listener(&self, flag: &'static str, listen: &ListenFlag, protocol: Protocol) -> Listener {
@@ -376,6 +393,10 @@ impl Flags {
             },
             edge: Edge {
                 proxy_in: trusted.map(edge::proxies),
+                socket: ListenSocket {
+                    tcp: self.tcp_socket(),
+                    ..ListenSocket::default()
+                },
                 ..Edge::default()
             },
             protocol,

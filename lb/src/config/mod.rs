@@ -24,8 +24,8 @@ use self::file::File;
 pub(crate) use self::file::Settings as WrittenSettings;
 pub(crate) use self::flags::{Flags, HealthFlag, ListenFlag, NameFlag, RouteFlag, TrustedFlag};
 pub(crate) use self::notation::{
-    BackendText, Host, duration as parse_duration, listen_local as parse_listen_local,
-    word as parse_word,
+    BackendText, Host, congestion as parse_congestion, duration as parse_duration,
+    listen_local as parse_listen_local, word as parse_word,
 };
 pub(crate) use self::problem::{Located, Place, Problem};
 pub(crate) use self::read::{BALANCE_WORDS, PROXY_VERSION_WORDS};
