@@ -131,6 +131,7 @@ pub(crate) fn tcp_json(tcp: &Tcp) -> Value {
         lifetime,
         relay,
         proxy_out,
+        backend_limit,
         backend_socket,
         server_names,
     } = tcp;
@@ -147,6 +148,13 @@ pub(crate) fn tcp_json(tcp: &Tcp) -> Value {
             ProxyVersion::V2 => "v2",
         };
         value["proxy_out"] = json!({ "version": version, "checksum": checksum });
+    }
+    if let Some(limit) = backend_limit {
+        value["backend_limit"] = json!({
+            "connections": limit.connections_max,
+            "queue": limit.queue_max,
+            "queue_timeout": duration(limit.queue_timeout),
+        });
     }
     if *backend_socket != BackendSocket::default() {
         value["backend_socket"] = backend_socket_json(backend_socket);

@@ -27,7 +27,8 @@ pub use health::{
     Verify,
 };
 pub use tcp::{
-    BackendSocket, Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames, Source, Tcp,
+    BackendLimit, BackendSocket, Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames,
+    Source, Tcp,
 };
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
 

@@ -21,6 +21,8 @@ pub struct Tcp {
     pub relay: Relay,
     /// Backends are told who the client is.
     pub proxy_out: Option<ProxyOut>,
+    /// How many sessions a backend gets.
+    pub backend_limit: Option<BackendLimit>,
     /// Settings of the sockets of backend connections.
     pub backend_socket: BackendSocket,
     /// Sessions are TLS, routed by what their ClientHello asks for.
@@ -57,6 +59,7 @@ impl Default for Tcp {
             lifetime: None,
             relay: Relay::default(),
             proxy_out: None,
+            backend_limit: None,
             backend_socket: BackendSocket::default(),
             server_names: None,
         }
@@ -110,6 +113,26 @@ pub enum ProxyVersion {
     V1,
     /// Binary, with the server name and protocol that the client asked for where these are known.
     V2,
+}
+
+/// How many sessions a backend gets, and what happens to those above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackendLimit {
+    /// Sessions and exchanges under way on a backend, of all listeners, up to which it gets more;
+    /// at least 1.
+    pub connections_max: u32,
+    /// Sessions of the listener that may wait for room, the first come first; those above are
+    /// refused.
+    pub queue_max: u32,
+    /// How long a session may wait.
+    pub queue_timeout: Duration,
+}
+
+impl BackendLimit {
+    /// A burst may wait, a crowd may not.
+    pub const QUEUE_DEFAULT: u32 = 1024;
+    /// As HAProxy's connect timeout is in its examples: longer than clients like to wait.
+    pub const QUEUE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 }
 
 /// Settings of the sockets of backend connections.

@@ -108,6 +108,16 @@ impl<'p> Validation<'p> {
             let reason = "version 1 of the PROXY protocol has no checksum";
             self.malformed(place, "proxy_out.checksum", "true", reason);
         }
+        if let Some(limit) = tcp.backend_limit {
+            let connections = limit.connections_max;
+            self.range(
+                place,
+                "backend_limit.connections_max",
+                connections,
+                (1, u32::MAX),
+            );
+            self.timeout(place, "backend_limit.queue_timeout", limit.queue_timeout);
+        }
         self.backend_socket(place, &tcp.backend_socket);
         match &tcp.server_names {
             Some(names) => self.server_names(place, names),
@@ -158,7 +168,7 @@ impl<'p> Validation<'p> {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        Cluster, Listener, Plan, PlanError, Protocol, ProxyIn, ProxyOut, ServerName,
+        BackendLimit, Cluster, Listener, Plan, PlanError, Protocol, ProxyIn, ProxyOut, ServerName,
     };
     use super::*;
 
@@ -284,6 +294,11 @@ mod tests {
                 version: ProxyVersion::V1,
                 checksum: true,
             }),
+            backend_limit: Some(BackendLimit {
+                connections_max: 0,
+                queue_max: 0,
+                queue_timeout: Duration::ZERO,
+            }),
             backend_socket: BackendSocket {
                 ports: Some((3, 2)),
                 device: Some(String::new()),
@@ -294,6 +309,8 @@ mod tests {
         let expected = [
             "lifetime",
             "proxy_out.checksum",
+            "backend_limit.connections_max",
+            "backend_limit.queue_timeout",
             "backend_socket.ports",
             "backend_socket.device",
             "cluster",

@@ -15,6 +15,7 @@ use lb_core::rt::{Chunk, TcpStream, now};
 use super::Failure;
 use crate::client::Client;
 use crate::client_hello::{self, ClientHello, NameRoutes, ReceiveError};
+use crate::limits::queue::Queue;
 use crate::proxy_protocol::{Addresses, Origin, Tlv, Transport, write_v1, write_v2};
 
 /// What a TCP listener does with its connections; part of a snapshot.
@@ -23,8 +24,29 @@ pub struct TcpService {
     pub(super) relay: super::relay::Settings,
     pub(super) lifetime: Option<Duration>,
     pub(super) socket: BackendSocket,
+    pub(super) limit: Option<BackendLimit>,
     proxy_out: Option<ProxyOut>,
     destination: Destination,
+}
+
+/// How many sessions a backend gets, and how many wait for that.
+#[derive(Debug)]
+pub(super) struct BackendLimit {
+    pub(super) connections: u32,
+    pub(super) queue_max: usize,
+    pub(super) queue_timeout: Duration,
+    pub(super) queue: Queue,
+}
+
+impl BackendLimit {
+    fn build(plan: plan::BackendLimit) -> Self {
+        Self {
+            connections: plan.connections_max,
+            queue_max: plan.queue_max as usize,
+            queue_timeout: plan.queue_timeout,
+            queue: Queue::default(),
+        }
+    }
 }
 
 /// Where sessions go.
@@ -80,6 +102,7 @@ impl TcpService {
             },
             lifetime: plan.lifetime,
             socket: plan.backend_socket.clone(),
+            limit: plan.backend_limit.map(BackendLimit::build),
             proxy_out: plan.proxy_out,
             destination,
         })
@@ -90,6 +113,13 @@ impl TcpService {
     pub const fn fickle(mut self) -> Self {
         self.relay.fickle = true;
         self
+    }
+
+    /// A backend may have room again.
+    pub(super) fn call_waiting(&self) {
+        if let Some(limit) = &self.limit {
+            limit.queue.call();
+        }
     }
 
     /// Where all sessions go, if they all go to one cluster.

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use lb_core::plan::{
-    Access, BackendSocket, ConnectionLimits, Edge, KeepAlive, ListenSocket, ProxyIn, Rate, Source,
-    TcpSocket,
+    Access, BackendLimit, BackendSocket, ConnectionLimits, Edge, KeepAlive, ListenSocket, ProxyIn,
+    Rate, Source, TcpSocket,
 };
 use lb_core::prefixes::Prefix;
 
@@ -128,6 +128,21 @@ fn keep_alive(node: &Node, problems: &mut Problems) -> Option<KeepAlive> {
     };
     fields.finish();
     Some(keep_alive)
+}
+
+/// `backend_limit:` of a TCP listener.
+pub(super) fn backend_limit(node: &Node, problems: &mut Problems) -> Option<BackendLimit> {
+    let mut fields = Fields::of(node, problems)?;
+    let connections = decode::number(1..=u32::MAX.into());
+    let connections = fields.required("connections", connections);
+    let queue = fields.optional("queue", decode::number(0..=u32::MAX.into()));
+    let timeout = fields.optional("queue_timeout", duration);
+    fields.finish();
+    Some(BackendLimit {
+        connections_max: connections?.value as u32,
+        queue_max: queue.map_or(BackendLimit::QUEUE_DEFAULT, |queue| queue.value as u32),
+        queue_timeout: timeout.unwrap_or(BackendLimit::QUEUE_TIMEOUT_DEFAULT),
+    })
 }
 
 /// `backend_socket:` of a TCP listener.

@@ -8,7 +8,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lb_core::plan::{BackendSocket, Balance, Edge, Forwarded, Otherwise, ProxyOut, Relay};
+use lb_core::plan::{
+    BackendLimit, BackendSocket, Balance, Edge, Forwarded, Otherwise, ProxyOut, Relay,
+};
 
 use super::notation::BackendText;
 use super::problem::{Located, Place};
@@ -61,6 +63,7 @@ pub(crate) struct Tcp {
     pub(crate) lifetime: Option<Located<Duration>>,
     pub(crate) relay: Option<Located<Relay>>,
     pub(crate) proxy_out: Option<ProxyOut>,
+    pub(crate) backend_limit: Option<BackendLimit>,
     pub(crate) backend_socket: BackendSocket,
     pub(crate) server_names: Option<ServerNames>,
 }

@@ -94,7 +94,8 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "listeners: [{address: 80, tcp: {cluster: a, idle: 1s}}]\nclusters: {a: {backends: []}}",
         "lb.yaml:1:45: listeners[0].tcp.idle: there is no key \"idle\" here; there are cluster, \
-      server_names, hello_timeout, otherwise, idle_timeout, lifetime, proxy_out, backend_socket; did you mean \
+      server_names, hello_timeout, otherwise, idle_timeout, lifetime, proxy_out, backend_limit, \
+      backend_socket; did you mean \
       \"idle_timeout\"?",
     ),
     (
