@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::task::{Context, Poll, Waker};
 
 use super::buffer::Chunk;
@@ -118,10 +118,24 @@ impl TcpListener {
     /// # Errors
     /// EMFILE, ENFILE, ENOBUFS and ENOMEM: out of descriptors or memory; wait, then call again.
     pub async fn accept(&self) -> io::Result<TcpStream> {
-        poll_fn(|cx| with_io(|io| self.poll_accept(io, cx))).await
+        poll_fn(|cx| with_io(|io| self.poll_accept(io, cx)))
+            .await
+            .and_then(|fd| with_io(|io| TcpStream::attach(io, fd)))
     }
 
-    fn poll_accept(&self, io: &mut Io, cx: &Context<'_>) -> Poll<io::Result<TcpStream>> {
+    /// The next connection, not yet this runtime's: it may be sent to another thread.
+    ///
+    /// # Errors
+    /// As `accept`. Unsupported on the `sim` engine.
+    pub async fn accept_detached(&self) -> io::Result<Accepted> {
+        if with_io(|io| matches!(io.engine, Engine::Sim(_))) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let fd = poll_fn(|cx| with_io(|io| self.poll_accept(io, cx))).await?;
+        Ok(Accepted { fd })
+    }
+
+    fn poll_accept(&self, io: &mut Io, cx: &Context<'_>) -> Poll<io::Result<RawFd>> {
         let Io { slots, engine, .. } = io;
         let key = self.socket.key;
         if slots
@@ -146,14 +160,30 @@ impl TcpListener {
                 errno => Poll::Ready(Err(io::Error::from_raw_os_error(errno))),
             };
         };
-        let stream = TcpStream {
-            socket: Owned::new(slots.insert(fd, Kind::Stream)),
-        };
-        if let Err(error) = engine.attach(slots, stream.socket.key) {
-            engine.close(slots, stream.socket.key);
-            return Poll::Ready(Err(error));
-        }
-        Poll::Ready(Ok(stream))
+        Poll::Ready(Ok(fd))
+    }
+}
+
+/// A connection that was accepted and belongs to no runtime yet. Dropping it closes it.
+#[derive(Debug)]
+pub struct Accepted {
+    fd: RawFd,
+}
+
+impl Accepted {
+    /// Takes it into service on the calling thread's runtime.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn attach(self) -> io::Result<TcpStream> {
+        let fd = std::mem::ManuallyDrop::new(self).fd; // the slot's from here on
+        with_io(|io| TcpStream::attach(io, fd))
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        sys::close(self.fd);
     }
 }
 
@@ -173,6 +203,18 @@ pub struct TcpStream {
 }
 
 impl TcpStream {
+    fn attach(io: &mut Io, fd: RawFd) -> io::Result<Self> {
+        let Io { slots, engine, .. } = io;
+        let key = slots.insert(fd, Kind::Stream);
+        if let Err(error) = engine.attach(slots, key) {
+            engine.close(slots, key);
+            return Err(error);
+        }
+        Ok(Self {
+            socket: Owned::new(key),
+        })
+    }
+
     /// Connects, with TCP_NODELAY. Dropping the future cancels the attempt.
     ///
     /// # Errors
@@ -446,7 +488,49 @@ impl fmt::Debug for TcpStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rt::{Config, Runtime};
+    use crate::rt::{Config, EngineKind, Runtime};
+
+    #[test]
+    fn a_detached_connection_is_served_by_another_thread_or_closed() {
+        for engine in [EngineKind::Epoll, EngineKind::Uring] {
+            let config = Config {
+                engine,
+                ..Config::default()
+            };
+            let Ok(mut runtime) = Runtime::new(&config) else {
+                eprintln!("skipped on {}", engine.name());
+                continue;
+            };
+            runtime.block_on(async {
+                let any = "127.0.0.1:0".parse().expect("an address");
+                let listener = TcpListener::bind(any, &ListenOptions::default()).expect("bind");
+                let address = listener.local_addr().expect("an address");
+                let client = TcpStream::connect(address).await.expect("connect");
+                let accepted = listener.accept_detached().await.expect("accept");
+                let config = config.clone();
+                let other = std::thread::spawn(move || {
+                    let mut runtime = Runtime::new(&config).expect("a runtime");
+                    runtime.block_on(async {
+                        let server = accepted.attach().expect("attach");
+                        let chunk = server.recv().await.expect("receive");
+                        server.send(chunk).await.expect("send");
+                        server.flush().await.expect("flush");
+                    });
+                });
+                client
+                    .send(Chunk::from_static(b"echo"))
+                    .await
+                    .expect("send");
+                assert_eq!(&*client.recv().await.expect("receive"), b"echo");
+                assert!(client.recv().await.expect("the end").is_empty());
+                other.join().expect("the other thread");
+
+                let client = TcpStream::connect(address).await.expect("connect");
+                drop(listener.accept_detached().await.expect("accept"));
+                assert!(client.recv().await.expect("the end").is_empty());
+            });
+        }
+    }
 
     /// Without it the last part of an answer waits some 40 ms for the client's delayed
     /// acknowledgement.
