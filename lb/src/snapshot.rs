@@ -19,7 +19,7 @@ use lb_l7::HttpService;
 /// What runs.
 pub(crate) struct Snapshot {
     pub(crate) plan: Plan,
-    pub(crate) listeners: Vec<Listener>,
+    pub(crate) listeners: Vec<Arc<Listener>>,
     pub(crate) clusters: Vec<Arc<Cluster>>,
 }
 
@@ -97,13 +97,13 @@ impl Snapshot {
             let previous = previous.and_then(|previous| previous.listener(&listener.name));
             let stats = previous.map(|previous| &*previous.stats);
             let gate = previous.and_then(|previous| previous.gate.as_deref());
-            listeners.push(Listener {
+            listeners.push(Arc::new(Listener {
                 bound: bound.get(&key).copied().unwrap_or(listener.address),
                 key,
                 stats: Arc::new(ListenerStats::build(listener, workers, stats)),
                 gate: Gate::build(&listener.edge, gate).map(Arc::new),
                 service: Service::build(&listener.protocol, &by_name)?,
-            });
+            }));
         }
         Ok(Self {
             plan,
@@ -116,7 +116,7 @@ impl Snapshot {
         self.clusters.iter().find(|cluster| cluster.name == name)
     }
 
-    fn listener(&self, name: &str) -> Option<&Listener> {
+    fn listener(&self, name: &str) -> Option<&Arc<Listener>> {
         self.listeners
             .iter()
             .find(|listener| listener.stats.name() == name)

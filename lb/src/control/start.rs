@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use lb_core::metrics::ControlMetrics;
 use lb_core::rt::EngineKind;
@@ -31,7 +32,7 @@ use crate::log::{self, log};
 use crate::resolve::{Schedule, resolve};
 use crate::snapshot::Snapshot;
 use crate::terminal;
-use crate::worker::{Sockets, Start, Starting, WorkerHandle};
+use crate::worker::{Peers, Sockets, Start, Starting, WorkerHandle};
 
 /// Why the process does not start.
 pub(crate) struct StartError {
@@ -186,6 +187,7 @@ fn start_workers(
         log!(Info, "listening", listener = name, address = listener.bound);
     }
     let publisher = Publisher::new(snapshot);
+    let peers = Arc::<Peers>::default();
     let start = |((index, cpu), sockets): ((usize, Option<usize>), Sockets)| {
         let start = Start {
             index,
@@ -195,16 +197,18 @@ fn start_workers(
             subscriber: publisher.subscribe(),
             sockets,
             access_log: access_log.lines(),
+            peers: Arc::clone(&peers),
         };
         let sender = sender.clone();
         WorkerHandle::start(start, move || drop(sender.send(Event::WorkerEnded(index))))
     };
     // All at once: setting up a ring takes a moment.
     let starting = cpus.into_iter().enumerate().zip(new.by_worker).map(start);
-    let handles = starting
+    let handles: Vec<_> = starting
         .collect::<io::Result<Vec<_>>>()
         .and_then(|starting| starting.into_iter().map(Starting::up).collect())
         .map_err(|error| format!("cannot start the workers: {error}"))?;
+    peers.meet(handles.iter().map(WorkerHandle::peer));
     let metrics = ControlMetrics::default();
     metrics.config_generation.set(publisher.generation());
     metrics.last_reload_successful.set(1);

@@ -7,8 +7,9 @@
 
 mod checks;
 mod listeners;
+mod peers;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::TcpListener;
@@ -27,6 +28,8 @@ use lb_l7::{AccessLog, HttpWorker};
 
 use self::checks::Checks;
 use self::listeners::Listeners;
+use self::peers::Peer;
+pub(crate) use self::peers::Peers;
 use crate::line_writer::LineWriter;
 use crate::log::log;
 use crate::snapshot::{ListenerKey, Snapshot};
@@ -51,6 +54,7 @@ pub(crate) struct Start {
     pub(crate) subscriber: Subscriber<Snapshot>,
     pub(crate) sockets: Sockets,
     pub(crate) access_log: Option<LineWriter>,
+    pub(crate) peers: Arc<Peers>,
 }
 
 /// The control thread's end of a worker.
@@ -58,6 +62,7 @@ pub(crate) struct WorkerHandle {
     pub(crate) metrics: Arc<WorkerMetrics>,
     /// When the worker's loop last turned for its heartbeat, in nanoseconds of [`rt::now`].
     heartbeat_nanos: Arc<AtomicU64>,
+    peers: Arc<Peers>,
     runtime: Handle,
 }
 
@@ -65,6 +70,7 @@ pub(crate) struct WorkerHandle {
 pub(crate) struct Starting {
     metrics: Arc<WorkerMetrics>,
     heartbeat_nanos: Arc<AtomicU64>,
+    peers: Arc<Peers>,
     runtime: Receiver<io::Result<Handle>>,
 }
 
@@ -76,11 +82,13 @@ impl Starting {
         let Self {
             metrics,
             heartbeat_nanos,
+            peers,
             ..
         } = self;
         Ok(WorkerHandle {
             metrics,
             heartbeat_nanos,
+            peers,
             runtime,
         })
     }
@@ -95,6 +103,7 @@ impl WorkerHandle {
         let metrics = Arc::new(WorkerMetrics::default());
         let heartbeat_nanos = Arc::new(AtomicU64::new(rt::now().as_nanos()));
         let (started, runtime) = crossbeam_channel::bounded(1);
+        let peers = Arc::clone(&start.peers);
         let thread = Thread {
             metrics: Arc::clone(&metrics),
             heartbeat_nanos: Arc::clone(&heartbeat_nanos),
@@ -106,8 +115,17 @@ impl WorkerHandle {
         Ok(Starting {
             metrics,
             heartbeat_nanos,
+            peers,
             runtime,
         })
+    }
+
+    /// As the other workers see it.
+    pub(crate) fn peer(&self) -> Peer {
+        Peer {
+            metrics: Arc::clone(&self.metrics),
+            runtime: self.runtime.clone(),
+        }
     }
 
     /// Has the worker take up the published snapshot, with the sockets of new listeners.
@@ -117,6 +135,7 @@ impl WorkerHandle {
 
     /// Has the worker stop accepting, and end when its last connection has.
     pub(crate) fn drain(&self) {
+        self.peers.drain();
         self.tell(Local::drain);
     }
 
@@ -152,6 +171,9 @@ struct Local {
     subscriber: RefCell<Subscriber<Snapshot>>,
     listeners: Listeners,
     checks: Checks,
+    peers: Arc<Peers>,
+    /// Whose load is looked at next.
+    peer_turn: Cell<usize>,
     end: Notify,
 }
 
@@ -190,6 +212,8 @@ impl<F: FnOnce()> Thread<F> {
                 subscriber: RefCell::new(start.subscriber),
                 listeners: Listeners::default(),
                 checks: Checks::default(),
+                peers: start.peers,
+                peer_turn: Cell::default(),
                 end: Notify::new(),
             });
             LOCAL.with(|place| drop(place.set(Rc::clone(&local))));

@@ -17,12 +17,16 @@ mod others;
 
 /// `/readyz`, `/livez`, `/metrics`, `/config`.
 mod admin;
+/// Workers share long-lived connections evenly.
+mod balance;
 /// `lb check`, and what is said about a bad configuration.
 mod check;
 /// `lb demo`.
 mod demo;
 /// The end of the process.
 mod drain;
+/// Lists and limits of listeners, and their sockets.
+mod edge;
 /// What is said about bad flags, and about ports that cannot be had.
 mod flags;
 /// Health checks.
