@@ -60,9 +60,8 @@ pub async fn serve_admitted(
     registration: Registration,
 ) {
     registration.set_idle(true); // nothing is lost when we drain
-    let client = gate
-        .identify(&stream, Client::peer(peer), &mut permit)
-        .await;
+    let identified = gate.identify(&stream, Client::peer(peer), &mut permit);
+    let client = Box::pin(identified).await;
     registration.set_idle(false);
     match client {
         Ok(client) => session(&stream, &client, &service, &worker, &registration).await,

@@ -235,7 +235,11 @@ impl Flags {
         let relay = self.relay.map(|_| ("--relay", String::new()));
         let congestion = self.congestion.iter();
         let congestion = congestion.map(|name| ("--tcp-congestion", name.clone()));
-        let others = names.chain(proxy_in).chain(proxy_out).chain(relay).chain(congestion);
+        let others = names
+            .chain(proxy_in)
+            .chain(proxy_out)
+            .chain(relay)
+            .chain(congestion);
         for (flag, value) in routes.chain(balance).chain(health).chain(others) {
             let reason = "has an effect only on listeners given as --tcp or --http; \
                           in a file, write it there";
