@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use super::epoll::Epoll;
+use super::options::ConnectFrom;
 use super::pipe::{self, Pipe};
 use super::sim::Sim;
 use super::socket::{Key, Slots};
@@ -95,10 +96,10 @@ impl Engine {
     pub(crate) fn connect(
         &mut self,
         slots: &mut Slots,
-        source: Option<SocketAddr>,
+        from: ConnectFrom<'_>,
         address: SocketAddr,
     ) -> io::Result<Key> {
-        each!(self, engine => engine.connect(slots, source, address))
+        each!(self, engine => engine.connect(slots, from, address))
     }
 
     /// Someone waits for input, or for a connection of a listener.

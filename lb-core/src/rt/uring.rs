@@ -16,6 +16,7 @@ use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opc
 
 use super::buffer::{self, pool};
 use super::epoll;
+use super::options::ConnectFrom;
 use super::ring::{BufferRing, GROUP};
 use super::ring_flags::RingFlags;
 use super::socket::{ACCEPTED_MAX, Key, Kind, QUEUE_MAX, SMALL, Slot, Slots};
@@ -183,13 +184,10 @@ impl Uring {
     pub(crate) fn connect(
         &mut self,
         slots: &mut Slots,
-        source: Option<SocketAddr>,
+        from: ConnectFrom<'_>,
         address: SocketAddr,
     ) -> io::Result<Key> {
-        let fd = sys::tcp_socket(&address)?;
-        if let Some(source) = source {
-            sys::bind_source(fd, source).inspect_err(|_| sys::close(fd))?;
-        }
+        let fd = from.open(address)?;
         let key = slots.insert(fd, Kind::Connecting);
         let slot = slots.get(key);
         slot.message = self.take_message();

@@ -24,6 +24,7 @@ use lb_core::rt::{TcpStream, timeout};
 use lb_core::snapshot::Held;
 use lb_core::worker::Worker;
 
+use connect::Search;
 use service::Route;
 pub use service::TcpService;
 
@@ -59,9 +60,8 @@ pub async fn serve_admitted(
     registration: Registration,
 ) {
     registration.set_idle(true); // nothing is lost when we drain
-    let client = gate
-        .identify(&stream, Client::peer(peer), &mut permit)
-        .await;
+    let identified = gate.identify(&stream, Client::peer(peer), &mut permit);
+    let client = Box::pin(identified).await;
     registration.set_idle(false);
     match client {
         Ok(client) => session(&stream, &client, &service, &worker, &registration).await,
@@ -111,6 +111,8 @@ async fn session(
                 }
             };
             counters.session_ended(end);
+            drop(lease);
+            service.call_waiting();
         }
         Err(Failure::Ended(end)) => {
             stream.reset_on_drop();
@@ -131,10 +133,10 @@ async fn session(
 
 /// A connection to a backend that knows who the client is, if it is to.
 async fn establish<'s>(
-    stream: &TcpStream,
-    client: &Client,
+    stream: &'s TcpStream,
+    client: &'s Client,
     service: &'s TcpService,
-    worker: &Worker,
+    worker: &'s Worker,
     registration: &Registration,
 ) -> Result<(Lease<'s>, TcpStream), Failure> {
     let route = match service.cluster() {
@@ -146,9 +148,14 @@ async fn establish<'s>(
             route
         }
     };
-    let (lease, backend) = connect::any(stream, client, route.cluster, worker)
-        .await
-        .map_err(Failure::Ended)?;
+    let search = Search {
+        stream,
+        client,
+        service,
+        cluster: route.cluster,
+        worker,
+    };
+    let (lease, backend) = search.any().await?;
     if let Some(header) = service.proxy_header(stream, client, route.hello.as_ref()) {
         let sent = backend.send(header).await;
         sent.map_err(|_| Failure::Ended(SessionEnd::Reset))?;

@@ -22,6 +22,7 @@ use network::{Fd, Happening, Network, Read};
 
 use super::buffer::pool;
 use super::engine::Engine;
+use super::options::ConnectFrom;
 use super::socket::{Key, Kind, QUEUE_MAX, SMALL, Slots};
 use super::{ListenOptions, context, sys};
 
@@ -118,10 +119,10 @@ impl Sim {
     pub(crate) fn connect(
         &mut self,
         slots: &mut Slots,
-        source: Option<SocketAddr>,
+        from: ConnectFrom<'_>,
         address: SocketAddr,
     ) -> io::Result<Key> {
-        let fd = self.network.connect(source, address)?;
+        let fd = self.network.connect(from.source, address)?;
         let key = slots.insert(raw(fd), Kind::Connecting);
         self.attach(slots, key);
         Ok(key)
