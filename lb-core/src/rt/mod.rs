@@ -13,6 +13,7 @@ mod engine;
 mod epoll;
 mod net;
 mod notify;
+mod pages;
 mod pipe;
 pub mod probe;
 mod remote;

@@ -15,7 +15,7 @@ use super::pace::Pace;
 /// Steps of one poll, so that a flood leaves the thread to other tasks.
 const STEPS_PER_POLL: u32 = 32;
 /// Bytes that one poll splices, for the same reason.
-const BYTES_PER_POLL: usize = 1024 * 1024;
+const BYTES_PER_POLL: u64 = 1024 * 1024;
 /// Bytes of one splice: what a pipe takes, as far as its pages are full.
 const SPLICE_MAX: usize = 1024 * 1024;
 
@@ -63,31 +63,28 @@ impl Direction {
         }
     }
 
-    /// Moves what can be moved. Calls `on_moved` with the bytes that the sink took, each time that
-    /// it took some.
+    /// Moves what can be moved, and says how many bytes the sink took.
     pub(super) fn poll(
         &mut self,
         cx: &Context<'_>,
         source: &TcpStream,
         sink: &TcpStream,
-        mut on_moved: impl FnMut(usize),
-    ) -> Poll<Progress> {
-        let mut budget = BYTES_PER_POLL;
+    ) -> (Poll<Progress>, u64) {
+        let mut moved = 0;
         for _ in 0..STEPS_PER_POLL {
             if let Phase::Over(progress) = self.phase {
-                return Poll::Ready(progress);
+                return (Poll::Ready(progress), moved);
             }
-            let moved = ready!(self.poll_step(cx, source, sink));
-            if moved > 0 {
-                on_moved(moved);
-                budget = budget.saturating_sub(moved);
-                if budget == 0 {
-                    break;
-                }
+            let Poll::Ready(count) = self.poll_step(cx, source, sink) else {
+                return (Poll::Pending, moved);
+            };
+            moved += count as u64;
+            if moved >= BYTES_PER_POLL {
+                break;
             }
         }
         cx.waker().wake_by_ref();
-        Poll::Pending
+        (Poll::Pending, moved)
     }
 
     /// One step: passes on what is held, or takes something. How many bytes the sink took.
