@@ -10,11 +10,11 @@ use std::task::{Context, Poll, ready};
 
 use lb_core::rt::{Chunk, Input, Pipe, TcpStream};
 
-use super::pace::Pace;
+use super::pace::{Pace, Way};
 
 /// Steps of one poll, so that a flood leaves the thread to other tasks.
 const STEPS_PER_POLL: u32 = 32;
-/// Bytes that one poll splices, for the same reason.
+/// Bytes that one poll moves, for the same reason: some 100 µs of work.
 const BYTES_PER_POLL: u64 = 1024 * 1024;
 /// Bytes of one splice: what a pipe takes, as far as its pages are full.
 const SPLICE_MAX: usize = 1024 * 1024;
@@ -157,29 +157,42 @@ impl Direction {
 
     /// Takes the next bytes, the end or the error of the source.
     fn poll_take(&mut self, cx: &Context<'_>, source: &TcpStream) -> Poll<()> {
-        if self.pace.splices() && ready!(source.poll_readable(cx)) == Input::InSocket {
-            if let Some(pipe) = Pipe::acquire() {
-                self.fill(source, pipe);
+        let way = self.pace.way();
+        if way != Way::Chunks && ready!(source.poll_readable(cx)) == Input::InSocket {
+            if way == Way::Splices {
+                if let Some(pipe) = Pipe::acquire() {
+                    self.fill(source, pipe);
+                    return Poll::Ready(());
+                }
+                self.pace.on_no_pipe();
+            }
+            if let Some(received) = source.recv_large() {
+                self.on_received(received);
                 return Poll::Ready(());
             }
-            self.pace.on_no_pipe();
         }
-        match ready!(source.poll_recv(cx)) {
+        let received = ready!(source.poll_recv(cx));
+        self.on_received(received);
+        Poll::Ready(())
+    }
+
+    fn on_received(&mut self, received: io::Result<Chunk>) {
+        match received {
             Ok(chunk) if chunk.is_empty() => self.phase = Phase::Ending,
             Ok(chunk) => {
-                self.pace.on_copied(chunk.len());
+                self.pace.on_piece(chunk.len());
                 self.held = Held::Chunk(chunk);
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => self.phase = Phase::Over(Progress::SourceFailed),
         }
-        Poll::Ready(())
     }
 
     fn fill(&mut self, source: &TcpStream, mut pipe: Pipe) {
         match source.splice_to(&mut pipe, SPLICE_MAX) {
             Ok(0) => self.phase = Phase::Ending,
             Ok(count) => {
-                self.pace.on_spliced(count);
+                self.pace.on_piece(count);
                 self.held = Held::Pipe(pipe);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
