@@ -16,6 +16,7 @@ use crate::compare;
 use crate::origin::{self, Delay, Service};
 use crate::report;
 use crate::run::{self, HttpRequest, LoadMode, Scheme, Sources, TcpRequest, UdpRequest, Url};
+use crate::strategies;
 use crate::tcp::TcpMode;
 use crate::udp;
 use crate::units::{parse_bytes, parse_duration};
@@ -38,6 +39,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Compare balancers side by side and write a report.
     Compare(compare::Args),
+    /// Try the schedulers of lb with several workloads and write a report.
+    Strategies(strategies::Args),
     /// Draw the texts and charts of a report again.
     Report(report::Args),
 }

@@ -15,6 +15,8 @@ pub mod origin;
 mod pin;
 pub mod report;
 pub mod run;
+pub mod strategies;
 pub mod tcp;
+mod testbed;
 pub mod udp;
 pub mod units;

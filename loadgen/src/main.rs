@@ -16,7 +16,7 @@ use loadgen::args::{Cli, Command, OriginArgs, RunArgs};
 use loadgen::gate::Gate;
 use loadgen::origin::{self, Origin};
 use loadgen::run::{self, Progress, Summary};
-use loadgen::{compare, descriptors, report};
+use loadgen::{compare, descriptors, report, strategies};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Origin(args) => serve(&args),
         Command::Run(args) => load(&args),
         Command::Compare(args) => compare(&args),
+        Command::Strategies(args) => strategies(&args),
         Command::Report(args) => report(&args),
     };
     result.unwrap_or_else(|failure| {
@@ -109,6 +110,13 @@ fn load(args: &RunArgs) -> Result<ExitCode, Failure> {
 fn compare(args: &compare::Args) -> Result<ExitCode, Failure> {
     let stop = stop_on_signal().map_err(Failure::other)?;
     let folder = compare::compare(args, &stop).map_err(Failure::other)?;
+    println!("{}", folder.join("summary.md").display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn strategies(args: &strategies::Args) -> Result<ExitCode, Failure> {
+    let stop = stop_on_signal().map_err(Failure::other)?;
+    let folder = strategies::strategies(args, &stop).map_err(Failure::other)?;
     println!("{}", folder.join("summary.md").display());
     Ok(ExitCode::SUCCESS)
 }

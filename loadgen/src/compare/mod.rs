@@ -7,17 +7,18 @@
 mod accounting;
 mod comparison;
 mod configuration;
-mod load;
-mod machine;
-mod metrics;
+pub(crate) mod load;
+pub(crate) mod machine;
+pub(crate) mod metrics;
 pub mod peers;
-mod place;
+pub(crate) mod place;
 mod play;
-mod ports;
-mod probe;
-mod process;
-mod round;
+pub(crate) mod ports;
+pub(crate) mod probe;
+pub(crate) mod process;
+pub(crate) mod round;
 pub mod scenario;
+pub(crate) mod window;
 
 use std::io;
 use std::path::PathBuf;
@@ -107,7 +108,7 @@ pub enum Error {
 }
 
 impl Error {
-    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::System { what, source }
     }
