@@ -1,7 +1,7 @@
 //! The course of it: every scheduler under every workload, then who moves when origins change.
 //!
-//! Invariant: the origins of a workload stay the same for all schedulers, `lb` is started afresh
-//! for each; what has been measured is on the disk after each workload.
+//! Invariant: origins and `lb` are started afresh for each scheduler, so that no queue of one is
+//! found by the next; what has been measured is on the disk after each workload.
 //! Read next: `../testbed/mod.rs` (what is started), `../report/strategies` (what comes of it).
 
 use std::collections::BTreeMap;
@@ -185,7 +185,6 @@ impl Course<'_> {
         let Some(mode) = files.first().map(|file| file.mode) else {
             return Ok(());
         };
-        let running = self.start_origins(workload, mode)?;
         let command = self.load_command(workload, mode);
         for file in files {
             let place = place_of(file);
@@ -196,7 +195,9 @@ impl Course<'_> {
                 place.engine,
                 place.balance
             );
+            let origins = self.start_origins(workload, mode)?;
             let measured = self.measure(workload, file, &command);
+            origins.into_iter().for_each(Process::stop);
             self.check_stop()?;
             match &measured {
                 Ok(figures) => eprintln!("{}", told(figures)),
@@ -209,7 +210,6 @@ impl Course<'_> {
                 outcome: measured.map_or_else(Outcome::Failed, Outcome::Measured),
             });
         }
-        running.into_iter().for_each(Process::stop);
         Ok(())
     }
 
