@@ -9,6 +9,7 @@
 pub mod args;
 pub mod compare;
 pub mod descriptors;
+pub mod faults;
 pub mod gate;
 mod http1;
 pub mod origin;

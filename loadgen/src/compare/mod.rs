@@ -94,6 +94,9 @@ pub enum Error {
     /// None of the peers is there.
     #[error("none of the peers is there: {0}")]
     NoPeers(String),
+    /// A scenario that cannot be carried out.
+    #[error("the scenario {0}: {1}")]
+    Scenario(String, String),
     /// The report could not be written.
     #[error(transparent)]
     Report(#[from] report::Error),

@@ -81,6 +81,11 @@ impl Process {
         Some(format!("{status}: {}", self.last_words()))
     }
 
+    /// Sends `signal` to the first of its processes.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
     /// Asks it to end, and kills what is left.
     pub(crate) fn stop(mut self) {
         // Unlike a requested stop of the comparison, nothing cuts this wait short.

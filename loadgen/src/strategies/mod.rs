@@ -85,7 +85,7 @@ pub struct Args {
 }
 
 /// A word that may stand in a configuration file as it is.
-fn parse_word(text: &str) -> Result<String, String> {
+pub(crate) fn parse_word(text: &str) -> Result<String, String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_:.%".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
         Ok(text.to_owned())
@@ -95,7 +95,7 @@ fn parse_word(text: &str) -> Result<String, String> {
 }
 
 /// `KEY=VALUE`, given back as the line `KEY: VALUE`.
-fn parse_key(text: &str) -> Result<String, String> {
+pub(crate) fn parse_key(text: &str) -> Result<String, String> {
     let (key, value) = text
         .split_once('=')
         .ok_or("no = in it; write for example bounded_load=on")?;

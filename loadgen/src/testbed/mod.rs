@@ -141,6 +141,25 @@ impl Testbed<'_> {
         }
     }
 
+    /// Replaces the file by one that `lb` must refuse, waits until it has, and puts `good` back.
+    ///
+    /// # Errors
+    /// When it does not refuse the one or take the other.
+    pub(crate) fn spoil(&self, bad: &ClusterFile, good: &ClusterFile) -> Result<(), String> {
+        for (file, expected) in [(bad, 0.0), (good, 1.0)] {
+            self.write(file)
+                .map_err(|error| format!("its configuration: {error}"))?;
+            let is_there = || {
+                let page = metrics::read(file.admin).unwrap_or_default();
+                metrics::value(&page, "lb_config_last_reload_successful") == Some(expected)
+            };
+            if !wait_until(self.stop, RELOAD_TIMEOUT, is_there) {
+                return Err("it does not tell a bad configuration from a good one".to_owned());
+            }
+        }
+        Ok(())
+    }
+
     fn path(&self) -> PathBuf {
         self.folder.path().join(FILE_NAME)
     }
