@@ -65,7 +65,7 @@ pub struct Args {
     /// Rounds of each peer in each scenario [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub rounds: Option<u16>,
-    /// The measured part of a round [default: 5s]
+    /// The measured part of a round [default: 3s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// Where to write the report [default: results/DATE-MACHINE]
