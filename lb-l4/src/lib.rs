@@ -13,7 +13,9 @@ pub mod limits;
 mod peek;
 pub mod proxy_protocol;
 pub mod tcp;
+pub mod udp;
 
 pub use check::{CheckError, check_tcp, check_udp};
 pub use client::Client;
 pub use tcp::{TcpService, serve, serve_admitted};
+pub use udp::{UdpListener, UdpService};

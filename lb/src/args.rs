@@ -78,6 +78,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME=BACKENDS", help_heading = "Sources")]
     #[arg(value_parser = NameFlag::parse)]
     sni: Vec<NameFlag>,
+    /// Relay UDP datagrams, those of one client to one backend: 53=10.0.0.1:53,10.0.0.2:53
+    #[arg(long, value_name = "[NAME@]LISTEN=BACKENDS", help_heading = "Sources")]
+    #[arg(value_parser = ListenFlag::udp)]
+    udp: Vec<ListenFlag>,
     /// Proxy HTTP/1.1; the backends take what no route matches: 8080=10.0.0.1:80
     #[arg(
         long,
@@ -184,7 +188,7 @@ const CHECK_FORMATS: [(&str, CheckFormat); 2] =
     [("json", CheckFormat::Json), ("text", CheckFormat::Text)];
 
 /// Flags of the design that later versions bring.
-const NOT_YET: [&str; 12] = [
+const NOT_YET: [&str; 11] = [
     "--cluster-ips",
     "--https",
     "--ingress-class",
@@ -196,7 +200,6 @@ const NOT_YET: [&str; 12] = [
     "--node-name",
     "--nodeport-addresses",
     "--tcp-congestion",
-    "--udp",
 ];
 
 impl Cli {
@@ -224,7 +227,7 @@ fn not_yet(argument: &OsString) -> Option<String> {
 impl RunArgs {
     /// Whether there is anything to run.
     pub(crate) fn has_sources(&self) -> bool {
-        let listeners = [&self.tcp, &self.tls_passthrough, &self.http];
+        let listeners = [&self.tcp, &self.udp, &self.tls_passthrough, &self.http];
         !(self.config.is_empty() && listeners.iter().all(|it| it.is_empty()))
     }
 
@@ -234,6 +237,7 @@ impl RunArgs {
             tcp: self.tcp,
             passthrough: self.tls_passthrough,
             names: self.sni,
+            udp: self.udp,
             http: self.http,
             routes: self.route,
             balance: self.balance,

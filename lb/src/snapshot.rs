@@ -13,8 +13,8 @@ use lb_core::balance::affinity::{AffinityTable, random_key};
 use lb_core::balance::{Backend, BackendId, Cluster, Context};
 use lb_core::metrics::ListenerStats;
 use lb_core::plan::{self, CookieKey, Plan};
-use lb_l4::TcpService;
 use lb_l4::limits::Gate;
+use lb_l4::{TcpService, UdpService};
 use lb_l7::HttpService;
 
 use crate::checker::{Checker, LastError};
@@ -65,11 +65,29 @@ pub(crate) struct Listener {
 pub(crate) enum Service {
     Http(Arc<HttpService>),
     Tcp(Arc<TcpService>),
+    Udp(Arc<UdpService>),
+}
+
+/// What lies below a listener's protocol; the ports of one are not those of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl Transport {
+    pub(crate) const fn of(protocol: &plan::Protocol) -> Self {
+        match protocol {
+            plan::Protocol::Http(_) | plan::Protocol::Tcp(_) => Self::Tcp,
+            plan::Protocol::Udp(_) => Self::Udp,
+        }
+    }
 }
 
 /// What makes a listener of the next plan the same as one that runs: it keeps its sockets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ListenerKey {
+    pub(crate) transport: Transport,
     address: SocketAddr,
     /// Tells listeners on port 0 apart; else a listener may change its name.
     name: Option<String>,
@@ -79,6 +97,7 @@ impl ListenerKey {
     pub(crate) fn of(listener: &plan::Listener) -> Self {
         let any_port = listener.address.port() == 0;
         Self {
+            transport: Transport::of(&listener.protocol),
             address: listener.address,
             name: any_port.then(|| listener.name.clone()),
         }
@@ -198,6 +217,9 @@ impl Service {
         protocol: &plan::Protocol,
         cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
     ) -> Result<Self, String> {
+        let known = |name: &str| {
+            cluster_by_name(name).ok_or_else(|| format!("there is no cluster \"{name}\""))
+        };
         match protocol {
             plan::Protocol::Http(http) => HttpService::build(http, cluster_by_name)
                 .map(|service| Self::Http(Arc::new(service)))
@@ -205,6 +227,10 @@ impl Service {
             plan::Protocol::Tcp(tcp) => TcpService::build(tcp, cluster_by_name)
                 .map(|service| Self::Tcp(Arc::new(service)))
                 .ok_or_else(|| "a cluster is missing".to_owned()),
+            plan::Protocol::Udp(udp) => {
+                let service = UdpService::build(udp.clone(), known(&udp.cluster)?);
+                Ok(Self::Udp(Arc::new(service)))
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! relaxed store on a cache line that no other worker writes; readers add up the workers' shards.
 //! Read next: `report.rs` (which series are exported), `text.rs` (the Prometheus text format).
 
+mod flows;
 mod report;
 mod text;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+pub use flows::{FlowCounters, FlowEnd, FlowShed};
 pub use report::Report;
 pub use text::{Family, Kind, Text};
 
@@ -203,6 +205,8 @@ pub struct ListenerCounters {
     exchanges: [Counter; StatusClass::ALL.len()],
     sessions: [Counter; SessionEnd::ALL.len()],
     refusals: [Counter; Refusal::ALL.len()],
+    /// Of a UDP listener.
+    pub flows: FlowCounters,
 }
 
 impl ListenerCounters {
@@ -415,6 +419,7 @@ impl ListenerStats {
         let kind = match listener.protocol {
             plan::Protocol::Http(_) => ListenerKind::Http,
             plan::Protocol::Tcp(_) => ListenerKind::Tcp,
+            plan::Protocol::Udp(_) => ListenerKind::Udp,
         };
         let shards = previous.map_or_else(
             || (0..workers).map(|_| Arc::default()).collect(),
@@ -448,6 +453,7 @@ impl ListenerStats {
 enum ListenerKind {
     Http,
     Tcp,
+    Udp,
 }
 
 /// Counters of one cluster on one worker.

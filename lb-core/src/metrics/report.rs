@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use super::{
-    ClusterCounters, ControlMetrics, Kind, ListenerCounters, ListenerKind, ListenerStats, Refusal,
-    SessionEnd, StatusClass, Text, WorkerMetrics,
+    ClusterCounters, ControlMetrics, FlowEnd, FlowShed, Kind, ListenerCounters, ListenerKind,
+    ListenerStats, Refusal, SessionEnd, StatusClass, Text, WorkerMetrics,
 };
 use crate::balance::{Backend, Cluster, State};
 
@@ -32,6 +32,7 @@ impl Report<'_> {
         self.write_workers(text);
         self.write_connections(text);
         self.write_sessions(text);
+        self.write_flows(text);
         self.write_exchanges(text);
         self.write_clusters(text);
         self.write_backends(text);
@@ -169,6 +170,53 @@ impl Report<'_> {
             for end in SessionEnd::ALL {
                 let labels = [("listener", listener.name()), ("end", end.name())];
                 family.sample(&labels, listener.sum(|shard| shard.sessions(end)));
+            }
+        }
+    }
+
+    fn write_flows(&self, text: &mut Text) {
+        type Number = fn(&ListenerCounters) -> u64;
+        let families: [(&str, &str, Number); 3] = [
+            (
+                "lb_udp_received_datagrams_total",
+                "Datagrams received from clients.",
+                |shard| shard.flows.received.get(),
+            ),
+            (
+                "lb_udp_sent_datagrams_total",
+                "Datagrams sent to clients.",
+                |shard| shard.flows.sent.get(),
+            ),
+            (
+                "lb_udp_flows_moved_total",
+                "Times that a flow went on to another backend.",
+                |shard| shard.flows.moved.get(),
+            ),
+        ];
+        let is_udp = |kind| kind == ListenerKind::Udp;
+        for (name, help, number) in families {
+            self.per_listener(text, name, Kind::Counter, help, is_udp, number);
+        }
+        let mut ended = text.family(
+            "lb_udp_flows_total",
+            Kind::Counter,
+            "UDP flows that ended, by the reason.",
+        );
+        for listener in self.of_kind(ListenerKind::Udp) {
+            for end in FlowEnd::ALL {
+                let labels = [("listener", listener.name()), ("end", end.name())];
+                ended.sample(&labels, listener.sum(|shard| shard.flows.ends(end)));
+            }
+        }
+        let mut shed = text.family(
+            "lb_udp_flows_shed_total",
+            Kind::Counter,
+            "UDP flows that were not begun, by the reason; their datagrams were dropped.",
+        );
+        for listener in self.of_kind(ListenerKind::Udp) {
+            for why in FlowShed::ALL {
+                let labels = [("listener", listener.name()), ("reason", why.name())];
+                shed.sample(&labels, listener.sum(|shard| shard.flows.sheds(why)));
             }
         }
     }
@@ -587,6 +635,29 @@ mod tests {
         assert!(!page.has("lb_exchanges_total{listener=\"db\",status=\"2xx\"}"));
         assert!(!page.has("lb_exchange_duration_seconds_count{listener=\"db\"}"));
         assert!(!page.has("lb_sessions_total{end=\"idle\",listener=\"web\"}"));
+    }
+
+    #[test]
+    fn flows_are_counted_of_udp_listeners_only() {
+        let mut everything = Everything::new();
+        let dns = plan::Listener {
+            name: "dns".into(),
+            address: "127.0.0.1:53".parse().unwrap(),
+            protocol: plan::Protocol::Udp(plan::Udp::to("a")),
+            edge: plan::Edge::default(),
+        };
+        let dns = Arc::new(ListenerStats::build(&dns, 2, None));
+        dns.shard(0).flows.received.add(3);
+        dns.shard(1).flows.shed(FlowShed::Source);
+        dns.shard(1).flows.ended(FlowEnd::Idle);
+        everything.listeners.push(dns);
+        let page = everything.scrape();
+        let of = |series: &str| page.value(series);
+        assert_eq!(of("lb_udp_received_datagrams_total{listener=\"dns\"}"), 3.0);
+        let shed = "lb_udp_flows_shed_total{listener=\"dns\",reason=\"source\"}";
+        assert_eq!(of(shed), 1.0);
+        assert_eq!(of("lb_udp_flows_total{end=\"idle\",listener=\"dns\"}"), 1.0);
+        assert!(!page.has("lb_udp_sent_datagrams_total{listener=\"db\"}"));
     }
 
     #[test]

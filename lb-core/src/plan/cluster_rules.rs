@@ -258,6 +258,7 @@ fn is_without_http(plan: &Plan, cluster: &str) -> bool {
                 }
             }
             Protocol::Tcp(tcp) => is_used |= tcp.clusters().any(|name| name == cluster),
+            Protocol::Udp(udp) => is_used |= udp.cluster == cluster,
         }
     }
     is_used

@@ -13,6 +13,7 @@ mod cluster_rules;
 mod edge;
 mod health;
 mod tcp;
+mod udp;
 mod validate;
 mod validate_listener;
 
@@ -28,12 +29,13 @@ pub use health::{
     Verify,
 };
 pub use tcp::{Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames, Tcp};
+pub use udp::Udp;
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
 
 /// Everything that the workers are to serve.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// Addresses to accept on. Names and addresses are unique.
+    /// Addresses to accept on. Names are unique, and so are addresses, but that UDP has its own.
     pub listeners: Vec<Listener>,
     /// Named sets of backends. Names are unique.
     pub clusters: Vec<Cluster>,
@@ -64,6 +66,8 @@ pub enum Protocol {
     Http(Http),
     /// Bytes relayed to one cluster.
     Tcp(Tcp),
+    /// Datagrams relayed to one cluster.
+    Udp(Udp),
 }
 
 /// The settings of an HTTP listener; by default without a route.

@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Balance, Http, HttpLimits, Listener, Plan, Protocol, Route};
+use super::{Balance, Http, HttpLimits, Listener, Plan, Protocol, Route, Udp};
 
 /// Most backends that one session or exchange may try.
 pub const TRIES_LIMIT: u8 = 8;
@@ -203,7 +203,8 @@ impl<'p> Validation<'p> {
             self.name(&place, &listener.name, &mut names);
             let address = listener.address;
             // The kernel gives every listener on port 0 a port of its own.
-            if address.port() != 0 && addresses.twice(address) {
+            let is_udp = matches!(listener.protocol, Protocol::Udp(_));
+            if address.port() != 0 && addresses.twice((is_udp, address)) {
                 self.errors.push(PlanError::DuplicateAddress {
                     place: place.clone(),
                     address,
@@ -217,6 +218,7 @@ impl<'p> Validation<'p> {
         self.edge(place, &listener.edge);
         match &listener.protocol {
             Protocol::Tcp(tcp) => self.tcp(place, tcp),
+            Protocol::Udp(udp) => self.udp(place, udp),
             Protocol::Http(http) => {
                 self.http(place, http);
                 let mut seen = Seen::default();
@@ -234,6 +236,26 @@ impl<'p> Validation<'p> {
                     }
                     self.route(&place, rule);
                 }
+            }
+        }
+    }
+
+    fn udp(&mut self, place: &Place, udp: &'p Udp) {
+        self.timeout(place, "idle_timeout", udp.idle_timeout);
+        self.cluster_exists(place, &udp.cluster);
+        let counts = [
+            ("replies", udp.replies, u32::MAX),
+            ("requests", udp.requests, u32::MAX),
+            ("flows_max", Some(udp.flows_max), Udp::FLOWS_LIMIT),
+            (
+                "flows_per_source_max",
+                udp.flows_per_source_max,
+                Udp::FLOWS_LIMIT,
+            ),
+        ];
+        for (field, count, limit) in counts {
+            if let Some(count) = count {
+                self.range(place, field, count, (1, limit));
             }
         }
     }
@@ -684,6 +706,30 @@ mod tests {
                 ..
             }]
         ));
+    }
+
+    #[test]
+    fn a_udp_listener_has_limits_and_may_share_its_address_with_another_protocol() {
+        let udp = |settings: Udp| {
+            let mut listener = tcp("dns", "0.0.0.0:53", "a");
+            listener.protocol = Protocol::Udp(settings);
+            listener
+        };
+        let both = vec![tcp("dns-tcp", "0.0.0.0:53", "a"), udp(Udp::to("a"))];
+        assert_eq!(errors(&plan(both)), [""; 0]);
+        let mut twin = udp(Udp::to("a"));
+        twin.name = "twin".into();
+        let twice = plan(vec![udp(Udp::to("a")), twin]).validate().unwrap_err();
+        assert!(matches!(twice[..], [PlanError::DuplicateAddress { .. }]));
+        let none = Udp {
+            idle_timeout: Duration::ZERO,
+            replies: Some(0),
+            requests: Some(0),
+            flows_max: 0,
+            flows_per_source_max: Some(Udp::FLOWS_LIMIT + 1),
+            ..Udp::to("nowhere")
+        };
+        assert_eq!(errors(&plan(vec![udp(none)])).len(), 6);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::compile_cluster::{self, Uses};
 use super::decode::Problems;
 use super::file::{
     Backend, Cluster, File, Http, Limits, Listener, Protocol, Route, ServerNames, Tcp, Timeouts,
+    Udp,
 };
 use super::notation::Host;
 use super::problem::{Located, Place, Problem};
@@ -275,15 +276,17 @@ impl Compiler<'_> {
         places: &mut HashMap<String, Place>,
     ) -> Vec<plan::Listener> {
         let mut listeners = Vec::new();
-        let mut addresses = HashMap::new();
+        let mut addresses = [HashMap::new(), HashMap::new()]; // UDP has its own
         for file in files {
             for listener in &file.listeners {
                 let address = &listener.address;
                 let name = listener.name.as_ref().map(|name| name.value.clone());
-                let name = name.unwrap_or_else(|| address.value.to_string());
+                let is_udp = matches!(listener.protocol, Protocol::Udp(_));
+                let default = || Listener::default_name(address.value, is_udp);
+                let name = name.unwrap_or_else(default);
                 if let Some(first) = places.insert(name.clone(), address.place.clone()) {
                     self.twice(&address.place, "listener", &name, &first);
-                } else if let Some(first) = overlap(&mut addresses, address) {
+                } else if let Some(first) = overlap(&mut addresses[usize::from(is_udp)], address) {
                     self.twice(
                         &address.place,
                         "address",
@@ -306,6 +309,7 @@ impl Compiler<'_> {
     fn protocol(&mut self, listener: &Listener, shared_routes: &[Route]) -> plan::Protocol {
         match &listener.protocol {
             Protocol::Tcp(tcp) => plan::Protocol::Tcp(self.tcp(tcp)),
+            Protocol::Udp(udp) => plan::Protocol::Udp(self.udp(udp)),
             Protocol::Http(http) => plan::Protocol::Http(self.http(http, shared_routes)),
         }
     }
@@ -347,6 +351,21 @@ impl Compiler<'_> {
             routes,
             hello_timeout: or(&names.hello_timeout, hello_timeout),
             otherwise: or(&names.otherwise, plan::Otherwise::default()),
+        }
+    }
+
+    fn udp(&mut self, udp: &Udp) -> plan::Udp {
+        let default = plan::Udp::to(self.known_cluster(&udp.cluster));
+        let count = |written: &Option<Located<Option<u64>>>, default: Option<u32>| {
+            or(written, default.map(u64::from)).map(|count| count as u32)
+        };
+        plan::Udp {
+            idle_timeout: or(&udp.idle_timeout, default.idle_timeout),
+            replies: count(&udp.replies, default.replies),
+            requests: count(&udp.requests, default.requests),
+            flows_max: or(&udp.flows_max, default.flows_max.into()) as u32,
+            flows_per_source_max: count(&udp.flows_per_source_max, default.flows_per_source_max),
+            ..default
         }
     }
 

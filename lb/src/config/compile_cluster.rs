@@ -19,7 +19,8 @@ use crate::checker::Checker;
 #[derive(Debug, Default)]
 pub(super) struct Uses<'f> {
     http: HashSet<&'f str>,
-    tcp: HashSet<&'f str>,
+    /// TCP or UDP.
+    stream: HashSet<&'f str>,
 }
 
 impl<'f> Uses<'f> {
@@ -28,10 +29,11 @@ impl<'f> Uses<'f> {
         for file in files {
             for listener in &file.listeners {
                 match &listener.protocol {
+                    Protocol::Udp(udp) => drop(uses.stream.insert(&udp.cluster.value)),
                     Protocol::Tcp(tcp) => {
                         let names = tcp.server_names.iter().flat_map(|names| &names.routes);
                         let clusters = names.map(|name| &name.cluster).chain(&tcp.cluster);
-                        uses.tcp.extend(clusters.map(|cluster| &*cluster.value));
+                        uses.stream.extend(clusters.map(|cluster| &*cluster.value));
                     }
                     Protocol::Http(http) => {
                         let routes = http.routes.iter().chain(&file.routes);
@@ -132,10 +134,10 @@ impl Compiler<'_, '_> {
         self.problems.push(Problem::new(place, reason));
     }
 
-    /// Settings about requests, in a cluster that takes TCP sessions.
+    /// Settings about requests, in a cluster of TCP or UDP listeners.
     fn look_at_requests(&mut self, uses: &Uses<'_>) {
         let name = &*self.cluster.name.value;
-        let (tcp, http) = (uses.tcp.contains(name), uses.http.contains(name));
+        let (stream, http) = (uses.stream.contains(name), uses.http.contains(name));
         let of_request = |key: &HashKey| match key {
             HashKey::ClientAddress | HashKey::ClientAddressPort | HashKey::Destination => false,
             HashKey::Cookie(_) | HashKey::Header(_) | HashKey::Query(_) | HashKey::Uri => true,
@@ -150,16 +152,16 @@ impl Compiler<'_, '_> {
             )
         });
         let affinity = affinity.map(|affinity| (&affinity.place, "affinity", "without affinity"));
-        for (place, what, instead) in hash_key.into_iter().chain(affinity).filter(|_| tcp) {
+        for (place, what, instead) in hash_key.into_iter().chain(affinity).filter(|_| stream) {
             if http {
                 let reason = format!(
-                    "TCP listeners use this cluster too; they know no requests, and their \
+                    "TCP or UDP listeners use this cluster too; they know no requests, and their \
                      sessions are balanced {instead}"
                 );
                 self.warnings.push(Problem::new(place, reason));
             } else {
                 let reason = format!(
-                    "{what} of requests has no effect on a cluster that only TCP listeners use; \
+                    "{what} of requests has no effect on a cluster that no HTTP listener uses; \
                      by the client's address it has"
                 );
                 self.problems.push(Problem::new(place, reason));

@@ -59,6 +59,7 @@ pub(crate) struct Listener {
 pub(crate) enum Protocol {
     Http(Http),
     Tcp(Tcp),
+    Udp(Udp),
 }
 
 /// A TCP listener's part.
@@ -98,6 +99,31 @@ pub(crate) struct ServerName {
     /// Empty for any.
     pub(crate) protocols: Vec<String>,
     pub(crate) cluster: Located<String>,
+}
+
+/// A UDP listener's part. The inner `None` is the word `none`.
+#[derive(Debug)]
+pub(crate) struct Udp {
+    pub(crate) cluster: Located<String>,
+    pub(crate) idle_timeout: Option<Located<Duration>>,
+    pub(crate) replies: Option<Located<Option<u64>>>,
+    pub(crate) requests: Option<Located<Option<u64>>>,
+    pub(crate) flows_max: Option<Located<u64>>,
+    pub(crate) flows_per_source_max: Option<Located<Option<u64>>>,
+}
+
+impl Udp {
+    /// A listener of which only the cluster was written.
+    pub(crate) const fn to(cluster: Located<String>) -> Self {
+        Self {
+            cluster,
+            idle_timeout: None,
+            replies: None,
+            requests: None,
+            flows_max: None,
+            flows_per_source_max: None,
+        }
+    }
 }
 
 /// An HTTP listener's part.
@@ -156,6 +182,17 @@ pub(crate) struct Cluster {
     pub(crate) connect_timeout: Option<Located<Duration>>,
     pub(crate) tries: Option<Located<u64>>,
     pub(crate) pool: Pool,
+}
+
+impl Listener {
+    /// Its name where none was written: the address, which UDP may share with TCP.
+    pub(crate) fn default_name(address: SocketAddr, is_udp: bool) -> String {
+        if is_udp {
+            format!("{address}/udp")
+        } else {
+            address.to_string()
+        }
+    }
 }
 
 impl Cluster {

@@ -1,5 +1,5 @@
-//! The sources given as flags, to a [`File`]: `--tcp`, `--tls-passthrough`, `--sni`, `--http`,
-//! `--route`, and what is said about all of them: how their clusters balance, `--relay`,
+//! The sources given as flags, to a [`File`]: `--tcp`, `--udp`, `--tls-passthrough`, `--sni`,
+//! `--http`, `--route`, and what is said about all of them: how their clusters balance, `--relay`,
 //! `--proxy-in`, `--proxy-out`.
 //!
 //! Invariant: each flag that brings backends makes a cluster of its own, named after what the
@@ -16,11 +16,12 @@ use super::decode::Problems;
 use super::edge;
 use super::file::{
     Backend, Cluster, File, Health, Http, Listener, Protocol, Route, ServerName, ServerNames, Tcp,
+    Udp,
 };
 use super::notation::{self, BackendText};
 use super::problem::{Located, Place, Problem};
 
-/// `--tcp [NAME@]LISTEN=BACKENDS` or `--http [NAME@]LISTEN[=BACKENDS]`.
+/// `--tcp [NAME@]LISTEN=BACKENDS`, `--udp` likewise, or `--http [NAME@]LISTEN[=BACKENDS]`.
 #[derive(Debug, Clone)]
 pub(crate) struct ListenFlag {
     /// As the user wrote it.
@@ -28,6 +29,7 @@ pub(crate) struct ListenFlag {
     name: Option<String>,
     address: SocketAddr,
     backends: Option<Vec<BackendText>>,
+    is_udp: bool,
 }
 
 /// `--route HOST[/PATH]=BACKENDS`.
@@ -67,6 +69,7 @@ pub(crate) struct Flags {
     pub(crate) tcp: Vec<ListenFlag>,
     pub(crate) passthrough: Vec<ListenFlag>,
     pub(crate) names: Vec<NameFlag>,
+    pub(crate) udp: Vec<ListenFlag>,
     pub(crate) http: Vec<ListenFlag>,
     pub(crate) routes: Vec<RouteFlag>,
     pub(crate) balance: Option<Balance>,
@@ -87,6 +90,17 @@ impl ListenFlag {
         }
     }
 
+    /// Parses `--udp`.
+    pub(crate) fn udp(text: &str) -> Result<Self, String> {
+        if !text.contains('=') {
+            return Err("there are no backends; as 53=10.0.0.1:53,10.0.0.2:53".to_owned());
+        }
+        Self::http(text).map(|flag| Self {
+            is_udp: true,
+            ..flag
+        })
+    }
+
     /// Parses `--http`.
     pub(crate) fn http(text: &str) -> Result<Self, String> {
         let (listen, backends) = match text.split_once('=') {
@@ -103,14 +117,14 @@ impl ListenFlag {
             name,
             address,
             backends,
+            is_udp: false,
         })
     }
 
     /// The name of the cluster that its backends make.
     fn cluster_name(&self) -> String {
-        self.name
-            .clone()
-            .unwrap_or_else(|| self.address.to_string())
+        let default = || Listener::default_name(self.address, self.is_udp);
+        self.name.clone().unwrap_or_else(default)
     }
 }
 
@@ -169,7 +183,7 @@ impl Flags {
     /// As a source; `None` if there are none.
     pub(crate) fn file(&self, problems: &mut Problems) -> Option<File> {
         let has_tcp = !(self.tcp.is_empty() && self.passthrough.is_empty());
-        if !has_tcp && self.http.is_empty() {
+        if !has_tcp && self.udp.is_empty() && self.http.is_empty() {
             self.refuse_idle(problems);
             return None;
         }
@@ -182,6 +196,12 @@ impl Flags {
                 .extend(listener.map(|protocol| self.listener("--tcp", flag, protocol)));
         }
         self.add_passthrough(&mut file);
+        for flag in &self.udp {
+            let cluster = self.add_cluster(&mut file, "--udp", flag);
+            let listener = cluster.map(|cluster| Protocol::Udp(Udp::to(cluster)));
+            file.listeners
+                .extend(listener.map(|protocol| self.listener("--udp", flag, protocol)));
+        }
         for flag in &self.http {
             let cluster = self.add_cluster(&mut file, "--http", flag);
             let protocol = Protocol::Http(Http {
@@ -242,7 +262,7 @@ impl Flags {
         let given = given.into_iter().filter(|(_, given)| *given);
         let given = given.map(|(flag, _)| (flag, String::new()));
         for (flag, value) in routes.chain(names).chain(given) {
-            let reason = "has an effect only on listeners given as --tcp or --http; \
+            let reason = "has an effect only on listeners given as --tcp, --udp or --http; \
                           in a file, write it there";
             problems.push(Problem::new(&Place::Flag { flag, value }, reason));
         }

@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use lb_core::plan::{Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
+use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
 
 use super::decode::{self, Fields, Problems};
 use super::file::{
-    File, Http, Limits, Listener, Protocol, Route, ServerName, ServerNames, Settings, Tcp, Timeouts,
+    File, Http, Limits, Listener, Protocol, Route, ServerName, ServerNames, Settings, Tcp,
+    Timeouts, Udp,
 };
 use super::problem::Located;
 use super::settings::{AFFINITY_ENTRIES, AccessLog, AdminAddress, Engine, LogFormat, Workers};
@@ -65,14 +66,17 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     let address = fields.required("address", decode::parsed(notation::listen));
     let http = fields.optional("http", http);
     let tcp = fields.optional("tcp", tcp);
+    let udp = fields.optional("udp", udp);
     let edge = edge::read(&mut fields);
-    if fields.has("http") == fields.has("tcp") {
-        fields.problem("a listener has either \"http\" or \"tcp\"");
+    let written = ["http", "tcp", "udp"].into_iter();
+    if written.filter(|key| fields.has(key)).count() != 1 {
+        fields.problem("a listener has either \"http\", \"tcp\" or \"udp\"");
     }
     fields.finish();
     let protocol = http
         .map(Protocol::Http)
-        .or_else(|| tcp.map(Protocol::Tcp))?;
+        .or_else(|| tcp.map(Protocol::Tcp))
+        .or_else(|| udp.map(Protocol::Udp))?;
     Some(Listener {
         name,
         address: address?,
@@ -152,6 +156,28 @@ fn proxy_out(node: &Node, problems: &mut Problems) -> Option<ProxyOut> {
     Some(ProxyOut {
         version: version?,
         checksum,
+    })
+}
+
+fn udp(node: &Node, problems: &mut Problems) -> Option<Udp> {
+    let mut fields = Fields::of(node, problems)?;
+    let cluster = fields.required("cluster", name);
+    let count = || decode::limit(|text| notation::number(text, 1..=u32::MAX.into()));
+    let flows_limit = u64::from(plan::Udp::FLOWS_LIMIT);
+    let flows = decode::limit(move |text| notation::number(text, 1..=flows_limit));
+    let idle_timeout = fields.optional("idle_timeout", duration);
+    let replies = fields.optional("replies", count());
+    let requests = fields.optional("requests", count());
+    let flows_max = fields.optional("flows_max", decode::number(1..=flows_limit));
+    let flows_per_source_max = fields.optional("flows_per_source_max", flows);
+    fields.finish();
+    Some(Udp {
+        cluster: cluster?,
+        idle_timeout,
+        replies,
+        requests,
+        flows_max,
+        flows_per_source_max,
     })
 }
 

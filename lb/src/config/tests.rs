@@ -47,7 +47,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "listeners:\n  - address: 80\n",
-        "lb.yaml:2:5: listeners[0]: a listener has either \"http\" or \"tcp\"",
+        "lb.yaml:2:5: listeners[0]: a listener has either \"http\", \"tcp\" or \"udp\"",
     ),
     (
         "listeners:\n  - http: {}\n",
@@ -245,6 +245,11 @@ const MISTAKES: &[(&str, &str)] = &[
       1024), as 4",
     ),
     (
+        "listeners: [{address: 53, udp: {cluster: c, replies: 0}}]\nclusters: {c: {backends: []}}",
+        "lb.yaml:1:54: listeners[0].udp.replies: \"0\" is not a whole number from 1 to 4294967295; \
+      or none",
+    ),
+    (
         "engine: uringg",
         "lb.yaml:1:9: engine: \"uringg\" is not one of auto, epoll, uring; did you \
       mean \"uring\"?",
@@ -314,9 +319,52 @@ fn what_is_not_written_is_filled_in() {
 }
 
 #[test]
+fn udp_has_ports_and_names_of_its_own() {
+    let text = "listeners: [{address: 53, tcp: {cluster: c}}, {address: 53, udp: {cluster: c}}]\n\
+                clusters: {c: {backends: []}}\n";
+    let plan = load(text).unwrap().plan(&Names::new());
+    let names: Vec<_> = plan.listeners.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["0.0.0.0:53", "0.0.0.0:53/udp"]);
+    let lb_core::plan::Protocol::Udp(udp) = &plan.listeners[1].protocol else {
+        panic!("a UDP listener");
+    };
+    assert_eq!(*udp, lb_core::plan::Udp::to("c"), "defaults");
+
+    let text = "listeners: [{address: 53, udp: {cluster: c, idle_timeout: 5s, replies: 1, \
+                requests: 2, flows_max: 3, flows_per_source_max: 4}}]\n\
+                clusters: {c: {backends: []}}\n";
+    let plan = load(text).unwrap().plan(&Names::new());
+    let expected = lb_core::plan::Udp {
+        idle_timeout: std::time::Duration::from_secs(5),
+        replies: Some(1),
+        requests: Some(2),
+        flows_max: 3,
+        flows_per_source_max: Some(4),
+        ..lb_core::plan::Udp::to("c")
+    };
+    assert_eq!(
+        plan.listeners[0].protocol,
+        lb_core::plan::Protocol::Udp(expected)
+    );
+
+    let flags = Flags {
+        tcp: vec![ListenFlag::tcp("53=10.0.0.1:53").unwrap()],
+        udp: vec![ListenFlag::udp("53=10.0.0.1:53").unwrap()],
+        ..Flags::default()
+    };
+    let sources = Sources {
+        flags,
+        ..Sources::default()
+    };
+    let plan = sources.load().unwrap().plan(&Names::new());
+    assert_eq!(plan.clusters[1].name, "0.0.0.0:53/udp");
+}
+
+#[test]
 fn flags_are_a_source_like_a_file() {
     let flags = Flags {
         tcp: vec![ListenFlag::tcp("db@5432=10.0.0.1:5432").unwrap()],
+        udp: Vec::new(),
         http: vec![ListenFlag::http("127.0.0.1:80").unwrap()],
         routes: vec![RouteFlag::parse("shop.example/cart=10.0.0.2:80").unwrap()],
         affinity: Some(AffinityFlag::parse("client-ip:60").unwrap()),

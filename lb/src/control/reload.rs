@@ -4,11 +4,10 @@
 //! Read next: `../snapshot.rs`, `lb_core::snapshot`.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 
 use lb_core::plan::Plan;
 
-use super::bind::bind_new;
+use super::bind::{bind_new, ports};
 use super::{Control, Event, LoadNumber};
 use crate::config::{Draft, Names, Problem};
 use crate::log::log;
@@ -115,7 +114,7 @@ impl Control {
         for (worker, sockets) in self.status.workers.iter().zip(new.by_worker) {
             worker.apply(sockets);
         }
-        self.own_ports.extend(bound.values().map(SocketAddr::port));
+        self.own_ports.extend(ports(&bound));
         self.bound = bound;
         self.status.metrics.config_generation.set(generation);
         log!(

@@ -5,9 +5,7 @@
 //! Read next: `bind.rs`, `../worker/mod.rs`.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
 use std::io;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task;
 
-use super::bind::{Bound, advise, bind_new};
+use super::bind::{Bound, OwnPorts, advise, bind_new, ports};
 use super::watch::Watch;
 use super::{Control, Event, LoadNumber, Status, cpus, events, signals};
 use crate::access_log::AccessLogWriter;
@@ -30,7 +28,7 @@ use crate::args::EXIT_USAGE;
 use crate::config::{AdminAddress, Draft, Engine, Names, Place, Problem, Sources};
 use crate::log::{self, log};
 use crate::resolve::{Schedule, resolve};
-use crate::snapshot::{Ground, Snapshot};
+use crate::snapshot::{Ground, Snapshot, Transport};
 use crate::terminal;
 use crate::worker::{Sockets, Start, Starting, WorkerHandle};
 
@@ -125,7 +123,7 @@ impl Control {
             names,
             schedule: Schedule::new(),
             load: LoadNumber(0),
-            own_ports: bound.values().map(SocketAddr::port).collect(),
+            own_ports: ports(&bound).collect(),
             bound,
             sender,
             events,
@@ -164,7 +162,7 @@ async fn bind_admin(address: AdminAddress) -> Result<Option<TcpListener>, String
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(Some(listener)),
         Err(error) => {
-            let advice = advise("admin", address, &error);
+            let advice = advise("admin", Transport::Tcp, address, &error);
             Err(format!("{advice}; --admin takes another address, or off"))
         }
     }
@@ -180,7 +178,7 @@ fn start_workers(
     let plan = draft.plan(names);
     let cpus = cpus::place(draft.settings.workers);
     let workers = cpus.len();
-    let new = bind_new(&plan.listeners, &Bound::new(), &HashSet::new(), workers)
+    let new = bind_new(&plan.listeners, &Bound::new(), &OwnPorts::new(), workers)
         .map_err(|error| draft.listener_problem(&error.listener, error.reason))?;
     let ground = Ground::new(workers, draft.settings.affinity_entries)
         .map_err(|error| format!("cannot have random numbers: {error}"))?;

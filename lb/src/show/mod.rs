@@ -9,7 +9,7 @@ mod edge;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lb_core::plan::{Forwarded, Http, Listener, Plan, Protocol};
+use lb_core::plan::{Forwarded, Http, Listener, Plan, Protocol, Udp};
 use serde_json::{Value, json};
 
 use self::edge::{add_edge, tcp_json};
@@ -30,9 +30,21 @@ fn listener_json(listener: &Listener) -> Value {
     match &listener.protocol {
         Protocol::Http(http) => value["http"] = http_json(http),
         Protocol::Tcp(tcp) => value["tcp"] = tcp_json(tcp),
+        Protocol::Udp(udp) => value["udp"] = udp_json(udp),
     }
     add_edge(&listener.edge, &mut value);
     value
+}
+
+fn udp_json(udp: &Udp) -> Value {
+    json!({
+        "cluster": udp.cluster,
+        "idle_timeout": duration(udp.idle_timeout),
+        "replies": udp.replies,
+        "requests": udp.requests,
+        "flows_max": udp.flows_max,
+        "flows_per_source_max": udp.flows_per_source_max,
+    })
 }
 
 fn http_json(http: &Http) -> Value {
@@ -129,6 +141,13 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
                     }
                 }
             }
+        }
+        Protocol::Udp(udp) => {
+            writeln!(
+                text,
+                "listener {name}: udp on {address} to cluster {}",
+                udp.cluster
+            )
         }
         Protocol::Http(http) => {
             writeln!(text, "listener {name}: http on {address}")?;

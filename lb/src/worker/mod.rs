@@ -12,7 +12,7 @@ mod listeners;
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,7 +41,23 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 /// One socket for each listener that is new to a worker.
-pub(crate) type Sockets = HashMap<ListenerKey, TcpListener>;
+pub(crate) type Sockets = HashMap<ListenerKey, BoundSocket>;
+
+/// A socket that was bound for a worker.
+#[derive(Debug)]
+pub(crate) enum BoundSocket {
+    Tcp(TcpListener),
+    Udp(UdpSocket),
+}
+
+impl BoundSocket {
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr(),
+            Self::Udp(socket) => socket.local_addr(),
+        }
+    }
+}
 
 /// What a worker thread starts with.
 pub(crate) struct Start {

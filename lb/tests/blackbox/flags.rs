@@ -97,8 +97,8 @@ const BAD_FLAGS: &[(&[&str], &[&str])] = &[
     (&["--confg", "x"], &["--confg", "--config"]),
     (&["chekc"], &["chekc", "check"]),
     (
-        &["--udp", "53=a:53"],
-        &["--udp is not supported by this version yet"],
+        &["--udp", "53"],
+        &["--udp", "there are no backends; as 53=10.0.0.1:53"],
     ),
     (
         &["--https=443"],
