@@ -224,7 +224,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "listeners: [{address: 80, tcp: {cluster: a}}]\n\
       clusters: {a: {backends: ['b:1'], affinity: cookie}}",
         "lb.yaml:2:45: clusters.a.affinity: affinity of requests has no effect on a cluster that \
-      only TCP listeners use; by the client's address it has",
+      no HTTP listener uses; by the client's address it has",
     ),
     (
         "cookie_key: short",
@@ -245,7 +245,7 @@ const MISTAKES: &[(&str, &str)] = &[
       1024), as 4",
     ),
     (
-        "listeners: [{address: 53, udp: {cluster: c, replies: 0}}]\nclusters: {c: {backends: []}}",
+        "listeners: [{address: 53, udp: {cluster: c, replies: 0}}]\nclusters: {c: {backends: ['b:1']}}",
         "lb.yaml:1:54: listeners[0].udp.replies: \"0\" is not a whole number from 1 to 4294967295; \
       or none",
     ),
@@ -321,7 +321,7 @@ fn what_is_not_written_is_filled_in() {
 #[test]
 fn udp_has_ports_and_names_of_its_own() {
     let text = "listeners: [{address: 53, tcp: {cluster: c}}, {address: 53, udp: {cluster: c}}]\n\
-                clusters: {c: {backends: []}}\n";
+                clusters: {c: {backends: ['b:1']}}\n";
     let plan = load(text).unwrap().plan(&Names::new());
     let names: Vec<_> = plan.listeners.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(names, ["0.0.0.0:53", "0.0.0.0:53/udp"]);
@@ -332,7 +332,7 @@ fn udp_has_ports_and_names_of_its_own() {
 
     let text = "listeners: [{address: 53, udp: {cluster: c, idle_timeout: 5s, replies: 1, \
                 requests: 2, flows_max: 3, flows_per_source_max: 4}}]\n\
-                clusters: {c: {backends: []}}\n";
+                clusters: {c: {backends: ['b:1']}}\n";
     let plan = load(text).unwrap().plan(&Names::new());
     let expected = lb_core::plan::Udp {
         idle_timeout: std::time::Duration::from_secs(5),
@@ -435,9 +435,9 @@ fn what_only_a_part_of_the_traffic_notices_is_a_warning() {
     assert_eq!(
         shown,
         [
-            "lb.yaml:2:65: clusters.a.hash_key: TCP listeners use this cluster too; they know no \
+            "lb.yaml:2:65: clusters.a.hash_key: TCP or UDP listeners use this cluster too; they know no \
              requests, and their sessions are balanced by the client's address",
-            "lb.yaml:2:80: clusters.a.affinity: TCP listeners use this cluster too; they know no \
+            "lb.yaml:2:80: clusters.a.affinity: TCP or UDP listeners use this cluster too; they know no \
              requests, and their sessions are balanced without affinity",
         ]
     );

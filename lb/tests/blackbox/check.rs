@@ -130,9 +130,9 @@ cluster web: ring by header:x-user, bounded load 1.50, affinity by cookie sid, o
   10.0.0.1:80 weight 1
   10.0.0.2:80 weight 1, backup
   10.0.0.3:80 weight 1, draining
-warning: {path}:8:15: clusters.web.hash_key: TCP listeners use this cluster too; they know no \
+warning: {path}:8:15: clusters.web.hash_key: TCP or UDP listeners use this cluster too; they know no \
              requests, and their sessions are balanced by the client's address
-warning: {path}:11:15: clusters.web.affinity: TCP listeners use this cluster too; they know no \
+warning: {path}:11:15: clusters.web.affinity: TCP or UDP listeners use this cluster too; they know no \
              requests, and their sessions are balanced without affinity
 "
         )

@@ -62,7 +62,7 @@ const BAD_FLAGS: &[(&[&str], &[&str])] = &[
     ),
     (
         &["--tcp", "80=a:1", "--affinity", "cookie"],
-        &["--affinity", "only TCP listeners use"],
+        &["--affinity", "no HTTP listener uses"],
     ),
     (
         &["--http", "80=a:1", "--hash-key", "uri"],
