@@ -10,7 +10,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::metrics::ListenerCounters;
+use crate::metrics::{ListenerCounters, WorkerMetrics};
 use crate::rt::{self, TaskId};
 
 /// The client connections of one worker.
@@ -20,6 +20,17 @@ pub struct Registry {
 }
 
 impl Registry {
+    /// Without connections; `metrics` shows how many there are.
+    pub fn new(metrics: Arc<WorkerMetrics>) -> Self {
+        let entries = Entries {
+            metrics,
+            ..Entries::default()
+        };
+        Self {
+            entries: Rc::new(RefCell::new(entries)),
+        }
+    }
+
     /// Spawns the task of a new client connection: the future that `serve` makes of its
     /// [`Registration`]. Counts it as accepted and active on `listener`.
     ///
@@ -113,10 +124,12 @@ impl Drop for Registration {
 struct Entries {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    metrics: Arc<WorkerMetrics>,
 }
 
 impl Entries {
     fn insert(&mut self) -> u32 {
+        self.metrics.connections.increment();
         if let Some(slot) = self.free.pop() {
             return slot;
         }
@@ -126,6 +139,7 @@ impl Entries {
     }
 
     fn remove(&mut self, slot: u32) {
+        self.metrics.connections.decrement();
         self.slots[slot as usize] = Slot::default();
         self.free.push(slot);
     }

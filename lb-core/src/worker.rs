@@ -27,8 +27,8 @@ impl Worker {
     pub fn new(index: usize, metrics: Arc<WorkerMetrics>) -> Self {
         Self {
             index,
+            connections: Registry::new(Arc::clone(&metrics)),
             metrics,
-            connections: Registry::default(),
             draining: Cell::new(false),
         }
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use harness::{Front, Serving, in_virtual_time, listen, on_each_engine, receive};
 use lb_core::metrics::{Refusal, SessionEnd};
 use lb_core::plan::{
-    Access, ConnectionLimits, Otherwise, ProxyIn, ProxyOut, ProxyVersion, ServerName, ServerNames,
+    Access, BackendLimit, ConnectionLimits, Otherwise, ProxyIn, ProxyOut, ProxyVersion, ServerName,
+    ServerNames,
 };
 use lb_core::rt::{Chunk, TcpStream, sleep, timeout};
 use lb_l4::proxy_protocol::{self, Addresses, Header, Origin, Tlv, Transport};
@@ -387,5 +388,95 @@ fn what_is_no_hello_is_reset_and_so_is_a_name_if_asked_for() {
             counters.sessions(SessionEnd::Abandoned) == 1
         })
         .await;
+    });
+}
+
+fn limited(backends: &[SocketAddr], connections_max: u32, queue_max: u32) -> Serving {
+    let mut front = Front::of(backends);
+    front.tcp.backend_limit = Some(BackendLimit {
+        connections_max,
+        queue_max,
+        queue_timeout: Duration::from_secs(3600),
+    });
+    front.serve()
+}
+
+/// How many sessions wait for a backend.
+fn waiting(serving: &Serving) -> u64 {
+    let backends = serving.cluster.backends().iter();
+    let established = backends.map(|it| it.counters(0).connections_active.get());
+    serving.counters.active.get() - established.sum::<u64>()
+}
+
+#[test]
+fn a_full_backend_is_passed_over_and_then_waited_for_in_order() {
+    on_each_engine(|| async {
+        let ((one, first), (other, second)) = (listen(), listen());
+        let serving = limited(&[first, second], 1, 2);
+        let _clients = [
+            TcpStream::connect(serving.address).await.expect("connect"),
+            TcpStream::connect(serving.address).await.expect("connect"),
+        ];
+        let served = one.accept().await.expect("accept");
+        let _also_served = other.accept().await.expect("accept");
+        let mut queued = Vec::new();
+        for name in [b"a", b"b"] {
+            let client = TcpStream::connect(serving.address).await.expect("connect");
+            send(&client, name).await;
+            queued.push(client);
+            let count = queued.len() as u64;
+            until("a place in the queue", || waiting(&serving) == count).await;
+        }
+        if let Ok(client) = TcpStream::connect(serving.address).await {
+            is_reset(&client).await;
+        }
+        refused(&serving, Refusal::QueueFull).await;
+        // The one that gives up in the queue does not keep the other from its turn.
+        served.reset();
+        let next = one.accept().await.expect("accept");
+        assert_eq!(receive(&next, 1).await, b"a");
+        next.reset();
+        let next = one.accept().await.expect("accept");
+        assert_eq!(receive(&next, 1).await, b"b");
+        for backend in serving.cluster.backends() {
+            assert_eq!(backend.in_flight(), 1);
+        }
+    });
+}
+
+#[test]
+fn who_leaves_the_queue_is_counted_and_makes_room() {
+    on_each_engine(|| async {
+        let (backend, address) = listen();
+        let serving = limited(&[address], 1, 1);
+        let _client = TcpStream::connect(serving.address).await.expect("connect");
+        let served = backend.accept().await.expect("accept");
+        let impatient = TcpStream::connect(serving.address).await.expect("connect");
+        until("a place in the queue", || waiting(&serving) == 1).await;
+        impatient.reset();
+        let counters = &serving.counters;
+        until("the client to be missed", || {
+            counters.sessions(SessionEnd::Abandoned) == 1
+        })
+        .await;
+        let patient = TcpStream::connect(serving.address).await.expect("connect");
+        until("a place in the queue", || waiting(&serving) == 1).await;
+        served.reset();
+        send(&patient, b"x").await;
+        let next = backend.accept().await.expect("accept");
+        assert_eq!(receive(&next, 1).await, b"x");
+    });
+}
+
+#[test]
+fn a_place_in_the_queue_is_not_for_ever() {
+    in_virtual_time(|| async {
+        let (backend, address) = listen();
+        let serving = limited(&[address], 1, 1);
+        let _client = TcpStream::connect(serving.address).await.expect("connect");
+        let _served = backend.accept().await.expect("accept");
+        let client = TcpStream::connect(serving.address).await.expect("connect");
+        is_reset(&client).await;
+        refused(&serving, Refusal::QueueTimeout).await;
     });
 }

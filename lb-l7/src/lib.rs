@@ -1,9 +1,10 @@
 //! Layer 7 of `lb`: HTTP/1.1 as a strict, allocation-free reverse proxy.
 //!
 //! The way of a request: `connection.rs` (a client's connection) → `admit.rs` (its bytes become a
-//! request, by `http1/request.rs` and `route.rs`) → `exchange.rs` (bytes both ways) → `reach.rs`
-//! and `pool.rs` (a backend) → `upload.rs`, `download.rs` (the bodies, by `http1/body.rs`) →
-//! `respond.rs` (what we answer ourselves).
+//! request, by `http1/request.rs`, `route.rs`, `keys.rs`) → `reach.rs`, `pool.rs` (a backend) →
+//! `exchange.rs` (bytes both ways) → `response.rs`, `set_cookie.rs` (the head of the response) →
+//! `upload.rs`, `download.rs` (the bodies, by `http1/body.rs`) → `respond.rs` (what we answer
+//! ourselves). Beside it: `check/` (health checks), over `stream.rs` and `tls/`.
 #![forbid(unsafe_code)]
 
 mod access_log;

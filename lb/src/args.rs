@@ -130,6 +130,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "VERSION")]
     #[arg(value_parser = |text: &str| config::parse_word(text, &PROXY_VERSION_WORDS))]
     proxy_out: Option<ProxyVersion>,
+    /// Congestion control of client and TCP backend connections, as cubic or bbr [default: the
+    /// system's]
+    #[arg(long, value_name = "NAME", value_parser = config::parse_congestion)]
+    tcp_congestion: Option<String>,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -194,7 +198,7 @@ const CHECK_FORMATS: [(&str, CheckFormat); 2] =
     [("json", CheckFormat::Json), ("text", CheckFormat::Text)];
 
 /// Flags of the design that later versions bring.
-const NOT_YET: [&str; 11] = [
+const NOT_YET: [&str; 10] = [
     "--cluster-ips",
     "--https",
     "--ingress-class",
@@ -205,7 +209,6 @@ const NOT_YET: [&str; 11] = [
     "--manifests",
     "--node-name",
     "--nodeport-addresses",
-    "--tcp-congestion",
 ];
 
 impl Cli {
@@ -253,6 +256,7 @@ impl RunArgs {
             health: self.health,
             proxy_in: self.proxy_in,
             proxy_out: self.proxy_out,
+            congestion: self.tcp_congestion,
         };
         Sources {
             files: self.config,

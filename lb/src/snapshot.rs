@@ -12,7 +12,7 @@ use std::sync::Arc;
 use lb_core::balance::affinity::{AffinityTable, random_key};
 use lb_core::balance::{Backend, BackendId, Cluster, Context};
 use lb_core::metrics::ListenerStats;
-use lb_core::plan::{self, CookieKey, Plan};
+use lb_core::plan::{self, CookieKey, ListenSocket, Plan};
 use lb_l4::limits::Gate;
 use lb_l4::{TcpService, UdpService};
 use lb_l7::HttpService;
@@ -22,7 +22,7 @@ use crate::checker::{Checker, LastError};
 /// What runs.
 pub(crate) struct Snapshot {
     pub(crate) plan: Plan,
-    pub(crate) listeners: Vec<Listener>,
+    pub(crate) listeners: Vec<Arc<Listener>>,
     pub(crate) clusters: Vec<Arc<Cluster>>,
     /// How the backends of the clusters that have checks are checked, by the clusters' names.
     checkers: HashMap<String, Arc<Checker>>,
@@ -91,6 +91,8 @@ pub(crate) struct ListenerKey {
     address: SocketAddr,
     /// Tells listeners on port 0 apart; else a listener may change its name.
     name: Option<String>,
+    /// Other settings need other sockets.
+    socket: ListenSocket,
 }
 
 impl ListenerKey {
@@ -100,6 +102,7 @@ impl ListenerKey {
             transport: Transport::of(&listener.protocol),
             address: listener.address,
             name: any_port.then(|| listener.name.clone()),
+            socket: listener.edge.socket.clone(),
         }
     }
 }
@@ -149,13 +152,13 @@ impl Snapshot {
             let previous = previous.and_then(|previous| previous.listener(&listener.name));
             let stats = previous.map(|previous| &*previous.stats);
             let gate = previous.and_then(|previous| previous.gate.as_deref());
-            listeners.push(Listener {
+            listeners.push(Arc::new(Listener {
                 bound: bound.get(&key).copied().unwrap_or(listener.address),
                 key,
                 stats: Arc::new(ListenerStats::build(listener, workers, stats)),
                 gate: Gate::build(&listener.edge, gate).map(Arc::new),
                 service: Service::build(&listener.protocol, &by_name)?,
-            });
+            }));
         }
         Ok(Self {
             plan,
@@ -181,7 +184,7 @@ impl Snapshot {
         self.clusters.iter().find(|cluster| cluster.name == name)
     }
 
-    fn listener(&self, name: &str) -> Option<&Listener> {
+    fn listener(&self, name: &str) -> Option<&Arc<Listener>> {
         self.listeners
             .iter()
             .find(|listener| listener.stats.name() == name)

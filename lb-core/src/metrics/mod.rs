@@ -182,6 +182,31 @@ pub struct WorkerMetrics {
     pub buffers_in_use: Gauge,
     /// Generation of the snapshot that the worker runs.
     pub config_generation: Gauge,
+    /// Client connections open.
+    pub connections: Gauge,
+    /// Connections that the worker accepted and handed to another one, which had fewer.
+    pub handed_over: Counter,
+    /// Connections that other workers have handed to this one and that it has not taken yet. The
+    /// only number with several writers.
+    coming: AtomicU64,
+}
+
+impl WorkerMetrics {
+    /// Client connections that the worker has or is about to have.
+    #[inline]
+    pub fn load(&self) -> u64 {
+        self.connections.get() + self.coming.load(Ordering::Relaxed)
+    }
+
+    /// Another worker hands a connection to this one.
+    pub fn hand(&self) {
+        self.coming.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The worker has taken a connection that was handed to it.
+    pub fn taken(&self) {
+        self.coming.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Counters of one listener on one worker.

@@ -99,6 +99,13 @@ impl Report<'_> {
                 .map(|listener| listener.shard(worker).active.get());
             connections.sample(&[("worker", &worker.to_string())], open.sum::<u64>());
         }
+        self.per_worker(
+            text,
+            "lb_worker_connections_handed_over_total",
+            Kind::Counter,
+            "Client connections handed to a worker that had fewer.",
+            |worker| worker.handed_over.get(),
+        );
     }
 
     fn write_connections(&self, text: &mut Text) {

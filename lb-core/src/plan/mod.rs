@@ -28,7 +28,10 @@ pub use health::{
     Check, GrpcCheck, Health, HttpCheck, MalformedStatusRange, StatusRange, TlsCheck, UdpCheck,
     Verify,
 };
-pub use tcp::{Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames, Tcp};
+pub use tcp::{
+    BackendLimit, BackendSocket, Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames,
+    Source, Tcp,
+};
 pub use udp::Udp;
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
 

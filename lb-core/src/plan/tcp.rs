@@ -3,7 +3,10 @@
 //! Invariant: plain data; `Plan::validate` says what is allowed.
 //! Read next: `edge.rs` (what every listener may ask of connections).
 
+use std::net::IpAddr;
 use std::time::Duration;
+
+use super::TcpSocket;
 
 /// The settings of a TCP listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,10 @@ pub struct Tcp {
     pub relay: Relay,
     /// Backends are told who the client is.
     pub proxy_out: Option<ProxyOut>,
+    /// How many sessions a backend gets.
+    pub backend_limit: Option<BackendLimit>,
+    /// Settings of the sockets of backend connections.
+    pub backend_socket: BackendSocket,
     /// Sessions are TLS, routed by what their ClientHello asks for.
     pub server_names: Option<ServerNames>,
 }
@@ -52,6 +59,8 @@ impl Default for Tcp {
             lifetime: None,
             relay: Relay::default(),
             proxy_out: None,
+            backend_limit: None,
+            backend_socket: BackendSocket::default(),
             server_names: None,
         }
     }
@@ -104,6 +113,59 @@ pub enum ProxyVersion {
     V1,
     /// Binary, with the server name and protocol that the client asked for where these are known.
     V2,
+}
+
+/// How many sessions a backend gets, and what happens to those above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackendLimit {
+    /// Sessions and exchanges under way on a backend, of all listeners, up to which it gets more;
+    /// at least 1.
+    pub connections_max: u32,
+    /// Sessions of the listener that may wait for room, the first come first; those above are
+    /// refused.
+    pub queue_max: u32,
+    /// How long a session may wait.
+    pub queue_timeout: Duration,
+}
+
+impl BackendLimit {
+    /// A burst may wait, a crowd may not.
+    pub const QUEUE_DEFAULT: u32 = 1024;
+    /// As HAProxy's connect timeout is in its examples: longer than clients like to wait.
+    pub const QUEUE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+}
+
+/// Settings of the sockets of backend connections.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct BackendSocket {
+    /// As for clients' connections.
+    pub tcp: TcpSocket,
+    /// Where the connections come from.
+    pub source: Source,
+    /// IP_LOCAL_PORT_RANGE: the first and the last port that the kernel may choose; Linux 6.3.
+    pub ports: Option<(u16, u16)>,
+    /// SO_BINDTODEVICE: the network device to go through.
+    pub device: Option<String>,
+    /// SO_MARK: for routing rules and filters.
+    pub mark: Option<u32>,
+}
+
+impl BackendSocket {
+    /// Longest name of a device (IFNAMSIZ, less the zero).
+    pub const DEVICE_BYTES_MAX: usize = 15;
+}
+
+/// The source address of backend connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Source {
+    /// This address, for backends of its family.
+    Address(IpAddr),
+    /// As routing has it.
+    #[default]
+    Any,
+    /// The client's (IP_TRANSPARENT), for backends of its family: answers must be routed back
+    /// through this machine.
+    Client,
 }
 
 /// Where TLS sessions go, without being terminated.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::validate::{Place, Validation, host_problem};
 use super::{
-    Access, ConnectionLimits, Edge, KeepAlive, ListenSocket, ProxyVersion, Rate, ServerNames, Tcp,
-    TcpSocket,
+    Access, BackendSocket, ConnectionLimits, Edge, KeepAlive, ListenSocket, ProxyVersion, Rate,
+    ServerNames, Tcp, TcpSocket,
 };
 
 /// Longest time that TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_DEFER_ACCEPT take.
@@ -108,12 +108,36 @@ impl<'p> Validation<'p> {
             let reason = "version 1 of the PROXY protocol has no checksum";
             self.malformed(place, "proxy_out.checksum", "true", reason);
         }
+        if let Some(limit) = tcp.backend_limit {
+            let connections = limit.connections_max;
+            self.range(
+                place,
+                "backend_limit.connections_max",
+                connections,
+                (1, u32::MAX),
+            );
+            self.timeout(place, "backend_limit.queue_timeout", limit.queue_timeout);
+        }
+        self.backend_socket(place, &tcp.backend_socket);
         match &tcp.server_names {
             Some(names) => self.server_names(place, names),
             None if tcp.cluster.is_none() => {
                 self.malformed(place, "cluster", "", "sessions would lead nowhere");
             }
             None => {}
+        }
+    }
+
+    fn backend_socket(&mut self, place: &Place, socket: &BackendSocket) {
+        self.tcp_socket(place, &socket.tcp);
+        if let Some((first, last)) = socket.ports {
+            self.range(place, "backend_socket.ports", first, (1, last));
+        }
+        if let Some(device) = &socket.device
+            && !(1..=BackendSocket::DEVICE_BYTES_MAX).contains(&device.len())
+        {
+            let reason = "the name of a device has 1 to 15 characters";
+            self.malformed(place, "backend_socket.device", device, reason);
         }
     }
 
@@ -144,7 +168,7 @@ impl<'p> Validation<'p> {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        Cluster, Listener, Plan, PlanError, Protocol, ProxyIn, ProxyOut, ServerName,
+        BackendLimit, Cluster, Listener, Plan, PlanError, Protocol, ProxyIn, ProxyOut, ServerName,
     };
     use super::*;
 
@@ -270,12 +294,28 @@ mod tests {
                 version: ProxyVersion::V1,
                 checksum: true,
             }),
+            backend_limit: Some(BackendLimit {
+                connections_max: 0,
+                queue_max: 0,
+                queue_timeout: Duration::ZERO,
+            }),
+            backend_socket: BackendSocket {
+                ports: Some((3, 2)),
+                device: Some(String::new()),
+                ..BackendSocket::default()
+            },
             ..Tcp::default()
         };
-        assert_eq!(
-            fields_of(Edge::default(), tcp),
-            ["lifetime", "proxy_out.checksum", "cluster"]
-        );
+        let expected = [
+            "lifetime",
+            "proxy_out.checksum",
+            "backend_limit.connections_max",
+            "backend_limit.queue_timeout",
+            "backend_socket.ports",
+            "backend_socket.device",
+            "cluster",
+        ];
+        assert_eq!(fields_of(Edge::default(), tcp), expected);
         let names = ServerNames {
             routes: vec![
                 route("a.example", &[], "c"),

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use super::epoll::Epoll;
+use super::options::ConnectFrom;
 use super::pipe::{self, Pipe};
 use super::sim::Sim;
 use super::socket::{Key, Slots};
@@ -95,10 +96,10 @@ impl Engine {
     pub(crate) fn connect(
         &mut self,
         slots: &mut Slots,
-        source: Option<SocketAddr>,
+        from: ConnectFrom<'_>,
         address: SocketAddr,
     ) -> io::Result<Key> {
-        each!(self, engine => engine.connect(slots, source, address))
+        each!(self, engine => engine.connect(slots, from, address))
     }
 
     /// Someone waits for input, or for a connection of a listener.
@@ -158,6 +159,37 @@ impl Engine {
         match self {
             Self::Epoll(_) | Self::Uring(_) => pipe.fill(slots.get(key).fd, max),
             Self::Sim(sim) => sim.splice_in(slots, key, pipe, max),
+        }
+    }
+
+    /// True if the reader need not ask for readiness again after a splice that was given `max`
+    /// bytes to move.
+    pub(crate) fn may_have_more(&self, taken: &io::Result<usize>, max: usize) -> bool {
+        match (self, taken) {
+            (_, Err(_)) => false,
+            // A poll finds what is there: a turn later, when there is more of it.
+            (Self::Uring(_), Ok(count)) => *count == max,
+            // Of what is there no edge tells. A short count says little: a pipe takes so many
+            // pieces, whatever their size.
+            (Self::Epoll(_) | Self::Sim(_), Ok(_)) => true,
+        }
+    }
+
+    /// Receives what waits in the socket, for a direct reader; 0 at the end of the stream.
+    pub(crate) fn recv_direct(
+        &mut self,
+        slots: &mut Slots,
+        key: Key,
+        room: &mut [u8],
+    ) -> io::Result<usize> {
+        match self {
+            Self::Epoll(_) | Self::Uring(_) => loop {
+                match sys::recv(slots.get(key).fd, room) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    received => return received,
+                }
+            },
+            Self::Sim(sim) => sim.recv_direct(slots, key, room),
         }
     }
 

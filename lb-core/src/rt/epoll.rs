@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 use super::buffer::{self, pool};
+use super::options::ConnectFrom;
 use super::socket::{Key, Kind, SMALL, Slots};
 use super::{sys, udp};
 
@@ -46,14 +47,11 @@ impl Epoll {
     pub(crate) fn connect(
         &mut self,
         slots: &mut Slots,
-        source: Option<SocketAddr>,
+        from: ConnectFrom<'_>,
         address: SocketAddr,
     ) -> io::Result<Key> {
-        let fd = sys::tcp_socket(&address)?;
-        let begun = source
-            .map_or(Ok(()), |source| sys::bind_source(fd, source))
-            .and_then(|()| sys::connect(fd, address));
-        let established = begun.inspect_err(|_| sys::close(fd))?;
+        let fd = from.open(address)?;
+        let established = sys::connect(fd, address).inspect_err(|_| sys::close(fd))?;
         let kind = if established {
             Kind::Stream
         } else {
@@ -255,7 +253,7 @@ fn receive_small(slots: &mut Slots, key: Key) {
 /// Takes what was received before the connection failed, then notes the error.
 pub(crate) fn receive_before_error(slots: &mut Slots, key: Key, error: i32) {
     let slot = slots.get(key);
-    while slot.spare.is_none()
+    while !slot.has_spare()
         && let Some(buffer) = pool().acquire()
     {
         match sys::recv(slot.fd, pool().room(buffer)) {

@@ -13,6 +13,8 @@ mod engine;
 mod epoll;
 mod net;
 mod notify;
+mod options;
+mod pages;
 mod pipe;
 pub mod probe;
 mod remote;
@@ -36,8 +38,9 @@ pub use combine::{
     Either, Elapsed, Join, Select, Timeout, join, poll_once, select, timeout, timeout_at, yield_now,
 };
 pub use engine::EngineKind;
-pub use net::{TcpListener, TcpStream};
+pub use net::{Accepted, TcpListener, TcpStream};
 pub use notify::{Notified, Notify};
+pub use options::{OptionError, set_listen_options, try_backend_options};
 pub use pipe::Pipe;
 pub use remote::Handle;
 pub use ring_flags::RingFlags;

@@ -9,14 +9,16 @@ use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::task::{Context, Poll, Waker};
 
 use super::buffer::Chunk;
 use super::engine::Engine;
+use super::options::ConnectFrom;
 use super::runtime::Io;
 use super::socket::{Key, Kind, Slot};
 use super::{ListenOptions, context, sys};
+use crate::plan::BackendSocket;
 
 pub(super) fn with_io<R>(f: impl FnOnce(&mut Io) -> R) -> R {
     context::with(|core| f(&mut core.io.borrow_mut()))
@@ -116,18 +118,27 @@ impl TcpListener {
     /// # Errors
     /// EMFILE, ENFILE, ENOBUFS and ENOMEM: out of descriptors or memory; wait, then call again.
     pub async fn accept(&self) -> io::Result<TcpStream> {
-        poll_fn(|cx| with_io(|io| self.poll_accept(io, cx))).await
+        poll_fn(|cx| with_io(|io| self.poll_accept(io, cx)))
+            .await
+            .and_then(|fd| with_io(|io| TcpStream::attach(io, fd)))
     }
 
-    fn poll_accept(&self, io: &mut Io, cx: &Context<'_>) -> Poll<io::Result<TcpStream>> {
+    /// The next connection, not yet this runtime's: it may be sent to another thread.
+    ///
+    /// # Errors
+    /// As `accept`. Unsupported on the `sim` engine.
+    pub async fn accept_detached(&self) -> io::Result<Accepted> {
+        if with_io(|io| matches!(io.engine, Engine::Sim(_))) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let fd = poll_fn(|cx| with_io(|io| self.poll_accept(io, cx))).await?;
+        Ok(Accepted { fd })
+    }
+
+    fn poll_accept(&self, io: &mut Io, cx: &Context<'_>) -> Poll<io::Result<RawFd>> {
         let Io { slots, engine, .. } = io;
         let key = self.socket.key;
-        if slots
-            .get(key)
-            .accepted
-            .as_ref()
-            .is_none_or(|queue| queue.is_empty())
-        {
+        if slots.get(key).accepted() == 0 {
             let errno = std::mem::take(&mut slots.get(key).error);
             if errno != 0 {
                 return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
@@ -137,21 +148,37 @@ impl TcpListener {
         }
         let slot = slots.get(key);
         let errno = slot.error;
-        let Some(fd) = slot.accepted.as_mut().and_then(|queue| queue.pop_front()) else {
+        let Some(fd) = slot.rare().accepted.pop_front() else {
             slot.error = 0;
             return match errno {
                 0 => Poll::Pending,
                 errno => Poll::Ready(Err(io::Error::from_raw_os_error(errno))),
             };
         };
-        let stream = TcpStream {
-            socket: Owned::new(slots.insert(fd, Kind::Stream)),
-        };
-        if let Err(error) = engine.attach(slots, stream.socket.key) {
-            engine.close(slots, stream.socket.key);
-            return Poll::Ready(Err(error));
-        }
-        Poll::Ready(Ok(stream))
+        Poll::Ready(Ok(fd))
+    }
+}
+
+/// A connection that was accepted and belongs to no runtime yet. Dropping it closes it.
+#[derive(Debug)]
+pub struct Accepted {
+    fd: RawFd,
+}
+
+impl Accepted {
+    /// Takes it into service on the calling thread's runtime.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn attach(self) -> io::Result<TcpStream> {
+        let fd = std::mem::ManuallyDrop::new(self).fd; // the slot's from here on
+        with_io(|io| TcpStream::attach(io, fd))
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        sys::close(self.fd);
     }
 }
 
@@ -171,12 +198,24 @@ pub struct TcpStream {
 }
 
 impl TcpStream {
+    fn attach(io: &mut Io, fd: RawFd) -> io::Result<Self> {
+        let Io { slots, engine, .. } = io;
+        let key = slots.insert(fd, Kind::Stream);
+        if let Err(error) = engine.attach(slots, key) {
+            engine.close(slots, key);
+            return Err(error);
+        }
+        Ok(Self {
+            socket: Owned::new(key),
+        })
+    }
+
     /// Connects, with TCP_NODELAY. Dropping the future cancels the attempt.
     ///
     /// # Errors
     /// Those of `socket(2)` and `connect(2)`.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
-        Self::connect_by(None, address).await
+        Self::connect_by(ConnectFrom::default(), address).await
     }
 
     /// As `connect`, from `source`; with its port 0 the kernel chooses one.
@@ -184,11 +223,28 @@ impl TcpStream {
     /// # Errors
     /// Those of `bind(2)` too.
     pub async fn connect_from(source: SocketAddr, address: SocketAddr) -> io::Result<Self> {
-        Self::connect_by(Some(source), address).await
+        let from = ConnectFrom {
+            source: Some(source),
+            settings: None,
+        };
+        Self::connect_by(from, address).await
     }
 
-    async fn connect_by(source: Option<SocketAddr>, address: SocketAddr) -> io::Result<Self> {
-        let key = with_io(|io| io.engine.connect(&mut io.slots, source, address))?;
+    /// As `connect`, from `source` if there is one, by a socket with these settings.
+    ///
+    /// # Errors
+    /// Those of `setsockopt(2)` and `bind(2)` too.
+    pub async fn connect_with(
+        source: Option<SocketAddr>,
+        settings: &BackendSocket,
+        address: SocketAddr,
+    ) -> io::Result<Self> {
+        let settings = Some(settings);
+        Self::connect_by(ConnectFrom { source, settings }, address).await
+    }
+
+    async fn connect_by(from: ConnectFrom<'_>, address: SocketAddr) -> io::Result<Self> {
+        let key = with_io(|io| io.engine.connect(&mut io.slots, from, address))?;
         let stream = Self {
             socket: Owned::new(key),
         };
@@ -410,6 +466,14 @@ impl TcpStream {
     }
 }
 
+#[cfg(test)]
+impl TcpStream {
+    /// The descriptor, to look at its options.
+    pub(crate) fn fd(&self) -> i32 {
+        self.socket.with(|slot| slot.fd)
+    }
+}
+
 impl fmt::Debug for TcpStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("TcpStream").field(&self.socket.key).finish()
@@ -419,7 +483,49 @@ impl fmt::Debug for TcpStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rt::{Config, Runtime};
+    use crate::rt::{Config, EngineKind, Runtime};
+
+    #[test]
+    fn a_detached_connection_is_served_by_another_thread_or_closed() {
+        for engine in [EngineKind::Epoll, EngineKind::Uring] {
+            let config = Config {
+                engine,
+                ..Config::default()
+            };
+            let Ok(mut runtime) = Runtime::new(&config) else {
+                eprintln!("skipped on {}", engine.name());
+                continue;
+            };
+            runtime.block_on(async {
+                let any = "127.0.0.1:0".parse().expect("an address");
+                let listener = TcpListener::bind(any, &ListenOptions::default()).expect("bind");
+                let address = listener.local_addr().expect("an address");
+                let client = TcpStream::connect(address).await.expect("connect");
+                let accepted = listener.accept_detached().await.expect("accept");
+                let config = config.clone();
+                let other = std::thread::spawn(move || {
+                    let mut runtime = Runtime::new(&config).expect("a runtime");
+                    runtime.block_on(async {
+                        let server = accepted.attach().expect("attach");
+                        let chunk = server.recv().await.expect("receive");
+                        server.send(chunk).await.expect("send");
+                        server.flush().await.expect("flush");
+                    });
+                });
+                client
+                    .send(Chunk::from_static(b"echo"))
+                    .await
+                    .expect("send");
+                assert_eq!(&*client.recv().await.expect("receive"), b"echo");
+                assert!(client.recv().await.expect("the end").is_empty());
+                other.join().expect("the other thread");
+
+                let client = TcpStream::connect(address).await.expect("connect");
+                drop(listener.accept_detached().await.expect("accept"));
+                assert!(client.recv().await.expect("the end").is_empty());
+            });
+        }
+    }
 
     /// Without it the last part of an answer waits some 40 ms for the client's delayed
     /// acknowledgement.

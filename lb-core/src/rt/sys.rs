@@ -215,6 +215,18 @@ pub(crate) fn set_option(
     check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), size) }).map(drop)
 }
 
+/// Sets an option whose value is no number: a name.
+pub(crate) fn set_option_bytes(
+    fd: RawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &[u8],
+) -> io::Result<()> {
+    let size = value.len() as libc::socklen_t;
+    // SAFETY: `value` is valid for `size` bytes.
+    check(unsafe { libc::setsockopt(fd, level, name, value.as_ptr().cast(), size) }).map(drop)
+}
+
 /// Takes the socket's pending error (SO_ERROR), 0 if there is none.
 pub(crate) fn take_error(fd: RawFd) -> i32 {
     option(fd, libc::SOL_SOCKET, libc::SO_ERROR).unwrap_or(libc::EBADF)

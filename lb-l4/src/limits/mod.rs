@@ -5,6 +5,7 @@
 //! connections pay nothing.
 //! Read next: `rate.rs`, `sources.rs`; `../proxy_protocol/receive.rs`.
 
+pub(crate) mod queue;
 mod rate;
 mod sources;
 

@@ -1,78 +1,167 @@
 //! From a cluster to an established connection: pick, connect with a deadline, next on failure.
 //!
-//! Invariant: no backend is tried twice, none after `tries_max`, and a client that leaves ends the
-//! search. Each backend's outcome is counted.
-//! Read next: `relay.rs`.
+//! Invariant: no backend is tried twice, none after `tries_max`, none that is full, and a client
+//! that leaves ends the search. Each backend's outcome is counted.
+//! Read next: `../limits/queue.rs` (where sessions wait for room), `relay.rs`.
 
-use std::future::poll_fn;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
 
 use lb_core::balance::{Choice, Cluster, Fault, Lease, Tried};
-use lb_core::metrics::SessionEnd;
-use lb_core::rt::{Either, TcpStream, now, select, timeout};
+use lb_core::metrics::{Refusal, SessionEnd};
+use lb_core::plan::TRIES_LIMIT;
+use lb_core::rt::{Either, TcpStream, now, select, sleep, timeout};
 use lb_core::worker::Worker;
 
+use super::service::BackendLimit;
+use super::{Failure, TcpService};
 use crate::client::Client;
 
-/// A connection to one of the cluster's backends for `client`, whose own is `stream`.
-///
-/// # Errors
-/// `Unavailable` when none could be connected to, `Abandoned` when the client was reset meanwhile.
-pub(super) async fn any<'a>(
-    stream: &TcpStream,
-    client: &Client,
-    cluster: &'a Cluster,
-    worker: &Worker,
-) -> Result<(Lease<'a>, TcpStream), SessionEnd> {
-    let counters = cluster.counters().of(worker.index);
-    let mut tried = Tried::default();
-    while tried.len() < cluster.tries_max {
-        let Some(lease) = pick(stream, client, cluster, worker, &tried) else {
-            break;
-        };
-        let backend = lease.backend();
-        if !tried.is_empty() {
-            counters.retries.increment();
-        }
-        tried.insert(backend.index);
-        let begun = now();
-        let attempt = pin!(timeout(
-            cluster.connect_timeout,
-            TcpStream::connect(backend.address)
-        ));
-        let left = poll_fn(|cx| stream.poll_broken(cx));
-        let own = backend.counters(worker.index);
-        match select(attempt, left).await {
-            Either::First(Ok(Ok(connected))) => {
-                own.connections.increment();
-                let latency = now().saturating_duration_since(begun);
-                counters.connect_time.observe(latency);
-                lease.answered(latency);
-                return Ok((lease, connected));
-            }
-            Either::First(_) => {
-                own.connect_failures.increment();
-                lease.failed(Fault::Connect);
-            }
-            Either::Second(_) => return Err(SessionEnd::Abandoned),
-        }
-    }
-    counters.unavailable.increment();
-    Err(SessionEnd::Unavailable)
+/// How often the first in a queue looks for room without being called: room may come from
+/// elsewhere, by a backend that is back, another listener, or sessions of an earlier snapshot.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// One session's search.
+#[derive(Clone, Copy)]
+pub(super) struct Search<'a> {
+    pub(super) stream: &'a TcpStream,
+    pub(super) client: &'a Client,
+    pub(super) service: &'a TcpService,
+    pub(super) cluster: &'a Cluster,
+    pub(super) worker: &'a Worker,
 }
 
-/// Apart from the future above, which would hold the choice for as long as it lives.
-fn pick<'a>(
-    stream: &TcpStream,
-    client: &Client,
-    cluster: &'a Cluster,
-    worker: &Worker,
-    tried: &Tried,
-) -> Option<Lease<'a>> {
-    let mut choice = Choice::new(worker.index, now(), client.address, tried);
-    if cluster.asks_local() {
-        let local = client.local().or_else(|| stream.local_addr().ok());
-        choice.local = local?.ip();
+impl<'a> Search<'a> {
+    /// A connection to one of the cluster's backends.
+    ///
+    /// # Errors
+    /// When none could be connected to, or had room, or the client was reset meanwhile.
+    pub(super) async fn any(self) -> Result<(Lease<'a>, TcpStream), Failure> {
+        let counters = self.cluster.counters().of(self.worker.index);
+        let mut tried = Tried::default();
+        while tried.len() < self.cluster.tries_max {
+            let Some(lease) = self.lease(&tried).await? else {
+                break;
+            };
+            let backend = lease.backend();
+            if !tried.is_empty() {
+                counters.retries.increment();
+            }
+            tried.insert(backend.index);
+            let begun = now();
+            let source = self.service.source(self.client, backend.address);
+            let attempt = TcpStream::connect_with(source, &self.service.socket, backend.address);
+            let attempt = pin!(timeout(self.cluster.connect_timeout, attempt));
+            let left = poll_fn(|cx| self.stream.poll_broken(cx));
+            let own = backend.counters(self.worker.index);
+            match select(attempt, left).await {
+                Either::First(Ok(Ok(connected))) => {
+                    own.connections.increment();
+                    let latency = now().saturating_duration_since(begun);
+                    counters.connect_time.observe(latency);
+                    lease.answered(latency);
+                    return Ok((lease, connected));
+                }
+                Either::First(_) => {
+                    own.connect_failures.increment();
+                    lease.failed(Fault::Connect);
+                    drop(lease);
+                    self.service.call_waiting();
+                }
+                Either::Second(_) => return Err(Failure::Ended(SessionEnd::Abandoned)),
+            }
+        }
+        counters.unavailable.increment();
+        Err(Failure::Ended(SessionEnd::Unavailable))
     }
-    cluster.pick(&choice)
+
+    /// A backend that was not tried, and has room; waits for room if there is a queue.
+    async fn lease(self, tried: &Tried) -> Result<Option<Lease<'a>>, Failure> {
+        let Some(limit) = &self.service.limit else {
+            return Ok(self.pick(tried));
+        };
+        if limit.queue.is_empty() {
+            match self.pick_with_room(limit, tried) {
+                Picked::Lease(lease) => return Ok(Some(lease)),
+                Picked::Nothing => return Ok(None),
+                Picked::Full => {}
+            }
+        }
+        Box::pin(self.wait_for_room(limit, tried)).await
+    }
+
+    async fn wait_for_room(
+        self,
+        limit: &BackendLimit,
+        tried: &Tried,
+    ) -> Result<Option<Lease<'a>>, Failure> {
+        let place = limit.queue.join(limit.queue_max);
+        let place = place.ok_or(Failure::Refused(Refusal::QueueFull))?;
+        let mut over = pin!(sleep(limit.queue_timeout));
+        let mut again = pin!(sleep(LOOK_AGAIN));
+        poll_fn(|cx| {
+            if self.stream.poll_broken(cx).is_ready() {
+                return Poll::Ready(Err(Failure::Ended(SessionEnd::Abandoned)));
+            }
+            let mut looks = place.poll_called(cx).is_ready();
+            while again.as_mut().poll(cx).is_ready() {
+                looks |= place.is_first();
+                again.set_deadline(now() + LOOK_AGAIN);
+            }
+            while looks {
+                match self.pick_with_room(limit, tried) {
+                    Picked::Lease(lease) => return Poll::Ready(Ok(Some(lease))),
+                    Picked::Nothing => return Poll::Ready(Ok(None)),
+                    Picked::Full => looks = place.poll_called(cx).is_ready(),
+                }
+            }
+            let over = Pin::new(&mut over).poll(cx);
+            over.map(|()| Err(Failure::Refused(Refusal::QueueTimeout)))
+        })
+        .await
+    }
+
+    /// Passes over backends that are full, as many as can be remembered.
+    fn pick_with_room(self, limit: &BackendLimit, tried: &Tried) -> Picked<'a> {
+        let mut passed = *tried;
+        loop {
+            let Some(lease) = self.pick(&passed) else {
+                let none_is_full = passed.len() == tried.len();
+                return if none_is_full {
+                    Picked::Nothing
+                } else {
+                    Picked::Full
+                };
+            };
+            // The lease is counted already, so that two workers cannot both be the last.
+            if lease.backend().in_flight() <= limit.connections {
+                return Picked::Lease(lease);
+            }
+            if passed.len() == TRIES_LIMIT {
+                return Picked::Full;
+            }
+            passed.insert(lease.backend().index);
+        }
+    }
+
+    /// Apart from the futures above, which would hold the choice for as long as they live.
+    fn pick(self, tried: &Tried) -> Option<Lease<'a>> {
+        let mut choice = Choice::new(self.worker.index, now(), self.client.address, tried);
+        if self.cluster.asks_local() {
+            let local = self.client.local();
+            choice.local = local.or_else(|| self.stream.local_addr().ok())?.ip();
+        }
+        self.cluster.pick(&choice)
+    }
+}
+
+/// What came of looking for a backend with room.
+enum Picked<'a> {
+    /// All that could be used are full.
+    Full,
+    Lease(Lease<'a>),
+    /// There is none that could be used.
+    Nothing,
 }

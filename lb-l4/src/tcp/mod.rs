@@ -24,6 +24,8 @@ use lb_core::rt::{TcpStream, timeout};
 use lb_core::snapshot::Held;
 use lb_core::worker::Worker;
 
+use connect::Search;
+use relay::Relay;
 use service::Route;
 pub use service::TcpService;
 
@@ -59,9 +61,8 @@ pub async fn serve_admitted(
     registration: Registration,
 ) {
     registration.set_idle(true); // nothing is lost when we drain
-    let client = gate
-        .identify(&stream, Client::peer(peer), &mut permit)
-        .await;
+    let identified = gate.identify(&stream, Client::peer(peer), &mut permit);
+    let client = Box::pin(identified).await;
     registration.set_idle(false);
     match client {
         Ok(client) => session(&stream, &client, &service, &worker, &registration).await,
@@ -99,9 +100,9 @@ async fn session(
             let own = lease.backend().counters(worker.index);
             let _active = own.connections_active.hold();
             let end = match service.lifetime {
-                None => relay::relay(stream, &backend, service.relay, counters).await,
+                None => Relay::new(stream, &backend, &service.relay, counters).await,
                 Some(lifetime) => {
-                    let relayed = relay::relay(stream, &backend, service.relay, counters);
+                    let relayed = Relay::new(stream, &backend, &service.relay, counters);
                     let relayed = Box::pin(timeout(lifetime, relayed));
                     relayed.await.unwrap_or_else(|_| {
                         stream.reset_on_drop();
@@ -111,6 +112,8 @@ async fn session(
                 }
             };
             counters.session_ended(end);
+            drop(lease);
+            service.call_waiting();
         }
         Err(Failure::Ended(end)) => {
             stream.reset_on_drop();
@@ -131,10 +134,10 @@ async fn session(
 
 /// A connection to a backend that knows who the client is, if it is to.
 async fn establish<'s>(
-    stream: &TcpStream,
-    client: &Client,
+    stream: &'s TcpStream,
+    client: &'s Client,
     service: &'s TcpService,
-    worker: &Worker,
+    worker: &'s Worker,
     registration: &Registration,
 ) -> Result<(Lease<'s>, TcpStream), Failure> {
     let route = match service.cluster() {
@@ -146,9 +149,14 @@ async fn establish<'s>(
             route
         }
     };
-    let (lease, backend) = connect::any(stream, client, route.cluster, worker)
-        .await
-        .map_err(Failure::Ended)?;
+    let search = Search {
+        stream,
+        client,
+        service,
+        cluster: route.cluster,
+        worker,
+    };
+    let (lease, backend) = search.any().await?;
     if let Some(header) = service.proxy_header(stream, client, route.hello.as_ref()) {
         let sent = backend.send(header).await;
         sent.map_err(|_| Failure::Ended(SessionEnd::Reset))?;

@@ -3,17 +3,19 @@
 //! Invariant: every cluster that a session may go to is there.
 //! Read next: `../client_hello/mod.rs`, `../proxy_protocol/mod.rs`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::balance::Cluster;
 use lb_core::metrics::{Refusal, SessionEnd};
-use lb_core::plan::{self, Otherwise, ProxyOut, ProxyVersion};
+use lb_core::plan::{self, BackendSocket, Otherwise, ProxyOut, ProxyVersion, Source};
 use lb_core::rt::{Chunk, TcpStream, now};
 
 use super::Failure;
 use crate::client::Client;
 use crate::client_hello::{self, ClientHello, NameRoutes, ReceiveError};
+use crate::limits::queue::Queue;
 use crate::proxy_protocol::{Addresses, Origin, Tlv, Transport, write_v1, write_v2};
 
 /// What a TCP listener does with its connections; part of a snapshot.
@@ -21,8 +23,30 @@ use crate::proxy_protocol::{Addresses, Origin, Tlv, Transport, write_v1, write_v
 pub struct TcpService {
     pub(super) relay: super::relay::Settings,
     pub(super) lifetime: Option<Duration>,
+    pub(super) socket: BackendSocket,
+    pub(super) limit: Option<BackendLimit>,
     proxy_out: Option<ProxyOut>,
     destination: Destination,
+}
+
+/// How many sessions a backend gets, and how many wait for that.
+#[derive(Debug)]
+pub(super) struct BackendLimit {
+    pub(super) connections: u32,
+    pub(super) queue_max: usize,
+    pub(super) queue_timeout: Duration,
+    pub(super) queue: Queue,
+}
+
+impl BackendLimit {
+    fn build(plan: plan::BackendLimit) -> Self {
+        Self {
+            connections: plan.connections_max,
+            queue_max: plan.queue_max as usize,
+            queue_timeout: plan.queue_timeout,
+            queue: Queue::default(),
+        }
+    }
 }
 
 /// Where sessions go.
@@ -77,6 +101,8 @@ impl TcpService {
                 fickle: false,
             },
             lifetime: plan.lifetime,
+            socket: plan.backend_socket.clone(),
+            limit: plan.backend_limit.map(BackendLimit::build),
             proxy_out: plan.proxy_out,
             destination,
         })
@@ -89,12 +115,30 @@ impl TcpService {
         self
     }
 
+    /// A backend may have room again.
+    pub(super) fn call_waiting(&self) {
+        if let Some(limit) = &self.limit {
+            limit.queue.call();
+        }
+    }
+
     /// Where all sessions go, if they all go to one cluster.
     pub(super) const fn cluster(&self) -> Option<&Arc<Cluster>> {
         match &self.destination {
             Destination::Cluster(cluster) => Some(cluster),
             Destination::Names(_) => None,
         }
+    }
+
+    /// Where a connection for `client` comes from that goes to `backend`, if that was said: only
+    /// within a family.
+    pub(super) fn source(&self, client: &Client, backend: SocketAddr) -> Option<SocketAddr> {
+        let source = match self.socket.source {
+            Source::Address(address) => address,
+            Source::Any => return None,
+            Source::Client => client.address.ip(),
+        };
+        (source.is_ipv4() == backend.is_ipv4()).then(|| SocketAddr::new(source, 0))
     }
 
     /// Where the session goes; waits for a ClientHello where that decides.

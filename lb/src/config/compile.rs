@@ -322,6 +322,8 @@ impl Compiler<'_> {
             relay: or(&tcp.relay, plan::Relay::default()),
             lifetime: tcp.lifetime.as_ref().map(|lifetime| lifetime.value),
             proxy_out: tcp.proxy_out,
+            backend_limit: tcp.backend_limit,
+            backend_socket: tcp.backend_socket.clone(),
             server_names: tcp
                 .server_names
                 .as_ref()

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lb_core::plan::{
-    self, Affinity, Balance, CookieKey, Edge, Forwarded, HashKey, Otherwise, ProxyOut, Relay,
+    self, Affinity, BackendLimit, BackendSocket, Balance, CookieKey, Edge, Forwarded, HashKey,
+    Otherwise, ProxyOut, Relay,
 };
 
 use super::notation::BackendText;
@@ -52,10 +53,6 @@ pub(crate) struct Listener {
 
 /// What a listener speaks.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there are a few, for the time of a reload"
-)]
 pub(crate) enum Protocol {
     Http(Http),
     Tcp(Tcp),
@@ -70,6 +67,8 @@ pub(crate) struct Tcp {
     pub(crate) lifetime: Option<Located<Duration>>,
     pub(crate) relay: Option<Located<Relay>>,
     pub(crate) proxy_out: Option<ProxyOut>,
+    pub(crate) backend_limit: Option<BackendLimit>,
+    pub(crate) backend_socket: BackendSocket,
     pub(crate) server_names: Option<ServerNames>,
 }
 

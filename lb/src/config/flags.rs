@@ -8,7 +8,10 @@
 
 use std::net::SocketAddr;
 
-use lb_core::plan::{Affinity, Balance, Check, Edge, HashKey, ProxyOut, ProxyVersion, Relay};
+use lb_core::plan::{
+    Affinity, BackendSocket, Balance, Check, Edge, HashKey, ListenSocket, ProxyOut, ProxyVersion,
+    Relay, TcpSocket,
+};
 use lb_core::prefixes::Prefix;
 
 use super::balancing;
@@ -79,6 +82,8 @@ pub(crate) struct Flags {
     pub(crate) health: Option<HealthFlag>,
     pub(crate) proxy_in: Option<TrustedFlag>,
     pub(crate) proxy_out: Option<ProxyVersion>,
+    /// On both sides.
+    pub(crate) congestion: Option<String>,
 }
 
 impl ListenFlag {
@@ -258,6 +263,7 @@ impl Flags {
             ("--proxy-in", self.proxy_in.is_some()),
             ("--proxy-out", self.proxy_out.is_some()),
             ("--relay", self.relay.is_some()),
+            ("--tcp-congestion", self.congestion.is_some()),
         ];
         let given = given.into_iter().filter(|(_, given)| *given);
         let given = given.map(|(flag, _)| (flag, String::new()));
@@ -382,6 +388,10 @@ impl Flags {
     fn tcp(&self, tcp: Tcp) -> Protocol {
         let checksum = false;
         Protocol::Tcp(Tcp {
+            backend_socket: BackendSocket {
+                tcp: self.tcp_socket(),
+                ..BackendSocket::default()
+            },
             proxy_out: self.proxy_out.map(|version| ProxyOut { version, checksum }),
             relay: self.relay.map(|value| Located {
                 value,
@@ -392,6 +402,13 @@ impl Flags {
             }),
             ..tcp
         })
+    }
+
+    fn tcp_socket(&self) -> TcpSocket {
+        TcpSocket {
+            congestion: self.congestion.clone(),
+            ..TcpSocket::default()
+        }
     }
 
     fn listener(&self, flag: &'static str, listen: &ListenFlag, protocol: Protocol) -> Listener {
@@ -411,6 +428,10 @@ impl Flags {
             },
             edge: Edge {
                 proxy_in: trusted.map(edge::proxies),
+                socket: ListenSocket {
+                    tcp: self.tcp_socket(),
+                    ..ListenSocket::default()
+                },
                 ..Edge::default()
             },
             protocol,

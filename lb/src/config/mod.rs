@@ -31,8 +31,8 @@ pub(crate) use self::flags::{
     AffinityFlag, Flags, HealthFlag, ListenFlag, NameFlag, RouteFlag, TrustedFlag,
 };
 pub(crate) use self::notation::{
-    BackendText, Host, duration as parse_duration, listen_local as parse_listen_local,
-    word as parse_word,
+    BackendText, Host, congestion as parse_congestion, duration as parse_duration,
+    listen_local as parse_listen_local, word as parse_word,
 };
 pub(crate) use self::problem::{Located, Place, Problem};
 pub(crate) use self::read::PROXY_VERSION_WORDS;

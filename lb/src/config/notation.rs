@@ -193,6 +193,45 @@ pub(crate) fn protocol(text: &str) -> Result<String, String> {
     ))
 }
 
+/// The name of a congestion control.
+pub(crate) fn congestion(text: &str) -> Result<String, String> {
+    short_name(
+        text,
+        "is not the name of a congestion control, such as cubic or bbr",
+    )
+}
+
+/// The name of a network device.
+pub(crate) fn device(text: &str) -> Result<String, String> {
+    short_name(text, "is not the name of a network device, such as eth0")
+}
+
+/// At most 15 characters, as the kernel has it.
+fn short_name(text: &str, wrong: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+    if (1..=15).contains(&text.len()) && text.bytes().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("\"{text}\" {wrong}"))
+}
+
+/// An IP address.
+pub(crate) fn address(text: &str) -> Result<IpAddr, String> {
+    address_literal(text)
+        .ok_or_else(|| format!("\"{text}\" is not an IP address, or the word client"))
+}
+
+/// `FIRST-LAST`.
+pub(crate) fn ports(text: &str) -> Result<(u16, u16), String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match decimal::<u16>(first).zip(decimal::<u16>(last)) {
+        Some((first, last)) if 0 < first && first <= last => Ok((first, last)),
+        _ => Err(format!(
+            "\"{text}\" is not a range of ports, as 20000-29999"
+        )),
+    }
+}
+
 /// A path prefix to match.
 pub(crate) fn route_path(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');

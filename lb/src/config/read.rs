@@ -106,6 +106,10 @@ fn tcp(node: &Node, problems: &mut Problems) -> Option<Tcp> {
         lifetime: fields.optional("lifetime", duration),
         relay: fields.optional("relay", decode::choice(&Relay::NAMES)),
         proxy_out: fields.optional("proxy_out", proxy_out),
+        backend_limit: fields.optional("backend_limit", edge::backend_limit),
+        backend_socket: fields
+            .optional("backend_socket", edge::backend_socket)
+            .unwrap_or_default(),
         server_names: names.map(|routes| ServerNames {
             routes,
             hello_timeout,

@@ -99,6 +99,64 @@ const MISTAKES: &[(&str, &str)] = &[
       did you mean \"append\"?",
     ),
     (
+        "listeners: [{address: 80, tcp: {cluster: a, idle: 1s}}]\nclusters: {a: {backends: []}}",
+        "lb.yaml:1:45: listeners[0].tcp.idle: there is no key \"idle\" here; there are cluster, \
+      server_names, hello_timeout, otherwise, idle_timeout, lifetime, proxy_out, backend_limit, \
+      backend_socket; did you mean \
+      \"idle_timeout\"?",
+    ),
+    (
+        "listeners: [{address: 80, tcp: {}}]",
+        "lb.yaml:1:32: listeners[0].tcp: the key \"cluster\" is missing",
+    ),
+    (
+        "listeners: [{address: 80, tcp: {cluster: a, otherwise: alert}}]\nclusters: {a: {backends: []}}",
+        "lb.yaml:1:32: listeners[0].tcp: \"hello_timeout\" and \"otherwise\" are for \"server_names\"",
+    ),
+    (
+        "listeners: [{address: 80, tcp: {cluster: a, proxy_out: v3}}]\nclusters: {a: {backends: []}}",
+        "lb.yaml:1:56: listeners[0].tcp.proxy_out: \"v3\" is not one of v1, v2; did you mean \
+      \"v1\"?",
+    ),
+    (
+        "listeners: [{address: 80, tcp: {cluster: a, proxy_out: {version: v1, checksum: true}}}]\n\
+      clusters: {a: {backends: []}}",
+        "lb.yaml:1:56: listeners[0].tcp.proxy_out: version v1 has no checksum",
+    ),
+    (
+        "listeners: [{address: 80, http: {}, proxy_in: {timeout: 5s}}]",
+        "lb.yaml:1:47: listeners[0].proxy_in: the key \"trusted\" is missing",
+    ),
+    (
+        "listeners: [{address: 80, http: {}, proxy_in: {trusted: []}}]",
+        "lb.yaml:1:47: listeners[0].proxy_in: without a trusted proxy every connection would be \
+      refused",
+    ),
+    (
+        "listeners: [{address: 80, http: {}, deny: [10.0.0.1/8]}]",
+        "lb.yaml:1:44: listeners[0].deny[0]: 10.0.0.1/8 has bits set after the first 8; the prefix \
+      is 10.0.0.0/8",
+    ),
+    (
+        "listeners: [{address: 80, http: {}, allow: ['::/0'], deny: ['::/0']}]",
+        "lb.yaml:1:13: listeners[0]: ::/0 is both in \"allow\" and in \"deny\"",
+    ),
+    (
+        "listeners: [{address: 80, http: {}, limits: {burst: 5}}]",
+        "lb.yaml:1:45: listeners[0].limits: a \"burst\" is of a \"rate\", which is missing",
+    ),
+    (
+        "listeners: [{address: 80, tcp: {server_names: [{name: 'a.*', cluster: a}]}}]",
+        "lb.yaml:1:55: listeners[0].tcp.server_names[0].name: \"a.*\" is not a host to match; one is \
+      shop.example, *.example, or * for any; without a port",
+    ),
+    (
+        "listeners: [{address: 80, tcp: {server_names: [{name: b, cluster: a}, {name: B, cluster: a, \
+      protocols: [h2]}, {name: b, cluster: a, protocols: [h2]}]}}]\nclusters: {a: {backends: []}}",
+        "lb.yaml:1:111: listeners[0].tcp.server_names[2]: the server name \"b\" is here a second \
+      time; the first is at lb.yaml:1",
+    ),
+    (
         "clusters: {a: {backends: [web]}}",
         "lb.yaml:1:27: clusters.a.backends[0]: \"web\" has no port; a backend is HOST:PORT[/WEIGHT], \
       as 10.0.0.7:8080 or web.internal:80/3",

@@ -9,15 +9,11 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 use lb_core::plan;
-use lb_core::rt::UdpOptions;
+use lb_core::rt::{OptionError, UdpOptions, set_listen_options, try_backend_options};
 use tokio::net::TcpSocket;
 
 use crate::snapshot::{ListenerKey, Transport};
 use crate::worker::{BoundSocket, Sockets};
-
-/// Connections that may wait to be accepted, on each worker's socket of a listener; the kernel
-/// cuts it to net.core.somaxconn.
-const BACKLOG: u32 = 4096;
 
 /// Where listeners are bound.
 pub(crate) type Bound = HashMap<ListenerKey, SocketAddr>;
@@ -57,6 +53,10 @@ pub(crate) fn bind_new(
         bound: Bound::new(),
     };
     for listener in listeners {
+        try_options(listener).map_err(|refused| BindError {
+            listener: listener.name.clone(),
+            reason: format!("listener {}: {refused}", listener.name),
+        })?;
         let key = ListenerKey::of(listener);
         if already.contains_key(&key) {
             continue;
@@ -66,7 +66,7 @@ pub(crate) fn bind_new(
             Transport::Tcp => bind_each,
             Transport::Udp => bind_each_udp,
         };
-        let sockets = bind_each(listener.address, own, workers).map_err(|error| BindError {
+        let sockets = bind_each(listener, own, workers).map_err(|error| BindError {
             listener: listener.name.clone(),
             reason: advise(&listener.name, key.transport, listener.address, &error),
         })?;
@@ -82,7 +82,9 @@ pub(crate) fn bind_new(
 }
 
 /// One listening socket for each worker, all on the port of the first.
-fn bind_each(mut address: SocketAddr, own: bool, workers: usize) -> io::Result<Vec<BoundSocket>> {
+fn bind_each(listener: &plan::Listener, own: bool, workers: usize) -> io::Result<Vec<BoundSocket>> {
+    let mut address = listener.address;
+    let settings = &listener.edge.socket;
     // Without SO_REUSEPORT first: with it, a second lb of the same user would be let in and
     // quietly take half of the connections. For port 0 the kernel looks itself.
     if address.port() != 0 && !own {
@@ -90,7 +92,9 @@ fn bind_each(mut address: SocketAddr, own: bool, workers: usize) -> io::Result<V
     }
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let listener = socket(address, true)?.listen(BACKLOG)?.into_std()?;
+        let socket = socket(address, true)?;
+        set_listen_options(&socket, settings)?;
+        let listener = socket.listen(settings.backlog)?.into_std()?;
         address = listener.local_addr()?;
         sockets.push(BoundSocket::Tcp(listener));
     }
@@ -99,10 +103,11 @@ fn bind_each(mut address: SocketAddr, own: bool, workers: usize) -> io::Result<V
 
 /// One UDP socket for each worker, all on the port of the first.
 fn bind_each_udp(
-    mut address: SocketAddr,
+    listener: &plan::Listener,
     own: bool,
     workers: usize,
 ) -> io::Result<Vec<BoundSocket>> {
+    let mut address = listener.address;
     let shared = UdpOptions::default();
     if address.port() != 0 && !own {
         let alone = UdpOptions {
@@ -118,6 +123,24 @@ fn bind_each_udp(
         sockets.push(BoundSocket::Udp(socket));
     }
     Ok(sockets)
+}
+
+/// Tries the settings of a listener's sockets, and of its backends' connections, on sockets that
+/// are not used.
+fn try_options(listener: &plan::Listener) -> Result<(), OptionError> {
+    let settings = &listener.edge.socket;
+    if let (true, Ok(socket)) = (
+        *settings != plan::ListenSocket::default(),
+        TcpSocket::new_v4(),
+    ) {
+        set_listen_options(&socket, settings)?;
+    }
+    match &listener.protocol {
+        plan::Protocol::Tcp(tcp) if tcp.backend_socket != plan::BackendSocket::default() => {
+            try_backend_options(&tcp.backend_socket)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<TcpSocket> {

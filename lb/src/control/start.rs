@@ -30,7 +30,7 @@ use crate::log::{self, log};
 use crate::resolve::{Schedule, resolve};
 use crate::snapshot::{Ground, Snapshot, Transport};
 use crate::terminal;
-use crate::worker::{Sockets, Start, Starting, WorkerHandle};
+use crate::worker::{Peers, Sockets, Start, Starting, WorkerHandle};
 
 /// Why the process does not start.
 pub(crate) struct StartError {
@@ -188,6 +188,7 @@ fn start_workers(
         log!(Info, "listening", listener = name, address = listener.bound);
     }
     let publisher = Publisher::new(snapshot);
+    let peers = Arc::<Peers>::default();
     let start = |((index, cpu), sockets): ((usize, Option<usize>), Sockets)| {
         let start = Start {
             index,
@@ -198,16 +199,18 @@ fn start_workers(
             affinity: Arc::clone(&ground.affinity),
             sockets,
             access_log: access_log.lines(),
+            peers: Arc::clone(&peers),
         };
         let sender = sender.clone();
         WorkerHandle::start(start, move || drop(sender.send(Event::WorkerEnded(index))))
     };
     // All at once: setting up a ring takes a moment.
     let starting = cpus.into_iter().enumerate().zip(new.by_worker).map(start);
-    let handles = starting
+    let handles: Vec<_> = starting
         .collect::<io::Result<Vec<_>>>()
         .and_then(|starting| starting.into_iter().map(Starting::up).collect())
         .map_err(|error| format!("cannot start the workers: {error}"))?;
+    peers.meet(handles.iter().map(WorkerHandle::peer));
     let metrics = ControlMetrics::default();
     metrics.config_generation.set(publisher.generation());
     metrics.last_reload_successful.set(1);

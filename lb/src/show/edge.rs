@@ -5,7 +5,8 @@
 //! Read next: `mod.rs`.
 
 use lb_core::plan::{
-    Access, ConnectionLimits, Edge, Otherwise, ProxyOut, ProxyVersion, Rate, ServerNames, Tcp,
+    Access, BackendSocket, ConnectionLimits, Edge, ListenSocket, Otherwise, ProxyOut, ProxyVersion,
+    Rate, ServerNames, Source, Tcp, TcpSocket,
 };
 use lb_core::prefixes::Prefix;
 use serde_json::{Map, Value, json};
@@ -18,7 +19,7 @@ pub(crate) fn add_edge(edge: &Edge, listener: &mut Value) {
         proxy_in,
         access: Access { allow, deny },
         limits,
-        socket: _,
+        socket,
     } = edge;
     if let Some(proxy) = proxy_in {
         let (trusted, timeout) = (prefixes(&proxy.trusted), duration(proxy.timeout));
@@ -32,6 +33,73 @@ pub(crate) fn add_edge(edge: &Edge, listener: &mut Value) {
     if *limits != ConnectionLimits::default() {
         listener["limits"] = limits_json(limits);
     }
+    if *socket != ListenSocket::default() {
+        listener["socket"] = listen_socket_json(socket);
+    }
+}
+
+fn listen_socket_json(socket: &ListenSocket) -> Value {
+    let ListenSocket {
+        backlog,
+        defer_accept,
+        fast_open,
+        tcp,
+    } = socket;
+    let mut value = json!({ "backlog": backlog });
+    if let Some(time) = defer_accept {
+        value["defer_accept"] = json!(duration(*time));
+    }
+    if let Some(queue) = fast_open {
+        value["fast_open"] = json!(queue);
+    }
+    add_tcp_socket(tcp, &mut value);
+    value
+}
+
+fn add_tcp_socket(socket: &TcpSocket, value: &mut Value) {
+    let TcpSocket {
+        keep_alive,
+        user_timeout,
+        congestion,
+    } = socket;
+    if let Some(keep_alive) = keep_alive {
+        let (idle, interval) = (duration(keep_alive.idle), duration(keep_alive.interval));
+        let count = keep_alive.count;
+        value["keep_alive"] = json!({ "idle": idle, "interval": interval, "count": count });
+    }
+    if let Some(timeout) = user_timeout {
+        value["user_timeout"] = json!(duration(*timeout));
+    }
+    if let Some(name) = congestion {
+        value["congestion"] = json!(name);
+    }
+}
+
+fn backend_socket_json(socket: &BackendSocket) -> Value {
+    let BackendSocket {
+        tcp,
+        source,
+        ports,
+        device,
+        mark,
+    } = socket;
+    let mut value = json!({});
+    match source {
+        Source::Address(address) => value["source"] = json!(address.to_string()),
+        Source::Any => {}
+        Source::Client => value["source"] = json!("client"),
+    }
+    if let Some((first, last)) = ports {
+        value["ports"] = json!(format!("{first}-{last}"));
+    }
+    if let Some(device) = device {
+        value["device"] = json!(device);
+    }
+    if let Some(mark) = mark {
+        value["mark"] = json!(mark);
+    }
+    add_tcp_socket(tcp, &mut value);
+    value
 }
 
 fn prefixes(list: &[Prefix]) -> Value {
@@ -63,6 +131,8 @@ pub(crate) fn tcp_json(tcp: &Tcp) -> Value {
         lifetime,
         relay,
         proxy_out,
+        backend_limit,
+        backend_socket,
         server_names,
     } = tcp;
     let mut value = json!({ "idle_timeout": duration(*idle_timeout), "relay": relay.name() });
@@ -78,6 +148,16 @@ pub(crate) fn tcp_json(tcp: &Tcp) -> Value {
             ProxyVersion::V2 => "v2",
         };
         value["proxy_out"] = json!({ "version": version, "checksum": checksum });
+    }
+    if let Some(limit) = backend_limit {
+        value["backend_limit"] = json!({
+            "connections": limit.connections_max,
+            "queue": limit.queue_max,
+            "queue_timeout": duration(limit.queue_timeout),
+        });
+    }
+    if *backend_socket != BackendSocket::default() {
+        value["backend_socket"] = backend_socket_json(backend_socket);
     }
     if let Some(names) = server_names {
         add_server_names(names, &mut value);

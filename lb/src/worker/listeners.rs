@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use lb_core::connections::Registration;
 use lb_core::metrics::ListenerCounters;
-use lb_core::rt::{self, TaskId, TcpListener, TcpStream, UdpSocket};
+use lb_core::rt::{self, Accepted, TaskId, TcpListener, TcpStream, UdpSocket};
 use lb_core::snapshot::Current;
 use lb_l4::limits::{Gate, Permit};
 use lb_l4::{Client, TcpService, UdpListener};
@@ -95,6 +95,18 @@ impl Listeners {
         complete
     }
 
+    /// Serves a connection of `listener` that another worker accepted: as the listener is served
+    /// here, if it is (still, or already).
+    pub(super) fn take(&self, local: &Rc<Local>, listener: &Arc<Listener>, accepted: Accepted) {
+        let serving = match self.open.borrow().get(&listener.key) {
+            Some(Open::Tcp(open)) => Some(Rc::clone(&open.serving)),
+            _ => Serving::new(local, listener).map(Rc::new),
+        };
+        if let Some(serving) = serving {
+            serving.attach(accepted);
+        }
+    }
+
     /// Stops accepting, and returns when the queues are empty.
     pub(super) async fn close_all(&self) {
         for listener in self.open.take().into_values() {
@@ -108,7 +120,11 @@ impl Listeners {
 }
 
 impl Open {
-    fn new(local: &Rc<Local>, listener: &Listener, socket: BoundSocket) -> std::io::Result<Self> {
+    fn new(
+        local: &Rc<Local>,
+        listener: &Arc<Listener>,
+        socket: BoundSocket,
+    ) -> std::io::Result<Self> {
         match (socket, &listener.service) {
             (BoundSocket::Tcp(socket), _) => Accepting::new(local, listener, socket).map(Self::Tcp),
             (BoundSocket::Udp(socket), Service::Udp(udp)) => {
@@ -123,7 +139,7 @@ impl Open {
     }
 
     /// Serves as `listener` says from now on.
-    fn switch(&self, listener: &Listener, worker: usize) {
+    fn switch(&self, listener: &Arc<Listener>, worker: usize) {
         match (self, &listener.service) {
             (Self::Udp(open), Service::Udp(udp)) => {
                 let counters = Arc::clone(listener.stats.shard(worker));
@@ -145,16 +161,12 @@ impl Open {
 impl Accepting {
     fn new(
         local: &Rc<Local>,
-        listener: &Listener,
+        listener: &Arc<Listener>,
         socket: std::net::TcpListener,
     ) -> std::io::Result<Self> {
-        let role = Role::new(listener, local.worker.index);
-        let role = role.ok_or(std::io::ErrorKind::InvalidInput)?;
         let socket = Rc::new(TcpListener::from_std(socket)?);
-        let serving = Rc::new(Serving {
-            local: Rc::clone(local),
-            role: RefCell::new(role),
-        });
+        let serving = Serving::new(local, listener).ok_or(std::io::ErrorKind::InvalidInput)?;
+        let serving = Rc::new(serving);
         let task = rt::spawn(accept(Rc::clone(&socket), Rc::clone(&serving)));
         Ok(Self {
             socket,
@@ -167,8 +179,8 @@ impl Accepting {
     async fn close(self) {
         rt::abort(self.task);
         for _ in 0..2 {
-            while let Some(Ok(stream)) = rt::poll_once(self.socket.accept()).await {
-                self.serving.take(stream);
+            while let Some(Ok(accepted)) = rt::poll_once(self.socket.accept_detached()).await {
+                self.serving.attach(accepted);
             }
             rt::yield_now().await; // a completion may be on its way
         }
@@ -179,8 +191,8 @@ impl Accepting {
 async fn accept(socket: Rc<TcpListener>, serving: Rc<Serving>) {
     static PAUSES: Limiter = Limiter::new();
     loop {
-        match socket.accept().await {
-            Ok(stream) => serving.take(stream),
+        match socket.accept_detached().await {
+            Ok(accepted) => serving.place(accepted),
             Err(error) => {
                 serving.role.borrow().counters.accept_pauses.increment();
                 if PAUSES.allows() {
@@ -201,6 +213,8 @@ struct Serving {
 
 /// The part that a new snapshot replaces.
 struct Role {
+    /// What it was made of.
+    listener: Arc<Listener>,
     counters: Arc<ListenerCounters>,
     gate: Option<Arc<Gate>>,
     current: CurrentService,
@@ -213,13 +227,14 @@ enum CurrentService {
 
 impl Role {
     /// `None` of a service that takes no connections: a key says which transport it is.
-    fn new(listener: &Listener, worker: usize) -> Option<Self> {
+    fn new(listener: &Arc<Listener>, worker: usize) -> Option<Self> {
         let current = match &listener.service {
             Service::Http(http) => CurrentService::Http(Rc::new(Current::new(Arc::clone(http)))),
             Service::Tcp(tcp) => CurrentService::Tcp(Rc::new(Current::new(Arc::clone(tcp)))),
             Service::Udp(_) => return None,
         };
         Some(Self {
+            listener: Arc::clone(listener),
             counters: Arc::clone(listener.stats.shard(worker)),
             gate: listener.gate.clone(),
             current,
@@ -228,9 +243,47 @@ impl Role {
 }
 
 impl Serving {
+    /// As [`Role::new`].
+    fn new(local: &Rc<Local>, listener: &Arc<Listener>) -> Option<Self> {
+        Some(Self {
+            local: Rc::clone(local),
+            role: RefCell::new(Role::new(listener, local.worker.index)?),
+        })
+    }
+
+    /// Has an accepted connection served: here, or by a worker that has clearly fewer.
+    fn place(&self, accepted: Accepted) {
+        let Local {
+            worker,
+            peers,
+            peer_turn,
+            ..
+        } = &*self.local;
+        match peers.lighter_than(worker.index, peer_turn) {
+            Some(peer) => {
+                worker.metrics.handed_over.increment();
+                peer.serve(Arc::clone(&self.role.borrow().listener), accepted);
+            }
+            None => self.attach(accepted),
+        }
+    }
+
+    /// Serves an accepted connection on this worker.
+    fn attach(&self, accepted: Accepted) {
+        static FAILURES: Limiter = Limiter::new();
+        match accepted.attach() {
+            Ok(stream) => self.take(stream),
+            Err(error) => {
+                if FAILURES.allows() {
+                    log!(Error, "a connection cannot be served", error = error);
+                }
+            }
+        }
+    }
+
     /// New connections, and the next exchanges of those that are there, are served as
     /// `listener` says.
-    fn switch(&self, listener: &Listener) {
+    fn switch(&self, listener: &Arc<Listener>) {
         let role = &mut *self.role.borrow_mut();
         match (&role.current, &listener.service) {
             (CurrentService::Http(current), Service::Http(http)) => current.set(Arc::clone(http)),
@@ -243,6 +296,7 @@ impl Serving {
         }
         role.counters = Arc::clone(listener.stats.shard(self.local.worker.index));
         role.gate.clone_from(&listener.gate);
+        role.listener = Arc::clone(listener);
     }
 
     fn take(&self, stream: TcpStream) {

@@ -8,8 +8,9 @@
 mod checks;
 mod chores;
 mod listeners;
+mod peers;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -30,6 +31,8 @@ use lb_l7::{AccessLog, HttpWorker};
 use self::checks::Checks;
 use self::chores::Chores;
 use self::listeners::Listeners;
+use self::peers::Peer;
+pub(crate) use self::peers::Peers;
 use crate::line_writer::LineWriter;
 use crate::log::log;
 use crate::snapshot::{ListenerKey, Snapshot};
@@ -72,6 +75,7 @@ pub(crate) struct Start {
     pub(crate) access_log: Option<LineWriter>,
     /// What remembers clients, for the worker that looks after it.
     pub(crate) affinity: Arc<AffinityTable>,
+    pub(crate) peers: Arc<Peers>,
 }
 
 /// The control thread's end of a worker.
@@ -79,6 +83,7 @@ pub(crate) struct WorkerHandle {
     pub(crate) metrics: Arc<WorkerMetrics>,
     /// When the worker's loop last turned for its heartbeat, in nanoseconds of [`rt::now`].
     heartbeat_nanos: Arc<AtomicU64>,
+    peers: Arc<Peers>,
     runtime: Handle,
 }
 
@@ -86,6 +91,7 @@ pub(crate) struct WorkerHandle {
 pub(crate) struct Starting {
     metrics: Arc<WorkerMetrics>,
     heartbeat_nanos: Arc<AtomicU64>,
+    peers: Arc<Peers>,
     runtime: Receiver<io::Result<Handle>>,
 }
 
@@ -97,11 +103,13 @@ impl Starting {
         let Self {
             metrics,
             heartbeat_nanos,
+            peers,
             ..
         } = self;
         Ok(WorkerHandle {
             metrics,
             heartbeat_nanos,
+            peers,
             runtime,
         })
     }
@@ -116,6 +124,7 @@ impl WorkerHandle {
         let metrics = Arc::new(WorkerMetrics::default());
         let heartbeat_nanos = Arc::new(AtomicU64::new(rt::now().as_nanos()));
         let (started, runtime) = crossbeam_channel::bounded(1);
+        let peers = Arc::clone(&start.peers);
         let thread = Thread {
             metrics: Arc::clone(&metrics),
             heartbeat_nanos: Arc::clone(&heartbeat_nanos),
@@ -127,8 +136,17 @@ impl WorkerHandle {
         Ok(Starting {
             metrics,
             heartbeat_nanos,
+            peers,
             runtime,
         })
+    }
+
+    /// As the other workers see it.
+    pub(crate) fn peer(&self) -> Peer {
+        Peer {
+            metrics: Arc::clone(&self.metrics),
+            runtime: self.runtime.clone(),
+        }
     }
 
     /// Has the worker take up the published snapshot, with the sockets of new listeners.
@@ -138,6 +156,7 @@ impl WorkerHandle {
 
     /// Has the worker stop accepting, and end when its last connection has.
     pub(crate) fn drain(&self) {
+        self.peers.drain();
         self.tell(Local::drain);
     }
 
@@ -175,6 +194,9 @@ struct Local {
     checks: Checks,
     /// `None` where another worker does them.
     chores: Option<Chores>,
+    peers: Arc<Peers>,
+    /// Whose load is looked at next.
+    peer_turn: Cell<usize>,
     end: Notify,
 }
 
@@ -214,6 +236,8 @@ impl<F: FnOnce()> Thread<F> {
                 listeners: Listeners::default(),
                 checks: Checks::default(),
                 chores: (start.index == 0).then(|| Chores::start(start.affinity)),
+                peers: start.peers,
+                peer_turn: Cell::default(),
                 end: Notify::new(),
             });
             LOCAL.with(|place| drop(place.set(Rc::clone(&local))));

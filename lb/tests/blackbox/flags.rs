@@ -41,6 +41,32 @@ const BAD_FLAGS: &[(&[&str], &[&str])] = &[
         &["--tcp 80=b:1", "a second time"],
     ),
     (
+        &["--tls-passthrough", "443"],
+        &[
+            "--tls-passthrough 443",
+            "as --sni shop.example=10.0.0.1:443",
+        ],
+    ),
+    (
+        &["--tcp", "80=a:1", "--sni", "a.example=a:1"],
+        &["--sni a.example=a:1", "as --tls-passthrough 443"],
+    ),
+    (&["--sni", "a.example"], &["--sni", "as shop.example="]),
+    (&["--sni", "a..b=a:1"], &["--sni", "not a host to match"]),
+    (
+        &["--http", "80=a:1", "--proxy-out", "v1"],
+        &["--proxy-out", "only on --tcp"],
+    ),
+    (&["--proxy-out", "v3"], &["--proxy-out", "v1, v2"]),
+    (
+        &["--proxy-in", "10.0.0.1/8"],
+        &["--proxy-in", "the prefix is 10.0.0.0/8"],
+    ),
+    (
+        &["--config", "x", "--proxy-in", "::1"],
+        &["--proxy-in", "in a file, write it there"],
+    ),
+    (
         &["--balance", "wllc"],
         &["--balance", "dh, ewma", "did you mean \"wlc\"?"],
     ),

@@ -16,17 +16,23 @@ mod fleet;
 mod harness;
 /// Origins to balance between.
 mod origin;
+/// Other people's servers.
+mod others;
 
 /// `/readyz`, `/livez`, `/metrics`, `/status`, `/config`.
 mod admin;
 /// Clients and keys that stay where they are.
 mod affinity;
+/// Workers share long-lived connections evenly.
+mod balance;
 /// `lb check`, and what is said about a bad configuration.
 mod check;
 /// `lb demo`.
 mod demo;
 /// The end of the process.
 mod drain;
+/// Lists and limits of listeners, and their sockets.
+mod edge;
 /// Backends that fail and come back.
 mod failures;
 /// What is said about bad flags, and about ports that cannot be had.
@@ -35,8 +41,12 @@ mod flags;
 mod health;
 /// Out of file descriptors.
 mod limits;
+/// TLS routed by server name.
+mod passthrough;
 /// Other people's clients.
 mod peers;
+/// The PROXY protocol, in and out.
+mod proxy_protocol;
 /// Changes of the configuration while it runs.
 mod reload;
 /// Every scheduler, with origins that die and come back.

@@ -22,6 +22,7 @@ use network::{Fd, Happening, Network, Read};
 
 use super::buffer::pool;
 use super::engine::Engine;
+use super::options::ConnectFrom;
 use super::socket::{Key, Kind, QUEUE_MAX, SMALL, Slots};
 use super::{ListenOptions, context, sys};
 
@@ -118,10 +119,10 @@ impl Sim {
     pub(crate) fn connect(
         &mut self,
         slots: &mut Slots,
-        source: Option<SocketAddr>,
+        from: ConnectFrom<'_>,
         address: SocketAddr,
     ) -> io::Result<Key> {
-        let fd = self.network.connect(source, address)?;
+        let fd = self.network.connect(from.source, address)?;
         let key = slots.insert(raw(fd), Kind::Connecting);
         self.attach(slots, key);
         Ok(key)
@@ -131,7 +132,7 @@ impl Sim {
         let slot = slots.get(key);
         match slot.kind {
             Kind::Listener => self.accept(slots, key),
-            Kind::Stream if !slot.armed && !slot.direct && slot.spare.is_none() => {
+            Kind::Stream if !slot.armed && !slot.direct && !slot.has_spare() => {
                 slot.armed = true;
                 self.ask(slots, key, Request::Receive);
             }
@@ -314,7 +315,7 @@ impl Sim {
     fn fail(&mut self, slots: &mut Slots, key: Key, errno: i32) {
         let slot = slots.get(key);
         let fd = slot.fd as Fd;
-        while slot.spare.is_none()
+        while !slot.has_spare()
             && self.network.is_readable(fd)
             && let Some(buffer) = pool().acquire()
         {

@@ -1,0 +1,138 @@
+//! Lists and limits of a listener: what is above is reset and counted; and settings of sockets.
+
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, output, wait_until};
+use crate::origin::{self, Session};
+
+on_both_engines!(
+    lists_are_kept_and_change_with_the_configuration,
+    limits_are_kept,
+    sockets_have_their_settings,
+);
+
+/// A configuration with one TCP listener, `db`, that has `keys` and leads to an origin `a`.
+fn yaml(keys: &str, tcp: &str, origin: SocketAddr) -> String {
+    format!(
+        "listeners:\n- name: db\n  address: 127.0.0.1:0\n{keys}\n  tcp: {{cluster: c{tcp}}}\n\
+         clusters: {{c: {{backends: ['{origin}']}}}}\n"
+    )
+}
+
+fn start(engine: &str, folder: &Folder, keys: &str) -> Lb {
+    let text = yaml(keys, "", origin::tcp("a"));
+    Lb::start(engine, &["--config", &folder.write("lb.yaml", &text)])
+}
+
+fn refused(lb: &Lb, reason: &str) -> f64 {
+    lb.metric(&format!(
+        "lb_client_connections_refused_total{{listener=\"db\",reason=\"{reason}\"}}"
+    ))
+}
+
+fn is_reset(address: SocketAddr) {
+    let Ok(mut stream) = TcpStream::connect(address) else {
+        return; // reset already
+    };
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let error = stream.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+fn lists_are_kept_and_change_with_the_configuration(engine: &str) {
+    let folder = Folder::new();
+    let origin = origin::tcp("a");
+    let text = |keys: &str| yaml(keys, "", origin);
+    let config = folder.write("lb.yaml", &text("  deny: [127.0.0.0/8]"));
+    let lb = Lb::start(engine, &["--config", &config]);
+    let address = lb.listener("db");
+    is_reset(address);
+    wait_until("the refusal", || refused(&lb, "denied") == 1.0);
+    folder.replace(
+        "lb.yaml",
+        &text("  deny: [127.0.0.0/8]\n  allow: [127.0.0.1]"),
+    );
+    lb.wait_for_generation(2);
+    let mut session = Session::open(address);
+    folder.replace("lb.yaml", &text("  allow: [10.0.0.0/8]"));
+    lb.wait_for_generation(3);
+    is_reset(address);
+    assert_eq!(refused(&lb, "denied"), 2.0);
+    assert!(session.echoes(), "a session goes on as it began");
+}
+
+fn limits_are_kept(engine: &str) {
+    for (limit, reason) in [("connections", "connections"), ("per_source", "source")] {
+        let folder = Folder::new();
+        let lb = start(engine, &folder, &format!("  limits: {{{limit}: 2}}"));
+        let address = lb.listener("db");
+        let (mut first, second) = (Session::open(address), Session::open(address));
+        is_reset(address);
+        wait_until("the refusal", || refused(&lb, reason) == 1.0);
+        assert!(first.echoes());
+        drop(second);
+        let mut again = None;
+        wait_until("room", || {
+            again = Session::try_open(address);
+            again.is_some()
+        });
+        assert!(again.unwrap().echoes());
+    }
+    let folder = Folder::new();
+    let lb = start(engine, &folder, "  limits: {rate: 1, burst: 3}");
+    let address = lb.listener("db");
+    let served = (0..20)
+        .filter(|_| Session::try_open(address).is_some())
+        .count();
+    // As many as the burst, and one more for each second that this took.
+    assert!((3..20).contains(&served), "{served}");
+    wait_until("the refusals", || {
+        refused(&lb, "rate") == (20 - served) as f64
+    });
+}
+
+fn sockets_have_their_settings(engine: &str) {
+    let folder = Folder::new();
+    let keys = "  socket: {backlog: 77, defer_accept: 1s, fast_open: 5, congestion: reno, \
+                user_timeout: 9s, keep_alive: {idle: 50s}}";
+    let tcp = ", backend_socket: {congestion: reno, source: 127.0.0.9, ports: 20000-32000}";
+    let config = folder.write("lb.yaml", &yaml(keys, tcp, origin::tcp("a")));
+    let lb = Lb::start(engine, &["--config", &config]);
+    let mut stream = TcpStream::connect(lb.listener("db")).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    std::io::Write::write_all(&mut stream, b"x").unwrap(); // else accepting is deferred
+    let mut greeting = [0; 2];
+    stream.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"a\n");
+    let shown = &lb.config()["plan"]["listeners"][0];
+    assert_eq!(shown["socket"]["congestion"], "reno", "{shown}");
+    assert_eq!(shown["tcp"]["backend_socket"]["ports"], "20000-32000");
+
+    // A setting that the kernel refuses changes nothing.
+    folder.replace(
+        "lb.yaml",
+        &yaml("  socket: {congestion: nosuch}", "", origin::tcp("b")),
+    );
+    let refusal = lb.event("the configuration is refused; the one before goes on");
+    let problem = refusal["problem"].as_str().unwrap();
+    assert!(
+        problem.contains("TCP_CONGESTION") && problem.contains("sysctl"),
+        "{problem}"
+    );
+    assert_eq!(lb.config()["generation"], 1);
+}
+
+#[test]
+fn a_setting_that_the_kernel_refuses_is_named_at_the_start() {
+    let arguments = [
+        "--tcp",
+        "127.0.0.1:0=127.0.0.1:1",
+        "--tcp-congestion",
+        "nosuch",
+    ];
+    let output = output(&[&arguments[..], &["--admin", "off"]].concat());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("TCP_CONGESTION"), "{text}");
+}
