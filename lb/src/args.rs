@@ -107,13 +107,19 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "KEY", help_heading = BALANCING)]
     #[arg(value_parser = config::parse_hash_key)]
     hash_key: Option<HashKey>,
-    /// Keeps a client where it is: none, client-ip[:SECONDS], cookie[:NAME] or header:NAME
-    /// [default: none]
+    // Not as comments of documentation, where brackets are links.
     #[arg(long, value_name = "KIND", help_heading = BALANCING)]
+    #[arg(
+        help = "Keeps a client where it is: none, client-ip[:SECONDS], cookie[:NAME] or \
+                  header:NAME [default: none]"
+    )]
     #[arg(value_parser = AffinityFlag::parse)]
     affinity: Option<AffinityFlag>,
-    /// Health checks: off, tcp, http:PATH, https:PATH, grpc[:SERVICE] or udp [default: off]
     #[arg(long, value_name = "CHECK", help_heading = BALANCING)]
+    #[arg(
+        help = "Health checks: off, tcp, http:PATH, https:PATH, grpc[:SERVICE] or udp \
+                  [default: off]"
+    )]
     #[arg(value_parser = HealthFlag::parse)]
     health: Option<HealthFlag>,
     /// Connections begin with a PROXY protocol header, v1 or v2, and come from these proxies:

@@ -99,9 +99,9 @@ const MISTAKES: &[(&str, &str)] = &[
       did you mean \"append\"?",
     ),
     (
-        "listeners: [{address: 80, tcp: {cluster: a, idle: 1s}}]\nclusters: {a: {backends: []}}",
+        "listeners: [{address: 80, tcp: {cluster: a, idle: 1s}}]\nclusters: {a: {backends: ['b:1']}}",
         "lb.yaml:1:45: listeners[0].tcp.idle: there is no key \"idle\" here; there are cluster, \
-      server_names, hello_timeout, otherwise, idle_timeout, lifetime, proxy_out, backend_limit, \
+      server_names, hello_timeout, otherwise, idle_timeout, lifetime, relay, proxy_out, backend_limit, \
       backend_socket; did you mean \
       \"idle_timeout\"?",
     ),
@@ -110,17 +110,17 @@ const MISTAKES: &[(&str, &str)] = &[
         "lb.yaml:1:32: listeners[0].tcp: the key \"cluster\" is missing",
     ),
     (
-        "listeners: [{address: 80, tcp: {cluster: a, otherwise: alert}}]\nclusters: {a: {backends: []}}",
+        "listeners: [{address: 80, tcp: {cluster: a, otherwise: alert}}]\nclusters: {a: {backends: ['b:1']}}",
         "lb.yaml:1:32: listeners[0].tcp: \"hello_timeout\" and \"otherwise\" are for \"server_names\"",
     ),
     (
-        "listeners: [{address: 80, tcp: {cluster: a, proxy_out: v3}}]\nclusters: {a: {backends: []}}",
+        "listeners: [{address: 80, tcp: {cluster: a, proxy_out: v3}}]\nclusters: {a: {backends: ['b:1']}}",
         "lb.yaml:1:56: listeners[0].tcp.proxy_out: \"v3\" is not one of v1, v2; did you mean \
       \"v1\"?",
     ),
     (
         "listeners: [{address: 80, tcp: {cluster: a, proxy_out: {version: v1, checksum: true}}}]\n\
-      clusters: {a: {backends: []}}",
+      clusters: {a: {backends: ['b:1']}}",
         "lb.yaml:1:56: listeners[0].tcp.proxy_out: version v1 has no checksum",
     ),
     (
@@ -152,7 +152,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "listeners: [{address: 80, tcp: {server_names: [{name: b, cluster: a}, {name: B, cluster: a, \
-      protocols: [h2]}, {name: b, cluster: a, protocols: [h2]}]}}]\nclusters: {a: {backends: []}}",
+      protocols: [h2]}, {name: b, cluster: a, protocols: [h2]}]}}]\nclusters: {a: {backends: ['b:1']}}",
         "lb.yaml:1:111: listeners[0].tcp.server_names[2]: the server name \"b\" is here a second \
       time; the first is at lb.yaml:1",
     ),
@@ -303,7 +303,7 @@ const MISTAKES: &[(&str, &str)] = &[
       1024), as 4",
     ),
     (
-        "listeners: [{address: 53, udp: {cluster: c, replies: 0}}]\nclusters: {c: {backends: []}}",
+        "listeners: [{address: 53, udp: {cluster: c, replies: 0}}]\nclusters: {c: {backends: ['b:1']}}",
         "lb.yaml:1:54: listeners[0].udp.replies: \"0\" is not a whole number from 1 to 4294967295; \
       or none",
     ),
@@ -379,7 +379,7 @@ fn what_is_not_written_is_filled_in() {
 #[test]
 fn udp_has_ports_and_names_of_its_own() {
     let text = "listeners: [{address: 53, tcp: {cluster: c}}, {address: 53, udp: {cluster: c}}]\n\
-                clusters: {c: {backends: []}}\n";
+                clusters: {c: {backends: ['b:1']}}\n";
     let plan = load(text).unwrap().plan(&Names::new());
     let names: Vec<_> = plan.listeners.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(names, ["0.0.0.0:53", "0.0.0.0:53/udp"]);
@@ -390,7 +390,7 @@ fn udp_has_ports_and_names_of_its_own() {
 
     let text = "listeners: [{address: 53, udp: {cluster: c, idle_timeout: 5s, replies: 1, \
                 requests: 2, flows_max: 3, flows_per_source_max: 4}}]\n\
-                clusters: {c: {backends: []}}\n";
+                clusters: {c: {backends: ['b:1']}}\n";
     let plan = load(text).unwrap().plan(&Names::new());
     let expected = lb_core::plan::Udp {
         idle_timeout: std::time::Duration::from_secs(5),

@@ -6,16 +6,18 @@
 //! Read next: `lb_core::balance::Cluster::tick`, `lb_core::balance::affinity::Sweeper`.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_core::balance::Cluster;
 use lb_core::balance::affinity::{AffinityTable, Sweeper};
+use lb_core::balance::{BackendId, Cluster};
 use lb_core::plan::Affinity;
 use lb_core::rt;
 
 use super::HEARTBEAT;
+use crate::log::log;
 use crate::snapshot::Snapshot;
 
 /// Time between two rounds: shares grow and ejections end by steps of it.
@@ -27,6 +29,8 @@ pub(super) struct Chores(Rc<Work>);
 #[derive(Default)]
 struct Work {
     clusters: RefCell<Vec<Arc<Cluster>>>,
+    /// The backends that were ejected when last seen.
+    ejected: RefCell<HashSet<BackendId>>,
     /// Whether anything was ever remembered. It is forgotten long after the cluster has gone.
     remembers: Cell<bool>,
 }
@@ -43,6 +47,11 @@ impl Chores {
         let clusters = snapshot.clusters.iter();
         let ticking = clusters.filter(|cluster| cluster.needs_tick()).cloned();
         self.0.clusters.replace(ticking.collect());
+        let known = self.0.clusters.borrow();
+        let known = known.iter().flat_map(|cluster| cluster.backends());
+        let known: HashSet<_> = known.map(|backend| backend.id()).collect();
+        let mut ejected = self.0.ejected.borrow_mut();
+        ejected.retain(|backend| known.contains(backend));
         let uses_table = |cluster: &Arc<Cluster>| {
             matches!(
                 cluster.affinity(),
@@ -61,6 +70,7 @@ impl Work {
             let now = rt::now();
             for cluster in &*self.clusters.borrow() {
                 cluster.tick(now);
+                self.tell_ejections(cluster);
             }
             if self.remembers.get() {
                 let begin = || Sweeper::new(Arc::clone(&affinity), now);
@@ -68,6 +78,33 @@ impl Work {
             }
             let idle = self.clusters.borrow().is_empty() && !self.remembers.get();
             rt::sleep(if idle { HEARTBEAT } else { ROUND }).await;
+        }
+    }
+
+    /// Writes to the log what has changed. One that is ejected again before it was seen to be back
+    /// is not told again; the metrics count it.
+    fn tell_ejections(&self, cluster: &Cluster) {
+        let mut ejected = self.ejected.borrow_mut();
+        for backend in cluster.backends() {
+            let (name, address) = (&backend.name, backend.address);
+            match backend.is_ejected() {
+                true if ejected.insert(backend.id()) => log!(
+                    Warn,
+                    "backend is ejected",
+                    cluster = cluster.name,
+                    backend = name,
+                    address = address,
+                    times = backend.ejections()
+                ),
+                false if ejected.remove(&backend.id()) => log!(
+                    Info,
+                    "backend is tried again",
+                    cluster = cluster.name,
+                    backend = name,
+                    address = address
+                ),
+                _ => {}
+            }
         }
     }
 }

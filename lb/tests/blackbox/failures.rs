@@ -72,8 +72,11 @@ fn one_that_answers_errors_is_ejected_for_a_time(engine: &str) {
     wait_until("it to be out, with nothing sent to it", || {
         lb.backend("c", bad)["state"] == "ejected" && shares(&fleet, web, 8)[2] == 0
     });
+    let told = lb.event("backend is ejected");
+    assert_eq!(told["address"], bad.to_string());
     fleet.origins[2].set_status(200);
     lb.wait_for_state("c", bad, "ready");
+    lb.event("backend is tried again");
     wait_until("load for the one that is back", || {
         shares(&fleet, web, 8)[2] > 0
     });
