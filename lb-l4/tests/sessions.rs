@@ -10,6 +10,7 @@ use harness::{
     receive, refusing,
 };
 use lb_core::metrics::{ListenerCounters, SessionEnd};
+use lb_core::plan::Relay;
 use lb_core::rt::{Chunk, TcpListener, TcpStream, join, sleep, spawn, stats, timeout, yield_now};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -272,10 +273,11 @@ async fn session_of_kind(kind: u32, front: &Serving, backend: &TcpListener) {
 #[test]
 fn a_flood_does_not_starve_other_tasks() {
     const FLOOD: usize = 8 << 20;
-    for seed in 0..16 {
+    let relays = [Relay::Copy, Relay::Splice, Relay::Auto];
+    for (seed, relay) in (0..18).zip(relays.into_iter().cycle()) {
         on_a_wide_network(seed, || async {
             let (backend, address) = listen();
-            let front = Front::of(&[address]).serve();
+            let front = Front::of(&[address]).relay(relay).serve();
             let client = TcpStream::connect(front.address).await.expect("connect");
             let server = backend.accept().await.expect("accept");
             let chunk = Chunk::from_vec(vec![1; FLOOD]);

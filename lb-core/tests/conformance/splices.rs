@@ -27,6 +27,17 @@ on_every_engine!(
     without_descriptors_there_is_no_pipe,
 );
 
+/// A pipe, once there is one: other tests may have taken all that a user is given.
+async fn acquire() -> Pipe {
+    for _ in 0..3_000 {
+        if let Some(pipe) = Pipe::acquire() {
+            return pipe;
+        }
+        rt::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("there never is a pipe");
+}
+
 async fn readable(stream: &TcpStream) -> Input {
     poll_fn(|cx| stream.poll_readable(cx)).await
 }
@@ -55,10 +66,7 @@ async fn drain(stream: &TcpStream, pipe: &mut Pipe) -> io::Result<()> {
 async fn relay(from: &TcpStream, to: &TcpStream, mut splices: impl FnMut() -> bool) {
     loop {
         if splices() && readable(from).await == Input::InSocket {
-            let mut pipe = match Pipe::acquire() {
-                Some(pipe) => pipe,
-                None => continue,
-            };
+            let mut pipe = acquire().await;
             match from.splice_to(&mut pipe, 100_000) {
                 Ok(0) => break,
                 Ok(_) => drain(to, &mut pipe).await.expect("the sink is well"),
@@ -106,7 +114,7 @@ fn bytes_keep_their_order_from_way_to_way(engine: Engine) {
 fn a_splice_waits_for_input(engine: Engine) {
     engine.run(async {
         let (client, server) = pair().await;
-        let mut pipe = Pipe::acquire().expect("a pipe");
+        let mut pipe = acquire().await;
         for round in 0..20 {
             let idle = rt::timeout(Duration::from_millis(5), fill(&server, &mut pipe, 100)).await;
             assert!(idle.is_err(), "round {round}: nothing was sent");
@@ -136,7 +144,7 @@ fn what_was_received_comes_before_what_is_in_the_socket(engine: Engine) {
         let mut expected = Pattern::new(1);
         expected.check(&receive(&server, 10).await);
         rt::sleep(Duration::from_millis(20)).await; // more is received
-        let mut pipe = Pipe::acquire().expect("a pipe");
+        let mut pipe = acquire().await;
         while expected.offset() < 100_000 {
             match fill(&server, &mut pipe, 5_000).await {
                 None => expected.check(&server.recv().await.expect("received")),
@@ -154,7 +162,7 @@ fn what_was_received_comes_before_what_is_in_the_socket(engine: Engine) {
 fn an_end_is_told_by_a_splice_and_stays(engine: Engine) {
     engine.run(async {
         let (client, server) = pair().await;
-        let mut pipe = Pipe::acquire().expect("a pipe");
+        let mut pipe = acquire().await;
         let waits = fill(&server, &mut pipe, 100);
         let (moved, ended) = rt::join(waits, client.shutdown()).await;
         ended.expect("shutdown");
@@ -184,7 +192,7 @@ fn a_reset_is_told_after_the_bytes_before_it(engine: Engine) {
                 rt::yield_now().await;
             }
             client.reset();
-            let mut pipe = Pipe::acquire().expect("a pipe");
+            let mut pipe = acquire().await;
             let mut expected = Pattern::new(round);
             let error = loop {
                 let bytes = match fill(&server, &mut pipe, 7_000).await {
@@ -211,7 +219,7 @@ fn a_reset_is_told_after_the_bytes_before_it(engine: Engine) {
 fn a_reset_wakes_who_waits_for_input(engine: Engine) {
     engine.run(async {
         let (client, server) = pair().await;
-        let mut pipe = Pipe::acquire().expect("a pipe");
+        let mut pipe = acquire().await;
         let reset = async {
             rt::sleep(Duration::from_millis(5)).await;
             client.reset();
@@ -263,7 +271,7 @@ fn a_broken_sink_fails_and_the_pipe_is_not_used_again(engine: Engine) {
         let (client, front) = pair().await;
         let (back, server) = pair().await;
         server.reset();
-        let mut pipe = Pipe::acquire().expect("a pipe");
+        let mut pipe = acquire().await;
         let error = loop {
             // A first send may still find the connection whole.
             client
@@ -282,7 +290,7 @@ fn a_broken_sink_fails_and_the_pipe_is_not_used_again(engine: Engine) {
         assert_broken(&error);
         assert!(!pipe.is_empty(), "what was not sent is in the pipe");
         drop(pipe);
-        assert!(Pipe::acquire().expect("a pipe").is_empty());
+        assert!(acquire().await.is_empty());
         assert!(back.flush().await.is_err(), "the failure stays");
     });
 }
@@ -301,7 +309,7 @@ fn a_chunk_that_is_being_sent_goes_first(engine: Engine) {
             let chunk = Chunk::from_vec(pattern.make(CHUNK));
             back.send(chunk).await.expect("send");
             let mut left = 50;
-            let mut pipe = Pipe::acquire().expect("a pipe");
+            let mut pipe = acquire().await;
             while left > 0 {
                 let count = fill(&front, &mut pipe, 50).await.expect("in the socket");
                 left -= count.expect("bytes");
@@ -331,7 +339,7 @@ fn a_dropped_wait_for_input_loses_nothing(engine: Engine) {
             client.shutdown().await.expect("shutdown");
         });
         let (mut expected, mut random) = (Pattern::new(1), Random::new(2));
-        let mut pipe = Pipe::acquire().expect("a pipe");
+        let mut pipe = acquire().await;
         loop {
             if random.below(2) == 0 {
                 let waits = fill(&server, &mut pipe, 2_000);
@@ -387,16 +395,16 @@ fn a_pipe_with_bytes_is_closed(engine: Engine) {
     engine.alone(None, || {
         engine.run(async {
             let (client, server) = pair().await;
-            drop(Pipe::acquire().expect("a pipe"));
+            drop(acquire().await);
             let before = descriptors();
             client.send(Chunk::from_static(b"x")).await.expect("send");
-            let mut pipe = Pipe::acquire().expect("a pipe");
+            let mut pipe = acquire().await;
             assert_eq!(descriptors(), before, "the pipe that was there already");
             let moved = fill(&server, &mut pipe, 10).await.expect("in the socket");
             assert_eq!(moved.expect("bytes"), 1);
             drop(pipe);
             assert!(engine.is_sim() || descriptors() == before - 2);
-            assert!(Pipe::acquire().expect("a pipe").is_empty());
+            assert!(acquire().await.is_empty());
             assert_eq!(descriptors(), before);
         });
     });
@@ -409,7 +417,7 @@ fn pipes_run_out_and_come_back(engine: Engine) {
         assert!(Pipe::acquire().is_none());
         drop(pipes);
         assert_eq!(rt::stats().pipes, 0);
-        assert!(Pipe::acquire().is_some());
+        drop(acquire().await);
     });
 }
 
@@ -426,7 +434,7 @@ fn without_descriptors_there_is_no_pipe(engine: Engine) {
             }
             assert!(Pipe::acquire().is_none());
             files.truncate(files.len() - 2);
-            let mut pipe = Pipe::acquire().expect("two descriptors are a pipe");
+            let mut pipe = acquire().await;
             client.send(Chunk::from_static(b"x")).await.expect("send");
             let moved = fill(&server, &mut pipe, 10).await.expect("in the socket");
             assert_eq!(moved.expect("bytes"), 1);

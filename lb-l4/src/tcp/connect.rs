@@ -25,15 +25,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// One session's search.
 #[derive(Clone, Copy)]
-pub(super) struct Search<'a> {
-    pub(super) stream: &'a TcpStream,
-    pub(super) client: &'a Client,
-    pub(super) service: &'a TcpService,
+pub(super) struct Search<'s, 'a> {
+    pub(super) stream: &'s TcpStream,
+    pub(super) client: &'s Client,
+    pub(super) service: &'s TcpService,
     pub(super) cluster: &'a Cluster,
-    pub(super) worker: &'a Worker,
+    pub(super) worker: &'s Worker,
 }
 
-impl<'a> Search<'a> {
+impl<'a> Search<'_, 'a> {
     /// A connection to one of the cluster's backends.
     ///
     /// # Errors
