@@ -172,6 +172,7 @@ impl Course<'_> {
             listen: self.addresses[0],
             admin: self.addresses[1],
             engine: engine.to_owned(),
+            workers: 1,
             balance: balance.to_owned(),
             keys: health.into_iter().chain(self.args.keys.clone()).collect(),
             backends: self.addresses[2..].to_vec(),

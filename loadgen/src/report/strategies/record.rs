@@ -33,6 +33,8 @@ pub struct Strategies {
     pub balancer_version: String,
     /// Origins that a workload begins with.
     pub origins: usize,
+    /// Workers of the balancer.
+    pub workers: usize,
     /// The workloads, in the order of the report.
     pub workloads: Vec<Workload>,
     /// Schedulers that `lb` does not have, with what it said.
@@ -141,14 +143,14 @@ pub struct Keys {
 }
 
 impl Strategies {
-    /// A record to be filled.
+    /// A record to be filled, with so many origins and workers.
     pub fn new(
         started: String,
         command: String,
         machine: Machine,
         settings: Settings,
         balancer_version: String,
-        origins: usize,
+        [origins, workers]: [usize; 2],
     ) -> Self {
         Self {
             format: FORMAT,
@@ -159,6 +161,7 @@ impl Strategies {
             settings,
             balancer_version,
             origins,
+            workers,
             workloads: Vec::new(),
             refused: Vec::new(),
             cells: Vec::new(),

@@ -8,12 +8,13 @@ use super::super::charts::Chart;
 use super::super::numbers;
 use super::super::record::Outcome;
 use super::record::{Cell, Figures, Keys, Strategies, Workload};
+use crate::testbed::OVERFLOW_WEIGHT;
 
 /// `summary.md`.
 pub(super) fn render(strategies: &Strategies, charts: &[Chart]) -> String {
     let machine = &strategies.machine;
     let mut page = format!(
-        "# Schedulers of lb\n\n{} · {}, {} cores, Linux {} · {} · {} origins, {} s each. \
+        "# Schedulers of lb\n\n{} · {}, {} cores, Linux {} · {} · {} origins, workers: {}, {} s each. \
          [How it was measured](README.md) · [every figure](raw.json)\n\n",
         strategies.started,
         machine.cpu,
@@ -21,6 +22,7 @@ pub(super) fn render(strategies: &Strategies, charts: &[Chart]) -> String {
         machine.kernel,
         strategies.balancer_version,
         strategies.origins,
+        strategies.workers,
         strategies.settings.duration_s,
     );
     for (mode, engine) in strategies.grounds() {
@@ -227,8 +229,8 @@ pub(super) fn readme(strategies: &Strategies) -> String {
     let mut page = format!(
         "# Schedulers of lb, {}\n\n[Summary](summary.md) · [raw figures](raw.json)\n\n\
          ## How it was measured\n\n\
-         - `lb` ({}) with one worker on core {}; generator and {} origins share core {}. Each figure \
-         is of one run of {} s after {} s that do not count.\n{METHOD}\n\
+         - `lb` ({}) on core {}; generator and {} origins share core {}. Each figure \
+         is of one run of {} s after {} s that do not count.\n{}\n\
          ## Command\n\n```sh\n{}\n```\n\nIts loads:\n\n```sh\n",
         strategies.started.split('T').next().unwrap_or_default(),
         strategies.balancer_version,
@@ -237,6 +239,7 @@ pub(super) fn readme(strategies: &Strategies) -> String {
         settings.generator_cpu,
         settings.duration_s,
         settings.warmup_s,
+        METHOD.replace("{overflow}", &OVERFLOW_WEIGHT.to_string()),
         strategies.command,
     );
     let mut commands: Vec<&str> = Vec::new();
@@ -260,6 +263,9 @@ const METHOD: &str = "\
 - **max/mean** and **χ²** are of the correct answers by origin against an even spread, with all
   origins of the workload; independent random choices give a χ² of about the number of origins.
 - **Clients kept**: answers that came from the same origin as the client's answer before.
+- Every client connects to the same address. `dh`, `lblc` and `lblcr` go by that address: `dh` has
+  one origin for all, the others turn to more when it has too much to do. `fo` has one for all by
+  design; `ovf` fills one after the other, here up to {overflow} requests each.
 - Schedulers that look at loads (`lc`, `p2c`, `ewma`, …) are at their best where origins differ;
   those that hash are there so that clients stay where they are, and can be no more even than the
   clients are.
@@ -309,7 +315,7 @@ mod tests {
             record.machine,
             record.settings,
             "lb 0.1.0".to_owned(),
-            2,
+            [2, 1],
         );
         let place = |balance: &str| Place {
             mode: "http".to_owned(),
