@@ -65,8 +65,17 @@ pub fn strategies(args: &Args, stop: &Gate) -> Result<PathBuf, Error> {
         addresses,
         record,
     };
-    course.run(&out)?;
-    draw(&course.record, &out)?;
+    let result = course.run(&out);
+    let record = &mut course.record;
+    record.is_partial = matches!(result, Err(Error::Interrupted)) && !record.cells.is_empty();
+    if !record.is_partial {
+        result?;
+    }
+    record.write(&out)?;
+    draw(record, &out)?;
+    if record.is_partial {
+        return Err(Error::Partial(out));
+    }
     Ok(out)
 }
 

@@ -39,6 +39,9 @@ pub struct Strategies {
     pub workloads: Vec<Workload>,
     /// Schedulers that `lb` does not have, with what it said.
     pub refused: Vec<Absent>,
+    /// Whether it was interrupted: what had been measured by then is here, the rest is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
     /// One scheduler under one workload each.
     pub cells: Vec<Cell>,
     /// What becomes of clients when backends change.
@@ -164,6 +167,7 @@ impl Strategies {
             workers,
             workloads: Vec::new(),
             refused: Vec::new(),
+            is_partial: false,
             cells: Vec::new(),
             keys: Vec::new(),
         }

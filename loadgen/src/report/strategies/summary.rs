@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::super::charts::Chart;
 use super::super::numbers;
-use super::super::record::Outcome;
+use super::super::record::{Outcome, PARTIAL};
 use super::record::{Cell, Figures, Keys, Strategies, Workload};
 use crate::testbed::OVERFLOW_WEIGHT;
 
@@ -25,6 +25,9 @@ pub(super) fn render(strategies: &Strategies, charts: &[Chart]) -> String {
         strategies.workers,
         strategies.settings.duration_s,
     );
+    if strategies.is_partial {
+        page += PARTIAL;
+    }
     for (mode, engine) in strategies.grounds() {
         for workload in &strategies.workloads {
             page += &section(strategies, workload, &mode, &engine);
@@ -360,8 +363,11 @@ mod tests {
 
     #[test]
     fn figures_failures_and_refusals_are_on_the_page() {
-        let page = render(&strategies(), &[]);
+        let mut strategies = strategies();
+        strategies.is_partial = true;
+        let page = render(&strategies, &[]);
         for words in [
+            "**Partial**",
             "| rr | 500 | 1.0 % | 12.0 | 4.00 ms | 9.00 ms | 12.0 ms | 1.500 | 250 | 75.0 % | 25.0 % |",
             "| rr | 75.0 | 25.0 |",
             "| mh | 0.0 % | 11.0 % | 10.0 % | 9.5 % | 9.0 % |",
@@ -371,7 +377,7 @@ mod tests {
         ] {
             assert!(page.contains(words), "{words} is missing in {page}");
         }
-        assert!(readme(&strategies()).contains("loadgen strategies\n"));
+        assert!(readme(&strategies).contains("loadgen strategies\n"));
     }
 
     #[test]
