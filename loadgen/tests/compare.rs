@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use loadgen::compare::peers::Peer;
-use loadgen::report::record::{Record, Round};
+use loadgen::report::record::{Record, Round, Scenario};
 use rustix::process::{Pid, Signal, kill_process};
 
 const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
@@ -79,7 +79,7 @@ fn a_round_of_each_kind_ends_in_a_report() {
     let out = Folder::new("report");
     let arguments = [
         "--scenario",
-        "l7-keepalive,idle-memory-tcp",
+        "l7-keepalive,udp-oneway,idle-memory-tcp,workers",
         "--quick",
         "--rounds",
         "1",
@@ -94,10 +94,12 @@ fn a_round_of_each_kind_ends_in_a_report() {
         .iter()
         .map(|scenario| &*scenario.name)
         .collect();
-    assert_eq!(names, ["l7-keepalive", "idle-memory-tcp"]);
-    let [loaded, idle] = &record.scenarios[..] else {
-        unreachable!("two names")
+    let expected = ["l7-keepalive", "udp-oneway", "idle-memory-tcp", "workers"];
+    assert_eq!(names, expected);
+    let [loaded, datagrams, idle, spread] = &record.scenarios[..] else {
+        unreachable!("four names")
     };
+    check_absence(datagrams, spread, &peers);
     let fixed_rate = &loaded.fixed_rate.as_ref().unwrap().rounds;
     for rounds in [&loaded.load, fixed_rate] {
         let costs = rounds
@@ -131,6 +133,29 @@ fn a_round_of_each_kind_ends_in_a_report() {
         !again.status.success() && told.contains("never overwritten"),
         "{told}"
     );
+}
+
+/// HAProxy has no UDP, and only lb says how many connections each worker has: the others are
+/// named, and whoever takes part has figures.
+fn check_absence(datagrams: &Scenario, spread: &Scenario, peers: &[&str]) {
+    let is_absent = |scenario: &Scenario, peer: &str| {
+        let mut absent = scenario.absent.iter();
+        absent.any(|absent| absent.name == peer)
+    };
+    for peer in peers {
+        assert_eq!(is_absent(datagrams, peer), *peer == "haproxy", "{peer}");
+        assert_eq!(is_absent(spread, peer), *peer != "lb", "{peer}");
+    }
+    for round in &datagrams.load {
+        assert!(round.figures().is_some(), "{round:?}");
+    }
+    for round in &spread.spread {
+        let Some(workers) = round.figures() else {
+            panic!("{round:?}")
+        };
+        let connections: u64 = workers.connections.iter().sum();
+        assert_eq!((workers.connections.len(), connections), (2, 1000));
+    }
 }
 
 #[test]

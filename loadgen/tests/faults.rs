@@ -5,11 +5,13 @@
 #![allow(clippy::unwrap_used, reason = "a test program")]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use loadgen::report::faults::record::Faults;
 use loadgen::report::record::Outcome;
+use rustix::process::{Pid, Signal, kill_process};
 
 const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
 
@@ -84,6 +86,44 @@ fn every_event_happens_and_has_its_seconds() {
         after.1.completed > 0,
         "it survives a bad configuration: {told}"
     );
+}
+
+#[test]
+fn an_interrupt_keeps_what_was_measured_and_says_so() {
+    if !Path::new(LOADGEN).with_file_name("lb").is_file() {
+        eprintln!("skipped: lb was not built beside loadgen");
+        return;
+    }
+    let out = folder("interrupt");
+    let mut child = Command::new(LOADGEN)
+        .args([
+            "faults",
+            "--scenario",
+            "kills",
+            "--engines",
+            "epoll",
+            "--out",
+        ])
+        .arg(&out)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    let begun = told
+        .by_ref()
+        .any(|line| line.unwrap().contains(" answered, "));
+    assert!(begun, "it ended before its first second");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let told: Vec<String> = told.map_while(Result::ok).collect();
+    assert!(!child.wait().unwrap().success());
+    assert!(
+        told.iter().any(|line| line.contains("interrupted")),
+        "{told:?}"
+    );
+    let record = Faults::read(&out).unwrap();
+    let page = fs::read_to_string(out.join("summary.md")).unwrap();
+    fs::remove_dir_all(&out).unwrap();
+    assert!(record.is_partial && page.contains("**Partial**"), "{page}");
 }
 
 #[test]

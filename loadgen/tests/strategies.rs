@@ -68,7 +68,7 @@ fn each_scheduler_meets_each_workload_and_those_lb_does_not_have_are_named() {
         let Outcome::Measured(keys) = &cell.outcome else {
             panic!("{cell:?}")
         };
-        assert_eq!((keys.clients, keys.origins), (200, 3));
+        assert_eq!((keys.clients, keys.origins), (211, 3));
         if cell.place.balance == "mh" {
             assert_eq!(keys.moved_by_nothing, 0, "{keys:?}");
             assert!(keys.moved_by_removal < 150, "{keys:?}");

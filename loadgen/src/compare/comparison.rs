@@ -76,10 +76,21 @@ pub fn compare(args: &Args, stop: &Gate) -> Result<PathBuf, Error> {
         },
     };
     for scenario in chosen(args) {
-        record.scenarios.push(stage.play(scenario)?);
+        match stage.play(scenario) {
+            Ok(measured) => record.scenarios.push(measured),
+            Err(Error::Interrupted) if !record.scenarios.is_empty() => {
+                record.is_partial = true;
+                break;
+            }
+            Err(error) => return Err(error),
+        }
         record.write(&out)?;
     }
+    record.write(&out)?;
     report::draw(&record, &out)?;
+    if record.is_partial {
+        return Err(Error::Partial(out));
+    }
     Ok(out)
 }
 

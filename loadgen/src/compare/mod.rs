@@ -88,6 +88,9 @@ pub enum Error {
     /// It was told to stop. Scenarios that were complete are in the record.
     #[error("interrupted")]
     Interrupted,
+    /// The same, and a report of what was complete is in this folder.
+    #[error("interrupted; what was measured until then is in {}", .0.display())]
+    Partial(PathBuf),
     /// The origins did not start.
     #[error("{0}")]
     Origins(String),

@@ -76,13 +76,16 @@ pub fn faults(args: &Args, stop: &Gate) -> Result<PathBuf, Error> {
         script,
         command,
     };
-    for engine in &args.engines {
-        for balance in &args.balance {
-            record.runs.push(course.run(engine, balance)?);
-            record.write(&out)?;
-        }
+    let result = course.run_all(&mut record, &out);
+    record.is_partial = stop.is_open() && !record.runs.is_empty();
+    if !record.is_partial {
+        result?;
     }
+    record.write(&out)?;
     draw(&record, &out)?;
+    if record.is_partial {
+        return Err(Error::Partial(out));
+    }
     Ok(out)
 }
 
@@ -161,6 +164,20 @@ struct Course<'a> {
 }
 
 impl Course<'_> {
+    /// Every setting of `lb`, until it is told to stop.
+    fn run_all(&self, record: &mut Faults, out: &Path) -> Result<(), Error> {
+        for engine in &self.args.engines {
+            for balance in &self.args.balance {
+                record.runs.push(self.run(engine, balance)?);
+                record.write(out)?;
+                if self.testbed.stop.is_open() {
+                    return Err(Error::Interrupted);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// One setting of `lb`.
     fn run(&self, engine: &str, balance: &str) -> Result<Run, Error> {
         let health = (self.args.health != "off").then(|| {
@@ -172,6 +189,7 @@ impl Course<'_> {
             listen: self.addresses[0],
             admin: self.addresses[1],
             engine: engine.to_owned(),
+            workers: 1,
             balance: balance.to_owned(),
             keys: health.into_iter().chain(self.args.keys.clone()).collect(),
             backends: self.addresses[2..].to_vec(),
@@ -184,7 +202,8 @@ impl Course<'_> {
             Some(reason) => Err(format!("lb refuses it: {reason}")),
             None => self.measure(&file)?,
         };
-        if self.testbed.stop.is_open() {
+        // What was measured until then is worth keeping.
+        if self.testbed.stop.is_open() && measured.is_err() {
             return Err(Error::Interrupted);
         }
         if let Err(reason) = &measured {

@@ -38,6 +38,9 @@ pub struct Record {
     pub absent: Vec<Absent>,
     /// What was measured.
     pub scenarios: Vec<Scenario>,
+    /// Whether it was interrupted: what had been measured by then is here, the rest is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
     /// The A/B between runtimes, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarders: Option<Forwarders>,
@@ -284,6 +287,7 @@ impl Record {
             peers: Vec::new(),
             absent: Vec::new(),
             scenarios: Vec::new(),
+            is_partial: false,
             forwarders: None,
         }
     }
@@ -315,6 +319,10 @@ impl Record {
         self.scenarios.iter().find(|scenario| scenario.name == name)
     }
 }
+
+/// What a page says of a record that is not whole.
+pub(super) const PARTIAL: &str =
+    "**Partial**: it was interrupted, and holds what had been measured by then.\n\n";
 
 /// What a folder holds, by the record in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use super::charts::Chart;
 use super::doubts;
 use super::forwarders::{Forwarder, Forwarders};
 use super::numbers;
-use super::record::{FixedRate, Idle, Load, Peer, Record, Round, Scenario, Work};
+use super::record::{FixedRate, Idle, Load, PARTIAL, Peer, Record, Round, Scenario, Work};
 use super::statistics::{self, Spread};
 use super::verdict::{self, Unit, Verdict};
 
@@ -24,6 +24,9 @@ pub fn render(record: &Record, charts: &[Chart]) -> String {
         record.settings.rounds,
         record.settings.duration_s,
     );
+    if record.is_partial {
+        page += PARTIAL;
+    }
     page += &promises(&verdict::all(record));
     for scenario in &record.scenarios {
         page += &section(record, scenario);

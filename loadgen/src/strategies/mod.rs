@@ -70,6 +70,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 10)]
     #[arg(value_parser = clap::value_parser!(u16).range(2..=100))]
     pub origins: u16,
+    /// Workers of lb; with more than one it shares the generator's core
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub workers: u16,
     /// The measured part of a run [default: 5s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,

@@ -15,6 +15,9 @@ pub enum Mode {
     Tcp,
 }
 
+/// Connections that `ovf` gives to one backend before it turns to the next.
+pub(crate) const OVERFLOW_WEIGHT: u16 = 32;
+
 /// What stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClusterFile {
@@ -22,6 +25,7 @@ pub(crate) struct ClusterFile {
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) engine: String,
+    pub(crate) workers: usize,
     pub(crate) balance: String,
     /// Further keys of the cluster, each `KEY: VALUE`.
     pub(crate) keys: Vec<String>,
@@ -68,14 +72,20 @@ clusters:
         for key in &self.keys {
             let _ = writeln!(text, "    {key}");
         }
+        // The one scheduler to which a weight is a number of connections.
+        let weight = if self.balance == "ovf" {
+            format!("/{OVERFLOW_WEIGHT}")
+        } else {
+            String::new()
+        };
         text += "    backends:\n";
         for backend in &self.backends {
-            let _ = writeln!(text, "      - {backend}");
+            let _ = writeln!(text, "      - {backend}{weight}");
         }
         let _ = write!(
             text,
-            "workers: 1\nengine: {}\nadmin: {}\n",
-            self.engine, self.admin
+            "workers: {}\nengine: {}\nadmin: {}\n",
+            self.workers, self.engine, self.admin
         );
         text
     }
@@ -93,6 +103,7 @@ mod tests {
             listen: address(1),
             admin: address(2),
             engine: "epoll".to_owned(),
+            workers: 2,
             balance: "mh".to_owned(),
             keys: vec!["affinity: client-ip".to_owned()],
             backends: vec![address(3), address(4)],
@@ -108,10 +119,15 @@ clusters:
     backends:
       - 127.0.0.1:3
       - 127.0.0.1:4
-workers: 1
+workers: 2
 engine: epoll
 admin: 127.0.0.1:2
 ";
         assert_eq!(file.text(), expected);
+        let overflow = ClusterFile {
+            balance: "ovf".to_owned(),
+            ..file
+        };
+        assert!(overflow.text().contains("- 127.0.0.1:4/32\n"));
     }
 }

@@ -6,8 +6,8 @@
 
 mod cluster;
 
-pub(crate) use cluster::ClusterFile;
 pub use cluster::Mode;
+pub(crate) use cluster::{ClusterFile, OVERFLOW_WEIGHT};
 
 use std::fs;
 use std::io;
@@ -120,8 +120,8 @@ impl Testbed<'_> {
     pub(crate) fn start_balancer(&self, file: &ClusterFile) -> Result<Process, String> {
         let words = [&self.lb.display().to_string(), "--config", FILE_NAME].map(str::to_owned);
         let works = || probe::get(file.admin, "/readyz").map(drop);
-        let cpu = self.cores.balancer.to_string();
-        self.bench().start_until(&words, &cpu, "lb", works)
+        let cpus = self.cores.of_workers(file.workers);
+        self.bench().start_until(&words, &cpus, "lb", works)
     }
 
     /// Replaces the file while `lb` runs, and waits until all workers have the change.

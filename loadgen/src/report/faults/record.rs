@@ -40,6 +40,9 @@ pub struct Faults {
     pub load_command: String,
     /// Answers that took longer count as delayed; in milliseconds.
     pub delayed_after_ms: f64,
+    /// Whether it was interrupted: what had been measured by then is here, the rest is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
     /// One for each setting.
     pub runs: Vec<Run>,
 }
@@ -125,6 +128,7 @@ impl Faults {
             events: Vec::new(),
             load_command: String::new(),
             delayed_after_ms: 0.0,
+            is_partial: false,
             runs: Vec::new(),
         }
     }

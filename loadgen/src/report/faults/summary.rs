@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::super::numbers;
-use super::super::record::Outcome;
+use super::super::record::{Outcome, PARTIAL};
 use super::chart::Timeline;
 use super::record::{Faults, Figures, Run};
 
@@ -22,6 +22,9 @@ pub(super) fn render(faults: &Faults, charts: &[Timeline]) -> String {
         faults.balancer_version,
         faults.origins,
     );
+    if faults.is_partial {
+        page += PARTIAL;
+    }
     for run in &faults.runs {
         page += &section(faults, run);
         let own = charts.iter().filter(|chart| chart.is_of(run));

@@ -33,10 +33,15 @@ pub struct Strategies {
     pub balancer_version: String,
     /// Origins that a workload begins with.
     pub origins: usize,
+    /// Workers of the balancer.
+    pub workers: usize,
     /// The workloads, in the order of the report.
     pub workloads: Vec<Workload>,
     /// Schedulers that `lb` does not have, with what it said.
     pub refused: Vec<Absent>,
+    /// Whether it was interrupted: what had been measured by then is here, the rest is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
     /// One scheduler under one workload each.
     pub cells: Vec<Cell>,
     /// What becomes of clients when backends change.
@@ -141,14 +146,14 @@ pub struct Keys {
 }
 
 impl Strategies {
-    /// A record to be filled.
+    /// A record to be filled, with so many origins and workers.
     pub fn new(
         started: String,
         command: String,
         machine: Machine,
         settings: Settings,
         balancer_version: String,
-        origins: usize,
+        [origins, workers]: [usize; 2],
     ) -> Self {
         Self {
             format: FORMAT,
@@ -159,8 +164,10 @@ impl Strategies {
             settings,
             balancer_version,
             origins,
+            workers,
             workloads: Vec::new(),
             refused: Vec::new(),
+            is_partial: false,
             cells: Vec::new(),
             keys: Vec::new(),
         }

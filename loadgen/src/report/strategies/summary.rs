@@ -6,14 +6,15 @@ use std::fmt::Write as _;
 
 use super::super::charts::Chart;
 use super::super::numbers;
-use super::super::record::Outcome;
+use super::super::record::{Outcome, PARTIAL};
 use super::record::{Cell, Figures, Keys, Strategies, Workload};
+use crate::testbed::OVERFLOW_WEIGHT;
 
 /// `summary.md`.
 pub(super) fn render(strategies: &Strategies, charts: &[Chart]) -> String {
     let machine = &strategies.machine;
     let mut page = format!(
-        "# Schedulers of lb\n\n{} · {}, {} cores, Linux {} · {} · {} origins, {} s each. \
+        "# Schedulers of lb\n\n{} · {}, {} cores, Linux {} · {} · {} origins, workers: {}, {} s each. \
          [How it was measured](README.md) · [every figure](raw.json)\n\n",
         strategies.started,
         machine.cpu,
@@ -21,8 +22,12 @@ pub(super) fn render(strategies: &Strategies, charts: &[Chart]) -> String {
         machine.kernel,
         strategies.balancer_version,
         strategies.origins,
+        strategies.workers,
         strategies.settings.duration_s,
     );
+    if strategies.is_partial {
+        page += PARTIAL;
+    }
     for (mode, engine) in strategies.grounds() {
         for workload in &strategies.workloads {
             page += &section(strategies, workload, &mode, &engine);
@@ -227,8 +232,8 @@ pub(super) fn readme(strategies: &Strategies) -> String {
     let mut page = format!(
         "# Schedulers of lb, {}\n\n[Summary](summary.md) · [raw figures](raw.json)\n\n\
          ## How it was measured\n\n\
-         - `lb` ({}) with one worker on core {}; generator and {} origins share core {}. Each figure \
-         is of one run of {} s after {} s that do not count.\n{METHOD}\n\
+         - `lb` ({}) on core {}; generator and {} origins share core {}. Each figure \
+         is of one run of {} s after {} s that do not count.\n{}\n\
          ## Command\n\n```sh\n{}\n```\n\nIts loads:\n\n```sh\n",
         strategies.started.split('T').next().unwrap_or_default(),
         strategies.balancer_version,
@@ -237,6 +242,7 @@ pub(super) fn readme(strategies: &Strategies) -> String {
         settings.generator_cpu,
         settings.duration_s,
         settings.warmup_s,
+        METHOD.replace("{overflow}", &OVERFLOW_WEIGHT.to_string()),
         strategies.command,
     );
     let mut commands: Vec<&str> = Vec::new();
@@ -260,6 +266,9 @@ const METHOD: &str = "\
 - **max/mean** and **χ²** are of the correct answers by origin against an even spread, with all
   origins of the workload; independent random choices give a χ² of about the number of origins.
 - **Clients kept**: answers that came from the same origin as the client's answer before.
+- Every client connects to the same address. `dh`, `lblc` and `lblcr` go by that address: `dh` has
+  one origin for all, the others turn to more when it has too much to do. `fo` has one for all by
+  design; `ovf` fills one after the other, here up to {overflow} requests each.
 - Schedulers that look at loads (`lc`, `p2c`, `ewma`, …) are at their best where origins differ;
   those that hash are there so that clients stay where they are, and can be no more even than the
   clients are.
@@ -309,7 +318,7 @@ mod tests {
             record.machine,
             record.settings,
             "lb 0.1.0".to_owned(),
-            2,
+            [2, 1],
         );
         let place = |balance: &str| Place {
             mode: "http".to_owned(),
@@ -354,8 +363,11 @@ mod tests {
 
     #[test]
     fn figures_failures_and_refusals_are_on_the_page() {
-        let page = render(&strategies(), &[]);
+        let mut strategies = strategies();
+        strategies.is_partial = true;
+        let page = render(&strategies, &[]);
         for words in [
+            "**Partial**",
             "| rr | 500 | 1.0 % | 12.0 | 4.00 ms | 9.00 ms | 12.0 ms | 1.500 | 250 | 75.0 % | 25.0 % |",
             "| rr | 75.0 | 25.0 |",
             "| mh | 0.0 % | 11.0 % | 10.0 % | 9.5 % | 9.0 % |",
@@ -365,7 +377,7 @@ mod tests {
         ] {
             assert!(page.contains(words), "{words} is missing in {page}");
         }
-        assert!(readme(&strategies()).contains("loadgen strategies\n"));
+        assert!(readme(&strategies).contains("loadgen strategies\n"));
     }
 
     #[test]
