@@ -96,6 +96,7 @@ async fn session(
     let established = Box::pin(establish(stream, client, service, worker, registration));
     match established.await {
         Ok((lease, backend)) => {
+            registration.set_backend(lease.backend().id());
             let own = lease.backend().counters(worker.index);
             let _active = own.connections_active.hold();
             let end = match service.lifetime {

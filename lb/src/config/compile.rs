@@ -211,26 +211,22 @@ impl Compiler<'_> {
         let mut addresses = HashMap::new();
         for file in files {
             for listener in &file.listeners {
-                let address = &listener.address;
-                let name = listener.name.as_ref().map(|name| name.value.clone());
-                let name = name.unwrap_or_else(|| address.value.to_string());
-                if let Some(first) = places.insert(name.clone(), address.place.clone()) {
-                    self.twice(&address.place, "listener", &name, &first);
-                } else if let Some(first) = overlap(&mut addresses, address) {
-                    self.twice(
-                        &address.place,
-                        "address",
-                        &address.value.to_string(),
-                        &first,
-                    );
-                }
                 let protocol = self.protocol(listener, &file.routes);
-                listeners.push(plan::Listener {
-                    name,
-                    address: address.value,
-                    edge: listener.edge.clone(),
-                    protocol,
-                });
+                for (name, address) in each_port(listener) {
+                    let place = &address.place;
+                    let text = address.value.to_string();
+                    if let Some(first) = places.insert(name.clone(), place.clone()) {
+                        self.twice(place, "listener", &name, &first);
+                    } else if let Some(first) = overlap(&mut addresses, &address) {
+                        self.twice(place, "address", &text, &first);
+                    }
+                    listeners.push(plan::Listener {
+                        name,
+                        address: address.value,
+                        edge: listener.edge.clone(),
+                        protocol: protocol.clone(),
+                    });
+                }
             }
         }
         listeners
@@ -331,6 +327,28 @@ impl Compiler<'_> {
         let reason = format!("the {what} \"{name}\" is here a second time; the first is {first}");
         self.problems.push(Problem::new(place, reason));
     }
+}
+
+/// Names and addresses of the listeners that one with a range of ports stands for.
+fn each_port(listener: &Listener) -> Vec<(String, Located<SocketAddr>)> {
+    let Located {
+        value: address,
+        place,
+    } = &listener.address;
+    let name = listener.name.as_ref().map(|name| &name.value);
+    let first = address.port();
+    let each = |port: u16| {
+        let address = SocketAddr::new(address.ip(), port);
+        let name = match (name, listener.last_port) {
+            (None, _) => address.to_string(),
+            (Some(name), None) => name.clone(),
+            (Some(name), Some(_)) => format!("{name}-{port}"),
+        };
+        let (value, place) = (address, place.clone());
+        (name, Located { value, place })
+    };
+    let last = listener.last_port.unwrap_or(first);
+    (first..=last).map(each).collect()
 }
 
 /// The place of a listener whose address takes the same connections. `[::]` takes IPv4 too.

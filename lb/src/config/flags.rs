@@ -28,6 +28,7 @@ pub(crate) struct ListenFlag {
     text: String,
     name: Option<String>,
     address: SocketAddr,
+    last_port: Option<u16>,
     backends: Option<Vec<BackendText>>,
 }
 
@@ -97,11 +98,12 @@ impl ListenFlag {
             Some((name, address)) => (Some(notation::name(name)?), address),
             None => (None, listen),
         };
-        let address = notation::listen(address)?;
+        let (address, last_port) = notation::listen_range(address)?;
         Ok(Self {
             text: text.to_owned(),
             name,
             address,
+            last_port,
             backends,
         })
     }
@@ -395,6 +397,7 @@ impl Flags {
                 value: listen.address,
                 place,
             },
+            last_port: listen.last_port,
             edge: Edge {
                 proxy_in: trusted.map(edge::proxies),
                 socket: ListenSocket {

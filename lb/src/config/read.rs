@@ -63,7 +63,7 @@ pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
 fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     let mut fields = Fields::of(node, problems)?;
     let name = fields.optional("name", name);
-    let address = fields.required("address", decode::parsed(notation::listen));
+    let address = fields.required("address", decode::parsed(notation::listen_range));
     let http = fields.optional("http", http);
     let tcp = fields.optional("tcp", tcp);
     let edge = edge::read(&mut fields);
@@ -74,9 +74,17 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     let protocol = http
         .map(Protocol::Http)
         .or_else(|| tcp.map(Protocol::Tcp))?;
+    let Located {
+        value: (address, last_port),
+        place,
+    } = address?;
     Some(Listener {
         name,
-        address: address?,
+        address: Located {
+            value: address,
+            place,
+        },
+        last_port,
         edge,
         protocol,
     })

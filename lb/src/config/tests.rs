@@ -92,11 +92,9 @@ const MISTAKES: &[(&str, &str)] = &[
       did you mean \"append\"?",
     ),
     (
-        "listeners: [{address: 80, tcp: {cluster: a, idle: 1s}}]\nclusters: {a: {backends: []}}",
-        "lb.yaml:1:45: listeners[0].tcp.idle: there is no key \"idle\" here; there are cluster, \
-      server_names, hello_timeout, otherwise, idle_timeout, lifetime, proxy_out, backend_limit, \
-      backend_socket; did you mean \
-      \"idle_timeout\"?",
+        "listeners: [{address: 80, http: {}, limits: {conections: 5}}]",
+        "lb.yaml:1:46: listeners[0].limits.conections: there is no key \"conections\" here; there \
+      are connections, per_source, rate, burst; did you mean \"connections\"?",
     ),
     (
         "listeners: [{address: 80, tcp: {}}]",
