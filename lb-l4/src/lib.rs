@@ -1,4 +1,5 @@
-//! Layer 4: TCP sessions, relayed byte for byte, and TCP health checks.
+//! Layer 4: TCP sessions, relayed byte for byte, and health checks by TCP
+//! and UDP.
 //!
 //! Invariant: a session ends on the service (and so the cluster) it began with, whatever the plan
 //! does meanwhile.
@@ -12,7 +13,9 @@ pub mod limits;
 mod peek;
 pub mod proxy_protocol;
 pub mod tcp;
+pub mod udp;
 
-pub use check::{CheckError, check_tcp};
+pub use check::{CheckError, check_tcp, check_udp};
 pub use client::Client;
 pub use tcp::{TcpService, serve, serve_admitted};
+pub use udp::{UdpListener, UdpService};

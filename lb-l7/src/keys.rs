@@ -6,6 +6,7 @@
 //! Read next: `admit.rs` (who asks), `set_cookie.rs` (the way back).
 
 use lb_core::balance::Cluster;
+use lb_core::balance::affinity::COOKIE_LEN;
 use lb_core::plan::{Affinity, HashKey};
 
 use crate::http1::request::RequestHead;
@@ -34,9 +35,6 @@ struct Found<'h> {
     affinity: Option<&'h [u8]>,
     cookie: Option<&'h [u8]>,
 }
-
-/// Length of an affinity cookie's value.
-const COOKIE_LEN: usize = 32;
 
 /// What was found, to be kept for the choice of a backend.
 #[derive(Debug, Clone, Copy, Default)]

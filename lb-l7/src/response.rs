@@ -4,7 +4,7 @@
 //! Invariant: what the client is told of framing and persistence is what then happens.
 //! Read next: `http1/response.rs` (the rules), `download.rs` (the body).
 
-use lb_core::balance::Lease;
+use lb_core::balance::{Held, Lease};
 use lb_core::rt::{Buffer, Chunk};
 
 use crate::admit::COPIED_BYTES_MAX;
@@ -75,11 +75,13 @@ impl Exchange<'_> {
     ) -> Result<Buffer, Failure> {
         let served = self.request.cluster.map(|it| self.service.served(it));
         let set_cookie = served.and_then(|it| it.set_cookie.as_ref());
-        let cookie = set_cookie
-            .filter(|_| !head.is_interim())
-            .zip(lease.cookie());
+        let is_due = lease.affinity() == Held::Chosen && !head.is_interim();
+        let cookie = set_cookie.filter(|_| is_due);
+        let cookie = cookie.zip(lease.cookie_value());
         let expires = cookie.and_then(|(cookie, _)| cookie.expires());
-        let line = cookie.map(|(cookie, value)| cookie.line(value, expires.as_ref()));
+        let line = cookie
+            .as_ref()
+            .map(|(cookie, value)| cookie.line(value.as_bytes(), expires.as_ref()));
         let added = line.as_ref().map_or(&[][..], |line| line);
         let date = self.connection.http.date.text();
         let mut out = Buffer::new();

@@ -15,11 +15,15 @@ pub type ClusterIndex = u32;
 #[derive(Debug, Default)]
 pub struct RouteTable {
     /// By host in lower case.
-    exact: HashMap<Box<[u8]>, PathTable>,
+    exact: HostMap,
     /// By what follows the wildcard label, its dot included: `*.example` is under `.example`.
-    wildcard: HashMap<Box<[u8]>, PathTable>,
+    wildcard: HostMap,
     any: PathTable,
 }
+
+/// Look-ups cannot make it slow, for nothing that a client sends gets in; and who writes the plan
+/// does not know the hash's seed, which is random. So it need not be a cryptographic one.
+type HostMap = HashMap<Box<[u8]>, PathTable, foldhash::fast::RandomState>;
 
 /// Two routes with the same host and path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +74,17 @@ impl RouteTable {
         if self.exact.is_empty() && self.wildcard.is_empty() {
             return self.any.find(path);
         }
-        let mut room = [0; HOST_BYTES_MAX];
-        let host = lower_case(host, &mut room);
+        // The dot that may end a complete name (RFC 1034 section 3.1).
+        let host = host.strip_suffix(b".").unwrap_or(host);
+        if host.iter().any(u8::is_ascii_uppercase) {
+            let mut room = [0; HOST_BYTES_MAX];
+            self.find_lower_case(lower_case(host, &mut room), path)
+        } else {
+            self.find_lower_case(host, path)
+        }
+    }
+
+    fn find_lower_case(&self, host: &[u8], path: &[u8]) -> Option<ClusterIndex> {
         let label_len = memchr::memchr(b'.', host).unwrap_or(host.len());
         self.exact
             .get(host)
@@ -93,9 +106,7 @@ fn key(host: &str) -> Box<[u8]> {
     host.to_ascii_lowercase().into_bytes().into_boxed_slice()
 }
 
-/// `host` in lower case, without the dot that may end a complete name (RFC 1034 section 3.1).
 fn lower_case<'a>(host: &[u8], room: &'a mut [u8; HOST_BYTES_MAX]) -> &'a [u8] {
-    let host = host.strip_suffix(b".").unwrap_or(host);
     let room = &mut room[..host.len().min(HOST_BYTES_MAX)];
     room.copy_from_slice(&host[..room.len()]);
     room.make_ascii_lowercase();

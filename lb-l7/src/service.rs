@@ -43,13 +43,13 @@ pub(crate) struct Served {
 
 impl Served {
     fn new(cluster: Arc<Cluster>) -> Self {
-        let set_cookie = match cluster.affinity.as_ref() {
+        let set_cookie = match cluster.affinity() {
             // No listener of ours ends TLS, so clients come in the clear.
             Some(Affinity::Cookie(cookie)) => Some(SetCookie::new(cookie, false)),
             _ => None,
         };
         Self {
-            keys: WantedKeys::of(cluster.hash_key.as_ref(), cluster.affinity.as_ref()),
+            keys: WantedKeys::of(cluster.hash_key(), cluster.affinity()),
             set_cookie,
             cluster,
         }

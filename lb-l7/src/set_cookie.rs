@@ -1,4 +1,5 @@
-//! The Set-Cookie field that tells a client its backend (RFC 6265 section 4.1).
+//! The Set-Cookie field that tells a client its backend (RFC 6265 section 4.1). On its way back the
+//! cookie is forwarded like any other, as ingress-nginx does.
 //!
 //! Invariant: it is made of what the plan says and of the cookie's value alone; all but the value
 //! and the date is put together when the plan is compiled.

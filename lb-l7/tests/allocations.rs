@@ -7,7 +7,12 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lb_core::plan::{self, Affinity, Balance, CookieAffinity, CookieMode, HashKey};
+use lb_core::rt::EngineKind;
 
 #[path = "proxy/support.rs"]
 #[expect(dead_code, reason = "the other test binary uses the rest")]
@@ -81,27 +86,114 @@ fn respond(request: &Request) -> Vec<u8> {
     }
 }
 
+/// Lets `round` through a proxy with `cluster` until everything has grown to its size, and then
+/// `rounds` of them allocate nothing.
+fn assert_does_not_allocate(
+    engine: EngineKind,
+    http: plan::Http,
+    cluster: plan::Cluster,
+    rounds: usize,
+    round: impl Fn(&mut Client),
+) {
+    let count_here = || IS_COUNTED.set(true);
+    let proxy = Proxy::start_logging(engine, http, &[cluster], false, count_here);
+    let mut clients = [proxy.connect(), proxy.connect(), proxy.connect()];
+    let mut allocated = || {
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        (0..rounds).for_each(|number| round(&mut clients[number % 3]));
+        ALLOCATIONS.load(Ordering::Relaxed) - before
+    };
+    let first = allocated();
+    assert!(first > 0, "the proxy's thread is counted");
+    // As time passes, the places of the timer wheel are used for the first time: what a request
+    // allocates is allocated in each series.
+    let series: Vec<u64> = (0..6)
+        .map(|_| allocated())
+        .take_while(|it| *it > 0)
+        .collect();
+    assert!(
+        series.len() < 6,
+        "{series:?} allocations in {rounds} rounds on {engine:?}"
+    );
+}
+
+/// One at a time: the allocations of all proxies are counted together.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn keep_alive_requests_do_not_allocate() {
+    let _alone = ALONE.lock();
     on_each_engine(|engine| {
         let backend = Backend::responding(respond);
         let mut http = http_plan();
-        http.routes = vec![lb_core::plan::Route {
+        http.routes = vec![plan::Route {
             host: Some("*.example".to_owned()),
             path_prefix: "/".to_owned(),
             cluster: "main".to_owned(),
         }];
         http.default_cluster = None;
-        let clusters = [cluster_plan("main", &[backend.address])];
-        let count_here = || IS_COUNTED.set(true);
-        let proxy = Proxy::start_logging(engine, http, &clusters, false, count_here);
-        let mut clients = [proxy.connect(), proxy.connect(), proxy.connect()];
-        // Queues and tables grow to their size.
-        (0..200).for_each(|number| round(&mut clients[number % 3]));
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
-        assert!(before > 0, "the proxy's thread is counted");
-        (0..500).for_each(|number| round(&mut clients[number % 3]));
-        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
-        assert_eq!(allocations, 0, "in 3500 requests on {engine:?}");
+        let cluster = cluster_plan("main", &[backend.address]);
+        assert_does_not_allocate(engine, http, cluster, 400, round);
     });
+}
+
+#[test]
+fn neither_do_hash_keys_and_affinity() {
+    let _alone = ALONE.lock();
+    let hash_keys = [
+        HashKey::Header("x-user".into()),
+        HashKey::Cookie("id".into()),
+        HashKey::Query("user".into()),
+        HashKey::Uri,
+        HashKey::ClientAddressPort,
+        HashKey::Destination,
+    ];
+    let hashed = hash_keys.map(|key| (Some(key), None));
+    let cookie = |mode| {
+        Affinity::Cookie(CookieAffinity {
+            mode,
+            max_age: Some(Duration::from_secs(60)),
+            ..CookieAffinity::new("lb")
+        })
+    };
+    let header = Affinity::Header {
+        name: "x-user".into(),
+        timeout: Duration::from_secs(60),
+    };
+    let affinities = [
+        cookie(CookieMode::Persistent),
+        cookie(CookieMode::Balanced),
+        header,
+        Affinity::client_address(Duration::from_secs(60)),
+    ];
+    let kept = affinities.map(|affinity| (None, Some(affinity)));
+    let cases: Vec<_> = hashed.into_iter().chain(kept).collect();
+    on_each_engine(|engine| {
+        let backends = [Backend::responding(respond), Backend::responding(respond)];
+        for (hash_key, affinity) in &cases {
+            let mut cluster = cluster_plan("main", &backends.each_ref().map(|it| it.address));
+            if hash_key.is_some() {
+                cluster.balance = Balance::Maglev;
+            }
+            cluster.hash_key.clone_from(hash_key);
+            cluster.affinity.clone_from(affinity);
+            assert_does_not_allocate(engine, http_plan(), cluster, 100, round_of_one);
+        }
+    });
+}
+
+/// A request without a cookie, and one that brings the cookie that it was given, if it was.
+fn round_of_one(client: &mut Client) {
+    let request = |cookie: &str| {
+        format!(
+            "GET /a?user=ann HTTP/1.1\r\nHost: a\r\nX-User: ann\r\nCookie: id=7{cookie}\r\n\r\n"
+        )
+    };
+    client.send(request("").as_bytes());
+    let first = client.response();
+    let given = first.field("set-cookie").unwrap_or("lb=none;");
+    let value = given.split(';').next().unwrap();
+    client.send(request(&format!("; {value}")).as_bytes());
+    let second = client.response();
+    assert_eq!((first.status, second.status), (200, 200));
 }

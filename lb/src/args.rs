@@ -10,13 +10,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use lb_core::plan::{Balance, ProxyVersion, Relay};
+use lb_core::plan::{Balance, HashKey, ProxyVersion, Relay};
 
 use crate::config::{
-    self, AccessLog, AdminAddress, BALANCE_WORDS, Engine, Flags, HealthFlag, ListenFlag, Located,
+    self, AccessLog, AdminAddress, AffinityFlag, Engine, Flags, HealthFlag, ListenFlag, Located,
     LogFormat, NameFlag, PROXY_VERSION_WORDS, Place, RouteFlag, Sources, TrustedFlag, Workers,
     WrittenSettings,
 };
+
+/// Heading of the flags about all backends that are given as flags.
+const BALANCING: &str = "Balancing, of backends given as flags";
 
 /// Exit code for a mistake on the command line.
 pub(crate) const EXIT_USAGE: u8 = 2;
@@ -76,6 +79,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME=BACKENDS", help_heading = "Sources")]
     #[arg(value_parser = NameFlag::parse)]
     sni: Vec<NameFlag>,
+    /// Relay UDP datagrams, those of one client to one backend: 53=10.0.0.1:53,10.0.0.2:53
+    #[arg(long, value_name = "[NAME@]LISTEN=BACKENDS", help_heading = "Sources")]
+    #[arg(value_parser = ListenFlag::udp)]
+    udp: Vec<ListenFlag>,
     /// Proxy HTTP/1.1; the backends take what no route matches: 8080=10.0.0.1:80
     #[arg(
         long,
@@ -88,16 +95,27 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "HOST[/PATH]=BACKENDS", help_heading = "Sources")]
     #[arg(value_parser = RouteFlag::parse)]
     route: Vec<RouteFlag>,
-    /// How a backend is chosen: rr (each in turn) or mh (Maglev hash of the client) [default: rr]
-    #[arg(long, value_name = "NAME")]
-    #[arg(value_parser = |text: &str| config::parse_word(text, &BALANCE_WORDS))]
+    /// How a backend is chosen (CONFIG.md has every name): rr, wrr, lc, mh, p2c, … [default: wrr]
+    #[arg(long, value_name = "NAME", help_heading = BALANCING)]
+    #[arg(value_parser = |text: &str| config::parse_word(text, &Balance::NAMES))]
     balance: Option<Balance>,
     /// How --tcp moves bytes: auto, copy or splice [default: auto]
     #[arg(long, value_name = "NAME", help_heading = "Sources")]
     #[arg(value_parser = |text: &str| config::parse_word(text, &Relay::NAMES))]
     relay: Option<Relay>,
-    /// Health checks of backends given as flags: off or tcp [default: off]
-    #[arg(long, value_name = "CHECK", value_parser = HealthFlag::parse)]
+    /// What mh, ring, sh and others hash: client, client-port, destination, uri, header:NAME,
+    /// cookie:NAME or query:NAME [default: by the scheduler, mostly client]
+    #[arg(long, value_name = "KEY", help_heading = BALANCING)]
+    #[arg(value_parser = config::parse_hash_key)]
+    hash_key: Option<HashKey>,
+    /// Keeps a client where it is: none, client-ip[:SECONDS], cookie[:NAME] or header:NAME
+    /// [default: none]
+    #[arg(long, value_name = "KIND", help_heading = BALANCING)]
+    #[arg(value_parser = AffinityFlag::parse)]
+    affinity: Option<AffinityFlag>,
+    /// Health checks: off, tcp, http:PATH, https:PATH, grpc[:SERVICE] or udp [default: off]
+    #[arg(long, value_name = "CHECK", help_heading = BALANCING)]
+    #[arg(value_parser = HealthFlag::parse)]
     health: Option<HealthFlag>,
     /// Connections begin with a PROXY protocol header, v1 or v2, and come from these proxies:
     /// 10.0.0.0/8,2001:db8::7
@@ -124,7 +142,7 @@ pub(crate) struct ProcessArgs {
     /// auto, uring or epoll [default: auto]
     #[arg(long, value_name = "NAME", value_parser = Engine::parse)]
     engine: Option<Engine>,
-    /// Address of /readyz, /livez, /metrics and /config, or off [default: 127.0.0.1:9900]
+    /// Address of /readyz, /livez, /metrics, /status and /config, or off [default: 127.0.0.1:9900]
     #[arg(long, value_name = "ADDRESS", value_parser = AdminAddress::parse)]
     admin: Option<AdminAddress>,
     /// A line of JSON for each HTTP request: off, stdout or a file [default: off]
@@ -175,8 +193,7 @@ const CHECK_FORMATS: [(&str, CheckFormat); 2] =
     [("json", CheckFormat::Json), ("text", CheckFormat::Text)];
 
 /// Flags of the design that later versions bring.
-const NOT_YET: [&str; 12] = [
-    "--affinity",
+const NOT_YET: [&str; 10] = [
     "--cluster-ips",
     "--https",
     "--ingress-class",
@@ -187,7 +204,6 @@ const NOT_YET: [&str; 12] = [
     "--manifests",
     "--node-name",
     "--nodeport-addresses",
-    "--udp",
 ];
 
 impl Cli {
@@ -215,7 +231,7 @@ fn not_yet(argument: &OsString) -> Option<String> {
 impl RunArgs {
     /// Whether there is anything to run.
     pub(crate) fn has_sources(&self) -> bool {
-        let listeners = [&self.tcp, &self.tls_passthrough, &self.http];
+        let listeners = [&self.tcp, &self.udp, &self.tls_passthrough, &self.http];
         !(self.config.is_empty() && listeners.iter().all(|it| it.is_empty()))
     }
 
@@ -225,10 +241,13 @@ impl RunArgs {
             tcp: self.tcp,
             passthrough: self.tls_passthrough,
             names: self.sni,
+            udp: self.udp,
             http: self.http,
             routes: self.route,
             balance: self.balance,
             relay: self.relay,
+            hash_key: self.hash_key,
+            affinity: self.affinity,
             health: self.health,
             proxy_in: self.proxy_in,
             proxy_out: self.proxy_out,
@@ -278,6 +297,7 @@ impl ProcessArgs {
             access_log: located("--access-log", self.access_log),
             drain_timeout: located("--drain-timeout", self.drain_timeout),
             log_format: located("--log-format", self.log_format),
+            affinity_entries: None,
         }
     }
 }

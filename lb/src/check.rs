@@ -1,7 +1,7 @@
 //! `lb check`: what sources mean, and what is wrong with them, without running anything.
 //!
 //! Invariant: exit code 0 means that `lb run` with the same sources would start, ports and other
-//! things of the machine aside.
+//! things of the machine aside; warnings do not change it.
 //! Read next: `config/mod.rs`, `show.rs`.
 
 use std::collections::BTreeSet;
@@ -18,25 +18,34 @@ use crate::terminal;
 
 /// Prints sources and their problems.
 pub(crate) fn run(sources: &Sources, format: CheckFormat) -> ExitCode {
-    let (plan, problems) = match sources.load() {
+    let (plan, problems, warnings) = match sources.load() {
         Ok(draft) => {
             let resolved = resolve_names(&draft);
             let failed = resolved.failures.iter();
             let problems = failed
                 .map(|(host, error)| draft.host_problem(host, error))
                 .collect();
-            (Some(draft.plan(&resolved.names)), problems)
+            (Some(draft.plan(&resolved.names)), problems, draft.warnings)
         }
-        Err(problems) => (None, problems),
+        Err(problems) => (None, problems, Vec::new()),
     };
     let text = match format {
         CheckFormat::Json => {
-            let problems: Vec<_> = problems.iter().map(Problem::to_json).collect();
-            let plan = plan.as_ref().map(show::plan_json);
-            format!("{:#}\n", json!({ "plan": plan, "problems": problems }))
+            let list = |problems: &[Problem]| -> Vec<_> {
+                problems.iter().map(Problem::to_json).collect()
+            };
+            let page = json!({
+                "plan": plan.as_ref().map(show::plan_json),
+                "problems": list(&problems),
+                "warnings": list(&warnings),
+            });
+            format!("{page:#}\n")
         }
         CheckFormat::Text => {
             let mut text = plan.as_ref().map(show::plan_text).unwrap_or_default();
+            for warning in &warnings {
+                text.push_str(&format!("warning: {warning}\n"));
+            }
             for problem in &problems {
                 text.push_str(&format!("problem: {problem}\n"));
             }

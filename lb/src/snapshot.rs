@@ -5,22 +5,48 @@
 //! Read next: `worker/mod.rs` (who runs it), `lb_core::snapshot` (how it gets there).
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use lb_core::balance::{Cluster, Context};
+use lb_core::balance::affinity::{AffinityTable, random_key};
+use lb_core::balance::{Backend, BackendId, Cluster, Context};
 use lb_core::metrics::ListenerStats;
 use lb_core::plan::{self, CookieKey, ListenSocket, Plan};
-use lb_l4::TcpService;
 use lb_l4::limits::Gate;
+use lb_l4::{TcpService, UdpService};
 use lb_l7::HttpService;
+
+use crate::checker::{Checker, LastError};
 
 /// What runs.
 pub(crate) struct Snapshot {
     pub(crate) plan: Plan,
     pub(crate) listeners: Vec<Arc<Listener>>,
     pub(crate) clusters: Vec<Arc<Cluster>>,
+    /// How the backends of the clusters that have checks are checked, by the clusters' names.
+    checkers: HashMap<String, Arc<Checker>>,
+    last_errors: HashMap<BackendId, Arc<LastError>>,
+}
+
+/// What all snapshots of a process stand on.
+pub(crate) struct Ground {
+    pub(crate) workers: usize,
+    /// What remembers clients.
+    pub(crate) affinity: Arc<AffinityTable>,
+    /// The key of affinity cookies when none is configured.
+    cookie_key: CookieKey,
+}
+
+impl Ground {
+    /// For that many workers, and affinity for that many clients.
+    pub(crate) fn new(workers: usize, affinity_entries: usize) -> io::Result<Self> {
+        Ok(Self {
+            workers,
+            affinity: Arc::new(AffinityTable::new(affinity_entries, random_key()?)),
+            cookie_key: CookieKey(random_key()?),
+        })
+    }
 }
 
 /// A listener at work.
@@ -39,11 +65,29 @@ pub(crate) struct Listener {
 pub(crate) enum Service {
     Http(Arc<HttpService>),
     Tcp(Arc<TcpService>),
+    Udp(Arc<UdpService>),
+}
+
+/// What lies below a listener's protocol; the ports of one are not those of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl Transport {
+    pub(crate) const fn of(protocol: &plan::Protocol) -> Self {
+        match protocol {
+            plan::Protocol::Http(_) | plan::Protocol::Tcp(_) => Self::Tcp,
+            plan::Protocol::Udp(_) => Self::Udp,
+        }
+    }
 }
 
 /// What makes a listener of the next plan the same as one that runs: it keeps its sockets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ListenerKey {
+    pub(crate) transport: Transport,
     address: SocketAddr,
     /// Tells listeners on port 0 apart; else a listener may change its name.
     name: Option<String>,
@@ -55,6 +99,7 @@ impl ListenerKey {
     pub(crate) fn of(listener: &plan::Listener) -> Self {
         let any_port = listener.address.port() == 0;
         Self {
+            transport: Transport::of(&listener.protocol),
             address: listener.address,
             name: any_port.then(|| listener.name.clone()),
             socket: listener.edge.socket.clone(),
@@ -66,14 +111,17 @@ impl Snapshot {
     /// Builds what a valid plan says. `bound` has the address of every listener of the plan.
     pub(crate) fn build(
         plan: Plan,
-        workers: usize,
+        ground: &Ground,
         bound: &HashMap<ListenerKey, SocketAddr>,
         previous: Option<&Self>,
     ) -> Result<Self, String> {
+        let workers = ground.workers;
+        let cookie_key = plan.cookie_key.as_ref();
         let context = Context {
             seed: plan.hash_seed,
             workers,
-            cookie_key: plan.cookie_key.clone().unwrap_or_else(process_key),
+            affinity: Arc::clone(&ground.affinity),
+            cookie_key: cookie_key.unwrap_or(&ground.cookie_key).clone(),
             now: lb_core::rt::now(),
         };
         let clusters: Vec<_> = plan
@@ -85,6 +133,13 @@ impl Snapshot {
                 Arc::new(Cluster::build(cluster, &context, previous))
             })
             .collect();
+        let checkers = build_checkers(&plan, previous)?;
+        let backends = clusters.iter().flat_map(|cluster| cluster.backends());
+        let last_error = |backend: &Arc<Backend>| {
+            let before = previous.and_then(|it| it.last_errors.get(&backend.id()));
+            (backend.id(), before.cloned().unwrap_or_default())
+        };
+        let last_errors = backends.map(last_error).collect();
         let by_name = |name: &str| {
             clusters
                 .iter()
@@ -109,7 +164,20 @@ impl Snapshot {
             plan,
             listeners,
             clusters,
+            checkers,
+            last_errors,
         })
+    }
+
+    /// How the backends of a cluster are checked; `None` if they are not.
+    pub(crate) fn checker(&self, cluster: &str) -> Option<&Arc<Checker>> {
+        self.checkers.get(cluster)
+    }
+
+    /// Where the results of a backend's checks go.
+    pub(crate) fn last_error(&self, backend: &Backend) -> Arc<LastError> {
+        let found = self.last_errors.get(&backend.id());
+        found.cloned().unwrap_or_default()
     }
 
     fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
@@ -123,18 +191,28 @@ impl Snapshot {
     }
 }
 
-/// The key of affinity cookies when none is configured: as long-lived as the process.
-fn process_key() -> CookieKey {
-    static KEY: OnceLock<CookieKey> = OnceLock::new();
-    let random = || {
-        // Each has its own random keys, 128 bits from the kernel for the first of a thread.
-        let half = || RandomState::new().build_hasher().finish().to_ne_bytes();
-        let mut key = [0; 16];
-        key[..8].copy_from_slice(&half());
-        key[8..].copy_from_slice(&half());
-        CookieKey(key)
-    };
-    KEY.get_or_init(random).clone()
+/// A cluster whose checks are as before keeps its checker, and the backends keep their rhythm.
+fn build_checkers(
+    plan: &Plan,
+    previous: Option<&Snapshot>,
+) -> Result<HashMap<String, Arc<Checker>>, String> {
+    let mut checkers = HashMap::new();
+    for cluster in &plan.clusters {
+        let Some(health) = &cluster.health else {
+            continue;
+        };
+        let before = previous.filter(|previous| {
+            let mut clusters = previous.plan.clusters.iter();
+            let same = clusters.find(|it| it.name == cluster.name);
+            same.is_some_and(|it| it.health.as_ref() == Some(health))
+        });
+        let checker = match before.and_then(|previous| previous.checker(&cluster.name)) {
+            Some(checker) => Arc::clone(checker),
+            None => Arc::new(Checker::new(&health.check)?),
+        };
+        checkers.insert(cluster.name.clone(), checker);
+    }
+    Ok(checkers)
 }
 
 impl Service {
@@ -142,6 +220,9 @@ impl Service {
         protocol: &plan::Protocol,
         cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
     ) -> Result<Self, String> {
+        let known = |name: &str| {
+            cluster_by_name(name).ok_or_else(|| format!("there is no cluster \"{name}\""))
+        };
         match protocol {
             plan::Protocol::Http(http) => HttpService::build(http, cluster_by_name)
                 .map(|service| Self::Http(Arc::new(service)))
@@ -149,6 +230,10 @@ impl Service {
             plan::Protocol::Tcp(tcp) => TcpService::build(tcp, cluster_by_name)
                 .map(|service| Self::Tcp(Arc::new(service)))
                 .ok_or_else(|| "a cluster is missing".to_owned()),
+            plan::Protocol::Udp(udp) => {
+                let service = UdpService::build(udp.clone(), known(&udp.cluster)?);
+                Ok(Self::Udp(Arc::new(service)))
+            }
         }
     }
 }

@@ -13,9 +13,11 @@ use lb_core::rt::EngineKind;
 use lb_core::rt::probe::{EngineChoice, probe};
 
 use crate::compare;
+use crate::faults;
 use crate::origin::{self, Delay, Service};
 use crate::report;
 use crate::run::{self, HttpRequest, LoadMode, Scheme, Sources, TcpRequest, UdpRequest, Url};
+use crate::strategies;
 use crate::tcp::TcpMode;
 use crate::udp;
 use crate::units::{parse_bytes, parse_duration};
@@ -38,6 +40,10 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Compare balancers side by side and write a report.
     Compare(compare::Args),
+    /// Try the schedulers of lb with several workloads and write a report.
+    Strategies(strategies::Args),
+    /// Break things behind and beside lb under load and write a report on what clients felt.
+    Faults(faults::Args),
     /// Draw the texts and charts of a report again.
     Report(report::Args),
 }
@@ -68,6 +74,9 @@ pub struct OriginArgs {
     /// Requests served at a time by each address; others wait their turn [default: any number].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub servers: Option<u16>,
+    /// Extra time of each answer from SIGUSR1 until SIGUSR2.
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
+    pub slow_by: Duration,
     /// Part of the requests that fail, 0 to 1: HTTP is answered 503, TCP not at all.
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = parse_share)]
     pub error_rate: f64,

@@ -9,12 +9,15 @@
 pub mod args;
 pub mod compare;
 pub mod descriptors;
+pub mod faults;
 pub mod gate;
 mod http1;
 pub mod origin;
 mod pin;
 pub mod report;
 pub mod run;
+pub mod strategies;
 pub mod tcp;
+mod testbed;
 pub mod udp;
 pub mod units;

@@ -10,13 +10,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use clap::Parser;
 use loadgen::args::{Cli, Command, OriginArgs, RunArgs};
 use loadgen::gate::Gate;
 use loadgen::origin::{self, Origin};
 use loadgen::run::{self, Progress, Summary};
-use loadgen::{compare, descriptors, report};
+use loadgen::{compare, descriptors, faults, report, strategies};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -27,6 +28,8 @@ fn main() -> ExitCode {
         Command::Origin(args) => serve(&args),
         Command::Run(args) => load(&args),
         Command::Compare(args) => compare(&args),
+        Command::Strategies(args) => strategies(&args),
+        Command::Faults(args) => faults(&args),
         Command::Report(args) => report(&args),
     };
     result.unwrap_or_else(|failure| {
@@ -71,8 +74,26 @@ fn serve(args: &OriginArgs) -> Result<ExitCode, Failure> {
         }
     }
     say(&mut io::stdout(), &format!("{ready}\n"));
-    stop.wait();
+    follow_slowness(&origin, args.slow_by, &stop).map_err(Failure::other)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Slows the origin down at SIGUSR1, and lets it go at SIGUSR2, until `stop` is opened.
+fn follow_slowness(origin: &Origin, slow_by: Duration, stop: &Gate) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut slower = signal(SignalKind::user_defined1())?;
+        let mut usual = signal(SignalKind::user_defined2())?;
+        loop {
+            tokio::select! {
+                _ = slower.recv() => origin.slow_down(slow_by),
+                _ = usual.recv() => origin.slow_down(Duration::ZERO),
+                () = stop.opened() => return Ok(()),
+            }
+        }
+    })
 }
 
 fn load(args: &RunArgs) -> Result<ExitCode, Failure> {
@@ -109,6 +130,20 @@ fn load(args: &RunArgs) -> Result<ExitCode, Failure> {
 fn compare(args: &compare::Args) -> Result<ExitCode, Failure> {
     let stop = stop_on_signal().map_err(Failure::other)?;
     let folder = compare::compare(args, &stop).map_err(Failure::other)?;
+    println!("{}", folder.join("summary.md").display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn strategies(args: &strategies::Args) -> Result<ExitCode, Failure> {
+    let stop = stop_on_signal().map_err(Failure::other)?;
+    let folder = strategies::strategies(args, &stop).map_err(Failure::other)?;
+    println!("{}", folder.join("summary.md").display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn faults(args: &faults::Args) -> Result<ExitCode, Failure> {
+    let stop = stop_on_signal().map_err(Failure::other)?;
+    let folder = faults::faults(args, &stop).map_err(Failure::other)?;
     println!("{}", folder.join("summary.md").display());
     Ok(ExitCode::SUCCESS)
 }

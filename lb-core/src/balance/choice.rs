@@ -46,7 +46,8 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// The backends that a session or exchange has tried, by [`Backend::index`]; 18 bytes, inline.
+/// The backends that a session or exchange has tried, by
+/// [`Backend::index`](super::Backend::index); 18 bytes, inline.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tried {
     indices: [u16; TRIES_LIMIT as usize],

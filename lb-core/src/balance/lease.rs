@@ -1,20 +1,27 @@
 //! A backend that was chosen, counted as in flight until the session or exchange is over.
 //!
 //! Invariant: every lease is counted once, from the choice to its drop, however it ends.
-//! Read next: `mod.rs` (`Cluster::pick`).
+//! Read next: `mod.rs` (`Cluster::pick`), `outlier.rs` and `schedulers/ewma.rs` (what reports lead
+//! to).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Backend, Cluster};
+use super::affinity::CookieValue;
+use super::schedulers::Latency;
+use super::{Backend, Cluster, outlier};
+use crate::plan::Balance;
+use crate::rt::{self, Instant};
 
 /// The use of a backend by one session or exchange.
 #[derive(Debug)]
 pub struct Lease<'a> {
-    #[expect(dead_code, reason = "what is reported concerns the cluster too")]
     cluster: &'a Cluster,
     backend: &'a Arc<Backend>,
+    /// The number of its session, with balanced cookies.
+    session: u64,
+    worker: u32,
     affinity: Held,
 }
 
@@ -25,7 +32,7 @@ pub enum Held {
     Kept,
     /// The scheduler made it, and the client is to be told or is remembered from now on.
     Chosen,
-    /// The cluster has none.
+    /// The cluster has none, or the client lacks what it would be recognised by.
     Without,
 }
 
@@ -43,13 +50,26 @@ pub enum Fault {
 }
 
 impl<'a> Lease<'a> {
-    pub(super) fn new(cluster: &'a Cluster, backend: &'a Arc<Backend>, affinity: Held) -> Self {
-        backend.state.in_flight.fetch_add(1, Ordering::Relaxed);
+    #[inline]
+    pub(super) fn new(cluster: &'a Cluster, index: u16, worker: usize, affinity: Held) -> Self {
+        let backend = &cluster.backends[usize::from(index)];
+        backend.state.hot.in_flight.fetch_add(1, Ordering::Relaxed);
+        if cluster.bounded_load.is_some() {
+            let own = cluster.state.own.of(worker);
+            own.in_flight.fetch_add(1, Ordering::Relaxed);
+        }
         Self {
             cluster,
             backend,
+            session: 0,
+            worker: worker as u32,
             affinity,
         }
+    }
+
+    pub(super) const fn of_session(mut self, session: u64) -> Self {
+        self.session = session;
+        self
     }
 
     /// The backend.
@@ -63,25 +83,58 @@ impl<'a> Lease<'a> {
         self.affinity
     }
 
-    /// The affinity cookie that the client is to be given; `None` if it has a good one.
-    pub const fn cookie(&self) -> Option<&[u8]> {
-        None
+    /// The value of the affinity cookie that leads back to this backend; inline, not allocated.
+    /// To be set when [`Lease::affinity`] is [`Held::Chosen`]. `None` without cookie affinity.
+    pub fn cookie_value(&self) -> Option<CookieValue> {
+        self.cluster.cookie_of(self.backend.index, self.session)
     }
 
     /// The backend answered `latency` after it was asked: by accepting a session, or by the head
     /// of a response.
+    #[inline]
     pub fn answered(&self, latency: Duration) {
-        let _ = latency;
+        let is_ewma = self.cluster.balance == Balance::Ewma;
+        if is_ewma || self.cluster.outlier.is_some() {
+            self.answered_at(latency, rt::now());
+        }
     }
 
-    /// The backend failed.
+    pub(super) fn answered_at(&self, latency: Duration, now: Instant) {
+        let state = &self.backend.state;
+        if self.cluster.balance == Balance::Ewma {
+            Latency::observe(&state.hot.latency, latency, now);
+        }
+        if let Some(outlier) = &self.cluster.outlier {
+            state.record.answered(outlier, now);
+        }
+    }
+
+    /// The backend failed. All faults count alike.
     pub fn failed(&self, fault: Fault) {
-        let _ = fault;
+        self.failed_at(fault, rt::now());
+    }
+
+    pub(super) fn failed_at(&self, _: Fault, now: Instant) {
+        let state = &self.backend.state;
+        if self.cluster.balance == Balance::Ewma {
+            Latency::observe(&state.hot.latency, Latency::OF_FAILURE, now);
+        }
+        if let Some(outlier) = &self.cluster.outlier {
+            outlier::failed(outlier, state, &self.cluster.backends, now);
+        }
     }
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.backend.state.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.backend
+            .state
+            .hot
+            .in_flight
+            .fetch_sub(1, Ordering::Relaxed);
+        if self.cluster.bounded_load.is_some() {
+            let own = self.cluster.state.own.of(self.worker as usize);
+            own.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! relaxed store on a cache line that no other worker writes; readers add up the workers' shards.
 //! Read next: `report.rs` (which series are exported), `text.rs` (the Prometheus text format).
 
+mod flows;
 mod report;
 mod text;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+pub use flows::{FlowCounters, FlowEnd, FlowShed};
 pub use report::Report;
 pub use text::{Family, Kind, Text};
 
@@ -228,6 +230,8 @@ pub struct ListenerCounters {
     exchanges: [Counter; StatusClass::ALL.len()],
     sessions: [Counter; SessionEnd::ALL.len()],
     refusals: [Counter; Refusal::ALL.len()],
+    /// Of a UDP listener.
+    pub flows: FlowCounters,
 }
 
 impl ListenerCounters {
@@ -440,6 +444,7 @@ impl ListenerStats {
         let kind = match listener.protocol {
             plan::Protocol::Http(_) => ListenerKind::Http,
             plan::Protocol::Tcp(_) => ListenerKind::Tcp,
+            plan::Protocol::Udp(_) => ListenerKind::Udp,
         };
         let shards = previous.map_or_else(
             || (0..workers).map(|_| Arc::default()).collect(),
@@ -473,6 +478,7 @@ impl ListenerStats {
 enum ListenerKind {
     Http,
     Tcp,
+    Udp,
 }
 
 /// Counters of one cluster on one worker.
@@ -482,6 +488,10 @@ pub struct ClusterCounters {
     pub retries: Counter,
     /// Sessions and exchanges that found no backend to take them.
     pub unavailable: Counter,
+    /// Choices that affinity made.
+    pub affinity_kept: Counter,
+    /// Choices that affinity left to the scheduler, and remembered.
+    pub affinity_chosen: Counter,
     /// From the start of a connection attempt to its success.
     pub connect_time: Histogram,
 }
@@ -499,6 +509,10 @@ pub struct BackendCounters {
     pub exchanges: Counter,
     /// Exchanges under way.
     pub exchanges_active: Gauge,
+    /// Health checks that succeeded.
+    pub checks_succeeded: Counter,
+    /// Health checks that failed.
+    pub checks_failed: Counter,
 }
 
 /// What the control thread counts; it is the one writer.

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use super::{
-    ClusterCounters, ControlMetrics, Kind, ListenerCounters, ListenerKind, ListenerStats, Refusal,
-    SessionEnd, StatusClass, Text, WorkerMetrics,
+    ClusterCounters, ControlMetrics, FlowEnd, FlowShed, Kind, ListenerCounters, ListenerKind,
+    ListenerStats, Refusal, SessionEnd, StatusClass, Text, WorkerMetrics,
 };
-use crate::balance::{Backend, Cluster};
+use crate::balance::{Backend, Cluster, State};
 
 /// Everything that has counters, as the current snapshot has it.
 #[derive(Debug, Clone, Copy)]
@@ -32,9 +32,11 @@ impl Report<'_> {
         self.write_workers(text);
         self.write_connections(text);
         self.write_sessions(text);
+        self.write_flows(text);
         self.write_exchanges(text);
         self.write_clusters(text);
         self.write_backends(text);
+        self.write_checks(text);
     }
 
     fn write_config(&self, text: &mut Text) {
@@ -179,6 +181,53 @@ impl Report<'_> {
         }
     }
 
+    fn write_flows(&self, text: &mut Text) {
+        type Number = fn(&ListenerCounters) -> u64;
+        let families: [(&str, &str, Number); 3] = [
+            (
+                "lb_udp_received_datagrams_total",
+                "Datagrams received from clients.",
+                |shard| shard.flows.received.get(),
+            ),
+            (
+                "lb_udp_sent_datagrams_total",
+                "Datagrams sent to clients.",
+                |shard| shard.flows.sent.get(),
+            ),
+            (
+                "lb_udp_flows_moved_total",
+                "Times that a flow went on to another backend.",
+                |shard| shard.flows.moved.get(),
+            ),
+        ];
+        let is_udp = |kind| kind == ListenerKind::Udp;
+        for (name, help, number) in families {
+            self.per_listener(text, name, Kind::Counter, help, is_udp, number);
+        }
+        let mut ended = text.family(
+            "lb_udp_flows_total",
+            Kind::Counter,
+            "UDP flows that ended, by the reason.",
+        );
+        for listener in self.of_kind(ListenerKind::Udp) {
+            for end in FlowEnd::ALL {
+                let labels = [("listener", listener.name()), ("end", end.name())];
+                ended.sample(&labels, listener.sum(|shard| shard.flows.ends(end)));
+            }
+        }
+        let mut shed = text.family(
+            "lb_udp_flows_shed_total",
+            Kind::Counter,
+            "UDP flows that were not begun, by the reason; their datagrams were dropped.",
+        );
+        for listener in self.of_kind(ListenerKind::Udp) {
+            for why in FlowShed::ALL {
+                let labels = [("listener", listener.name()), ("reason", why.name())];
+                shed.sample(&labels, listener.sum(|shard| shard.flows.sheds(why)));
+            }
+        }
+    }
+
     fn write_exchanges(&self, text: &mut Text) {
         let mut family = text.family(
             "lb_exchanges_total",
@@ -224,6 +273,29 @@ impl Report<'_> {
             |shard| shard.unavailable.get(),
         );
         let mut family = text.family(
+            "lb_cluster_panicking",
+            Kind::Gauge,
+            "1 while health is ignored because too few backends are healthy.",
+        );
+        for cluster in self.clusters {
+            family.sample(
+                &[("cluster", &cluster.name)],
+                u8::from(cluster.is_panicking()),
+            );
+        }
+        self.per_cluster(
+            text,
+            "lb_cluster_affinity_hits_total",
+            "Choices of a backend that affinity made.",
+            |shard| shard.affinity_kept.get(),
+        );
+        self.per_cluster(
+            text,
+            "lb_cluster_affinity_misses_total",
+            "Choices of a backend that affinity left to the scheduler, and remembered.",
+            |shard| shard.affinity_chosen.get(),
+        );
+        let mut family = text.family(
             "lb_cluster_connect_duration_seconds",
             Kind::Histogram,
             "From the start of a connection attempt to its success.",
@@ -241,6 +313,21 @@ impl Report<'_> {
             Kind::Gauge,
             "1 if the backend passes its health checks or has none.",
             |backend| u64::from(backend.is_healthy()),
+        );
+        self.write_states(text);
+        self.per_backend(
+            text,
+            "lb_backend_in_flight",
+            Kind::Gauge,
+            "Sessions and exchanges under way.",
+            |backend| u64::from(backend.in_flight()),
+        );
+        self.per_backend(
+            text,
+            "lb_backend_ejections_total",
+            Kind::Counter,
+            "Times that the backend was left out because too many sessions or exchanges failed.",
+            Backend::ejections,
         );
         self.per_backend(
             text,
@@ -284,6 +371,53 @@ impl Report<'_> {
             "HTTP exchanges under way.",
             |backend| backend.sum(|shard| shard.exchanges_active.get()),
         );
+    }
+
+    /// One of the states is 1, so that a change is no gap in a series.
+    fn write_states(&self, text: &mut Text) {
+        let mut family = text.family(
+            "lb_backend_state",
+            Kind::Gauge,
+            "1 for the state that the backend is in.",
+        );
+        for cluster in self.clusters {
+            for backend in cluster.backends() {
+                let (address, now) = (backend.address.to_string(), backend.state());
+                for state in State::ALL {
+                    let labels = [
+                        ("cluster", &*cluster.name),
+                        ("backend", &*backend.name),
+                        ("address", &*address),
+                        ("state", state.name()),
+                    ];
+                    family.sample(&labels, u8::from(state == now));
+                }
+            }
+        }
+    }
+
+    fn write_checks(&self, text: &mut Text) {
+        let mut family = text.family(
+            "lb_backend_health_checks_total",
+            Kind::Counter,
+            "Health checks that are over, by their result.",
+        );
+        for cluster in self.clusters.iter().filter(|it| it.health.is_some()) {
+            for backend in cluster.backends() {
+                let address = backend.address.to_string();
+                let mut sample = |result, count| {
+                    let labels = [
+                        ("cluster", &*cluster.name),
+                        ("backend", &*backend.name),
+                        ("address", &*address),
+                        ("result", result),
+                    ];
+                    family.sample(&labels, count);
+                };
+                sample("success", backend.sum(|shard| shard.checks_succeeded.get()));
+                sample("failure", backend.sum(|shard| shard.checks_failed.get()));
+            }
+        }
     }
 
     fn of_kind(&self, kind: ListenerKind) -> impl Iterator<Item = &ListenerStats> {
@@ -511,6 +645,29 @@ mod tests {
     }
 
     #[test]
+    fn flows_are_counted_of_udp_listeners_only() {
+        let mut everything = Everything::new();
+        let dns = plan::Listener {
+            name: "dns".into(),
+            address: "127.0.0.1:53".parse().unwrap(),
+            protocol: plan::Protocol::Udp(plan::Udp::to("a")),
+            edge: plan::Edge::default(),
+        };
+        let dns = Arc::new(ListenerStats::build(&dns, 2, None));
+        dns.shard(0).flows.received.add(3);
+        dns.shard(1).flows.shed(FlowShed::Source);
+        dns.shard(1).flows.ended(FlowEnd::Idle);
+        everything.listeners.push(dns);
+        let page = everything.scrape();
+        let of = |series: &str| page.value(series);
+        assert_eq!(of("lb_udp_received_datagrams_total{listener=\"dns\"}"), 3.0);
+        let shed = "lb_udp_flows_shed_total{listener=\"dns\",reason=\"source\"}";
+        assert_eq!(of(shed), 1.0);
+        assert_eq!(of("lb_udp_flows_total{end=\"idle\",listener=\"dns\"}"), 1.0);
+        assert!(!page.has("lb_udp_sent_datagrams_total{listener=\"db\"}"));
+    }
+
+    #[test]
     fn backends_of_one_name_are_told_apart_by_address() {
         let everything = Everything::new();
         let [first, second] = everything.clusters[0].backends() else {
@@ -537,6 +694,34 @@ mod tests {
         assert_eq!(of("lb_backend_healthy", "[2001:db8::1]:80"), 0.0);
         assert_eq!(of("lb_backend_weight", "10.0.0.1:80"), 3.0);
         assert_eq!(page.value("lb_cluster_retries_total{cluster=\"a\"}"), 1.0);
+    }
+
+    #[test]
+    fn a_backend_is_in_one_state_and_its_checks_are_counted() {
+        let everything = Everything::new();
+        let [first, second] = everything.clusters[0].backends() else {
+            unreachable!()
+        };
+        second.set_healthy(false);
+        second.counters(0).checks_failed.add(3);
+        first.counters(1).checks_succeeded.increment();
+        let page = everything.scrape();
+        let of = |name: &str, address: &str, label: &str| {
+            page.value(&format!(
+                "{name}{{address=\"{address}\",backend=\"web:80\",cluster=\"a\",{label}}}"
+            ))
+        };
+        let (first, second) = ("10.0.0.1:80", "[2001:db8::1]:80");
+        for state in State::ALL {
+            let label = format!("state=\"{state}\"");
+            let is = |wanted| f64::from(u8::from(state == wanted));
+            assert_eq!(of("lb_backend_state", first, &label), is(State::Ready));
+            assert_eq!(of("lb_backend_state", second, &label), is(State::Unhealthy));
+        }
+        let checks = "lb_backend_health_checks_total";
+        assert_eq!(of(checks, first, "result=\"success\""), 1.0);
+        assert_eq!(of(checks, second, "result=\"failure\""), 3.0);
+        assert_eq!(page.value("lb_cluster_panicking{cluster=\"a\"}"), 0.0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A cluster as planned: its backends, how they are checked, chosen and connected to.
 //!
-//! Invariant: `validate.rs` has the ranges; the types leave nothing but them open.
+//! Invariant: `cluster_rules.rs` has the ranges, and what cannot be combined.
 //! Read next: `balance.rs` (schedulers), `affinity.rs`, `../balance/mod.rs` (a cluster at work).
 
 use std::net::SocketAddr;
@@ -13,24 +13,28 @@ use super::{Affinity, Balance, HashKey, Health};
 pub struct Cluster {
     /// Name in logs and metrics.
     pub name: String,
-    /// The backends, in the order given; their addresses are unique, at most [`BACKENDS_MAX`].
-    /// None is valid: a set that is empty for now, whose sessions are reset and whose requests
-    /// are answered 503.
+    /// The backends, in the order given; their addresses are unique, at most [`BACKENDS_MAX`]. Not
+    /// all have weight 0.
+    ///
+    /// None is valid: a set that is empty for now (a Kubernetes Service without endpoints), whose
+    /// sessions are reset and whose requests are answered 503.
+    ///
+    /// [`BACKENDS_MAX`]: super::BACKENDS_MAX
     pub backends: Vec<Backend>,
     /// How one of them is chosen.
     pub balance: Balance,
     /// What a hashing scheduler hashes; `None` is what [`HashKey::of`] says of the scheduler.
     pub hash_key: Option<HashKey>,
-    /// A hashing scheduler passes over a backend that has more than this share of the mean load
-    /// in percent, more than 100.
+    /// `dh`, `mh`, `ring` and `sh` pass over a backend that would have more in flight than this
+    /// share of the mean load, in percent, more than 100. See [`Cluster::BOUNDED_LOAD_DEFAULT`].
     pub bounded_load: Option<u16>,
     /// What makes later connections or requests of a client go where its first one went.
     pub affinity: Option<Affinity>,
     /// How long the share of a backend grows, from a tenth to all of its weight, after it was
-    /// added or became healthy.
+    /// added or became healthy; see [`Balance::can_start_slowly`].
     pub slow_start: Option<Duration>,
-    /// Health is ignored while fewer than this share of the backends is healthy, in percent, 0 to
-    /// 100; 0 ignores it only while none is.
+    /// Health is ignored while fewer than this share of the tier in use is healthy, in percent, 0
+    /// to 100; 0 ignores it only while no backend of any tier is.
     pub panic_threshold: u8,
     /// When failing sessions and exchanges make a backend be left out for a time.
     pub outlier: Option<Outlier>,
@@ -38,7 +42,7 @@ pub struct Cluster {
     pub health: Option<Health>,
     /// Deadline for one connection attempt; after it, the next backend is tried.
     pub connect_timeout: Duration,
-    /// Number of backends tried for one connection or request, 1 to [`TRIES_LIMIT`].
+    /// Number of backends tried for one connection or request, 1 to [`TRIES_LIMIT`](super::TRIES_LIMIT).
     pub tries_max: u8,
     /// Idle HTTP connections that each worker keeps to each backend.
     pub pool_idle_max: u16,
@@ -57,6 +61,9 @@ impl Cluster {
     /// Half of nginx's: backends should keep theirs longer than we do, or a connection is closed
     /// under a request that reuses it.
     pub const POOL_IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+    /// A bounded load that keeps backends within a quarter of the mean, and moves few keys.
+    pub const BOUNDED_LOAD_DEFAULT: u16 = 125;
 
     /// A cluster of `backends` with defaults otherwise.
     pub fn new(name: impl Into<String>, backends: Vec<Backend>) -> Self {
@@ -153,7 +160,7 @@ pub struct Outlier {
     pub ejection: Duration,
     /// Longest ejection.
     pub ejection_max: Duration,
-    /// Largest share of the backends ejected at a time, in percent, 0 to 100; one may always be
+    /// Largest share of the backends ejected at a time, in percent, 1 to 100; one may always be
     /// when there are two or more.
     pub ejected_max: u8,
 }

@@ -3,15 +3,17 @@
 //!
 //! Invariant: names are resolved. Every cluster that a listener or route mentions exists in
 //! `clusters`, every address is a socket address; `Plan::validate` checks it.
-//! Read next: `validate.rs` (what a valid plan is), `balance/mod.rs` (a cluster at work),
+//! Read next: `validate.rs` and `cluster_rules.rs` (what a valid plan is), `balance/mod.rs` (a cluster at work),
 //! `snapshot.rs` (how it reaches the workers).
 
 mod affinity;
 mod balance;
 mod cluster;
+mod cluster_rules;
 mod edge;
 mod health;
 mod tcp;
+mod udp;
 mod validate;
 mod validate_listener;
 
@@ -30,12 +32,13 @@ pub use tcp::{
     BackendLimit, BackendSocket, Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames,
     Source, Tcp,
 };
+pub use udp::Udp;
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
 
 /// Everything that the workers are to serve.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// Addresses to accept on. Names and addresses are unique.
+    /// Addresses to accept on. Names are unique, and so are addresses, but that UDP has its own.
     pub listeners: Vec<Listener>,
     /// Named sets of backends. Names are unique.
     pub clusters: Vec<Cluster>,
@@ -66,6 +69,8 @@ pub enum Protocol {
     Http(Http),
     /// Bytes relayed to one cluster.
     Tcp(Tcp),
+    /// Datagrams relayed to one cluster.
+    Udp(Udp),
 }
 
 /// The settings of an HTTP listener; by default without a route.

@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Cluster, Http, HttpLimits, Listener, Plan, Protocol, Route};
+use super::{Balance, Http, HttpLimits, Listener, Plan, Protocol, Route, Udp};
 
 /// Most backends that one session or exchange may try.
 pub const TRIES_LIMIT: u8 = 8;
@@ -77,6 +77,26 @@ pub enum PlanError {
         /// What it should be.
         reason: &'static str,
     },
+    /// A setting that would do nothing.
+    #[error("{place}: {field} has no effect with balance {balance}: {hint}")]
+    NoEffect {
+        /// Where.
+        place: Place,
+        /// The field of the plan.
+        field: &'static str,
+        /// The scheduler that ignores it.
+        balance: Balance,
+        /// What to do instead.
+        hint: String,
+    },
+    /// What only requests have, in a cluster that takes connections only.
+    #[error("{place}: {field} needs HTTP, and only listeners without it use the cluster")]
+    NeedsHttp {
+        /// Where.
+        place: Place,
+        /// The field of the plan.
+        field: &'static str,
+    },
     /// A number or duration out of its range.
     #[error("{place}: {field} is {value}, which must be {allowed}")]
     OutOfRange {
@@ -107,6 +127,8 @@ impl PlanError {
             | Self::DuplicateName { place }
             | Self::DuplicateRoute { place }
             | Self::Malformed { place, .. }
+            | Self::NeedsHttp { place, .. }
+            | Self::NoEffect { place, .. }
             | Self::OutOfRange { place, .. }
             | Self::UnknownCluster { place, .. } => place,
         }
@@ -164,9 +186,9 @@ impl fmt::Display for Place {
 }
 
 pub(super) struct Validation<'p> {
-    plan: &'p Plan,
+    pub(super) plan: &'p Plan,
     clusters: HashSet<&'p str>,
-    errors: Vec<PlanError>,
+    pub(super) errors: Vec<PlanError>,
 }
 
 impl<'p> Validation<'p> {
@@ -181,7 +203,8 @@ impl<'p> Validation<'p> {
             self.name(&place, &listener.name, &mut names);
             let address = listener.address;
             // The kernel gives every listener on port 0 a port of its own.
-            if address.port() != 0 && addresses.twice(address) {
+            let is_udp = matches!(listener.protocol, Protocol::Udp(_));
+            if address.port() != 0 && addresses.twice((is_udp, address)) {
                 self.errors.push(PlanError::DuplicateAddress {
                     place: place.clone(),
                     address,
@@ -195,6 +218,7 @@ impl<'p> Validation<'p> {
         self.edge(place, &listener.edge);
         match &listener.protocol {
             Protocol::Tcp(tcp) => self.tcp(place, tcp),
+            Protocol::Udp(udp) => self.udp(place, udp),
             Protocol::Http(http) => {
                 self.http(place, http);
                 let mut seen = Seen::default();
@@ -212,6 +236,26 @@ impl<'p> Validation<'p> {
                     }
                     self.route(&place, rule);
                 }
+            }
+        }
+    }
+
+    fn udp(&mut self, place: &Place, udp: &'p Udp) {
+        self.timeout(place, "idle_timeout", udp.idle_timeout);
+        self.cluster_exists(place, &udp.cluster);
+        let counts = [
+            ("replies", udp.replies, u32::MAX),
+            ("requests", udp.requests, u32::MAX),
+            ("flows_max", Some(udp.flows_max), Udp::FLOWS_LIMIT),
+            (
+                "flows_per_source_max",
+                udp.flows_per_source_max,
+                Udp::FLOWS_LIMIT,
+            ),
+        ];
+        for (field, count, limit) in counts {
+            if let Some(count) = count {
+                self.range(place, field, count, (1, limit));
             }
         }
     }
@@ -274,40 +318,11 @@ impl<'p> Validation<'p> {
                 name: cluster.name.clone(),
             };
             self.name(&place, &cluster.name, &mut names);
-            self.range(
-                &place,
-                "backends",
-                cluster.backends.len(),
-                (0, BACKENDS_MAX),
-            );
-            self.range(&place, "tries_max", cluster.tries_max, (1, TRIES_LIMIT));
-            self.timeout(&place, "connect_timeout", cluster.connect_timeout);
-            self.timeout(&place, "pool_idle_timeout", cluster.pool_idle_timeout);
+            self.cluster(&place, cluster);
             if let Some(health) = &cluster.health {
                 self.health(&place, health);
             }
             self.backends(index, cluster);
-        }
-    }
-
-    fn backends(&mut self, index: usize, cluster: &'p Cluster) {
-        let mut seen = Seen::default();
-        for (position, backend) in cluster.backends.iter().enumerate() {
-            let name = cluster.name.clone();
-            let place = Place::Backend {
-                cluster: index,
-                name,
-                backend: position,
-            };
-            if backend.address.port() == 0 {
-                let address = backend.address.to_string();
-                self.malformed(&place, "address", &address, "nothing can listen on port 0");
-            }
-            if seen.twice(backend.address) {
-                let address = backend.address;
-                self.errors
-                    .push(PlanError::DuplicateAddress { place, address });
-            }
         }
     }
 
@@ -386,7 +401,7 @@ impl<'p> Validation<'p> {
 }
 
 /// What has been met.
-struct Seen<T>(HashSet<T>);
+pub(super) struct Seen<T>(HashSet<T>);
 
 impl<T> Default for Seen<T> {
     fn default() -> Self {
@@ -395,7 +410,7 @@ impl<T> Default for Seen<T> {
 }
 
 impl<T: Eq + Hash> Seen<T> {
-    fn twice(&mut self, value: T) -> bool {
+    pub(super) fn twice(&mut self, value: T) -> bool {
         !self.0.insert(value)
     }
 }
@@ -429,7 +444,7 @@ pub(super) fn host_problem(host: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Backend, Edge, Health, Tcp};
+    use super::super::{Backend, Cluster, Edge, Health, Tcp};
     use super::*;
 
     fn address(text: &str) -> SocketAddr {
@@ -691,6 +706,30 @@ mod tests {
                 ..
             }]
         ));
+    }
+
+    #[test]
+    fn a_udp_listener_has_limits_and_may_share_its_address_with_another_protocol() {
+        let udp = |settings: Udp| {
+            let mut listener = tcp("dns", "0.0.0.0:53", "a");
+            listener.protocol = Protocol::Udp(settings);
+            listener
+        };
+        let both = vec![tcp("dns-tcp", "0.0.0.0:53", "a"), udp(Udp::to("a"))];
+        assert_eq!(errors(&plan(both)), [""; 0]);
+        let mut twin = udp(Udp::to("a"));
+        twin.name = "twin".into();
+        let twice = plan(vec![udp(Udp::to("a")), twin]).validate().unwrap_err();
+        assert!(matches!(twice[..], [PlanError::DuplicateAddress { .. }]));
+        let none = Udp {
+            idle_timeout: Duration::ZERO,
+            replies: Some(0),
+            requests: Some(0),
+            flows_max: 0,
+            flows_per_source_max: Some(Udp::FLOWS_LIMIT + 1),
+            ..Udp::to("nowhere")
+        };
+        assert_eq!(errors(&plan(vec![udp(none)])).len(), 6);
     }
 
     #[test]

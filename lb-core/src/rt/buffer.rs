@@ -25,6 +25,14 @@ const STRIDE: usize = CAPACITY + 192;
 /// Buffers in a thread's pool: address space only, memory is taken when one is first written.
 const COUNT: usize = 16 * 1024;
 
+/// Bytes in a large buffer, for bulk data: each call of the kernel costs, however much it moves.
+/// A receive and a send of so many leave room in a second-level cache.
+pub(crate) const LARGE: usize = 128 * 1024;
+/// Large buffers of a thread that chunks may hold: slow readers must not take all memory.
+const LARGE_MAX: usize = 256;
+/// Large buffers that are kept for their next use.
+const LARGE_IDLE_MAX: usize = 16;
+
 /// `Chunk::owner` of memory that is never given back.
 const STATIC: u32 = u32::MAX;
 /// Set in `owner` for memory on the heap; the rest is its index.
@@ -226,6 +234,9 @@ impl Pool {
 struct Heap {
     entries: Vec<(Box<[u8]>, u32)>,
     vacant: Vec<u32>,
+    /// Large buffers that chunks hold, and those that wait for their next use.
+    large: usize,
+    large_idle: Vec<Box<[u8]>>,
 }
 
 impl Heap {
@@ -246,8 +257,28 @@ impl Heap {
         let (bytes, refs) = &mut self.entries[index as usize];
         *refs -= 1;
         if *refs == 0 {
-            *bytes = Box::default();
+            let bytes = std::mem::take(bytes);
             self.vacant.push(index);
+            if bytes.len() == LARGE {
+                self.release_large(bytes);
+            }
+        }
+    }
+
+    fn acquire_large(&mut self) -> Option<Box<[u8]>> {
+        if self.large == LARGE_MAX {
+            return None;
+        }
+        self.large += 1;
+        let idle = self.large_idle.pop();
+        Some(idle.unwrap_or_else(|| vec![0; LARGE].into_boxed_slice()))
+    }
+
+    fn release_large(&mut self, bytes: Box<[u8]>) {
+        // Bytes of another origin may have this length.
+        self.large = self.large.saturating_sub(1);
+        if self.large_idle.len() < LARGE_IDLE_MAX {
+            self.large_idle.push(bytes);
         }
     }
 }
@@ -303,6 +334,32 @@ impl Chunk {
             len,
             owner,
             not_send: PhantomData,
+        }
+    }
+
+    /// Fills a large buffer by `receive`, which says how many bytes it wrote; `None` when chunks
+    /// hold too many large buffers already.
+    pub(crate) fn large<E>(
+        receive: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Option<Result<Self, E>> {
+        let heap = &pool().heap;
+        let mut bytes = heap.borrow_mut().acquire_large()?;
+        match receive(&mut bytes) {
+            Ok(count @ 1..) => {
+                let start = NonNull::from(&*bytes).cast();
+                let owner = HEAP | heap.borrow_mut().insert(bytes);
+                let len = count.min(LARGE) as u32;
+                Some(Ok(Self {
+                    start,
+                    len,
+                    owner,
+                    not_send: PhantomData,
+                }))
+            }
+            nothing => {
+                heap.borrow_mut().release_large(bytes);
+                Some(nothing.map(|_| Self::empty()))
+            }
         }
     }
 

@@ -162,6 +162,37 @@ impl Engine {
         }
     }
 
+    /// True if the reader need not ask for readiness again after a splice that was given `max`
+    /// bytes to move.
+    pub(crate) fn may_have_more(&self, taken: &io::Result<usize>, max: usize) -> bool {
+        match (self, taken) {
+            (_, Err(_)) => false,
+            // A poll finds what is there: a turn later, when there is more of it.
+            (Self::Uring(_), Ok(count)) => *count == max,
+            // Of what is there no edge tells. A short count says little: a pipe takes so many
+            // pieces, whatever their size.
+            (Self::Epoll(_) | Self::Sim(_), Ok(_)) => true,
+        }
+    }
+
+    /// Receives what waits in the socket, for a direct reader; 0 at the end of the stream.
+    pub(crate) fn recv_direct(
+        &mut self,
+        slots: &mut Slots,
+        key: Key,
+        room: &mut [u8],
+    ) -> io::Result<usize> {
+        match self {
+            Self::Epoll(_) | Self::Uring(_) => loop {
+                match sys::recv(slots.get(key).fd, room) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    received => return received,
+                }
+            },
+            Self::Sim(sim) => sim.recv_direct(slots, key, room),
+        }
+    }
+
     /// Moves bytes of the pipe into the socket, as many as there is room for.
     pub(crate) fn splice_out(
         &mut self,

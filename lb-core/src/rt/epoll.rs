@@ -253,7 +253,7 @@ fn receive_small(slots: &mut Slots, key: Key) {
 /// Takes what was received before the connection failed, then notes the error.
 pub(crate) fn receive_before_error(slots: &mut Slots, key: Key, error: i32) {
     let slot = slots.get(key);
-    while slot.spare.is_none()
+    while !slot.has_spare()
         && let Some(buffer) = pool().acquire()
     {
         match sys::recv(slot.fd, pool().room(buffer)) {

@@ -14,6 +14,7 @@ mod epoll;
 mod net;
 mod notify;
 mod options;
+mod pages;
 mod pipe;
 pub mod probe;
 mod remote;

@@ -138,12 +138,7 @@ impl TcpListener {
     fn poll_accept(&self, io: &mut Io, cx: &Context<'_>) -> Poll<io::Result<RawFd>> {
         let Io { slots, engine, .. } = io;
         let key = self.socket.key;
-        if slots
-            .get(key)
-            .accepted
-            .as_ref()
-            .is_none_or(|queue| queue.is_empty())
-        {
+        if slots.get(key).accepted() == 0 {
             let errno = std::mem::take(&mut slots.get(key).error);
             if errno != 0 {
                 return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
@@ -153,7 +148,7 @@ impl TcpListener {
         }
         let slot = slots.get(key);
         let errno = slot.error;
-        let Some(fd) = slot.accepted.as_mut().and_then(|queue| queue.pop_front()) else {
+        let Some(fd) = slot.rare().accepted.pop_front() else {
             slot.error = 0;
             return match errno {
                 0 => Poll::Pending,

@@ -11,6 +11,7 @@ use std::os::fd::RawFd;
 use std::task::Waker;
 
 use super::buffer::{Chunk, Queue, pool};
+use super::pages::Pages;
 use super::splice::Input;
 use super::{sys, udp};
 
@@ -75,15 +76,7 @@ pub(crate) struct Slot {
 
     pub(crate) queue: Queue,
     pub(crate) unread: Option<Chunk>,
-    /// Received while the pool was exhausted. Nothing more is, nor in the queue, while it waits.
-    pub(crate) spare: Option<Chunk>,
-    /// uring: where such a receive writes to while it is under way.
-    pub(crate) room: Option<Box<[u8; SMALL]>>,
-    #[expect(
-        clippy::box_collection,
-        reason = "8 bytes in every slot, where a queue takes 32"
-    )]
-    pub(crate) accepted: Option<Box<VecDeque<RawFd>>>,
+    pub(crate) rare: Option<Box<Rare>>,
     pub(crate) recv_waker: Option<Waker>,
 
     /// What is being sent; `None`s when no send is under way.
@@ -91,6 +84,17 @@ pub(crate) struct Slot {
     pub(crate) send_waker: Option<Waker>,
     /// uring: place of the send's or connect's addresses, which the kernel reads.
     pub(crate) message: u32,
+}
+
+/// What few sockets need, so that the others hold no room for it.
+#[derive(Default)]
+pub(crate) struct Rare {
+    /// Received while the pool was exhausted. Nothing more is, nor in the queue, while it waits.
+    pub(crate) spare: Option<Chunk>,
+    /// uring: where such a receive writes to while it is under way.
+    pub(crate) room: Option<Box<[u8; SMALL]>>,
+    /// A listener's connections that wait to be taken.
+    pub(crate) accepted: VecDeque<RawFd>,
 }
 
 impl Slot {
@@ -117,14 +121,26 @@ impl Slot {
             polled_out: false,
             queue: Queue::new(),
             unread: None,
-            spare: None,
-            room: None,
-            accepted: None,
+            rare: None,
             recv_waker: None,
             sending: [None, None],
             send_waker: None,
             message: u32::MAX,
         }
+    }
+
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// True if bytes wait that were received while the pool was exhausted.
+    pub(crate) const fn has_spare(&self) -> bool {
+        matches!(&self.rare, Some(rare) if rare.spare.is_some())
+    }
+
+    /// A listener's connections that wait to be taken.
+    pub(crate) fn accepted(&self) -> usize {
+        self.rare.as_ref().map_or(0, |rare| rare.accepted.len())
     }
 
     /// True while a send is under way.
@@ -152,7 +168,7 @@ impl Slot {
     pub(crate) const fn has_input(&self) -> bool {
         self.unread.is_some()
             || self.queue.len() > 0
-            || self.spare.is_some()
+            || self.has_spare()
             || self.ended
             || self.error != 0
     }
@@ -171,7 +187,8 @@ impl Slot {
     /// What has been received, the error or the end, in this order; `None` if nothing has.
     pub(crate) fn take_input(&mut self) -> Option<io::Result<Chunk>> {
         let chunk = self.unread.take().or_else(|| self.queue.pop());
-        if let Some(chunk) = chunk.or_else(|| self.spare.take()) {
+        let spare = || self.rare.as_mut().and_then(|rare| rare.spare.take());
+        if let Some(chunk) = chunk.or_else(spare) {
             return Some(Ok(chunk));
         }
         if self.error != 0 {
@@ -217,11 +234,11 @@ impl Slot {
     /// The engine received a few bytes for which there was no buffer.
     pub(crate) fn on_received_small(&mut self, bytes: &[u8]) {
         debug_assert!(
-            self.queue.len() == 0 && self.spare.is_none(),
+            self.queue.len() == 0 && !self.has_spare(),
             "bytes would change places"
         );
         if !self.closing {
-            self.spare = Some(Chunk::from_vec(bytes.to_vec()));
+            self.rare().spare = Some(Chunk::from_vec(bytes.to_vec()));
             self.wake_receiver();
         }
     }
@@ -288,7 +305,7 @@ impl Slot {
         if self.closing {
             return false;
         }
-        self.accepted.get_or_insert_default().push_back(fd);
+        self.rare().accepted.push_back(fd);
         self.wake_receiver();
         true
     }
@@ -307,7 +324,7 @@ impl Slot {
 
 /// All sockets of a runtime.
 pub(crate) struct Slots {
-    slots: Vec<Slot>,
+    slots: Pages<Slot>,
     vacant: Vec<u32>,
     /// Where generations start, so that names of an earlier runtime of this thread are stale.
     first_generation: u32,
@@ -325,7 +342,7 @@ const GENERATION_MASK: u32 = (1 << 24) - 1;
 impl Slots {
     pub(crate) fn new(first_generation: u32) -> Self {
         Self {
-            slots: Vec::new(),
+            slots: Pages::new(),
             vacant: Vec::new(),
             first_generation: first_generation & GENERATION_MASK,
             starved: Vec::new(),
@@ -345,10 +362,9 @@ impl Slots {
             self.slots.push(Slot {
                 generation,
                 ..Slot::vacant()
-            });
-            self.slots.len() as u32 - 1
+            })
         });
-        let slot = &mut self.slots[index as usize];
+        let slot = &mut self.slots[index];
         slot.fd = fd;
         slot.kind = kind;
         Key {
@@ -360,7 +376,7 @@ impl Slots {
     /// The slot of a name, `None` if it has been reused or vacated.
     pub(crate) fn find(&mut self, key: Key) -> Option<&mut Slot> {
         self.slots
-            .get_mut(key.index as usize)
+            .get_mut(key.index)
             .filter(|slot| slot.generation == key.generation && slot.kind != Kind::Vacant)
     }
 
@@ -404,28 +420,28 @@ impl Slots {
         let slot = self.get(key);
         slot.closing = true;
         slot.unread = None;
-        slot.spare = None;
         slot.recv_waker = None;
         slot.send_waker = None;
         while let Some(chunk) = slot.queue.pop() {
             drop(chunk);
         }
-        for fd in slot.accepted.take().into_iter().flat_map(|queue| *queue) {
-            sys::close(fd);
+        if let Some(rare) = &mut slot.rare {
+            rare.spare = None; // its room the kernel may still write to
+            for fd in rare.accepted.drain(..) {
+                sys::close(fd);
+            }
         }
     }
 
     /// Names of all open sockets; for the end of the runtime.
     pub(crate) fn keys(&self) -> Vec<Key> {
-        let open = |slot: &Slot| slot.kind != Kind::Vacant;
-        let key = |(index, slot): (usize, &Slot)| Key {
-            index: index as u32,
+        let key = |(index, slot): (u32, &Slot)| Key {
+            index,
             generation: slot.generation,
         };
         self.slots
             .iter()
-            .enumerate()
-            .filter(|(_, slot)| open(slot))
+            .filter(|(_, slot)| slot.kind != Kind::Vacant)
             .map(key)
             .collect()
     }

@@ -8,9 +8,11 @@
 use std::io;
 use std::task::{Context, Poll};
 
+use super::buffer::Chunk;
 use super::net::{TcpStream, store, with_io};
 use super::pipe::Pipe;
 use super::runtime::Io;
+use super::socket::Slot;
 
 /// Where a stream's next bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,28 +55,32 @@ impl TcpStream {
         with_io(|io| {
             let Io { slots, engine, .. } = io;
             let key = self.socket.key;
-            let moved = engine.splice_in(slots, key, pipe, max);
+            let taken = engine.splice_in(slots, key, pipe, max);
             let slot = slots.get(key);
-            match moved {
-                Ok(0) => {
-                    slot.on_end();
-                    match slot.error {
-                        0 => Ok(0),
-                        errno => Err(io::Error::from_raw_os_error(errno)),
-                    }
-                }
-                Ok(count) => Ok(count),
-                Err(error) if is_would_block(&error) => {
-                    slot.readable = false;
-                    Err(io::ErrorKind::WouldBlock.into())
-                }
-                Err(error) => {
-                    if !is_refusal(&error) {
-                        slot.on_error(error.raw_os_error().unwrap_or(libc::EIO));
-                    }
-                    Err(error)
-                }
-            }
+            slot.readable = engine.may_have_more(&taken, max);
+            on_taken(slot, taken)
+        })
+    }
+
+    /// Receives what waits in the socket into a buffer larger than those that are lent, 128 KiB; an
+    /// empty chunk at the end of the stream. To be called as `splice_to`, where bulk data is to be
+    /// copied. `None` when too many such buffers are held: the bytes are to be received as usual.
+    ///
+    /// # Errors
+    /// As `splice_to`.
+    pub fn recv_large(&self) -> Option<io::Result<Chunk>> {
+        with_io(|io| {
+            let Io { slots, engine, .. } = io;
+            let key = self.socket.key;
+            Chunk::large(|room| {
+                let taken = engine.recv_direct(slots, key, room);
+                let slot = slots.get(key);
+                // Without more than there was, the last call is not short: it meets the end.
+                slot.readable = taken
+                    .as_ref()
+                    .is_ok_and(|count| *count == room.len() || slot.hung_up);
+                on_taken(slot, taken)
+            })
         })
     }
 
@@ -112,6 +118,24 @@ impl TcpStream {
                 }
             }
         })
+    }
+}
+
+/// Notes the end or the error of a reader that takes from the socket itself.
+fn on_taken(slot: &mut Slot, taken: io::Result<usize>) -> io::Result<usize> {
+    match taken {
+        Ok(0) => {
+            slot.on_end();
+            match slot.error {
+                0 => Ok(0),
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            }
+        }
+        Err(error) if !is_would_block(&error) && !is_refusal(&error) => {
+            slot.on_error(error.raw_os_error().unwrap_or(libc::EIO));
+            Err(error)
+        }
+        taken => taken,
     }
 }
 

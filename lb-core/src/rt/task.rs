@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::ptr;
 use std::task::{Context, RawWaker, RawWakerVTable, Waker};
 
+use super::pages::Pages;
 use super::{context, remote};
 
 /// Names a spawned task. A name whose task has ended is harmless.
@@ -58,7 +59,7 @@ struct Entry {
 
 pub(crate) struct Tasks {
     runtime: u16,
-    entries: RefCell<Vec<Entry>>,
+    entries: RefCell<Pages<Entry>>,
     vacant: RefCell<Vec<u32>>,
     ready: RefCell<VecDeque<u32>>,
     main_ready: Cell<bool>,
@@ -92,10 +93,9 @@ impl Tasks {
                 generation: 0,
                 live: false,
                 scheduled: false,
-            });
-            entries.len() as u32 - 1
+            })
         });
-        let entry = &mut entries[index as usize];
+        let entry = &mut entries[index];
         entry.future = Some(future);
         entry.live = true;
         entry.scheduled = true;
@@ -111,7 +111,7 @@ impl Tasks {
     #[must_use]
     fn remove(&self, task: TaskId) -> Option<BoxFuture> {
         let mut entries = self.entries.borrow_mut();
-        let entry = entries.get_mut(task.index as usize)?;
+        let entry = entries.get_mut(task.index)?;
         if !entry.live || entry.generation != task.generation {
             return None;
         }
@@ -135,7 +135,7 @@ impl Tasks {
             self.main_ready.set(true);
             return;
         }
-        if let Some(entry) = self.entries.borrow_mut().get_mut(index as usize)
+        if let Some(entry) = self.entries.borrow_mut().get_mut(index)
             && entry.generation == generation
             && !entry.scheduled
         {
@@ -166,7 +166,7 @@ impl Tasks {
     fn run_one(&self, index: u32) {
         let (future, generation) = {
             let mut entries = self.entries.borrow_mut();
-            let entry = &mut entries[index as usize];
+            let entry = &mut entries[index];
             entry.scheduled = false;
             (entry.future.take(), entry.generation)
         };
@@ -181,7 +181,7 @@ impl Tasks {
             }
         };
         let mut entries = self.entries.borrow_mut();
-        let entry = &mut entries[index as usize];
+        let entry = &mut entries[index];
         if entry.live && !ended {
             entry.future = Some(future);
             return;
@@ -193,7 +193,7 @@ impl Tasks {
             self.panics.set(self.panics.get() + 1);
         }
         let mut entries = self.entries.borrow_mut();
-        self.vacate(&mut entries[index as usize], index);
+        self.vacate(&mut entries[index], index);
     }
 
     /// Drops every task, those included that a drop spawns.
@@ -203,10 +203,9 @@ impl Tasks {
                 .entries
                 .borrow()
                 .iter()
-                .enumerate()
                 .find(|(_, entry)| entry.future.is_some())
                 .map(|(index, entry)| TaskId {
-                    index: index as u32,
+                    index,
                     generation: entry.generation,
                 });
             let Some(task) = found else { return };

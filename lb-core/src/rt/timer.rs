@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::pages::Pages;
 use super::{Instant, context, now};
 
 /// Granularity of `sleep` and `timeout`.
@@ -214,7 +215,7 @@ pub(crate) struct Wheel {
     tick: u64,
     heads: [[u32; SLOTS]; LEVELS],
     occupied: [u64; LEVELS],
-    entries: Vec<Entry>,
+    entries: Pages<Entry>,
     vacant: Vec<u32>,
     armed: usize,
 }
@@ -225,7 +226,7 @@ impl Wheel {
             tick: now_ns / TICK_NS,
             heads: [[NONE; SLOTS]; LEVELS],
             occupied: [0; LEVELS],
-            entries: Vec::new(),
+            entries: Pages::new(),
             vacant: Vec::new(),
             armed: 0,
         }
@@ -241,10 +242,9 @@ impl Wheel {
                 next: NONE,
                 generation: 0,
                 place: NONE,
-            });
-            self.entries.len() as u32 - 1
+            })
         });
-        let entry = &mut self.entries[index as usize];
+        let entry = &mut self.entries[index];
         entry.due_tick = due_tick;
         entry.waker = Some(waker);
         self.armed += 1;
@@ -255,7 +255,7 @@ impl Wheel {
 
     /// Gives a timer that is still armed a new waker; false if it has fired.
     fn refresh(&mut self, timer: TimerId, waker: &Waker) -> bool {
-        let entry = &mut self.entries[timer.index as usize];
+        let entry = &mut self.entries[timer.index];
         if entry.generation != timer.generation {
             return false;
         }
@@ -267,7 +267,7 @@ impl Wheel {
     }
 
     fn remove(&mut self, timer: TimerId) {
-        if let Some(entry) = self.entries.get(timer.index as usize)
+        if let Some(entry) = self.entries.get_mut(timer.index)
             && entry.generation == timer.generation
         {
             self.unlink(timer.index);
@@ -287,12 +287,12 @@ impl Wheel {
     }
 
     fn link(&mut self, index: u32) {
-        let (level, slot) = self.place_of(self.entries[index as usize].due_tick);
+        let (level, slot) = self.place_of(self.entries[index].due_tick);
         let head = self.heads[level][slot];
         if head != NONE {
-            self.entries[head as usize].previous = index;
+            self.entries[head].previous = index;
         }
-        let entry = &mut self.entries[index as usize];
+        let entry = &mut self.entries[index];
         entry.previous = NONE;
         entry.next = head;
         entry.place = (level * SLOTS + slot) as u32;
@@ -301,13 +301,13 @@ impl Wheel {
     }
 
     fn unlink(&mut self, index: u32) {
-        let entry = &self.entries[index as usize];
+        let entry = &self.entries[index];
         let (previous, next, place) = (entry.previous, entry.next, entry.place as usize);
         if next != NONE {
-            self.entries[next as usize].previous = previous;
+            self.entries[next].previous = previous;
         }
         if previous != NONE {
-            self.entries[previous as usize].next = next;
+            self.entries[previous].next = next;
             return;
         }
         let (level, slot) = (place / SLOTS, place % SLOTS);
@@ -318,7 +318,7 @@ impl Wheel {
     }
 
     fn vacate(&mut self, index: u32) -> Option<Waker> {
-        let entry = &mut self.entries[index as usize];
+        let entry = &mut self.entries[index];
         entry.generation = entry.generation.wrapping_add(1);
         entry.place = NONE;
         self.armed -= 1;
@@ -372,8 +372,8 @@ impl Wheel {
             let mut index = std::mem::replace(&mut self.heads[level][slot], NONE);
             self.occupied[level] &= !(1 << slot);
             while index != NONE {
-                let next = self.entries[index as usize].next;
-                if self.entries[index as usize].due_tick > self.tick {
+                let next = self.entries[index].next;
+                if self.entries[index].due_tick > self.tick {
                     self.link(index);
                 } else if let Some(waker) = self.vacate(index) {
                     waker.wake();

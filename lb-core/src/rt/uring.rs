@@ -215,7 +215,7 @@ impl Uring {
 
     pub(crate) fn want_input(&mut self, slots: &mut Slots, key: Key) {
         let slot = slots.get(key);
-        if slot.armed || slot.closing || slot.direct || slot.spare.is_some() {
+        if slot.armed || slot.closing || slot.direct || slot.has_spare() {
             return;
         }
         let (entry, operation) = match slot.kind {
@@ -456,13 +456,14 @@ impl Uring {
             }
             (1.., None) => {
                 let room = slot
+                    .rare()
                     .room
                     .take()
                     .expect("a receive without a buffer has room");
                 slot.on_received_small(&room[..result as usize]);
             }
             (_, Some(buffer)) => pool().release(buffer),
-            (_, None) => slot.room = None,
+            (_, None) => drop(slot.rare.as_mut().map(|rare| rare.room.take())),
         }
         match -result {
             0 => slot.on_end(),
@@ -513,8 +514,7 @@ impl Uring {
             if !slot.on_accepted(result) {
                 sys::close(result);
             }
-            let waiting = slot.accepted.as_ref().map_or(0, |queue| queue.len());
-            if !last && waiting >= ACCEPTED_MAX {
+            if !last && slot.accepted() >= ACCEPTED_MAX {
                 self.stop(slot, Operation::Accept, key);
             }
         } else if !is_accept_transient(-result) {
@@ -604,8 +604,9 @@ impl Drop for Uring {
 /// the memory until the operation's completion.
 #[cold]
 fn small_receive_entry(slot: &mut Slot) -> squeue::Entry {
-    let room = slot.room.get_or_insert_with(|| Box::new([0; SMALL]));
-    opcode::Recv::new(Fd(slot.fd), room.as_mut_ptr(), SMALL as u32).build()
+    let fd = Fd(slot.fd);
+    let room = slot.rare().room.get_or_insert_with(|| Box::new([0; SMALL]));
+    opcode::Recv::new(fd, room.as_mut_ptr(), SMALL as u32).build()
 }
 
 fn receive_entry(slot: &Slot) -> squeue::Entry {

@@ -10,12 +10,12 @@ use std::task::{Context, Poll, ready};
 
 use lb_core::rt::{Chunk, Input, Pipe, TcpStream};
 
-use super::pace::Pace;
+use super::pace::{Pace, Way};
 
 /// Steps of one poll, so that a flood leaves the thread to other tasks.
 const STEPS_PER_POLL: u32 = 32;
-/// Bytes that one poll splices, for the same reason.
-const BYTES_PER_POLL: usize = 1024 * 1024;
+/// Bytes that one poll moves, for the same reason: some 100 µs of work.
+const BYTES_PER_POLL: u64 = 1024 * 1024;
 /// Bytes of one splice: what a pipe takes, as far as its pages are full.
 const SPLICE_MAX: usize = 1024 * 1024;
 
@@ -63,31 +63,28 @@ impl Direction {
         }
     }
 
-    /// Moves what can be moved. Calls `on_moved` with the bytes that the sink took, each time that
-    /// it took some.
+    /// Moves what can be moved, and says how many bytes the sink took.
     pub(super) fn poll(
         &mut self,
         cx: &Context<'_>,
         source: &TcpStream,
         sink: &TcpStream,
-        mut on_moved: impl FnMut(usize),
-    ) -> Poll<Progress> {
-        let mut budget = BYTES_PER_POLL;
+    ) -> (Poll<Progress>, u64) {
+        let mut moved = 0;
         for _ in 0..STEPS_PER_POLL {
             if let Phase::Over(progress) = self.phase {
-                return Poll::Ready(progress);
+                return (Poll::Ready(progress), moved);
             }
-            let moved = ready!(self.poll_step(cx, source, sink));
-            if moved > 0 {
-                on_moved(moved);
-                budget = budget.saturating_sub(moved);
-                if budget == 0 {
-                    break;
-                }
+            let Poll::Ready(count) = self.poll_step(cx, source, sink) else {
+                return (Poll::Pending, moved);
+            };
+            moved += count as u64;
+            if moved >= BYTES_PER_POLL {
+                break;
             }
         }
         cx.waker().wake_by_ref();
-        Poll::Pending
+        (Poll::Pending, moved)
     }
 
     /// One step: passes on what is held, or takes something. How many bytes the sink took.
@@ -160,29 +157,42 @@ impl Direction {
 
     /// Takes the next bytes, the end or the error of the source.
     fn poll_take(&mut self, cx: &Context<'_>, source: &TcpStream) -> Poll<()> {
-        if self.pace.splices() && ready!(source.poll_readable(cx)) == Input::InSocket {
-            if let Some(pipe) = Pipe::acquire() {
-                self.fill(source, pipe);
+        let way = self.pace.way();
+        if way != Way::Chunks && ready!(source.poll_readable(cx)) == Input::InSocket {
+            if way == Way::Splices {
+                if let Some(pipe) = Pipe::acquire() {
+                    self.fill(source, pipe);
+                    return Poll::Ready(());
+                }
+                self.pace.on_no_pipe();
+            }
+            if let Some(received) = source.recv_large() {
+                self.on_received(received);
                 return Poll::Ready(());
             }
-            self.pace.on_no_pipe();
         }
-        match ready!(source.poll_recv(cx)) {
+        let received = ready!(source.poll_recv(cx));
+        self.on_received(received);
+        Poll::Ready(())
+    }
+
+    fn on_received(&mut self, received: io::Result<Chunk>) {
+        match received {
             Ok(chunk) if chunk.is_empty() => self.phase = Phase::Ending,
             Ok(chunk) => {
-                self.pace.on_copied(chunk.len());
+                self.pace.on_piece(chunk.len());
                 self.held = Held::Chunk(chunk);
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => self.phase = Phase::Over(Progress::SourceFailed),
         }
-        Poll::Ready(())
     }
 
     fn fill(&mut self, source: &TcpStream, mut pipe: Pipe) {
         match source.splice_to(&mut pipe, SPLICE_MAX) {
             Ok(0) => self.phase = Phase::Ending,
             Ok(count) => {
-                self.pace.on_spliced(count);
+                self.pace.on_piece(count);
                 self.held = Held::Pipe(pipe);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -25,6 +25,7 @@ use lb_core::snapshot::Held;
 use lb_core::worker::Worker;
 
 use connect::Search;
+use relay::Relay;
 use service::Route;
 pub use service::TcpService;
 
@@ -100,9 +101,9 @@ async fn session(
             let own = lease.backend().counters(worker.index);
             let _active = own.connections_active.hold();
             let end = match service.lifetime {
-                None => relay::relay(stream, &backend, service.relay, counters).await,
+                None => Relay::new(stream, &backend, &service.relay, counters).await,
                 Some(lifetime) => {
-                    let relayed = relay::relay(stream, &backend, service.relay, counters);
+                    let relayed = Relay::new(stream, &backend, &service.relay, counters);
                     let relayed = Box::pin(timeout(lifetime, relayed));
                     relayed.await.unwrap_or_else(|_| {
                         stream.reset_on_drop();

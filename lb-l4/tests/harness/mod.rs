@@ -112,7 +112,7 @@ pub(crate) fn balance(
     idle_timeout: Duration,
 ) -> (SocketAddr, Arc<ListenerCounters>) {
     let mut front = Front::of(backends);
-    front.tcp.idle_timeout = idle_timeout;
+    front.idle_timeout(idle_timeout);
     let serving = front.serve();
     (serving.address, serving.counters)
 }
@@ -137,6 +137,10 @@ impl Front {
     pub(crate) fn relay(mut self, relay: plan::Relay) -> Self {
         self.tcp.relay = relay;
         self
+    }
+
+    pub(crate) fn idle_timeout(&mut self, timeout: Duration) {
+        self.tcp.idle_timeout = timeout;
     }
 
     pub(crate) fn connect_timeout(mut self, timeout: Duration) -> Self {

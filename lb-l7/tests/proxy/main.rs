@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+/// What a backend is chosen by: hash keys, affinity by cookie and header, load.
+mod balance;
 /// What a client may rely on: framing, persistence, pipelining, forwarded fields, routing.
 mod exchange;
 /// Backends that refuse, hang, reset, close early or talk nonsense.

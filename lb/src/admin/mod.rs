@@ -1,4 +1,5 @@
-//! The admin API: `/readyz`, `/livez`, `/metrics` and `/config`, on an address of its own.
+//! The admin API: `/readyz`, `/livez`, `/metrics`, `/status` and `/config`, on an address of its
+//! own.
 //!
 //! Invariant: it only reads, and a client that stalls or floods costs at most
 //! `CONNECTIONS_MAX` connections of `CONNECTION_MAX` each; the data plane never waits for it.

@@ -7,12 +7,14 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use hyper::{Method, Response, StatusCode};
-use lb_core::metrics::Text;
+use lb_core::balance::Cluster;
+use lb_core::metrics::{ClusterCounters, Text};
 use serde_json::{Value, json};
 
 use crate::config::Problem;
 use crate::control::Status;
 use crate::show;
+use crate::snapshot::Snapshot;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -20,6 +22,7 @@ const INDEX: &str = "<!doctype html><meta charset=utf-8><title>lb</title><h1>lb<
     <li><a href=/readyz>/readyz</a> every listener accepts\
     <li><a href=/livez>/livez</a> every worker's loop turns\
     <li><a href=/metrics>/metrics</a> Prometheus text\
+    <li><a href=/status>/status</a> the state and the load of every backend\
     <li><a href=/config>/config</a> what runs, and why a change was refused</ul>\n";
 
 /// The answer to a request.
@@ -36,6 +39,7 @@ pub(super) fn answer(method: &Method, path: &str, status: &Status) -> Response<F
         "/config" => page(StatusCode::OK, "application/json", config(status)),
         "/livez" => verdict(status.live(), "live"),
         "/metrics" => page(StatusCode::OK, Text::CONTENT_TYPE, status.metrics_page()),
+        "/status" => page(StatusCode::OK, "application/json", state(status)),
         "/readyz" => verdict(status.ready(), "ready"),
         _ => page(
             StatusCode::NOT_FOUND,
@@ -96,6 +100,60 @@ fn config(status: &Status) -> String {
         "plan": plan,
     });
     format!("{page:#}\n")
+}
+
+fn state(status: &Status) -> String {
+    let snapshot = status.snapshot();
+    let generation = status.publisher.borrow().generation();
+    let workers = status.workers.iter().map(|worker| {
+        let taken_up = worker.metrics.config_generation.get();
+        json!({ "generation": taken_up, "lag": generation.saturating_sub(taken_up) })
+    });
+    let clusters = snapshot.clusters.iter();
+    let table = &status.ground.affinity;
+    let page = json!({
+        "generation": generation,
+        "workers": workers.collect::<Vec<_>>(),
+        "affinity": {
+            "entries": table.len(),
+            "entries_max": table.capacity(),
+            "evictions": table.evictions(),
+        },
+        "clusters": clusters.map(|it| cluster_state(&snapshot, it)).collect::<Vec<_>>(),
+    });
+    format!("{page:#}\n")
+}
+
+fn cluster_state(snapshot: &Snapshot, cluster: &Cluster) -> Value {
+    let sum = |number: fn(&ClusterCounters) -> u64| -> u64 {
+        cluster.counters().iter().map(number).sum()
+    };
+    let backends = cluster.backends().iter().map(|backend| {
+        let checked = cluster.health.as_ref();
+        json!({
+            "name": backend.name,
+            "address": backend.address.to_string(),
+            "state": backend.state().name(),
+            "weight": backend.weight,
+            "in_flight": backend.in_flight(),
+            "healthy": backend.is_healthy(),
+            "ejected": backend.is_ejected(),
+            "ejections": backend.ejections(),
+            "check_error": checked.and_then(|_| snapshot.last_error(backend).get()),
+        })
+    });
+    json!({
+        "name": cluster.name,
+        "balance": cluster.balance.to_string(),
+        "panicking": cluster.is_panicking(),
+        "affinity": {
+            "hits": sum(|shard| shard.affinity_kept.get()),
+            "misses": sum(|shard| shard.affinity_chosen.get()),
+        },
+        "unavailable": sum(|shard| shard.unavailable.get()),
+        "retries": sum(|shard| shard.retries.get()),
+        "backends": backends.collect::<Vec<_>>(),
+    })
 }
 
 fn elements(list: &mut Value) -> impl Iterator<Item = &mut Value> {

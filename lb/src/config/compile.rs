@@ -4,19 +4,22 @@
 //! Read next: `../control/reload.rs` (when this happens), `lb_core::plan` (the result).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::slice;
 use std::time::Duration;
 
-use lb_core::plan;
+use lb_core::plan::{self, Condition, CookieKey, PlanError, Tier};
 
+use super::compile_cluster::{self, Uses};
 use super::decode::Problems;
 use super::file::{
-    Cluster, File, Health, Http, Limits, Listener, Protocol, Route, ServerNames, Tcp, Timeouts,
+    Backend, Cluster, File, Http, Limits, Listener, Protocol, Route, ServerNames, Tcp, Timeouts,
+    Udp,
 };
-use super::notation::{BackendText, Host};
+use super::notation::Host;
 use super::problem::{Located, Place, Problem};
 use super::settings::Settings;
+use crate::log::log;
 
 /// A plan but for the addresses of host names.
 #[derive(Debug, Clone)]
@@ -27,12 +30,16 @@ pub(crate) struct Draft {
     places: HashMap<String, Place>,
     clusters: Vec<DraftCluster>,
     hash_seed: u64,
+    cookie_key: Option<CookieKey>,
+    /// What is odd without being wrong.
+    pub(crate) warnings: Problems,
 }
 
 /// A cluster without its backends, and these as they were written.
 #[derive(Debug, Clone)]
 struct DraftCluster {
     plan: plan::Cluster,
+    place: Place,
     backends: Vec<DraftBackend>,
 }
 
@@ -41,6 +48,8 @@ struct DraftBackend {
     host: Host,
     port: u16,
     weight: u16,
+    tier: Tier,
+    condition: Condition,
     name: String,
     place: Place,
 }
@@ -58,6 +67,13 @@ impl Draft {
                 Host::Address(_) => None,
             })
             .collect()
+    }
+
+    /// Writes to the log what is odd without being wrong.
+    pub(crate) fn log_warnings(&self) {
+        for warning in &self.warnings {
+            log!(Warn, "the configuration is odd", warning = warning);
+        }
     }
 
     /// Something about a listener that only binding it could show.
@@ -85,6 +101,24 @@ impl Draft {
         Problem::new(&place.unwrap_or_else(unknown), reason)
     }
 
+    /// The plan has the last word. What it finds was overlooked here, so this finds nothing;
+    /// host names stand for addresses that no backend has.
+    pub(super) fn last_word(&self) -> Problems {
+        let hosts = self.host_names().into_iter().zip(1_u16..);
+        let stand_in = |number| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, number]);
+        let names = hosts.map(|(host, number)| (host.to_owned(), vec![stand_in(number)]));
+        let errors = self.plan(&names.collect()).validate().err();
+        let problem = |error: PlanError| match error.place() {
+            plan::Place::Backend { cluster, .. } | plan::Place::Cluster { cluster, .. } => {
+                Problem::new(&self.clusters[*cluster].place, error.to_string())
+            }
+            plan::Place::Listener { name, .. } | plan::Place::Route { name, .. } => {
+                self.listener_problem(name, error.to_string())
+            }
+        };
+        errors.into_iter().flatten().map(problem).collect()
+    }
+
     /// The plan; a name without addresses brings no backend.
     pub(crate) fn plan(&self, names: &Names) -> plan::Plan {
         plan::Plan {
@@ -95,7 +129,7 @@ impl Draft {
                 .map(|cluster| cluster.plan(names))
                 .collect(),
             hash_seed: self.hash_seed,
-            cookie_key: None,
+            cookie_key: self.cookie_key.clone(),
         }
     }
 }
@@ -116,6 +150,28 @@ impl DraftCluster {
 }
 
 impl DraftBackend {
+    fn new(backend: &Backend) -> Self {
+        let text = &backend.address.value;
+        let own_name = backend.name.as_ref().map(|name| name.value.clone());
+        Self {
+            host: text.host.clone(),
+            port: text.port,
+            weight: text.weight,
+            tier: if backend.backup {
+                Tier::Backup
+            } else {
+                Tier::Primary
+            },
+            condition: if backend.drain {
+                Condition::Draining
+            } else {
+                Condition::Ready
+            },
+            name: own_name.unwrap_or_else(|| text.name()),
+            place: backend.address.place.clone(),
+        }
+    }
+
     /// One backend for each address of its host; all have the host's name.
     fn plan(&self, names: &Names) -> Vec<plan::Backend> {
         let addresses = match &self.host {
@@ -125,6 +181,8 @@ impl DraftBackend {
         let backend = |address: &IpAddr| plan::Backend {
             name: self.name.clone(),
             weight: self.weight,
+            tier: self.tier,
+            condition: self.condition,
             ..SocketAddr::new(*address, self.port).into()
         };
         addresses.iter().map(backend).collect()
@@ -134,9 +192,13 @@ impl DraftBackend {
 /// Checks the sources together and fills in what was not written. The draft is valid if this
 /// leaves no problem.
 pub(crate) fn compile(files: &[&File], problems: &mut Problems) -> Draft {
+    let uses = Uses::of(files);
+    let mut warnings = Problems::new();
     let mut compiler = Compiler {
         clusters: BTreeMap::new(),
+        uses: &uses,
         problems,
+        warnings: &mut warnings,
     };
     let clusters = files.iter().flat_map(|file| &file.clusters);
     let clusters = clusters.map(|cluster| compiler.cluster(cluster)).collect();
@@ -146,16 +208,18 @@ pub(crate) fn compile(files: &[&File], problems: &mut Problems) -> Draft {
     files
         .iter()
         .for_each(|file| settings.overlay(&file.settings));
-    let hash_seed = files
-        .iter()
-        .filter_map(|file| file.hash_seed.as_ref())
-        .next_back();
+    let last = |file: &&File| file.hash_seed.as_ref().map(|seed| seed.value);
+    let hash_seed = files.iter().filter_map(last).next_back();
+    let last = |file: &&File| file.cookie_key.as_ref().map(|key| key.value.clone());
+    let cookie_key = files.iter().filter_map(last).next_back();
     Draft {
         settings,
         listeners,
         places,
         clusters,
-        hash_seed: hash_seed.map_or(0, |seed| seed.value),
+        hash_seed: hash_seed.unwrap_or(0),
+        cookie_key,
+        warnings,
     }
 }
 
@@ -163,7 +227,9 @@ pub(crate) fn compile(files: &[&File], problems: &mut Problems) -> Draft {
 struct Compiler<'p> {
     /// Names of the clusters of all sources, and where they are.
     clusters: BTreeMap<String, Place>,
+    uses: &'p Uses<'p>,
     problems: &'p mut Problems,
+    warnings: &'p mut Problems,
 }
 
 impl Compiler<'_> {
@@ -175,28 +241,30 @@ impl Compiler<'_> {
         let mut seen = HashMap::new();
         let mut backends = Vec::new();
         for backend in &cluster.backends {
-            let BackendText { host, port, weight } = backend.address.value.clone();
-            let own_name = backend.name.as_ref().map(|name| name.value.clone());
-            let name = own_name.unwrap_or_else(|| backend.address.value.name());
-            let place = &backend.address.place;
-            if let Some(first) = seen.insert(name.clone(), place) {
-                self.twice(place, "backend", &name, first);
+            let draft = DraftBackend::new(backend);
+            let written = backend.address.value.name();
+            let names = [(&draft.name, "backend"), (&written, "address")];
+            for (name, what) in names {
+                if let Some(first) = seen.get(name) {
+                    self.twice(&draft.place, what, name, first);
+                    break;
+                }
             }
-            let place = place.clone();
-            backends.push(DraftBackend {
-                host,
-                port,
-                weight,
-                name,
-                place,
-            });
+            seen.insert(written, draft.place.clone());
+            seen.insert(draft.name.clone(), draft.place.clone());
+            if let Some(reason) = unusable(&draft.host) {
+                self.problems.push(Problem::new(&draft.place, reason));
+            }
+            backends.push(draft);
         }
         if backends.len() > plan::BACKENDS_MAX {
             let reason = format!("more than {} backends", plan::BACKENDS_MAX);
             self.problems.push(Problem::new(&name.place, reason));
         }
+        let plan = compile_cluster::compile(cluster, self.uses, self.problems, self.warnings);
         DraftCluster {
-            plan: cluster_plan(cluster),
+            plan,
+            place: name.place.clone(),
             backends,
         }
     }
@@ -208,16 +276,18 @@ impl Compiler<'_> {
         places: &mut HashMap<String, Place>,
     ) -> Vec<plan::Listener> {
         let mut listeners = Vec::new();
-        let mut addresses = HashMap::new();
+        let mut addresses = [HashMap::new(), HashMap::new()]; // UDP has its own
         for file in files {
             for listener in &file.listeners {
+                let is_udp = matches!(listener.protocol, Protocol::Udp(_));
+                let addresses = &mut addresses[usize::from(is_udp)];
                 let protocol = self.protocol(listener, &file.routes);
-                for (name, address) in each_port(listener) {
+                for (name, address) in each_port(listener, is_udp) {
                     let place = &address.place;
                     let text = address.value.to_string();
                     if let Some(first) = places.insert(name.clone(), place.clone()) {
                         self.twice(place, "listener", &name, &first);
-                    } else if let Some(first) = overlap(&mut addresses, &address) {
+                    } else if let Some(first) = overlap(addresses, &address) {
                         self.twice(place, "address", &text, &first);
                     }
                     listeners.push(plan::Listener {
@@ -235,6 +305,7 @@ impl Compiler<'_> {
     fn protocol(&mut self, listener: &Listener, shared_routes: &[Route]) -> plan::Protocol {
         match &listener.protocol {
             Protocol::Tcp(tcp) => plan::Protocol::Tcp(self.tcp(tcp)),
+            Protocol::Udp(udp) => plan::Protocol::Udp(self.udp(udp)),
             Protocol::Http(http) => plan::Protocol::Http(self.http(http, shared_routes)),
         }
     }
@@ -278,6 +349,21 @@ impl Compiler<'_> {
             routes,
             hello_timeout: or(&names.hello_timeout, hello_timeout),
             otherwise: or(&names.otherwise, plan::Otherwise::default()),
+        }
+    }
+
+    fn udp(&mut self, udp: &Udp) -> plan::Udp {
+        let default = plan::Udp::to(self.known_cluster(&udp.cluster));
+        let count = |written: &Option<Located<Option<u64>>>, default: Option<u32>| {
+            or(written, default.map(u64::from)).map(|count| count as u32)
+        };
+        plan::Udp {
+            idle_timeout: or(&udp.idle_timeout, default.idle_timeout),
+            replies: count(&udp.replies, default.replies),
+            requests: count(&udp.requests, default.requests),
+            flows_max: or(&udp.flows_max, default.flows_max.into()) as u32,
+            flows_per_source_max: count(&udp.flows_per_source_max, default.flows_per_source_max),
+            ..default
         }
     }
 
@@ -330,7 +416,7 @@ impl Compiler<'_> {
 }
 
 /// Names and addresses of the listeners that one with a range of ports stands for.
-fn each_port(listener: &Listener) -> Vec<(String, Located<SocketAddr>)> {
+fn each_port(listener: &Listener, is_udp: bool) -> Vec<(String, Located<SocketAddr>)> {
     let Located {
         value: address,
         place,
@@ -340,7 +426,7 @@ fn each_port(listener: &Listener) -> Vec<(String, Located<SocketAddr>)> {
     let each = |port: u16| {
         let address = SocketAddr::new(address.ip(), port);
         let name = match (name, listener.last_port) {
-            (None, _) => address.to_string(),
+            (None, _) => Listener::default_name(address, is_udp),
             (Some(name), None) => name.clone(),
             (Some(name), Some(_)) => format!("{name}-{port}"),
         };
@@ -349,6 +435,23 @@ fn each_port(listener: &Listener) -> Vec<(String, Located<SocketAddr>)> {
     };
     let last = listener.last_port.unwrap_or(first);
     (first..=last).map(each).collect()
+}
+
+/// Why nothing can be sent to an address, whatever listens there.
+fn unusable(host: &Host) -> Option<String> {
+    let Host::Address(address) = host else {
+        return None;
+    };
+    if let IpAddr::V6(v6) = address
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        return Some(format!(
+            "\"{v6}\" is an IPv4 address in IPv6 form; write {v4}"
+        ));
+    }
+    let broadcast = *address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    (address.is_unspecified() || address.is_multicast() || broadcast)
+        .then(|| format!("\"{address}\" is not the address of one machine"))
 }
 
 /// The place of a listener whose address takes the same connections. `[::]` takes IPv4 too.
@@ -364,36 +467,6 @@ fn overlap(seen: &mut HashMap<SocketAddr, Place>, address: &Located<SocketAddr>)
         .find_map(|ip| seen.get(&SocketAddr::new(*ip, port)).cloned());
     seen.insert(address.value, address.place.clone());
     met
-}
-
-fn cluster_plan(cluster: &Cluster) -> plan::Cluster {
-    plan::Cluster {
-        name: cluster.name.value.clone(),
-        backends: Vec::new(),
-        balance: or(&cluster.balance, plan::Balance::default()),
-        health: cluster.health.as_ref().map(health),
-        hash_key: None,
-        bounded_load: None,
-        affinity: None,
-        slow_start: None,
-        panic_threshold: 0,
-        outlier: None,
-        connect_timeout: or(&cluster.connect_timeout, Duration::from_secs(5)),
-        tries_max: or(&cluster.tries, 3) as u8,
-        pool_idle_max: or(&cluster.pool.idle, 64) as u16,
-        pool_idle_timeout: or(&cluster.pool.idle_timeout, Duration::from_secs(30)),
-    }
-}
-
-fn health(health: &Health) -> plan::Health {
-    plan::Health {
-        check: plan::Check::Tcp,
-        interval: or(&health.interval, Duration::from_secs(2)),
-        timeout: or(&health.timeout, Duration::from_secs(1)),
-        rise: or(&health.rise, 2) as u8,
-        fall: or(&health.fall, 3) as u8,
-        ..plan::Health::default()
-    }
 }
 
 fn limits(limits: &Limits) -> plan::HttpLimits {
@@ -416,7 +489,7 @@ fn timeouts(timeouts: &Timeouts) -> plan::HttpTimeouts {
 }
 
 /// What was written, or the default. Readers have checked the range of every number.
-fn or<T: Clone>(written: &Option<Located<T>>, default: T) -> T {
+pub(super) fn or<T: Clone>(written: &Option<Located<T>>, default: T) -> T {
     written
         .as_ref()
         .map_or(default, |written| written.value.clone())

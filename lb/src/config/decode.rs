@@ -18,6 +18,7 @@ pub(crate) struct Fields<'n, 'p> {
     node: &'n Node,
     entries: &'n [Entry],
     known: Vec<&'static str>,
+    refused: Vec<&'static str>,
     problems: &'p mut Problems,
 }
 
@@ -36,6 +37,7 @@ impl<'n, 'p> Fields<'n, 'p> {
             node,
             entries,
             known: Vec::new(),
+            refused: Vec::new(),
             problems,
         })
     }
@@ -63,6 +65,15 @@ impl<'n, 'p> Fields<'n, 'p> {
         self.optional(key, decode)
     }
 
+    /// A key that would have no effect here is refused, and `why` says what it is for.
+    pub(crate) fn refuse(&mut self, key: &'static str, why: &str) {
+        self.refused.push(key);
+        if let Some(entry) = self.entries.iter().find(|entry| entry.key == key) {
+            let reason = format!("\"{key}\" has no effect here; {why}");
+            self.problems.push(Problem::new(&entry.place, reason));
+        }
+    }
+
     /// Whether the key was written.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|entry| entry.key == key)
@@ -76,7 +87,7 @@ impl<'n, 'p> Fields<'n, 'p> {
     /// Reports the keys that nobody asked for.
     pub(crate) fn finish(self) {
         for Entry { key, place, .. } in self.entries {
-            if !self.known.contains(&key.as_str()) {
+            if !self.known.contains(&&**key) && !self.refused.contains(&&**key) {
                 let valid = self.known.join(", ");
                 let reason = format!("there is no key \"{key}\" here; there are {valid}");
                 let known = self.known.iter().copied();
@@ -145,6 +156,11 @@ pub(crate) fn number(
     range: RangeInclusive<u64>,
 ) -> impl FnOnce(&Node, &mut Problems) -> Option<Located<u64>> {
     parsed(|text| notation::number(text, range))
+}
+
+/// `true` or `false`.
+pub(crate) fn boolean(node: &Node, problems: &mut Problems) -> Option<bool> {
+    choice(&[("false", false), ("true", true)])(node, problems).map(|it| it.value)
 }
 
 /// One of a fixed set of words.

@@ -1,7 +1,7 @@
 //! What was written: one source (a YAML file, or the flags) in the user's own terms.
 //!
-//! Invariant: nothing is filled in and no name looked up here; a `None` was not written. Each
-//! value that can be wrong later carries its place.
+//! Invariant: no name is looked up here, and a `None` was not written. Each value that can be
+//! wrong later carries its place.
 //! Read next: `read.rs` (YAML to [`File`]), `flags.rs` (flags to [`File`]), `compile.rs` (files
 //! to a plan).
 
@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lb_core::plan::{
-    BackendLimit, BackendSocket, Balance, Edge, Forwarded, Otherwise, ProxyOut, Relay,
+    self, Affinity, BackendLimit, BackendSocket, Balance, CookieKey, Edge, Forwarded, HashKey,
+    Otherwise, ProxyOut, Relay,
 };
 
 use super::notation::BackendText;
@@ -24,6 +25,7 @@ pub(crate) struct File {
     /// Routes of every HTTP listener of this source.
     pub(crate) routes: Vec<Route>,
     pub(crate) hash_seed: Option<Located<u64>>,
+    pub(crate) cookie_key: Option<Located<CookieKey>>,
     pub(crate) settings: Settings,
 }
 
@@ -36,6 +38,7 @@ pub(crate) struct Settings {
     pub(crate) access_log: Option<Located<AccessLog>>,
     pub(crate) drain_timeout: Option<Located<Duration>>,
     pub(crate) log_format: Option<Located<LogFormat>>,
+    pub(crate) affinity_entries: Option<Located<u64>>,
 }
 
 /// A listener.
@@ -55,6 +58,7 @@ pub(crate) struct Listener {
 pub(crate) enum Protocol {
     Http(Http),
     Tcp(Tcp),
+    Udp(Udp),
 }
 
 /// A TCP listener's part.
@@ -98,6 +102,31 @@ pub(crate) struct ServerName {
     pub(crate) cluster: Located<String>,
 }
 
+/// A UDP listener's part. The inner `None` is the word `none`.
+#[derive(Debug)]
+pub(crate) struct Udp {
+    pub(crate) cluster: Located<String>,
+    pub(crate) idle_timeout: Option<Located<Duration>>,
+    pub(crate) replies: Option<Located<Option<u64>>>,
+    pub(crate) requests: Option<Located<Option<u64>>>,
+    pub(crate) flows_max: Option<Located<u64>>,
+    pub(crate) flows_per_source_max: Option<Located<Option<u64>>>,
+}
+
+impl Udp {
+    /// A listener of which only the cluster was written.
+    pub(crate) const fn to(cluster: Located<String>) -> Self {
+        Self {
+            cluster,
+            idle_timeout: None,
+            replies: None,
+            requests: None,
+            flows_max: None,
+            flows_per_source_max: None,
+        }
+    }
+}
+
 /// An HTTP listener's part.
 #[derive(Debug, Default)]
 pub(crate) struct Http {
@@ -137,16 +166,34 @@ pub(crate) struct Route {
     pub(crate) cluster: Located<String>,
 }
 
-/// A cluster.
+/// A cluster. The inner `None` is the word `none` or `off`.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) name: Located<String>,
     pub(crate) backends: Vec<Backend>,
     pub(crate) balance: Option<Located<Balance>>,
-    pub(crate) health: Option<Health>,
+    pub(crate) hash_key: Option<Located<HashKey>>,
+    pub(crate) bounded_load: Option<Located<Option<u16>>>,
+    pub(crate) affinity: Option<Located<Option<Affinity>>>,
+    pub(crate) slow_start: Option<Located<Option<Duration>>>,
+    /// In percent.
+    pub(crate) panic_threshold: Option<Located<u8>>,
+    pub(crate) outlier: Option<Located<Outlier>>,
+    pub(crate) health: Option<Located<Health>>,
     pub(crate) connect_timeout: Option<Located<Duration>>,
     pub(crate) tries: Option<Located<u64>>,
     pub(crate) pool: Pool,
+}
+
+impl Listener {
+    /// Its name where none was written: the address, which UDP may share with TCP.
+    pub(crate) fn default_name(address: SocketAddr, is_udp: bool) -> String {
+        if is_udp {
+            format!("{address}/udp")
+        } else {
+            address.to_string()
+        }
+    }
 }
 
 impl Cluster {
@@ -156,6 +203,12 @@ impl Cluster {
             name,
             backends: Vec::new(),
             balance: None,
+            hash_key: None,
+            bounded_load: None,
+            affinity: None,
+            slow_start: None,
+            panic_threshold: None,
+            outlier: None,
             health: None,
             connect_timeout: None,
             tries: None,
@@ -176,13 +229,47 @@ pub(crate) struct Pool {
 pub(crate) struct Backend {
     pub(crate) address: Located<BackendText>,
     pub(crate) name: Option<Located<String>>,
+    pub(crate) backup: bool,
+    pub(crate) drain: bool,
 }
 
-/// `health:` of a cluster; its check is a TCP connection, the only one there is so far.
+/// `outlier:` of a cluster.
 #[derive(Debug, Default)]
+pub(crate) struct Outlier {
+    /// The inner `None` is the word `none`, as for `ratio`.
+    pub(crate) failures: Option<Located<Option<u64>>>,
+    pub(crate) ratio: Option<Located<Option<u8>>>,
+    pub(crate) requests: Option<Located<u64>>,
+    pub(crate) window: Option<Located<Duration>>,
+    pub(crate) ejection: Option<Located<Duration>>,
+    pub(crate) ejection_max: Option<Located<Duration>>,
+    pub(crate) ejected_max: Option<Located<u8>>,
+}
+
+/// `health:` of a cluster.
+#[derive(Debug)]
 pub(crate) struct Health {
+    pub(crate) check: plan::Check,
     pub(crate) interval: Option<Located<Duration>>,
+    /// In percent.
+    pub(crate) jitter: Option<Located<u8>>,
     pub(crate) timeout: Option<Located<Duration>>,
     pub(crate) rise: Option<Located<u64>>,
     pub(crate) fall: Option<Located<u64>>,
+    pub(crate) port: Option<Located<u64>>,
+}
+
+impl Health {
+    /// A check of which only the kind was written.
+    pub(crate) const fn by(check: plan::Check) -> Self {
+        Self {
+            check,
+            interval: None,
+            jitter: None,
+            timeout: None,
+            rise: None,
+            fall: None,
+            port: None,
+        }
+    }
 }

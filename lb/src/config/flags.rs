@@ -1,6 +1,6 @@
-//! The sources given as flags, to a [`File`]: `--tcp`, `--tls-passthrough`, `--sni`, `--http`,
-//! `--route`, and what is said about all of them: `--balance`, `--health`, `--proxy-in`,
-//! `--proxy-out`.
+//! The sources given as flags, to a [`File`]: `--tcp`, `--udp`, `--tls-passthrough`, `--sni`,
+//! `--http`, `--route`, and what is said about all of them: how their clusters balance, `--relay`,
+//! `--proxy-in`, `--proxy-out`.
 //!
 //! Invariant: each flag that brings backends makes a cluster of its own, named after what the
 //! user wrote, so that the same name is met again in logs and metrics.
@@ -9,19 +9,22 @@
 use std::net::SocketAddr;
 
 use lb_core::plan::{
-    BackendSocket, Balance, Edge, ListenSocket, ProxyOut, ProxyVersion, Relay, TcpSocket,
+    Affinity, BackendSocket, Balance, Check, Edge, HashKey, ListenSocket, ProxyOut, ProxyVersion,
+    Relay, TcpSocket,
 };
 use lb_core::prefixes::Prefix;
 
+use super::balancing;
 use super::decode::Problems;
 use super::edge;
 use super::file::{
     Backend, Cluster, File, Health, Http, Listener, Protocol, Route, ServerName, ServerNames, Tcp,
+    Udp,
 };
 use super::notation::{self, BackendText};
 use super::problem::{Located, Place, Problem};
 
-/// `--tcp [NAME@]LISTEN=BACKENDS` or `--http [NAME@]LISTEN[=BACKENDS]`.
+/// `--tcp [NAME@]LISTEN=BACKENDS`, `--udp` likewise, or `--http [NAME@]LISTEN[=BACKENDS]`.
 #[derive(Debug, Clone)]
 pub(crate) struct ListenFlag {
     /// As the user wrote it.
@@ -30,6 +33,7 @@ pub(crate) struct ListenFlag {
     address: SocketAddr,
     last_port: Option<u16>,
     backends: Option<Vec<BackendText>>,
+    is_udp: bool,
 }
 
 /// `--route HOST[/PATH]=BACKENDS`.
@@ -55,12 +59,13 @@ pub(crate) struct NameFlag {
 #[derive(Debug, Clone)]
 pub(crate) struct TrustedFlag(Vec<Prefix>);
 
-/// `--health off|tcp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HealthFlag {
-    Off,
-    Tcp,
-}
+/// `--affinity`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AffinityFlag(Option<Affinity>);
+
+/// `--health`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HealthFlag(Option<Check>);
 
 /// All of them.
 #[derive(Debug, Clone, Default)]
@@ -68,10 +73,13 @@ pub(crate) struct Flags {
     pub(crate) tcp: Vec<ListenFlag>,
     pub(crate) passthrough: Vec<ListenFlag>,
     pub(crate) names: Vec<NameFlag>,
+    pub(crate) udp: Vec<ListenFlag>,
     pub(crate) http: Vec<ListenFlag>,
     pub(crate) routes: Vec<RouteFlag>,
     pub(crate) balance: Option<Balance>,
     pub(crate) relay: Option<Relay>,
+    pub(crate) hash_key: Option<HashKey>,
+    pub(crate) affinity: Option<AffinityFlag>,
     pub(crate) health: Option<HealthFlag>,
     pub(crate) proxy_in: Option<TrustedFlag>,
     pub(crate) proxy_out: Option<ProxyVersion>,
@@ -86,6 +94,17 @@ impl ListenFlag {
             true => Self::http(text),
             false => Err("there are no backends; as 5432=10.0.0.1:5432,10.0.0.2:5432".to_owned()),
         }
+    }
+
+    /// Parses `--udp`.
+    pub(crate) fn udp(text: &str) -> Result<Self, String> {
+        if !text.contains('=') {
+            return Err("there are no backends; as 53=10.0.0.1:53,10.0.0.2:53".to_owned());
+        }
+        Self::http(text).map(|flag| Self {
+            is_udp: true,
+            ..flag
+        })
     }
 
     /// Parses `--http`.
@@ -105,14 +124,14 @@ impl ListenFlag {
             address,
             last_port,
             backends,
+            is_udp: false,
         })
     }
 
     /// The name of the cluster that its backends make.
     fn cluster_name(&self) -> String {
-        self.name
-            .clone()
-            .unwrap_or_else(|| self.address.to_string())
+        let default = || Listener::default_name(self.address, self.is_udp);
+        self.name.clone().unwrap_or_else(default)
     }
 }
 
@@ -153,15 +172,17 @@ impl TrustedFlag {
     }
 }
 
+impl AffinityFlag {
+    /// Parses `--affinity`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        balancing::affinity(text).map(Self)
+    }
+}
+
 impl HealthFlag {
     /// Parses `--health`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        if text.starts_with("http") {
-            return Err(
-                "HTTP checks are not supported by this version yet; as --health tcp".into(),
-            );
-        }
-        notation::word(text, &[("off", Self::Off), ("tcp", Self::Tcp)])
+        balancing::check(text).map(Self)
     }
 }
 
@@ -169,7 +190,7 @@ impl Flags {
     /// As a source; `None` if there are none.
     pub(crate) fn file(&self, problems: &mut Problems) -> Option<File> {
         let has_tcp = !(self.tcp.is_empty() && self.passthrough.is_empty());
-        if !has_tcp && self.http.is_empty() {
+        if !has_tcp && self.udp.is_empty() && self.http.is_empty() {
             self.refuse_idle(problems);
             return None;
         }
@@ -182,6 +203,12 @@ impl Flags {
                 .extend(listener.map(|protocol| self.listener("--tcp", flag, protocol)));
         }
         self.add_passthrough(&mut file);
+        for flag in &self.udp {
+            let cluster = self.add_cluster(&mut file, "--udp", flag);
+            let listener = cluster.map(|cluster| Protocol::Udp(Udp::to(cluster)));
+            file.listeners
+                .extend(listener.map(|protocol| self.listener("--udp", flag, protocol)));
+        }
         for flag in &self.http {
             let cluster = self.add_cluster(&mut file, "--http", flag);
             let protocol = Protocol::Http(Http {
@@ -221,6 +248,13 @@ impl Flags {
             let reason = "has an effect only on --tcp and --tls-passthrough";
             refuse("--proxy-out", String::new(), reason);
         }
+        let has_connections = has_tcp || !self.http.is_empty();
+        let proxy_in = self.proxy_in.iter().map(|_| "--proxy-in");
+        let congestion = self.congestion.iter().map(|_| "--tcp-congestion");
+        for flag in proxy_in.chain(congestion).filter(|_| !has_connections) {
+            let reason = "has an effect only on --tcp, --tls-passthrough and --http";
+            refuse(flag, String::new(), reason);
+        }
     }
 
     /// Flags that would have no effect.
@@ -229,21 +263,21 @@ impl Flags {
             .routes
             .iter()
             .map(|route| ("--route", route.text.clone()));
-        let balance = self.balance.map(|_| ("--balance", String::new()));
-        let health = self.health.map(|_| ("--health", String::new()));
         let names = self.names.iter().map(|name| ("--sni", name.text.clone()));
-        let proxy_in = self.proxy_in.iter().map(|_| ("--proxy-in", String::new()));
-        let proxy_out = self.proxy_out.map(|_| ("--proxy-out", String::new()));
-        let relay = self.relay.map(|_| ("--relay", String::new()));
-        let congestion = self.congestion.iter();
-        let congestion = congestion.map(|name| ("--tcp-congestion", name.clone()));
-        let others = names
-            .chain(proxy_in)
-            .chain(proxy_out)
-            .chain(relay)
-            .chain(congestion);
-        for (flag, value) in routes.chain(balance).chain(health).chain(others) {
-            let reason = "has an effect only on listeners given as --tcp or --http; \
+        let given = [
+            ("--balance", self.balance.is_some()),
+            ("--hash-key", self.hash_key.is_some()),
+            ("--affinity", self.affinity.is_some()),
+            ("--health", self.health.is_some()),
+            ("--proxy-in", self.proxy_in.is_some()),
+            ("--proxy-out", self.proxy_out.is_some()),
+            ("--relay", self.relay.is_some()),
+            ("--tcp-congestion", self.congestion.is_some()),
+        ];
+        let given = given.into_iter().filter(|(_, given)| *given);
+        let given = given.map(|(flag, _)| (flag, String::new()));
+        for (flag, value) in routes.chain(names).chain(given) {
+            let reason = "has an effect only on listeners given as --tcp, --udp or --http; \
                           in a file, write it there";
             problems.push(Problem::new(&Place::Flag { flag, value }, reason));
         }
@@ -345,14 +379,18 @@ impl Flags {
                 place: place.clone(),
             },
             name: None,
+            backup: false,
+            drain: false,
         };
         Cluster {
             backends: backends.iter().map(backend).collect(),
-            balance: self.balance.map(|value| Located {
-                value,
-                place: place.clone(),
-            }),
-            health: (self.health == Some(HealthFlag::Tcp)).then(Health::default),
+            balance: located("--balance", self.balance),
+            hash_key: located("--hash-key", self.hash_key.clone()),
+            affinity: located("--affinity", self.affinity.clone().map(|flag| flag.0)),
+            health: located(
+                "--health",
+                self.health.clone().and_then(|flag| flag.0).map(Health::by),
+            ),
             ..Cluster::named(name)
         }
     }
@@ -375,6 +413,18 @@ impl Flags {
         })
     }
 
+    fn edge(&self) -> Edge {
+        let trusted = self.proxy_in.as_ref().map(|trusted| trusted.0.clone());
+        Edge {
+            proxy_in: trusted.map(edge::proxies),
+            socket: ListenSocket {
+                tcp: self.tcp_socket(),
+                ..ListenSocket::default()
+            },
+            ..Edge::default()
+        }
+    }
+
     fn tcp_socket(&self) -> TcpSocket {
         TcpSocket {
             congestion: self.congestion.clone(),
@@ -387,7 +437,10 @@ impl Flags {
             flag,
             value: listen.text.clone(),
         };
-        let trusted = self.proxy_in.as_ref().map(|trusted| trusted.0.clone());
+        let edge = match &protocol {
+            Protocol::Udp(_) => Edge::default(),
+            Protocol::Http(_) | Protocol::Tcp(_) => self.edge(),
+        };
         Listener {
             name: listen.name.clone().map(|value| Located {
                 value,
@@ -398,15 +451,17 @@ impl Flags {
                 place,
             },
             last_port: listen.last_port,
-            edge: Edge {
-                proxy_in: trusted.map(edge::proxies),
-                socket: ListenSocket {
-                    tcp: self.tcp_socket(),
-                    ..ListenSocket::default()
-                },
-                ..Edge::default()
-            },
+            edge,
             protocol,
         }
     }
+}
+
+/// What a flag says of every cluster.
+fn located<T>(flag: &'static str, value: Option<T>) -> Option<Located<T>> {
+    let place = Place::Flag {
+        flag,
+        value: String::new(),
+    };
+    value.map(|value| Located { value, place })
 }

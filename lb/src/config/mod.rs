@@ -4,7 +4,9 @@
 //! nothing: all of its mistakes are returned instead.
 //! Read next: `file.rs` (what was written), then `compile.rs` (what it means).
 
+mod balancing;
 mod compile;
+mod compile_cluster;
 mod decode;
 mod edge;
 pub(crate) mod file;
@@ -12,23 +14,28 @@ mod flags;
 mod notation;
 mod problem;
 mod read;
+mod read_cluster;
+mod secret;
 mod settings;
 mod yaml;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) use self::balancing::hash_key as parse_hash_key;
 pub(crate) use self::compile::{Draft, Names};
 use self::decode::Problems;
 use self::file::File;
 pub(crate) use self::file::Settings as WrittenSettings;
-pub(crate) use self::flags::{Flags, HealthFlag, ListenFlag, NameFlag, RouteFlag, TrustedFlag};
+pub(crate) use self::flags::{
+    AffinityFlag, Flags, HealthFlag, ListenFlag, NameFlag, RouteFlag, TrustedFlag,
+};
 pub(crate) use self::notation::{
     BackendText, Host, congestion as parse_congestion, duration as parse_duration,
     listen_local as parse_listen_local, word as parse_word,
 };
 pub(crate) use self::problem::{Located, Place, Problem};
-pub(crate) use self::read::{BALANCE_WORDS, PROXY_VERSION_WORDS};
+pub(crate) use self::read::PROXY_VERSION_WORDS;
 pub(crate) use self::settings::{AccessLog, AdminAddress, Engine, LogFormat, Settings, Workers};
 use self::yaml::Node;
 
@@ -62,6 +69,9 @@ impl Sources {
         }
         let mut draft = compile::compile(&files, &mut problems);
         draft.settings.overlay(&self.settings);
+        if problems.is_empty() {
+            problems = draft.last_word();
+        }
         if problems.is_empty() {
             return Ok(draft);
         }

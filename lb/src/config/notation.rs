@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lb_core::prefixes::{Prefix, PrefixError};
@@ -260,6 +261,23 @@ pub(crate) fn route_path(text: &str) -> Result<String, String> {
     Err(format!(
         "\"{text}\" is not a path prefix; one is /cart or /, without a query"
     ))
+}
+
+/// The domain of a cookie; a dot in front has no meaning (RFC 6265 section 5.2.3).
+pub(crate) fn cookie_domain(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix('.').unwrap_or(text);
+    if is_host_name(name) {
+        return Ok(name.to_ascii_lowercase());
+    }
+    Err(format!("\"{text}\" is not a domain, as shop.example"))
+}
+
+/// The path of a file.
+pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err("an empty path names no file".to_owned()),
+        text => Ok(PathBuf::from(text)),
+    }
 }
 
 /// A name for listeners and clusters.

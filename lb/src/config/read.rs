@@ -1,26 +1,22 @@
-//! A YAML tree to a [`File`]: every key of the native form is named here, once.
+//! A YAML tree to a [`File`]: every key of the native form but those of a
+//! cluster is named here, once.
 //!
 //! Invariant: a key that is read is one that takes effect; CONFIG.md lists the same keys.
-//! Read next: `compile.rs`.
+//! Read next: `read_cluster.rs` (the keys of a cluster), `compile.rs`.
 
 use std::time::Duration;
 
-use lb_core::plan::{self, Balance, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
+use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
 
 use super::decode::{self, Fields, Problems};
-use super::edge;
 use super::file::{
-    Backend, Cluster, File, Health, Http, Limits, Listener, Pool, Protocol, Route, ServerName,
-    ServerNames, Settings, Tcp, Timeouts,
+    File, Http, Limits, Listener, Protocol, Route, ServerName, ServerNames, Settings, Tcp,
+    Timeouts, Udp,
 };
-use super::notation;
-use super::problem::{Located, Problem};
-use super::settings::{AccessLog, AdminAddress, Engine, LogFormat, Workers};
-use super::yaml::{Entry, Node, Value};
-
-/// The words for a balance, in flags too.
-pub(crate) const BALANCE_WORDS: [(&str, Balance); 2] =
-    [("mh", Balance::Maglev), ("rr", Balance::RoundRobin)];
+use super::problem::Located;
+use super::settings::{AFFINITY_ENTRIES, AccessLog, AdminAddress, Engine, LogFormat, Workers};
+use super::yaml::{Node, Value};
+use super::{edge, notation, read_cluster, secret};
 
 const FORWARDED_WORDS: [(&str, Forwarded); 3] = [
     ("append", Forwarded::Append),
@@ -45,8 +41,11 @@ pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
         routes: fields
             .optional("routes", decode::list(route))
             .unwrap_or_default(),
-        clusters: fields.optional("clusters", clusters).unwrap_or_default(),
+        clusters: fields
+            .optional("clusters", read_cluster::clusters)
+            .unwrap_or_default(),
         hash_seed: fields.optional("hash_seed", decode::number(0..=u64::MAX)),
+        cookie_key: fields.optional("cookie_key", secret::cookie_key),
         settings: Settings {
             workers: fields.optional("workers", decode::parsed(Workers::parse)),
             engine: fields.optional("engine", decode::parsed(Engine::parse)),
@@ -54,6 +53,7 @@ pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
             access_log: fields.optional("access_log", decode::parsed(AccessLog::parse)),
             drain_timeout: fields.optional("drain_timeout", duration),
             log_format: fields.optional("log_format", decode::parsed(LogFormat::parse)),
+            affinity_entries: fields.optional("affinity_entries", decode::number(AFFINITY_ENTRIES)),
         },
     };
     fields.finish();
@@ -66,14 +66,23 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     let address = fields.required("address", decode::parsed(notation::listen_range));
     let http = fields.optional("http", http);
     let tcp = fields.optional("tcp", tcp);
+    let udp = fields.optional("udp", udp);
     let edge = edge::read(&mut fields);
-    if fields.has("http") == fields.has("tcp") {
-        fields.problem("a listener has either \"http\" or \"tcp\"");
+    for key in edge::KEYS {
+        if fields.has("udp") && fields.has(key) {
+            let reason = "is not supported on a UDP listener by this version yet";
+            fields.problem(format!("\"{key}\" {reason}"));
+        }
+    }
+    let written = ["http", "tcp", "udp"].into_iter();
+    if written.filter(|key| fields.has(key)).count() != 1 {
+        fields.problem("a listener has either \"http\", \"tcp\" or \"udp\"");
     }
     fields.finish();
     let protocol = http
         .map(Protocol::Http)
-        .or_else(|| tcp.map(Protocol::Tcp))?;
+        .or_else(|| tcp.map(Protocol::Tcp))
+        .or_else(|| udp.map(Protocol::Udp))?;
     let Located {
         value: (address, last_port),
         place,
@@ -168,6 +177,28 @@ fn proxy_out(node: &Node, problems: &mut Problems) -> Option<ProxyOut> {
     })
 }
 
+fn udp(node: &Node, problems: &mut Problems) -> Option<Udp> {
+    let mut fields = Fields::of(node, problems)?;
+    let cluster = fields.required("cluster", name);
+    let count = || decode::limit(|text| notation::number(text, 1..=u32::MAX.into()));
+    let flows_limit = u64::from(plan::Udp::FLOWS_LIMIT);
+    let flows = decode::limit(move |text| notation::number(text, 1..=flows_limit));
+    let idle_timeout = fields.optional("idle_timeout", duration);
+    let replies = fields.optional("replies", count());
+    let requests = fields.optional("requests", count());
+    let flows_max = fields.optional("flows_max", decode::number(1..=flows_limit));
+    let flows_per_source_max = fields.optional("flows_per_source_max", flows);
+    fields.finish();
+    Some(Udp {
+        cluster: cluster?,
+        idle_timeout,
+        replies,
+        requests,
+        flows_max,
+        flows_per_source_max,
+    })
+}
+
 fn http(node: &Node, problems: &mut Problems) -> Option<Http> {
     let mut fields = Fields::of(node, problems)?;
     let http = Http {
@@ -230,98 +261,10 @@ fn route(node: &Node, problems: &mut Problems) -> Option<Route> {
     })
 }
 
-fn clusters(node: &Node, problems: &mut Problems) -> Option<Vec<Cluster>> {
-    let entries: &[_] = match &node.value {
-        Value::Mapping(entries) => entries,
-        Value::Null => &[],
-        Value::Scalar(_) | Value::Sequence(_) => {
-            problems.push(decode::expected("a mapping (name: cluster)", node));
-            return None;
-        }
-    };
-    Some(
-        entries
-            .iter()
-            .map(|entry| cluster(entry, problems))
-            .collect(),
-    )
-}
-
-/// Even one that cannot be read is there, so that nobody is told that it does not exist.
-fn cluster(entry: &Entry, problems: &mut Problems) -> Cluster {
-    if let Err(reason) = notation::name(&entry.key) {
-        problems.push(Problem::new(&entry.place, reason));
-    }
-    let name = Located {
-        value: entry.key.clone(),
-        place: entry.place.clone(),
-    };
-    let Some(mut fields) = Fields::of(&entry.node, problems) else {
-        return Cluster::named(name);
-    };
-    let cluster = Cluster {
-        name,
-        backends: fields
-            .required("backends", decode::list(backend))
-            .unwrap_or_default(),
-        balance: fields.optional("balance", decode::choice(&BALANCE_WORDS)),
-        health: fields.optional("health", health),
-        connect_timeout: fields.optional("connect_timeout", duration),
-        tries: fields.optional("tries", decode::number(1..=plan::TRIES_LIMIT.into())),
-        pool: fields.optional("pool", pool).unwrap_or_default(),
-    };
-    fields.finish();
-    cluster
-}
-
-fn pool(node: &Node, problems: &mut Problems) -> Option<Pool> {
-    let mut fields = Fields::of(node, problems)?;
-    let pool = Pool {
-        idle: fields.optional("idle", decode::number(0..=u16::MAX.into())),
-        idle_timeout: fields.optional("idle_timeout", duration),
-    };
-    fields.finish();
-    Some(pool)
-}
-
-/// `HOST:PORT[/WEIGHT]`, or a mapping with `address`, `weight` and `name`.
-fn backend(node: &Node, problems: &mut Problems) -> Option<Backend> {
-    if let Value::Scalar(_) = &node.value {
-        let address = decode::parsed(notation::backend)(node, problems)?;
-        return Some(Backend {
-            address,
-            name: None,
-        });
-    }
-    let mut fields = Fields::of(node, problems)?;
-    let address = fields.required("address", decode::parsed(notation::backend));
-    let weight = fields.optional("weight", decode::number(0..=u16::MAX.into()));
-    let name = fields.optional("name", name);
-    fields.finish();
-    let mut address = address?;
-    if let Some(weight) = weight {
-        address.value.weight = weight.value as u16;
-    }
-    Some(Backend { address, name })
-}
-
-fn health(node: &Node, problems: &mut Problems) -> Option<Health> {
-    let mut fields = Fields::of(node, problems)?;
-    fields.required("check", decode::choice(&[("tcp", ())]));
-    let health = Health {
-        interval: fields.optional("interval", duration),
-        timeout: fields.optional("timeout", duration),
-        rise: fields.optional("rise", decode::number(1..=100)),
-        fall: fields.optional("fall", decode::number(1..=100)),
-    };
-    fields.finish();
-    Some(health)
-}
-
-fn name(node: &Node, problems: &mut Problems) -> Option<Located<String>> {
+pub(super) fn name(node: &Node, problems: &mut Problems) -> Option<Located<String>> {
     decode::parsed(notation::name)(node, problems)
 }
 
-fn duration(node: &Node, problems: &mut Problems) -> Option<Located<Duration>> {
+pub(super) fn duration(node: &Node, problems: &mut Problems) -> Option<Located<Duration>> {
     decode::parsed(notation::duration)(node, problems)
 }

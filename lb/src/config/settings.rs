@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,7 +22,12 @@ pub(crate) struct Settings {
     pub(crate) access_log: AccessLog,
     pub(crate) drain_timeout: Duration,
     pub(crate) log_format: LogFormat,
+    /// Clients that affinity remembers at a time, of all clusters.
+    pub(crate) affinity_entries: usize,
 }
+
+/// The numbers of clients that affinity can remember: 8 KiB to 1 GiB of memory.
+pub(crate) const AFFINITY_ENTRIES: RangeInclusive<u64> = 1_024..=1 << 26;
 
 /// Number of worker threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +79,7 @@ impl Default for Settings {
             access_log: AccessLog::Off,
             drain_timeout: Duration::from_secs(30),
             log_format: LogFormat::Text,
+            affinity_entries: 1 << 20,
         }
     }
 }
@@ -91,6 +98,9 @@ impl Settings {
         put(&mut self.access_log, &written.access_log);
         put(&mut self.drain_timeout, &written.drain_timeout);
         put(&mut self.log_format, &written.log_format);
+        if let Some(entries) = &written.affinity_entries {
+            self.affinity_entries = entries.value as usize;
+        }
     }
 
     /// The names of settings in which `self` and `next` differ and that only a start can change.
@@ -100,6 +110,10 @@ impl Settings {
             ("engine", self.engine != next.engine),
             ("admin", self.admin != next.admin),
             ("log_format", self.log_format != next.log_format),
+            (
+                "affinity_entries",
+                self.affinity_entries != next.affinity_entries,
+            ),
             (
                 "access_log",
                 self.access_log.is_on() != next.access_log.is_on(),

@@ -1,5 +1,7 @@
 //! What a user is told about every kind of mistake, and what a correct source becomes.
 
+use lb_core::plan::{Affinity, Balance, Check, HashKey};
+
 use super::*;
 
 /// Reads one YAML text as if it were the file `lb.yaml`.
@@ -13,6 +15,10 @@ fn load(text: &str) -> Result<Draft, Vec<String>> {
         }
     };
     let draft = compile::compile(file.as_ref().as_slice(), &mut problems);
+    if problems.is_empty() {
+        let overlooked = draft.last_word();
+        assert!(overlooked.is_empty(), "{text}: {overlooked:?}");
+    }
     let lines = problems.iter().map(Problem::to_string).collect();
     if problems.is_empty() {
         Ok(draft)
@@ -26,7 +32,8 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "listners: []",
         "lb.yaml:1:1: listners: there is no key \"listners\" here; there are listeners, \
-      routes, clusters, hash_seed, workers, engine, admin, access_log, drain_timeout, log_format; \
+      routes, clusters, hash_seed, cookie_key, workers, engine, admin, access_log, drain_timeout, \
+      log_format, affinity_entries; \
       did you mean \"listeners\"?",
     ),
     (
@@ -40,7 +47,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "listeners:\n  - address: 80\n",
-        "lb.yaml:2:5: listeners[0]: a listener has either \"http\" or \"tcp\"",
+        "lb.yaml:2:5: listeners[0]: a listener has either \"http\", \"tcp\" or \"udp\"",
     ),
     (
         "listeners:\n  - http: {}\n",
@@ -57,7 +64,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "listeners:\n  - address: 80\n    tcp: {cluster: a}\n  - address: 80\n    tcp: {cluster: a}\n\
-      clusters: {a: {backends: []}}",
+      clusters: {a: {backends: ['b:1']}}",
         "lb.yaml:4:14: listeners[1].address: the listener \"0.0.0.0:80\" is here a second time; the \
       first is at lb.yaml:2",
     ),
@@ -68,7 +75,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "listeners:\n  - address: 80\n    http:\n      routes:\n        - {host: a.example, cluster: a}\n        \
-      - {host: A.example, path: /, cluster: a}\nclusters: {a: {backends: []}}",
+      - {host: A.example, path: /, cluster: a}\nclusters: {a: {backends: ['b:1']}}",
         "lb.yaml:6:11: listeners[0].http.routes[1]: the route \"a.example/\" is here a second time; \
       the first is at lb.yaml:5",
     ),
@@ -92,6 +99,10 @@ const MISTAKES: &[(&str, &str)] = &[
       did you mean \"append\"?",
     ),
     (
+        "listeners: [{address: 80, udp: {cluster: a}, deny: [10.0.0.0/8]}]\nclusters: {a: {backends: ['b:1']}}",
+        "lb.yaml:1:13: listeners[0]: \"deny\" is not supported on a UDP listener by this version yet",
+    ),
+    (
         "listeners: [{address: 80, http: {}, limits: {conections: 5}}]",
         "lb.yaml:1:46: listeners[0].limits.conections: there is no key \"conections\" here; there \
       are connections, per_source, rate, burst; did you mean \"connections\"?",
@@ -101,17 +112,17 @@ const MISTAKES: &[(&str, &str)] = &[
         "lb.yaml:1:32: listeners[0].tcp: the key \"cluster\" is missing",
     ),
     (
-        "listeners: [{address: 80, tcp: {cluster: a, otherwise: alert}}]\nclusters: {a: {backends: []}}",
+        "listeners: [{address: 80, tcp: {cluster: a, otherwise: alert}}]\nclusters: {a: {backends: ['b:1']}}",
         "lb.yaml:1:32: listeners[0].tcp: \"hello_timeout\" and \"otherwise\" are for \"server_names\"",
     ),
     (
-        "listeners: [{address: 80, tcp: {cluster: a, proxy_out: v3}}]\nclusters: {a: {backends: []}}",
+        "listeners: [{address: 80, tcp: {cluster: a, proxy_out: v3}}]\nclusters: {a: {backends: ['b:1']}}",
         "lb.yaml:1:56: listeners[0].tcp.proxy_out: \"v3\" is not one of v1, v2; did you mean \
       \"v1\"?",
     ),
     (
         "listeners: [{address: 80, tcp: {cluster: a, proxy_out: {version: v1, checksum: true}}}]\n\
-      clusters: {a: {backends: []}}",
+      clusters: {a: {backends: ['b:1']}}",
         "lb.yaml:1:56: listeners[0].tcp.proxy_out: version v1 has no checksum",
     ),
     (
@@ -143,7 +154,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "listeners: [{address: 80, tcp: {server_names: [{name: b, cluster: a}, {name: B, cluster: a, \
-      protocols: [h2]}, {name: b, cluster: a, protocols: [h2]}]}}]\nclusters: {a: {backends: []}}",
+      protocols: [h2]}, {name: b, cluster: a, protocols: [h2]}]}}]\nclusters: {a: {backends: ['b:1']}}",
         "lb.yaml:1:111: listeners[0].tcp.server_names[2]: the server name \"b\" is here a second \
       time; the first is at lb.yaml:1",
     ),
@@ -162,25 +173,141 @@ const MISTAKES: &[(&str, &str)] = &[
         "lb.yaml:1:15: clusters.a: the key \"backends\" is missing",
     ),
     (
-        "clusters: {a: {backends: [], balance: lc}}",
-        "lb.yaml:1:39: clusters.a.balance: \"lc\" is not one of mh, rr",
+        "clusters: {a: {backends: ['b:1'], health: {interval: 1s}}}",
+        "lb.yaml:1:43: clusters.a.health: the key \"check\" is missing",
     ),
     (
-        "clusters: {a: {backends: [], health: {interval: 1s}}}",
-        "lb.yaml:1:38: clusters.a.health: the key \"check\" is missing",
+        "clusters: {a: {backends: ['b:1'], health: {check: htp}}}",
+        "lb.yaml:1:51: clusters.a.health.check: \"htp\" is not one of grpc, http, https, tcp, udp; \
+      did you mean \"http\"?",
     ),
     (
-        "clusters: {a: {backends: [], health: {check: http}}}",
-        "lb.yaml:1:46: clusters.a.health.check: \"http\" is not one of tcp",
+        "clusters: {a: {backends: ['b:1'], health: {check: tcp, path: /}}}",
+        "lb.yaml:1:56: clusters.a.health.path: \"path\" has no effect here; it is for http and https \
+      checks",
     ),
     (
-        "clusters: {a: {backends: [], tries: 0}}",
-        "lb.yaml:1:37: clusters.a.tries: \"0\" is not a whole number from 1 to 8",
+        "clusters: {a: {backends: ['b:1'], health: {check: https, verify: no-such.pem}}}",
+        "lb.yaml:1:66: clusters.a.health.verify: \"no-such.pem\" is not off, system, or a PEM \
+      file of certificates that can be read: No such file or directory (os error 2)",
+    ),
+    (
+        "clusters: {a: {backends: []}}",
+        "lb.yaml:1:26: clusters.a.backends: there is no backend; a cluster has at least one, as \
+      10.0.0.7:8080",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1/0', {address: 'c:1', drain: true}]}}",
+        "lb.yaml:1:12: clusters.a: no backend takes new load: all have weight 0 or drain: true",
+    ),
+    (
+        "clusters: {a: {backends: [{address: 'c:1', backup: true}]}}",
+        "lb.yaml:1:12: clusters.a: all backends have backup: true; at least one must not",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1', {address: 'b:1', name: c}]}}",
+        "lb.yaml:1:44: clusters.a.backends[1].address: the address \"b:1\" is here a second time; \
+      the first is at lb.yaml:1",
+    ),
+    (
+        "clusters: {a: {backends: ['[::ffff:10.0.0.1]:80']}}",
+        "lb.yaml:1:27: clusters.a.backends[0]: \"::ffff:10.0.0.1\" is an IPv4 address in IPv6 form; \
+      write 10.0.0.1",
+    ),
+    (
+        "clusters: {a: {backends: ['0.0.0.0:80']}}",
+        "lb.yaml:1:27: clusters.a.backends[0]: \"0.0.0.0\" is not the address of one machine",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1'], balance: mh, hash_key: hedder:x}}",
+        "lb.yaml:1:58: clusters.a.hash_key: \"hedder:x\" is not one of client, client-port, \
+      destination, uri, header:NAME, cookie:NAME, query:NAME; did you mean \"header\"?",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1'], affinity: client}}",
+        "lb.yaml:1:45: clusters.a.affinity: \"client\" is not one of none, client-ip[:SECONDS], \
+      cookie[:NAME], header:NAME; did you mean \"client-ip\"?",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1'], affinity: {client_ip: {timeout: 25h}}}}",
+        "lb.yaml:1:67: clusters.a.affinity.client_ip.timeout: 90000s is not from 1s to 24h, for \
+      which affinity can last",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1'], affinity: {client_ip: {ipv4_prefix: 33}}}}",
+        "lb.yaml:1:71: clusters.a.affinity.client_ip.ipv4_prefix: \"33\" is not a whole number \
+      from 1 to 32",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1'], affinity: {cookie: {}, client_ip: {}}}}",
+        "lb.yaml:1:45: clusters.a.affinity: affinity is by one of \"client_ip\", \"header\" and \
+      \"cookie\"",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1'], panic_threshold: 50%}}",
+        "lb.yaml:1:52: clusters.a.panic_threshold: panic_threshold has no effect without health or \
+      outlier: no backend is ever thought to be down",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1'], outlier: {failures: none}}}",
+        "lb.yaml:1:44: clusters.a.outlier: nothing would ever eject a backend: there is neither \
+      failures nor ratio",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1'], outlier: {window: 5s}}}",
+        "lb.yaml:1:53: clusters.a.outlier.window: window has no effect without ratio",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1'], outlier: {ejection: 6m}}}",
+        "lb.yaml:1:55: clusters.a.outlier.ejection: the first ejection is longer than ejection_max \
+      (default: 5m)",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1'], balance: rr, hash_key: client}}",
+        "lb.yaml:1:58: clusters.a.hash_key: hash_key has no effect with balance rr; it is for HASHING",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1'], balance: rr, bounded_load: on}}",
+        "lb.yaml:1:62: clusters.a.bounded_load: bounded_load has no effect with balance rr; it is \
+      for BOUNDING",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1'], balance: mh, slow_start: 30s}}",
+        "lb.yaml:1:60: clusters.a.slow_start: slow_start has no effect with balance mh; it is for \
+      SLOW",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1', 'c:1/2'], balance: rr}}",
+        "lb.yaml:1:53: clusters.a.balance: balance rr ignores weights; wrr heeds them",
+    ),
+    (
+        "listeners: [{address: 80, tcp: {cluster: a}}]\n\
+      clusters: {a: {backends: ['b:1'], affinity: cookie}}",
+        "lb.yaml:2:45: clusters.a.affinity: affinity of requests has no effect on a cluster that \
+      no HTTP listener uses; by the client's address it has",
+    ),
+    (
+        "cookie_key: short",
+        "lb.yaml:1:13: cookie_key: the secret has fewer than 16 bytes; openssl rand -hex 16 makes one",
+    ),
+    (
+        "cookie_key: {file: /nowhere/key}",
+        "lb.yaml:1:13: cookie_key: \"/nowhere/key\" cannot be read: No such file or directory (os \
+      error 2)",
+    ),
+    (
+        "clusters: {a: {backends: ['b:1'], tries: 0}}",
+        "lb.yaml:1:42: clusters.a.tries: \"0\" is not a whole number from 1 to 8",
     ),
     (
         "workers: many",
         "lb.yaml:1:10: workers: \"many\" is not auto or a number of workers (1 to \
       1024), as 4",
+    ),
+    (
+        "listeners: [{address: 53, udp: {cluster: c, replies: 0}}]\nclusters: {c: {backends: ['b:1']}}",
+        "lb.yaml:1:54: listeners[0].udp.replies: \"0\" is not a whole number from 1 to 4294967295; \
+      or none",
     ),
     (
         "engine: uringg",
@@ -193,7 +320,15 @@ const MISTAKES: &[(&str, &str)] = &[
 fn each_mistake_has_its_place_and_reason() {
     for (text, expected) in MISTAKES {
         let problems = load(text).expect_err(text);
-        assert_eq!(problems, [*expected], "{text}");
+        let schedulers = |takes: fn(Balance) -> bool| {
+            let names = Balance::NAMES.iter().filter(|it| takes(it.1));
+            names.map(|it| it.0).collect::<Vec<_>>().join(", ")
+        };
+        let expected = expected
+            .replace("HASHING", &schedulers(Balance::hashes))
+            .replace("BOUNDING", &schedulers(Balance::can_bound_load))
+            .replace("SLOW", &schedulers(Balance::can_start_slowly));
+        assert_eq!(problems, [expected], "{text}");
     }
 }
 
@@ -244,12 +379,56 @@ fn what_is_not_written_is_filled_in() {
 }
 
 #[test]
+fn udp_has_ports_and_names_of_its_own() {
+    let text = "listeners: [{address: 53, tcp: {cluster: c}}, {address: 53, udp: {cluster: c}}]\n\
+                clusters: {c: {backends: ['b:1']}}\n";
+    let plan = load(text).unwrap().plan(&Names::new());
+    let names: Vec<_> = plan.listeners.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["0.0.0.0:53", "0.0.0.0:53/udp"]);
+    let lb_core::plan::Protocol::Udp(udp) = &plan.listeners[1].protocol else {
+        panic!("a UDP listener");
+    };
+    assert_eq!(*udp, lb_core::plan::Udp::to("c"), "defaults");
+
+    let text = "listeners: [{address: 53, udp: {cluster: c, idle_timeout: 5s, replies: 1, \
+                requests: 2, flows_max: 3, flows_per_source_max: 4}}]\n\
+                clusters: {c: {backends: ['b:1']}}\n";
+    let plan = load(text).unwrap().plan(&Names::new());
+    let expected = lb_core::plan::Udp {
+        idle_timeout: std::time::Duration::from_secs(5),
+        replies: Some(1),
+        requests: Some(2),
+        flows_max: 3,
+        flows_per_source_max: Some(4),
+        ..lb_core::plan::Udp::to("c")
+    };
+    assert_eq!(
+        plan.listeners[0].protocol,
+        lb_core::plan::Protocol::Udp(expected)
+    );
+
+    let flags = Flags {
+        tcp: vec![ListenFlag::tcp("53=10.0.0.1:53").unwrap()],
+        udp: vec![ListenFlag::udp("53=10.0.0.1:53").unwrap()],
+        ..Flags::default()
+    };
+    let sources = Sources {
+        flags,
+        ..Sources::default()
+    };
+    let plan = sources.load().unwrap().plan(&Names::new());
+    assert_eq!(plan.clusters[1].name, "0.0.0.0:53/udp");
+}
+
+#[test]
 fn flags_are_a_source_like_a_file() {
     let flags = Flags {
         tcp: vec![ListenFlag::tcp("db@5432=10.0.0.1:5432").unwrap()],
+        udp: Vec::new(),
         http: vec![ListenFlag::http("127.0.0.1:80").unwrap()],
         routes: vec![RouteFlag::parse("shop.example/cart=10.0.0.2:80").unwrap()],
-        health: Some(HealthFlag::Tcp),
+        affinity: Some(AffinityFlag::parse("client-ip:60").unwrap()),
+        health: Some(HealthFlag::parse("http:/healthz").unwrap()),
         ..Flags::default()
     };
     let draft = Sources {
@@ -260,7 +439,12 @@ fn flags_are_a_source_like_a_file() {
     .unwrap();
     let plan = draft.plan(&Names::new());
     assert_eq!(plan.clusters[0].name, "db");
-    assert!(plan.clusters.iter().all(|cluster| cluster.health.is_some()));
+    for cluster in &plan.clusters {
+        let check = cluster.health.as_ref().map(|health| &health.check);
+        assert!(matches!(check, Some(Check::Http(http)) if http.path == "/healthz"));
+        let minute = std::time::Duration::from_secs(60);
+        assert_eq!(cluster.affinity, Some(Affinity::client_address(minute)));
+    }
     assert_eq!(plan.clusters[1].name, "shop.example/cart");
     assert_eq!(plan.listeners[1].name, "127.0.0.1:80");
 }
@@ -268,7 +452,8 @@ fn flags_are_a_source_like_a_file() {
 #[test]
 fn flags_without_effect_are_refused() {
     let flags = Flags {
-        health: Some(HealthFlag::Tcp),
+        health: Some(HealthFlag::parse("tcp").unwrap()),
+        hash_key: Some(HashKey::Uri),
         ..Flags::default()
     };
     let problems = Sources {
@@ -277,11 +462,11 @@ fn flags_without_effect_are_refused() {
     }
     .load()
     .unwrap_err();
-    assert!(
-        problems
-            .iter()
-            .any(|problem| problem.to_string().starts_with("--health: has an effect"))
-    );
+    for flag in ["--health", "--hash-key"] {
+        let start = format!("{flag}: has an effect");
+        let told = |problem: &Problem| problem.to_string().starts_with(&start);
+        assert!(problems.iter().any(told), "{flag}");
+    }
 
     let flags = Flags {
         tcp: vec![ListenFlag::tcp("1=a:1").unwrap()],
@@ -301,6 +486,24 @@ fn flags_without_effect_are_refused() {
 }
 
 #[test]
+fn what_only_a_part_of_the_traffic_notices_is_a_warning() {
+    let text = "listeners: [{address: 80, http: {cluster: a}}, {address: 81, tcp: {cluster: a}}]\n\
+                clusters: {a: {backends: ['b:1', 'c:1'], balance: mh, hash_key: uri, affinity: \
+                cookie}}\n";
+    let warnings: Vec<_> = load(text).unwrap().warnings;
+    let shown: Vec<_> = warnings.iter().map(Problem::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "lb.yaml:2:65: clusters.a.hash_key: TCP or UDP listeners use this cluster too; they know no \
+             requests, and their sessions are balanced by the client's address",
+            "lb.yaml:2:80: clusters.a.affinity: TCP or UDP listeners use this cluster too; they know no \
+             requests, and their sessions are balanced without affinity",
+        ]
+    );
+}
+
+#[test]
 fn the_annotated_example_loads() {
     let guide = include_str!("../../CONFIG.md");
     let example = guide
@@ -309,6 +512,14 @@ fn the_annotated_example_loads() {
         .and_then(|rest| rest.split("```").next());
     let draft = load(example.expect("CONFIG.md opens with an example")).unwrap();
     assert!(draft.plan(&Names::new()).listeners.len() >= 2);
+
+    let others = guide.split("```yaml\n").nth(2).unwrap();
+    for example in others.split("```").next().unwrap().split("---\n") {
+        let indented = example.replace('\n', "\n    ");
+        let text = format!("clusters:\n  a:\n    backends: ['b:1']\n    {indented}");
+        let plan = load(&text).unwrap().plan(&Names::new());
+        assert!(plan.clusters[0].affinity.is_some(), "{text}");
+    }
 }
 
 proptest::proptest! {

@@ -9,14 +9,24 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 use lb_core::plan;
-use lb_core::rt::{OptionError, set_listen_options, try_backend_options};
+use lb_core::rt::{OptionError, UdpOptions, set_listen_options, try_backend_options};
 use tokio::net::TcpSocket;
 
-use crate::snapshot::ListenerKey;
-use crate::worker::Sockets;
+use crate::snapshot::{ListenerKey, Transport};
+use crate::worker::{BoundSocket, Sockets};
 
 /// Where listeners are bound.
 pub(crate) type Bound = HashMap<ListenerKey, SocketAddr>;
+
+/// Ports of which this process has, or is closing, sockets.
+pub(crate) type OwnPorts = HashSet<(Transport, u16)>;
+
+/// The ports of these sockets.
+pub(crate) fn ports(bound: &Bound) -> impl Iterator<Item = (Transport, u16)> {
+    bound
+        .iter()
+        .map(|(key, address)| (key.transport, address.port()))
+}
 
 /// The sockets of listeners that are new: for each worker, one of each.
 pub(crate) struct NewSockets {
@@ -31,12 +41,11 @@ pub(crate) struct BindError {
     pub(crate) reason: String,
 }
 
-/// Binds those of `listeners` that are not in `already`, once for each worker. `own_ports` are
-/// ports of which this process has, or is closing, sockets.
+/// Binds those of `listeners` that are not in `already`, once for each worker.
 pub(crate) fn bind_new(
     listeners: &[plan::Listener],
     already: &Bound,
-    own_ports: &HashSet<u16>,
+    own_ports: &OwnPorts,
     workers: usize,
 ) -> Result<NewSockets, BindError> {
     let mut new = NewSockets {
@@ -52,10 +61,14 @@ pub(crate) fn bind_new(
         if already.contains_key(&key) {
             continue;
         }
-        let own = own_ports.contains(&listener.address.port());
+        let own = own_ports.contains(&(key.transport, listener.address.port()));
+        let bind_each = match key.transport {
+            Transport::Tcp => bind_each,
+            Transport::Udp => bind_each_udp,
+        };
         let sockets = bind_each(listener, own, workers).map_err(|error| BindError {
             listener: listener.name.clone(),
-            reason: advise(&listener.name, listener.address, &error),
+            reason: advise(&listener.name, key.transport, listener.address, &error),
         })?;
         for (index, socket) in sockets.into_iter().enumerate() {
             if index == 0 {
@@ -69,11 +82,7 @@ pub(crate) fn bind_new(
 }
 
 /// One listening socket for each worker, all on the port of the first.
-fn bind_each(
-    listener: &plan::Listener,
-    own: bool,
-    workers: usize,
-) -> io::Result<Vec<std::net::TcpListener>> {
+fn bind_each(listener: &plan::Listener, own: bool, workers: usize) -> io::Result<Vec<BoundSocket>> {
     let mut address = listener.address;
     let settings = &listener.edge.socket;
     // Without SO_REUSEPORT first: with it, a second lb of the same user would be let in and
@@ -87,7 +96,31 @@ fn bind_each(
         set_listen_options(&socket, settings)?;
         let listener = socket.listen(settings.backlog)?.into_std()?;
         address = listener.local_addr()?;
-        sockets.push(listener);
+        sockets.push(BoundSocket::Tcp(listener));
+    }
+    Ok(sockets)
+}
+
+/// One UDP socket for each worker, all on the port of the first.
+fn bind_each_udp(
+    listener: &plan::Listener,
+    own: bool,
+    workers: usize,
+) -> io::Result<Vec<BoundSocket>> {
+    let mut address = listener.address;
+    let shared = UdpOptions::default();
+    if address.port() != 0 && !own {
+        let alone = UdpOptions {
+            reuse_port: false,
+            ..shared
+        };
+        drop(alone.bind(address)?);
+    }
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let socket = shared.bind(address)?;
+        address = socket.local_addr()?;
+        sockets.push(BoundSocket::Udp(socket));
     }
     Ok(sockets)
 }
@@ -123,8 +156,17 @@ fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<TcpSocket> {
 }
 
 /// One line that says which listener could not be bound and what would help.
-pub(crate) fn advise(name: &str, address: SocketAddr, error: &io::Error) -> String {
+pub(crate) fn advise(
+    name: &str,
+    transport: Transport,
+    address: SocketAddr,
+    error: &io::Error,
+) -> String {
     let port = address.port();
+    let kind = match transport {
+        Transport::Tcp => 't',
+        Transport::Udp => 'u',
+    };
     let what = if name == address.to_string() {
         format!("cannot listen on {address}")
     } else {
@@ -132,8 +174,8 @@ pub(crate) fn advise(name: &str, address: SocketAddr, error: &io::Error) -> Stri
     };
     let advice = match error.kind() {
         ErrorKind::AddrInUse => format!(
-            "the port is in use; `ss -ltnp 'sport = :{port}'` shows by whom; end that or choose \
-             another port"
+            "the port is in use; `ss -l{kind}np 'sport = :{port}'` shows by whom; end that or \
+             choose another port"
         ),
         ErrorKind::PermissionDenied if port < 1024 => format!(
             "ports below 1024 need a right; `setcap cap_net_bind_service=+ep` on the program, \
@@ -210,10 +252,10 @@ mod tests {
             let bind = |own_ports| bind_new(&[listener(address)], &Bound::new(), &own_ports, 1);
             let port = address.port();
             assert!(
-                bind(HashSet::from([port])).is_ok(),
+                bind(OwnPorts::from([(Transport::Tcp, port)])).is_ok(),
                 "our own sockets may be replaced"
             );
-            let error = bind(HashSet::new()).err().unwrap();
+            let error = bind(OwnPorts::new()).err().unwrap();
             assert_eq!(error.listener, "front");
             assert_eq!(
                 error.reason,
@@ -226,10 +268,38 @@ mod tests {
     }
 
     #[test]
+    fn a_port_is_bound_for_udp_beside_tcp_and_only_once() {
+        in_runtime(|| {
+            let tcp = listener("127.0.0.1:0".parse().unwrap());
+            let none = Bound::new();
+            let new = bind_new(std::slice::from_ref(&tcp), &none, &OwnPorts::new(), 1).unwrap();
+            let mut udp = tcp.clone();
+            udp.address = new.bound[&ListenerKey::of(&tcp)];
+            udp.protocol = plan::Protocol::Udp(plan::Udp::to("c"));
+            let udp = std::slice::from_ref(&udp);
+            let own = ports(&new.bound).collect();
+            let both = bind_new(udp, &new.bound, &own, 2).unwrap();
+            assert_eq!(both.by_worker.iter().map(Sockets::len).sum::<usize>(), 2);
+            let error = bind_new(udp, &none, &own, 1).err().unwrap();
+            assert!(error.reason.contains("ss -lunp"), "{}", error.reason);
+            let own = ports(&both.bound).collect();
+            assert!(
+                bind_new(udp, &none, &own, 1).is_ok(),
+                "our own may be replaced"
+            );
+        });
+    }
+
+    #[test]
     fn refusals_name_their_cure() {
         let address = "192.0.2.1:80".parse().unwrap();
         for (errno, word) in [(13, "setcap"), (99, "ip address"), (24, "ulimit -n")] {
-            let text = advise("a", address, &io::Error::from_raw_os_error(errno));
+            let text = advise(
+                "a",
+                Transport::Tcp,
+                address,
+                &io::Error::from_raw_os_error(errno),
+            );
             assert!(text.contains(word), "{text}");
         }
     }

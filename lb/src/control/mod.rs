@@ -13,7 +13,6 @@ mod start;
 mod status;
 mod watch;
 
-use std::collections::HashSet;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::LocalSet;
 
-use self::bind::Bound;
+use self::bind::{Bound, OwnPorts};
 pub(crate) use self::start::StartError;
 pub(crate) use self::status::Status;
 use crate::config::{Draft, Names, Sources};
@@ -54,7 +53,7 @@ struct Control {
     load: LoadNumber,
     bound: Bound,
     /// Ports of which this process has, or has had, sockets.
-    own_ports: HashSet<u16>,
+    own_ports: OwnPorts,
     sender: UnboundedSender<Event>,
     events: UnboundedReceiver<Event>,
 }

@@ -4,11 +4,10 @@
 //! Read next: `../snapshot.rs`, `lb_core::snapshot`.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 
 use lb_core::plan::Plan;
 
-use super::bind::bind_new;
+use super::bind::{bind_new, ports};
 use super::{Control, Event, LoadNumber};
 use crate::config::{Draft, Names, Problem};
 use crate::log::log;
@@ -53,6 +52,7 @@ impl Control {
             return self.resolve_later();
         }
         self.take_settings(&draft);
+        draft.log_warnings();
         self.draft = draft;
         self.names = names;
         self.status.problems.take();
@@ -107,14 +107,14 @@ impl Control {
         let mut bound = self.bound.clone();
         bound.extend(new.bound);
         bound.retain(|key, _| plan.listeners.iter().any(|it| ListenerKey::of(it) == *key));
-        let snapshot = Snapshot::build(plan, workers, &bound, Some(&current))
+        let snapshot = Snapshot::build(plan, &self.status.ground, &bound, Some(&current))
             .map_err(|reason| draft.listener_problem("", reason))?;
         self.log_listeners(&current, &snapshot);
         let generation = self.status.publisher.borrow_mut().publish(snapshot);
         for (worker, sockets) in self.status.workers.iter().zip(new.by_worker) {
             worker.apply(sockets, draft.settings.drain_timeout);
         }
-        self.own_ports.extend(bound.values().map(SocketAddr::port));
+        self.own_ports.extend(ports(&bound));
         self.bound = bound;
         self.status.metrics.config_generation.set(generation);
         log!(

@@ -5,9 +5,7 @@
 //! Read next: `bind.rs`, `../worker/mod.rs`.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
 use std::io;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task;
 
-use super::bind::{Bound, advise, bind_new};
+use super::bind::{Bound, OwnPorts, advise, bind_new, ports};
 use super::watch::Watch;
 use super::{Control, Event, LoadNumber, Status, cpus, events, signals};
 use crate::access_log::AccessLogWriter;
@@ -30,7 +28,7 @@ use crate::args::EXIT_USAGE;
 use crate::config::{AdminAddress, Draft, Engine, Names, Place, Problem, Sources};
 use crate::log::{self, log};
 use crate::resolve::{Schedule, resolve};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Ground, Snapshot, Transport};
 use crate::terminal;
 use crate::worker::{Peers, Sockets, Start, Starting, WorkerHandle};
 
@@ -100,6 +98,7 @@ impl Control {
             reason = engine.reason,
             open_files_max = raise_open_files()
         );
+        draft.log_warnings();
         let hosts = draft.host_names().into_iter().map(str::to_owned);
         let names = resolve(hosts.collect(), Names::new()).await.logged();
         let (status, bound) = start_workers(&draft, &names, engine, access_log, &sender)?;
@@ -124,7 +123,7 @@ impl Control {
             names,
             schedule: Schedule::new(),
             load: LoadNumber(0),
-            own_ports: bound.values().map(SocketAddr::port).collect(),
+            own_ports: ports(&bound).collect(),
             bound,
             sender,
             events,
@@ -163,7 +162,7 @@ async fn bind_admin(address: AdminAddress) -> Result<Option<TcpListener>, String
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(Some(listener)),
         Err(error) => {
-            let advice = advise("admin", address, &error);
+            let advice = advise("admin", Transport::Tcp, address, &error);
             Err(format!("{advice}; --admin takes another address, or off"))
         }
     }
@@ -179,9 +178,11 @@ fn start_workers(
     let plan = draft.plan(names);
     let cpus = cpus::place(draft.settings.workers);
     let workers = cpus.len();
-    let new = bind_new(&plan.listeners, &Bound::new(), &HashSet::new(), workers)
+    let new = bind_new(&plan.listeners, &Bound::new(), &OwnPorts::new(), workers)
         .map_err(|error| draft.listener_problem(&error.listener, error.reason))?;
-    let snapshot = Snapshot::build(plan, workers, &new.bound, None)?;
+    let ground = Ground::new(workers, draft.settings.affinity_entries)
+        .map_err(|error| format!("cannot have random numbers: {error}"))?;
+    let snapshot = Snapshot::build(plan, &ground, &new.bound, None)?;
     for listener in &snapshot.listeners {
         let name = listener.stats.name();
         log!(Info, "listening", listener = name, address = listener.bound);
@@ -195,6 +196,7 @@ fn start_workers(
             engine: engine.engine,
             cpu,
             subscriber: publisher.subscribe(),
+            affinity: Arc::clone(&ground.affinity),
             sockets,
             access_log: access_log.lines(),
             peers: Arc::clone(&peers),
@@ -214,6 +216,7 @@ fn start_workers(
     metrics.last_reload_successful.set(1);
     let status = Status {
         engine,
+        ground,
         publisher: RefCell::new(publisher),
         workers: handles,
         metrics,

@@ -15,7 +15,7 @@ use lb_core::snapshot::Publisher;
 use crate::access_log::AccessLogWriter;
 use crate::config::{Problem, Settings};
 use crate::log;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Ground, Snapshot};
 use crate::worker::{HEARTBEAT, WorkerHandle};
 
 /// A worker without a heartbeat for this long is stuck.
@@ -24,6 +24,7 @@ const HEARTBEAT_LATE: Duration = HEARTBEAT.saturating_mul(5);
 /// The running process.
 pub(crate) struct Status {
     pub(crate) engine: Probe,
+    pub(crate) ground: Ground,
     pub(crate) publisher: RefCell<Publisher<Snapshot>>,
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) metrics: ControlMetrics,
@@ -89,6 +90,7 @@ impl Status {
             clusters: &snapshot.clusters,
         };
         report.write(&mut text);
+        self.write_affinity(&mut text);
         text.family(
             "lb_log_lines_dropped_total",
             Kind::Counter,
@@ -102,6 +104,28 @@ impl Status {
         )
         .sample(&[], self.access_log.borrow().dropped());
         text.finish()
+    }
+
+    fn write_affinity(&self, text: &mut Text) {
+        let table = &self.ground.affinity;
+        text.family(
+            "lb_affinity_entries",
+            Kind::Gauge,
+            "Clients that affinity remembers, of all clusters; counted anew every 16 s.",
+        )
+        .sample(&[], table.len());
+        text.family(
+            "lb_affinity_entries_max",
+            Kind::Gauge,
+            "Clients that the affinity table can remember at most.",
+        )
+        .sample(&[], table.capacity());
+        text.family(
+            "lb_affinity_evictions_total",
+            Kind::Counter,
+            "Clients forgotten before their time, to make room for others.",
+        )
+        .sample(&[], table.evictions());
     }
 
     /// Client connections open.

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lb_core::plan::Edge;
+use lb_core::plan::{Check, Edge};
 
 use self::origin::{Origin, Origins};
 use crate::args::DemoArgs;
@@ -121,16 +121,21 @@ fn cluster(place: &Place, name: &str, backends: Vec<(String, SocketAddr)>) -> Cl
             },
         ),
         name: Some(at(place, name)),
+        backup: false,
+        drain: false,
     };
     let once = |count| Some(at(place, count));
     Cluster {
         backends: backends.into_iter().map(backend).collect(),
-        health: Some(Health {
-            interval: Some(at(place, Duration::from_secs(1))),
-            rise: once(1),
-            fall: once(1),
-            ..Health::default()
-        }),
+        health: Some(at(
+            place,
+            Health {
+                interval: Some(at(place, Duration::from_secs(1))),
+                rise: once(1),
+                fall: once(1),
+                ..Health::by(Check::Tcp)
+            },
+        )),
         ..Cluster::named(at(place, name.to_owned()))
     }
 }

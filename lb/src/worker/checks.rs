@@ -3,7 +3,7 @@
 //! Invariant: each backend of a cluster with checks is checked by exactly one worker, the one
 //! that its address hashes to, whatever else is in the plan; a snapshot that leaves a backend as
 //! it was does not disturb its checks.
-//! Read next: `lb_l4::check_tcp`, `lb_core::balance::HealthState`.
+//! Read next: `../checker.rs` (the checks), `lb_core::balance::HealthState`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,12 +11,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_core::balance::{Backend, BackendId, Cluster, HealthState, Transition};
+use lb_core::balance::{Backend, BackendId, HealthState, Transition};
 use lb_core::plan::Health;
 use lb_core::rt::{self, TaskId};
 
+use crate::checker::{Checker, LastError};
 use crate::log::log;
 use crate::snapshot::Snapshot;
+
+/// Longest pause before the first check of a backend, which spreads those of many.
+const FIRST_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// The checks under way.
 #[derive(Default)]
@@ -26,7 +30,8 @@ pub(super) struct Checks {
 
 struct Running {
     task: TaskId,
-    health: Health,
+    backend: Arc<Backend>,
+    checker: Arc<Checker>,
 }
 
 impl Checks {
@@ -34,83 +39,108 @@ impl Checks {
     pub(super) fn apply(&self, snapshot: &Snapshot, worker: usize, workers: usize) {
         let mut running = self.running.borrow_mut();
         let mut before = std::mem::take(&mut *running);
-        for (cluster, backend, health) in mine(snapshot, worker, workers) {
-            let id = backend.id();
-            let check = match before.remove(&id) {
-                Some(check) if check.health == *health => check,
-                changed => {
-                    changed.inspect(|check| rt::abort(check.task));
-                    let name = cluster.name.clone();
-                    let task = rt::spawn(check(name, Arc::clone(backend), health.clone()));
-                    Running {
-                        task,
-                        health: health.clone(),
-                    }
-                }
+        for cluster in &snapshot.clusters {
+            let Some((health, checker)) =
+                cluster.health.as_ref().zip(snapshot.checker(&cluster.name))
+            else {
+                continue;
             };
-            running.insert(id, check);
+            let is_mine =
+                |backend: &Backend| hash(&backend.address) % workers as u64 == worker as u64;
+            for backend in cluster.backends().iter().filter(|it| is_mine(it)) {
+                let id = backend.id();
+                let check = match before.remove(&id) {
+                    Some(check) if Arc::ptr_eq(&check.checker, checker) => check,
+                    changed => {
+                        changed.inspect(|check| rt::abort(check.task));
+                        let check = Check {
+                            worker,
+                            cluster: cluster.name.clone(),
+                            backend: Arc::clone(backend),
+                            health: health.clone(),
+                            checker: Arc::clone(checker),
+                            last_error: snapshot.last_error(backend),
+                        };
+                        Running {
+                            task: rt::spawn(check.run()),
+                            backend: Arc::clone(backend),
+                            checker: Arc::clone(checker),
+                        }
+                    }
+                };
+                running.insert(id, check);
+            }
         }
         for check in before.into_values() {
             rt::abort(check.task);
+            // The snapshot made it healthy, but a check may have ended since.
+            check.backend.set_healthy(true);
         }
     }
 }
 
-fn mine(
-    snapshot: &Snapshot,
+/// The checks of one backend.
+struct Check {
     worker: usize,
-    workers: usize,
-) -> impl Iterator<Item = (&Cluster, &Arc<Backend>, &Health)> {
-    let checked = snapshot
-        .clusters
-        .iter()
-        .filter_map(|it| Some((it, it.health.as_ref()?)));
-    checked
-        .flat_map(|(cluster, health)| {
-            cluster
-                .backends()
-                .iter()
-                .map(move |backend| (&**cluster, backend, health))
-        })
-        .filter(move |(_, backend, _)| hash(&backend.address) % workers as u64 == worker as u64)
+    cluster: String,
+    backend: Arc<Backend>,
+    health: Health,
+    checker: Arc<Checker>,
+    last_error: Arc<LastError>,
 }
 
-/// Checks one backend until the task is aborted.
-async fn check(cluster: String, backend: Arc<Backend>, health: Health) {
-    let mut state = HealthState::new(backend.is_healthy(), health.rise, health.fall);
-    let mut jitter = Jitter(hash(&(backend.address, rt::now())));
-    rt::sleep(jitter.up_to(health.interval / 10)).await;
-    loop {
-        let result = lb_l4::check_tcp(backend.address, health.timeout).await;
-        match state.on_result(result.is_ok()) {
-            Some(Transition::Up) => {
-                backend.set_healthy(true);
-                let (backend, address) = (&backend.name, backend.address);
-                log!(
-                    Info,
-                    "backend is up",
-                    cluster = cluster,
-                    backend = backend,
-                    address = address
-                );
-            }
-            Some(Transition::Down) => {
-                backend.set_healthy(false);
-                let (backend, address) = (&backend.name, backend.address);
-                let reason = result.map_or_else(|error| error.to_string(), |()| String::new());
-                log!(
-                    Warn,
-                    "backend is down",
-                    cluster = cluster,
-                    backend = backend,
-                    address = address,
-                    reason = reason
-                );
-            }
-            None => {}
+impl Check {
+    /// Checks until the task is aborted.
+    async fn run(self) {
+        let Self {
+            backend, health, ..
+        } = &self;
+        let mut state = HealthState::new(backend.is_healthy(), health.rise, health.fall);
+        let mut jitter = Jitter(hash(&(backend.address, rt::now())));
+        let mut address = backend.address;
+        if let Some(port) = health.port {
+            address.set_port(port);
         }
-        let tenth = health.interval / 10;
-        rt::sleep(health.interval - tenth + jitter.up_to(tenth * 2)).await;
+        rt::sleep(jitter.up_to(FIRST_PAUSE_MAX.min(health.interval))).await;
+        loop {
+            let result = self.checker.check(address, health.timeout).await;
+            let counters = backend.counters(self.worker);
+            match &result {
+                Ok(()) => counters.checks_succeeded.increment(),
+                Err(_) => counters.checks_failed.increment(),
+            }
+            self.last_error.set(&result);
+            if let Some(transition) = state.on_result(result.is_ok()) {
+                self.take(transition, result);
+            }
+            let deviation = health.interval * u32::from(health.jitter) / 100;
+            rt::sleep(health.interval - deviation + jitter.up_to(deviation * 2)).await;
+        }
+    }
+
+    fn take(&self, transition: Transition, result: Result<(), String>) {
+        self.backend.set_healthy(transition == Transition::Up);
+        let (cluster, backend) = (&self.cluster, &self.backend.name);
+        let (address, check) = (self.backend.address, self.health.check.kind());
+        match transition {
+            Transition::Up => log!(
+                Info,
+                "backend is up",
+                cluster = cluster,
+                backend = backend,
+                address = address,
+                check = check
+            ),
+            Transition::Down => log!(
+                Warn,
+                "backend is down",
+                cluster = cluster,
+                backend = backend,
+                address = address,
+                check = check,
+                reason = result.err().unwrap_or_default()
+            ),
+        }
     }
 }
 

@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use lb_core::connections::Registration;
 use lb_core::metrics::ListenerCounters;
-use lb_core::rt::{self, Accepted, TaskId, TcpListener, TcpStream};
+use lb_core::rt::{self, Accepted, TaskId, TcpListener, TcpStream, UdpSocket};
 use lb_core::snapshot::Current;
 use lb_l4::limits::{Gate, Permit};
-use lb_l4::{Client, TcpService};
+use lb_l4::{Client, TcpService, UdpListener};
 use lb_l7::{HttpService, HttpWorker};
 
-use super::{Local, Sockets};
+use super::{BoundSocket, Local, Sockets};
 use crate::log::{Limiter, log};
 use crate::snapshot::{Listener, ListenerKey, Service, Snapshot};
 
@@ -31,12 +31,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Default)]
 pub(super) struct Listeners {
     open: RefCell<HashMap<ListenerKey, Open>>,
+    /// Those that have left the plan while flows of theirs go on.
+    draining: RefCell<HashMap<ListenerKey, TaskId>>,
 }
 
-struct Open {
+enum Open {
+    Tcp(Accepting),
+    Udp(UdpListener),
+}
+
+/// An accept loop.
+struct Accepting {
     socket: Rc<TcpListener>,
     serving: Rc<Serving>,
-    accepting: TaskId,
+    task: TaskId,
 }
 
 impl Listeners {
@@ -50,14 +58,22 @@ impl Listeners {
     ) -> bool {
         let mut open = self.open.borrow_mut();
         let planned = |key: &ListenerKey| snapshot.listeners.iter().any(|it| it.key == *key);
-        for (_, gone) in open.extract_if(|key, _| !planned(key)) {
-            rt::spawn(gone.close());
+        for (key, gone) in open.extract_if(|key, _| !planned(key)) {
+            let is_udp = matches!(gone, Open::Udp(_));
+            let task = rt::spawn(gone.close());
+            if is_udp {
+                self.draining.borrow_mut().insert(key, task);
+            }
         }
         let mut complete = true;
         for listener in &snapshot.listeners {
             if let Some(open) = open.get(&listener.key) {
-                open.serving.switch(listener);
+                open.switch(listener, local.worker.index);
                 continue;
+            }
+            // It came back: its old socket would keep a share of the datagrams.
+            if let Some(task) = self.draining.borrow_mut().remove(&listener.key) {
+                rt::abort(task);
             }
             let socket = sockets.remove(&listener.key);
             match socket.map(|socket| Open::new(local, listener, socket)) {
@@ -82,19 +98,23 @@ impl Listeners {
     /// Serves a connection of `listener` that another worker accepted: as the listener is served
     /// here, if it is (still, or already).
     pub(super) fn take(&self, local: &Rc<Local>, listener: &Arc<Listener>, accepted: Accepted) {
-        let serving = {
-            let open = self.open.borrow();
-            open.get(&listener.key).map(|open| Rc::clone(&open.serving))
+        let serving = match self.open.borrow().get(&listener.key) {
+            Some(Open::Tcp(open)) => Some(Rc::clone(&open.serving)),
+            _ => Serving::new(local, listener).map(Rc::new),
         };
-        let serving = serving.unwrap_or_else(|| Rc::new(Serving::new(local, listener)));
-        serving.attach(accepted);
+        if let Some(serving) = serving {
+            serving.attach(accepted);
+        }
     }
 
     /// Stops accepting, and returns when the queues are empty.
     pub(super) async fn close_all(&self) {
-        let open = self.open.take();
-        for listener in open.into_values() {
-            listener.close().await;
+        for listener in self.open.take().into_values() {
+            match listener {
+                // Its flows are among the connections, which are waited for anyway.
+                Open::Udp(_) => drop(rt::spawn(listener.close())),
+                Open::Tcp(_) => listener.close().await,
+            }
         }
     }
 }
@@ -103,21 +123,61 @@ impl Open {
     fn new(
         local: &Rc<Local>,
         listener: &Arc<Listener>,
+        socket: BoundSocket,
+    ) -> std::io::Result<Self> {
+        match (socket, &listener.service) {
+            (BoundSocket::Tcp(socket), _) => Accepting::new(local, listener, socket).map(Self::Tcp),
+            (BoundSocket::Udp(socket), Service::Udp(udp)) => {
+                let socket = UdpSocket::from_std(socket)?;
+                let counters = Arc::clone(listener.stats.shard(local.worker.index));
+                let (service, worker) = (Arc::clone(udp), Rc::clone(&local.worker));
+                let open = UdpListener::start(socket, service, worker, counters);
+                Ok(Self::Udp(open))
+            }
+            (BoundSocket::Udp(_), _) => Err(std::io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// Serves as `listener` says from now on.
+    fn switch(&self, listener: &Arc<Listener>, worker: usize) {
+        match (self, &listener.service) {
+            (Self::Udp(open), Service::Udp(udp)) => {
+                let counters = Arc::clone(listener.stats.shard(worker));
+                open.switch(Arc::clone(udp), counters);
+            }
+            (Self::Tcp(open), _) => open.serving.switch(listener),
+            (Self::Udp(_), _) => {} // a key says which transport it is
+        }
+    }
+
+    async fn close(self) {
+        match self {
+            Self::Tcp(open) => open.close().await,
+            Self::Udp(open) => open.close().await,
+        }
+    }
+}
+
+impl Accepting {
+    fn new(
+        local: &Rc<Local>,
+        listener: &Arc<Listener>,
         socket: std::net::TcpListener,
     ) -> std::io::Result<Self> {
         let socket = Rc::new(TcpListener::from_std(socket)?);
-        let serving = Rc::new(Serving::new(local, listener));
-        let accepting = rt::spawn(accept(Rc::clone(&socket), Rc::clone(&serving)));
+        let serving = Serving::new(local, listener).ok_or(std::io::ErrorKind::InvalidInput)?;
+        let serving = Rc::new(serving);
+        let task = rt::spawn(accept(Rc::clone(&socket), Rc::clone(&serving)));
         Ok(Self {
             socket,
             serving,
-            accepting,
+            task,
         })
     }
 
     /// Connections that clients believe established are served, not reset.
     async fn close(self) {
-        rt::abort(self.accepting);
+        rt::abort(self.task);
         for _ in 0..2 {
             while let Some(Ok(accepted)) = rt::poll_once(self.socket.accept_detached()).await {
                 self.serving.attach(accepted);
@@ -166,26 +226,29 @@ enum CurrentService {
 }
 
 impl Role {
-    fn new(listener: &Arc<Listener>, worker: usize) -> Self {
+    /// `None` of a service that takes no connections: a key says which transport it is.
+    fn new(listener: &Arc<Listener>, worker: usize) -> Option<Self> {
         let current = match &listener.service {
             Service::Http(http) => CurrentService::Http(Rc::new(Current::new(Arc::clone(http)))),
             Service::Tcp(tcp) => CurrentService::Tcp(Rc::new(Current::new(Arc::clone(tcp)))),
+            Service::Udp(_) => return None,
         };
-        Self {
+        Some(Self {
             listener: Arc::clone(listener),
             counters: Arc::clone(listener.stats.shard(worker)),
             gate: listener.gate.clone(),
             current,
-        }
+        })
     }
 }
 
 impl Serving {
-    fn new(local: &Rc<Local>, listener: &Arc<Listener>) -> Self {
-        Self {
+    /// As [`Role::new`].
+    fn new(local: &Rc<Local>, listener: &Arc<Listener>) -> Option<Self> {
+        Some(Self {
             local: Rc::clone(local),
-            role: RefCell::new(Role::new(listener, local.worker.index)),
-        }
+            role: RefCell::new(Role::new(listener, local.worker.index)?),
+        })
     }
 
     /// Has an accepted connection served: here, or by a worker that has clearly fewer.
@@ -225,7 +288,11 @@ impl Serving {
         match (&role.current, &listener.service) {
             (CurrentService::Http(current), Service::Http(http)) => current.set(Arc::clone(http)),
             (CurrentService::Tcp(current), Service::Tcp(tcp)) => current.set(Arc::clone(tcp)),
-            _ => *role = Role::new(listener, self.local.worker.index),
+            _ => {
+                if let Some(new) = Role::new(listener, self.local.worker.index) {
+                    *role = new;
+                }
+            }
         }
         role.counters = Arc::clone(listener.stats.shard(self.local.worker.index));
         role.gate.clone_from(&listener.gate);

@@ -6,13 +6,14 @@
 //! Read next: `listeners.rs` (accepting), then `lb_l4` and `lb_l7` (serving).
 
 mod checks;
+mod chores;
 mod listeners;
 mod peers;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use lb_core::balance::BackendId;
+use lb_core::balance::affinity::AffinityTable;
 use lb_core::metrics::WorkerMetrics;
 use lb_core::rt::{self, EngineKind, Handle, Notify, Runtime};
 use lb_core::snapshot::Subscriber;
@@ -27,6 +29,7 @@ use lb_core::worker::Worker;
 use lb_l7::{AccessLog, HttpWorker};
 
 use self::checks::Checks;
+use self::chores::Chores;
 use self::listeners::Listeners;
 use self::peers::Peer;
 pub(crate) use self::peers::Peers;
@@ -41,7 +44,23 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 /// One socket for each listener that is new to a worker.
-pub(crate) type Sockets = HashMap<ListenerKey, TcpListener>;
+pub(crate) type Sockets = HashMap<ListenerKey, BoundSocket>;
+
+/// A socket that was bound for a worker.
+#[derive(Debug)]
+pub(crate) enum BoundSocket {
+    Tcp(TcpListener),
+    Udp(UdpSocket),
+}
+
+impl BoundSocket {
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr(),
+            Self::Udp(socket) => socket.local_addr(),
+        }
+    }
+}
 
 /// What a worker thread starts with.
 pub(crate) struct Start {
@@ -54,6 +73,8 @@ pub(crate) struct Start {
     pub(crate) subscriber: Subscriber<Snapshot>,
     pub(crate) sockets: Sockets,
     pub(crate) access_log: Option<LineWriter>,
+    /// What remembers clients, for the worker that looks after it.
+    pub(crate) affinity: Arc<AffinityTable>,
     pub(crate) peers: Arc<Peers>,
 }
 
@@ -174,6 +195,8 @@ struct Local {
     checks: Checks,
     /// Those of the snapshot taken up last.
     backends: RefCell<HashSet<BackendId>>,
+    /// `None` where another worker does them.
+    chores: Option<Chores>,
     peers: Arc<Peers>,
     /// Whose load is looked at next.
     peer_turn: Cell<usize>,
@@ -216,6 +239,7 @@ impl<F: FnOnce()> Thread<F> {
                 listeners: Listeners::default(),
                 checks: Checks::default(),
                 backends: RefCell::default(),
+                chores: (start.index == 0).then(|| Chores::start(start.affinity)),
                 peers: start.peers,
                 peer_turn: Cell::default(),
                 end: Notify::new(),
@@ -245,6 +269,9 @@ impl Local {
         let complete = self.listeners.apply(self, &snapshot, sockets);
         self.checks
             .apply(&snapshot, self.worker.index, self.workers);
+        if let Some(chores) = &self.chores {
+            chores.apply(&snapshot);
+        }
         let clusters = snapshot.clusters.iter();
         let present: HashSet<BackendId> = clusters
             .flat_map(|it| it.backends())

@@ -12,16 +12,25 @@ const BAD: &str = "listeners:
 clusters:
   web:
     backends: [127.0.0.1:80, nonsense]
-    balance: mhh
+    balance: wllc
+    slow_start: 30
+    health: {check: htpp}
+    affinity: {client_ip: {timeout: 48h}}
 ";
 
-const BAD_LINES: [&str; 4] = [
+const BAD_LINES: [&str; 7] = [
     "4:16: listeners[0].http.cluster: there is no cluster \"wbe\"; did you mean \"web\"?",
     "5:7: listeners[0].http.limitz: there is no key \"limitz\" here; there are cluster, routes, \
      limits, timeouts, forwarded; did you mean \"limits\"?",
     "8:30: clusters.web.backends[1]: \"nonsense\" has no port; a backend is HOST:PORT[/WEIGHT], \
      as 10.0.0.7:8080 or web.internal:80/3",
-    "9:14: clusters.web.balance: \"mhh\" is not one of mh, rr; did you mean \"mh\"?",
+    "9:14: clusters.web.balance: \"wllc\" is not one of dh, ewma, fo, lblc, lblcr, lc, mh, nq, ovf, \
+     p2c, random, ring, rr, sed, sh, twos, wlc, wrr; did you mean \"wlc\"?",
+    "10:17: clusters.web.slow_start: \"30\" has no unit; a duration is 500ms, 30s, 5m or 1h; or none",
+    "11:21: clusters.web.health.check: \"htpp\" is not one of grpc, http, https, tcp, udp; did you \
+     mean \"http\"?",
+    "12:37: clusters.web.affinity.client_ip.timeout: 172800s is not from 1s to 24h, for which \
+     affinity can last",
 ];
 
 #[test]
@@ -86,6 +95,74 @@ cluster shop.example/cart: mh, tcp checks every 2s
     assert_eq!(value["plan"]["listeners"][0]["tcp"]["cluster"], "db");
     assert_eq!(value["plan"]["clusters"][0]["backends"][0]["weight"], 2);
     assert_eq!(value["problems"], Value::Array(Vec::new()));
+}
+
+/// Written, read, shown, and written again, it is the same.
+#[test]
+fn everything_about_balancing_is_shown() {
+    let folder = Folder::new();
+    let text = "listeners:
+  - {name: web, address: '127.0.0.1:80', http: {cluster: web}}
+  - {name: raw, address: '127.0.0.1:81', tcp: {cluster: web}}
+clusters:
+  web:
+    backends: [10.0.0.1:80, {address: 10.0.0.2:80, backup: true}, {address: 10.0.0.3:80, drain: true}]
+    balance: ring
+    hash_key: header:X-User
+    bounded_load: 1.5
+    panic_threshold: 50%
+    affinity: {cookie: {name: sid, max_age: 1h, same_site: strict, mode: balanced}}
+    outlier: {ratio: 20%, window: 30s}
+    health: {check: grpc, service: shop.Cart, port: 81, jitter: 20%}
+cookie_key: a secret that is not shown
+";
+    let path = folder.write("lb.yaml", text);
+    let shown = output(&["check", "--config", &path]);
+    assert_eq!(shown.status.code(), Some(0));
+    assert_eq!(
+        String::from_utf8(shown.stdout).unwrap(),
+        format!(
+            "listener web: http on 127.0.0.1:80
+  everything else to cluster web
+listener raw: tcp on 127.0.0.1:81 to cluster web
+cluster web: ring by header:x-user, bounded load 1.50, affinity by cookie sid, outliers ejected, \
+             grpc checks every 2s
+  10.0.0.1:80 weight 1
+  10.0.0.2:80 weight 1, backup
+  10.0.0.3:80 weight 1, draining
+warning: {path}:8:15: clusters.web.hash_key: TCP or UDP listeners use this cluster too; they know no \
+             requests, and their sessions are balanced by the client's address
+warning: {path}:11:15: clusters.web.affinity: TCP or UDP listeners use this cluster too; they know no \
+             requests, and their sessions are balanced without affinity
+"
+        )
+    );
+    let json = output(&["check", "--config", &path, "--format", "json"]);
+    assert_eq!(json.status.code(), Some(0));
+    let json = String::from_utf8(json.stdout).unwrap();
+    assert!(!json.contains("not shown"), "{json}");
+    let value: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["warnings"][1]["key"], "clusters.web.affinity");
+    let cluster = &value["plan"]["clusters"][0];
+    for (key, expected) in [
+        ("/hash_key", "header:x-user".into()),
+        ("/bounded_load", "1.50".into()),
+        ("/panic_threshold", 50.into()),
+        ("/affinity/cookie/max_age", "1h".into()),
+        ("/affinity/cookie/same_site", "strict".into()),
+        ("/affinity/cookie/mode", "balanced".into()),
+        ("/outlier/ratio", 20.into()),
+        ("/outlier/failures", 5.into()),
+        ("/outlier/window", "30s".into()),
+        ("/health/check", "grpc".into()),
+        ("/health/service", "shop.Cart".into()),
+        ("/health/port", 81.into()),
+        ("/backends/1/backup", true.into()),
+        ("/backends/2/drain", true.into()),
+        ("/slow_start", Value::Null),
+    ] {
+        assert_eq!(cluster.pointer(key), Some(&expected), "{key}");
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! A small HTTP/1.1 client that believes nothing it has not read.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::DEADLINE;
 
@@ -41,6 +43,27 @@ impl Connection {
         Self {
             stream: BufReader::new(stream),
         }
+    }
+
+    /// From an address of this machine, as 127.0.0.7: each is a client of its own.
+    pub(crate) fn open_from(client: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((client, 0)).into()).unwrap();
+        socket.connect(&address.into()).expect("a connection");
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self {
+            stream: BufReader::new(stream),
+        }
+    }
+
+    /// With more header fields, each a line without its end.
+    pub(crate) fn get_with(&mut self, path: &str, fields: &[&str]) -> Response {
+        let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+        self.send(&format!(
+            "GET {path} HTTP/1.1\r\nHost: test.example\r\n{fields}\r\n"
+        ));
+        self.receive()
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Response {

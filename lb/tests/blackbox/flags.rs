@@ -57,6 +57,10 @@ const BAD_FLAGS: &[(&[&str], &[&str])] = &[
         &["--http", "80=a:1", "--proxy-out", "v1"],
         &["--proxy-out", "only on --tcp"],
     ),
+    (
+        &["--udp", "53=a:53", "--tcp-congestion", "reno"],
+        &["--tcp-congestion", "only on --tcp"],
+    ),
     (&["--proxy-out", "v3"], &["--proxy-out", "v1, v2"]),
     (
         &["--proxy-in", "10.0.0.1/8"],
@@ -66,10 +70,48 @@ const BAD_FLAGS: &[(&[&str], &[&str])] = &[
         &["--config", "x", "--proxy-in", "::1"],
         &["--proxy-in", "in a file, write it there"],
     ),
-    (&["--balance", "lc"], &["--balance", "mh, rr"]),
     (
-        &["--health", "http:/x"],
-        &["--health", "not supported by this version yet"],
+        &["--balance", "wllc"],
+        &["--balance", "dh, ewma", "did you mean \"wlc\"?"],
+    ),
+    (
+        &["--hash-key", "header"],
+        &["--hash-key", "client-port", "header:NAME"],
+    ),
+    (
+        &["--affinity", "client-ip:1d"],
+        &["--affinity", "from 1 to 86400", "as 10800"],
+    ),
+    (
+        &["--affinity", "cokie"],
+        &[
+            "--affinity",
+            "none, client-ip[:SECONDS]",
+            "did you mean \"cookie\"?",
+        ],
+    ),
+    (
+        &["--tcp", "80=a:1", "--affinity", "cookie"],
+        &["--affinity", "no HTTP listener uses"],
+    ),
+    (
+        &["--http", "80=a:1", "--hash-key", "uri"],
+        &["--hash-key", "no effect with balance wrr", "mh"],
+    ),
+    (
+        &["--http", "80=a:1/0"],
+        &["--http 80=a:1/0", "no backend takes new load"],
+    ),
+    (
+        &["--health", "http"],
+        &["--health", "lacks the path", "as http:/healthz"],
+    ),
+    (
+        &["--health", "icmp"],
+        &[
+            "--health",
+            "off, tcp, http:PATH, https:PATH, grpc[:SERVICE], udp",
+        ],
     ),
     (&["--workers", "0"], &["--workers", "as 4"]),
     (
@@ -85,8 +127,8 @@ const BAD_FLAGS: &[(&[&str], &[&str])] = &[
     (&["--confg", "x"], &["--confg", "--config"]),
     (&["chekc"], &["chekc", "check"]),
     (
-        &["--udp", "53=a:53"],
-        &["--udp is not supported by this version yet"],
+        &["--udp", "53"],
+        &["--udp", "there are no backends; as 53=10.0.0.1:53"],
     ),
     (
         &["--https=443"],

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -142,6 +142,36 @@ impl Lb {
         serde_json::from_str(&client::get(self.admin(), "/config").body).unwrap()
     }
 
+    /// The admin page `/status`.
+    pub(crate) fn status(&self) -> Value {
+        serde_json::from_str(&client::get(self.admin(), "/status").body).unwrap()
+    }
+
+    /// What the page `/status` says of the backend of that address in a cluster.
+    pub(crate) fn backend(&self, cluster: &str, address: SocketAddr) -> Value {
+        let status = self.status();
+        let find = |list: &Value, key: &str, value: &str| {
+            let mut found = list
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|it| it[key] == value);
+            found
+                .next()
+                .unwrap_or_else(|| panic!("no {value} in {list}"))
+                .clone()
+        };
+        let cluster = find(&status["clusters"], "name", cluster);
+        find(&cluster["backends"], "address", &address.to_string())
+    }
+
+    /// Waits until a backend is in a state.
+    pub(crate) fn wait_for_state(&self, cluster: &str, address: SocketAddr, state: &str) {
+        wait_until(&format!("{address} of {cluster} to be {state}"), || {
+            self.backend(cluster, address)["state"] == state
+        });
+    }
+
     /// Waits until all workers run this generation of the configuration.
     pub(crate) fn wait_for_generation(&self, generation: u64) {
         wait_until(&format!("generation {generation}"), || {
@@ -198,9 +228,11 @@ impl Drop for Lb {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
+            let lines = self.log.lines.lock();
             eprintln!(
                 "the log of lb:\n{}",
-                self.log.lines.lock().unwrap().join("\n")
+                // Whoever failed may hold it.
+                lines.unwrap_or_else(PoisonError::into_inner).join("\n")
             );
         }
     }

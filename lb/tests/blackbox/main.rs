@@ -6,8 +6,12 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+/// Servers for health checks to ask.
+mod check_peers;
 /// A small HTTP client.
 mod client;
+/// Origins that misbehave, die and come back.
+mod fleet;
 /// Starting and watching `lb`.
 mod harness;
 /// Origins to balance between.
@@ -15,8 +19,10 @@ mod origin;
 /// Other people's servers.
 mod others;
 
-/// `/readyz`, `/livez`, `/metrics`, `/config`.
+/// `/readyz`, `/livez`, `/metrics`, `/status`, `/config`.
 mod admin;
+/// Clients and keys that stay where they are.
+mod affinity;
 /// Workers share long-lived connections evenly.
 mod balance;
 /// `lb check`, and what is said about a bad configuration.
@@ -27,6 +33,8 @@ mod demo;
 mod drain;
 /// Lists and limits of listeners, and their sockets.
 mod edge;
+/// Backends that fail and come back.
+mod failures;
 /// IPv4, IPv6, and both.
 mod families;
 /// What is said about bad flags, and about ports that cannot be had.
@@ -45,5 +53,7 @@ mod peers;
 mod proxy_protocol;
 /// Changes of the configuration while it runs.
 mod reload;
+/// Every scheduler, with origins that die and come back.
+mod schedulers;
 /// Balancing as a user sees it.
 mod traffic;

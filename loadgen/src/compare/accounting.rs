@@ -13,13 +13,13 @@ use crate::report::record::Memory;
 
 /// CPU time so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct CpuTime {
+pub(crate) struct CpuTime {
     /// Time on a core by the scheduler's count, in nanoseconds; living threads only.
-    pub(super) run_ns: u64,
+    pub(crate) run_ns: u64,
     /// `utime`, of ended threads too, in clock ticks.
-    pub(super) user_ticks: u64,
+    pub(crate) user_ticks: u64,
     /// `stime`, of ended threads too, in clock ticks.
-    pub(super) system_ticks: u64,
+    pub(crate) system_ticks: u64,
 }
 
 /// How far the ticks may run ahead of the nanoseconds by rounding alone.
@@ -30,7 +30,7 @@ impl CpuTime {
     ///
     /// The ticks say more than the nanoseconds only when a thread has ended in between and taken
     /// its nanoseconds along, or when the kernel does not count nanoseconds at all.
-    pub(super) fn seconds_since(self, earlier: Self) -> f64 {
+    pub(crate) fn seconds_since(self, earlier: Self) -> f64 {
         let precise = self.run_ns.saturating_sub(earlier.run_ns) as f64 / 1e9;
         let ticks = self.user_s_since(earlier) + self.system_s_since(earlier);
         if ticks > precise + TICK_ROUNDING_S {
@@ -41,33 +41,33 @@ impl CpuTime {
     }
 
     /// User time since `earlier`, in seconds.
-    pub(super) fn user_s_since(self, earlier: Self) -> f64 {
+    pub(crate) fn user_s_since(self, earlier: Self) -> f64 {
         seconds(self.user_ticks.saturating_sub(earlier.user_ticks))
     }
 
     /// System time since `earlier`, in seconds.
-    pub(super) fn system_s_since(self, earlier: Self) -> f64 {
+    pub(crate) fn system_s_since(self, earlier: Self) -> f64 {
         seconds(self.system_ticks.saturating_sub(earlier.system_ticks))
     }
 }
 
 /// How busy the machine has been so far, from `/proc/stat`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct CoreTime {
+pub(crate) struct CoreTime {
     /// Ticks in which the one core did anything at all.
-    pub(super) busy_ticks: u64,
+    pub(crate) busy_ticks: u64,
     /// Ticks that the hypervisor took from any core.
-    pub(super) stolen_ticks: u64,
+    pub(crate) stolen_ticks: u64,
 }
 
 impl CoreTime {
     /// Seconds that the core was busy since `earlier`.
-    pub(super) fn busy_s_since(self, earlier: Self) -> f64 {
+    pub(crate) fn busy_s_since(self, earlier: Self) -> f64 {
         seconds(self.busy_ticks.saturating_sub(earlier.busy_ticks))
     }
 
     /// Seconds that were stolen since `earlier`.
-    pub(super) fn stolen_s_since(self, earlier: Self) -> f64 {
+    pub(crate) fn stolen_s_since(self, earlier: Self) -> f64 {
         seconds(self.stolen_ticks.saturating_sub(earlier.stolen_ticks))
     }
 }
@@ -80,7 +80,7 @@ fn seconds(ticks: u64) -> f64 {
 ///
 /// # Errors
 /// When `root` is gone or `/proc` cannot be read.
-pub(super) fn cpu_time(root: u32) -> io::Result<CpuTime> {
+pub(crate) fn cpu_time(root: u32) -> io::Result<CpuTime> {
     let mut total = CpuTime::default();
     for process in tree(root)? {
         total.user_ticks += process.user_ticks;
@@ -94,7 +94,7 @@ pub(super) fn cpu_time(root: u32) -> io::Result<CpuTime> {
 ///
 /// # Errors
 /// When `/proc/stat` cannot be read or does not know the core.
-pub(super) fn core_time(cpu: usize) -> io::Result<CoreTime> {
+pub(crate) fn core_time(cpu: usize) -> io::Result<CoreTime> {
     let stat = fs::read_to_string("/proc/stat")?;
     parse_core(&stat, cpu).ok_or_else(|| invalid("/proc/stat"))
 }
@@ -103,7 +103,7 @@ pub(super) fn core_time(cpu: usize) -> io::Result<CoreTime> {
 ///
 /// # Errors
 /// When `root` is gone or its `smaps_rollup` may not be read.
-pub(super) fn memory(root: u32) -> io::Result<Memory> {
+pub(crate) fn memory(root: u32) -> io::Result<Memory> {
     let mut total = Memory::default();
     for process in tree(root)? {
         let rollup = match fs::read_to_string(format!("/proc/{}/smaps_rollup", process.id)) {

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use super::load::{Timing, written};
 use super::peers::Program;
-use super::place::{Cores, Folder};
+use super::place::{self, Cores, Folder};
 use super::play::Stage;
 use super::round::{Bench, IDLE_BASE};
 use super::scenario::Scenario;
 use super::{Args, Error, machine};
 use crate::descriptors;
 use crate::gate::Gate;
-use crate::report::record::{self, Absent, Peer, Record, Settings};
+use crate::report::record::{Absent, Peer, Record, Settings};
 use crate::report::{self, readme};
 
 /// What is measured when nothing else is asked for.
@@ -28,10 +28,11 @@ struct Defaults {
     idle_connections: usize,
 }
 
+/// All scenarios with three peers take a quarter of an hour.
 const USUAL: Defaults = Defaults {
     rounds: 5,
-    duration: Duration::from_secs(5),
-    warmup: Duration::from_secs(1),
+    duration: Duration::from_secs(3),
+    warmup: Duration::from_millis(500),
     idle_connections: 9_000,
 };
 const QUICK: Defaults = Defaults {
@@ -56,14 +57,17 @@ pub fn compare(args: &Args, stop: &Gate) -> Result<PathBuf, Error> {
     let (now, machine) = (machine::utc_now(), machine::describe());
     let mut record = Record::new(now, command_line(args), machine, settings);
     let programs = find_programs(args, &mut record)?;
-    let out = report_folder(args, &record)?;
+    let out = place::report_folder(args.out.as_deref(), &record.started, &record.machine, "")?;
+    let configurations = out.join(readme::CONFIGURATIONS);
+    fs::create_dir_all(&configurations)
+        .map_err(Error::system(configurations.display().to_string()))?;
     let folder = Folder::make().map_err(Error::system("a working folder"))?;
     let idle_connections = idle_connections(args);
     let stage = Stage {
         programs: &programs,
         rounds: record.settings.rounds,
         timing,
-        configurations: &out.join(readme::CONFIGURATIONS),
+        configurations: &configurations,
         bench: Bench {
             stop,
             cores,
@@ -107,12 +111,7 @@ fn settings(args: &Args, cores: Cores, timing: Timing) -> Settings {
 
 /// Those of the peers that are installed; the record names the others too.
 fn find_programs(args: &Args, record: &mut Record) -> Result<Vec<Program>, Error> {
-    let lb = match &args.lb {
-        Some(path) => path.clone(),
-        None => std::env::current_exe()
-            .map_err(Error::system("its own path"))?
-            .with_file_name("lb"),
-    };
+    let lb = place::own_balancer(args.lb.as_deref())?;
     let mut programs = Vec::new();
     for &peer in &args.peers {
         let name = peer.name().to_owned();
@@ -138,26 +137,6 @@ fn find_programs(args: &Args, record: &mut Record) -> Result<Vec<Program>, Error
         return Err(Error::NoPeers(names.join(", ")));
     }
     Ok(programs)
-}
-
-/// Makes the folder of the report, which must not hold one yet.
-fn report_folder(args: &Args, record: &Record) -> Result<PathBuf, Error> {
-    let name = format!(
-        "{}-{}",
-        record.date(),
-        machine::neutral_name(&record.machine)
-    );
-    let folder = args
-        .out
-        .clone()
-        .unwrap_or_else(|| PathBuf::from("results").join(name));
-    if folder.join(record::FILE_NAME).exists() {
-        return Err(Error::Exists(folder));
-    }
-    let configurations = folder.join(readme::CONFIGURATIONS);
-    fs::create_dir_all(&configurations)
-        .map_err(Error::system(configurations.display().to_string()))?;
-    Ok(folder)
 }
 
 /// The scenarios asked for, each once, in the order of a report.
@@ -238,19 +217,5 @@ mod tests {
             "loadgen compare --scenario idle-memory,l4-small,l4-small --peers lb,nginx --rounds 3 \
              --duration 2s --quick"
         );
-    }
-
-    #[test]
-    fn a_report_is_never_overwritten() {
-        let folder = std::env::temp_dir().join(format!("exists-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(record::FILE_NAME), "{}").unwrap();
-        let args = Args {
-            out: Some(folder.clone()),
-            ..args()
-        };
-        let result = report_folder(&args, &report::sample::record());
-        fs::remove_dir_all(&folder).unwrap();
-        assert!(matches!(result, Err(Error::Exists(_))), "{result:?}");
     }
 }

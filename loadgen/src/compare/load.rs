@@ -16,23 +16,23 @@ use crate::run::{self, Observer, Summary};
 
 /// The words of a `loadgen run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LoadCommand(pub(super) Vec<String>);
+pub(crate) struct LoadCommand(pub(crate) Vec<String>);
 
 /// How long and where the generator runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Timing {
+pub(crate) struct Timing {
     /// Load that is not measured.
-    pub(super) warmup: Duration,
+    pub(crate) warmup: Duration,
     /// Load that is.
-    pub(super) duration: Duration,
+    pub(crate) duration: Duration,
     /// The generator's core.
-    pub(super) cpu: usize,
+    pub(crate) cpu: usize,
 }
 
 impl LoadCommand {
     /// What `traffic` of `scenario` to the balancer at `at` takes; `rate` in answers per second,
     /// without it as many as there can be.
-    pub(super) fn new(
+    pub(crate) fn new(
         scenario: Scenario,
         traffic: Traffic,
         at: SocketAddr,
@@ -78,7 +78,7 @@ impl LoadCommand {
 }
 
 /// The words of a `loadgen origin` for `scenario` at both addresses.
-pub(super) fn origin_words(scenario: Scenario, at: [SocketAddr; 2]) -> Vec<String> {
+pub(crate) fn origin_words(scenario: Scenario, at: [SocketAddr; 2]) -> Vec<String> {
     let [first, second] = at;
     let bytes = scenario.answer_bytes();
     split(&match scenario.speech() {
@@ -95,7 +95,7 @@ pub(super) fn origin_words(scenario: Scenario, at: [SocketAddr; 2]) -> Vec<Strin
 ///
 /// # Errors
 /// When it cannot run at all; failed requests are in the summary.
-pub(super) fn run(
+pub(crate) fn run(
     command: &LoadCommand,
     observer: &mut dyn Observer,
     stop: &Gate,
@@ -110,7 +110,7 @@ pub(super) fn run(
 }
 
 /// What went wrong in a run, in one line.
-pub(super) fn failures(summary: &Summary) -> String {
+pub(crate) fn failures(summary: &Summary) -> String {
     let mut parts: Vec<String> = Vec::new();
     for (kind, count) in summary.errors.by_kind() {
         if count > 0 {
@@ -127,7 +127,7 @@ pub(super) fn failures(summary: &Summary) -> String {
 }
 
 /// As the command line takes it.
-pub(super) fn written(duration: Duration) -> String {
+pub(crate) fn written(duration: Duration) -> String {
     match duration.subsec_millis() {
         0 => format!("{}s", duration.as_secs()),
         _ => format!("{}ms", duration.as_millis()),

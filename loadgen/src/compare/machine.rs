@@ -10,7 +10,7 @@ use lb_core::rt;
 use crate::report::record::Machine;
 
 /// Describes the machine this runs on.
-pub(super) fn describe() -> Machine {
+pub(crate) fn describe() -> Machine {
     let cpuinfo = read("/proc/cpuinfo");
     Machine {
         cpu: field(&cpuinfo, "model name")
@@ -28,7 +28,7 @@ pub(super) fn describe() -> Machine {
 }
 
 /// A name for the folder of a report: `2-core-epyc`.
-pub(super) fn neutral_name(machine: &Machine) -> String {
+pub(crate) fn neutral_name(machine: &Machine) -> String {
     const NOT_A_FAMILY: [&str; 9] = [
         "amd",
         "intel",
@@ -49,7 +49,7 @@ pub(super) fn neutral_name(machine: &Machine) -> String {
 }
 
 /// The time now, UTC: `2026-01-31T12:00:00Z`.
-pub(super) fn utc_now() -> String {
+pub(crate) fn utc_now() -> String {
     utc(rt::wall_clock()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default())

@@ -7,17 +7,18 @@
 mod accounting;
 mod comparison;
 mod configuration;
-mod load;
-mod machine;
-mod metrics;
+pub(crate) mod load;
+pub(crate) mod machine;
+pub(crate) mod metrics;
 pub mod peers;
-mod place;
+pub(crate) mod place;
 mod play;
-mod ports;
-mod probe;
-mod process;
-mod round;
+pub(crate) mod ports;
+pub(crate) mod probe;
+pub(crate) mod process;
+pub(crate) mod round;
 pub mod scenario;
+pub(crate) mod window;
 
 use std::io;
 use std::path::PathBuf;
@@ -64,7 +65,7 @@ pub struct Args {
     /// Rounds of each peer in each scenario [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub rounds: Option<u16>,
-    /// The measured part of a round [default: 5s]
+    /// The measured part of a round [default: 3s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// Where to write the report [default: results/DATE-MACHINE]
@@ -93,6 +94,9 @@ pub enum Error {
     /// None of the peers is there.
     #[error("none of the peers is there: {0}")]
     NoPeers(String),
+    /// A scenario that cannot be carried out.
+    #[error("the scenario {0}: {1}")]
+    Scenario(String, String),
     /// The report could not be written.
     #[error(transparent)]
     Report(#[from] report::Error),
@@ -107,7 +111,7 @@ pub enum Error {
 }
 
 impl Error {
-    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::System { what, source }
     }

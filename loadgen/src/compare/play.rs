@@ -89,8 +89,8 @@ impl Stage<'_> {
 
     /// Free addresses for balancer and origins.
     fn site(&self, scenario: Scenario) -> Result<Site, Error> {
-        let ports = ports::free::<4>().map_err(Error::system("free ports"))?;
-        let [listen, admin, first, second] = ports.map(Site::address);
+        let ports = ports::free(4).map_err(Error::system("free ports"))?;
+        let [listen, admin, first, second] = [0, 1, 2, 3].map(|place| Site::address(ports[place]));
         let connections_max = match scenario.subject() {
             Subject::Load(_) | Subject::Spread => LOAD_CONNECTIONS_MAX,
             Subject::IdleMemory => self.bench.idle_connections,

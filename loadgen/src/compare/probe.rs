@@ -4,10 +4,13 @@
 //! longer than [`EXCHANGE_TIMEOUT`].
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
 use super::scenario::{Mode, Scenario, Speech};
+use crate::tcp::WHO;
 use crate::udp::{self, Header, Kind, NAME_BYTES_MAX};
 
 /// How long connecting, sending and receiving may each take.
@@ -19,10 +22,11 @@ const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 const MESSAGE: [u8; 64] = [b'm'; 64];
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const LAST_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
 /// A connection to a balancer.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: Stream,
     speech: Speech,
     /// Bytes that answer a line, where that is what is spoken.
@@ -40,7 +44,7 @@ impl Connection {
     ///
     /// # Errors
     /// When nobody listens there.
-    pub(super) fn open(address: SocketAddr, scenario: Scenario) -> io::Result<Self> {
+    pub(crate) fn open(address: SocketAddr, scenario: Scenario) -> io::Result<Self> {
         Ok(Self {
             stream: match scenario.mode() {
                 Mode::Http | Mode::Tcp => Stream::Tcp(connect(address)?),
@@ -55,14 +59,14 @@ impl Connection {
     ///
     /// # Errors
     /// When the answer is wrong, incomplete or late.
-    pub(super) fn exchange(&mut self) -> io::Result<()> {
+    pub(crate) fn exchange(&mut self) -> io::Result<()> {
         let stream = match &mut self.stream {
             Stream::Tcp(stream) => stream,
             // A sink echoes too what is to be echoed.
             Stream::Udp(socket) => return exchange_datagram(socket),
         };
         match self.speech {
-            Speech::Http => request(stream, REQUEST).map(drop),
+            Speech::Http => exchange(stream, REQUEST).map(drop),
             Speech::Stream => {
                 stream.write_all(b"\n")?;
                 skip(stream, self.answer_bytes)
@@ -76,13 +80,62 @@ impl Connection {
 ///
 /// # Errors
 /// When nobody is there, or the answer is not 200, whole and in time.
-pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<Vec<u8>> {
+pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<Vec<u8>> {
     let text = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    request(&mut connect(address)?, text.as_bytes())
+    exchange(&mut connect(address)?, text.as_bytes()).map(|(_, body)| body)
 }
 
-fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, EXCHANGE_TIMEOUT)?;
+/// The name of the origin that a client at `source` gets from an HTTP proxy.
+///
+/// # Errors
+/// When the answer is not a good one with an X-Origin header.
+pub(crate) fn origin_over_http(source: IpAddr, address: SocketAddr) -> io::Result<String> {
+    let mut stream = connect_from(source, address)?;
+    let (head, _) = exchange(&mut stream, LAST_REQUEST)?;
+    let mut lines = head.lines();
+    let name = lines.find_map(|line| {
+        let (field, value) = line.split_once(':')?;
+        let is_it = field.eq_ignore_ascii_case("x-origin");
+        is_it.then(|| value.trim().to_owned())
+    });
+    name.ok_or_else(|| invalid("an answer without X-Origin".to_owned()))
+}
+
+/// The name of the origin that a client at `source` gets from a TCP relay.
+///
+/// # Errors
+/// When nobody gives one.
+pub(crate) fn origin_over_tcp(source: IpAddr, address: SocketAddr) -> io::Result<String> {
+    let mut stream = connect_from(source, address)?;
+    stream.write_all(WHO)?;
+    let mut name = Vec::new();
+    let mut piece = [0; 256];
+    while name.last() != Some(&b'\n') {
+        let count = read_some(&mut stream, &mut piece)?;
+        name.extend_from_slice(&piece[..count]);
+        if name.len() > HEAD_BYTES_MAX {
+            return Err(invalid("an endless name".to_owned()));
+        }
+    }
+    Ok(String::from_utf8_lossy(name.trim_ascii()).into_owned())
+}
+
+fn connect_from(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    socket.connect_timeout(&address.into(), EXCHANGE_TIMEOUT)?;
+    prepared(socket.into())
+}
+
+/// A connection to `address` on which nothing waits for ever.
+///
+/// # Errors
+/// When nobody listens there.
+pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    prepared(TcpStream::connect_timeout(&address, EXCHANGE_TIMEOUT)?)
+}
+
+fn prepared(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_read_timeout(Some(EXCHANGE_TIMEOUT))?;
     stream.set_write_timeout(Some(EXCHANGE_TIMEOUT))?;
     stream.set_nodelay(true)?;
@@ -126,8 +179,8 @@ fn echo(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// Sends `request`; the body of its answer.
-fn request(stream: &mut TcpStream, request: &[u8]) -> io::Result<Vec<u8>> {
+/// Sends `request`; the head and the body of its answer.
+fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<(String, Vec<u8>)> {
     stream.write_all(request)?;
     let mut answer = Vec::with_capacity(512);
     let mut piece = [0; 1024];
@@ -144,7 +197,8 @@ fn request(stream: &mut TcpStream, request: &[u8]) -> io::Result<Vec<u8>> {
     let known = answer.len();
     answer.resize(total, 0);
     stream.read_exact(&mut answer[known..])?;
-    Ok(answer.split_off(head))
+    let body = answer.split_off(head);
+    Ok((String::from_utf8_lossy(&answer).into_owned(), body))
 }
 
 fn skip(stream: &mut TcpStream, mut left: usize) -> io::Result<()> {
@@ -165,7 +219,6 @@ fn read_some(stream: &mut TcpStream, piece: &mut [u8]) -> io::Result<usize> {
 
 /// The lengths of the head and of head and body together, once the head is there.
 fn lengths(answer: &[u8]) -> io::Result<Option<(usize, usize)>> {
-    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
         let is_long = answer.len() > HEAD_BYTES_MAX;
         return if is_long {
@@ -188,6 +241,10 @@ fn lengths(answer: &[u8]) -> io::Result<Option<(usize, usize)>> {
     });
     let length = length.ok_or_else(|| invalid("an answer without content-length".to_owned()))?;
     Ok(Some((end + 4, end + 4 + length)))
+}
+
+fn invalid(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 #[cfg(test)]
@@ -231,6 +288,19 @@ mod tests {
     fn a_body_is_given_back() {
         let address = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
         assert_eq!(get(address, "/").unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_client_learns_its_origin_either_way() {
+        let source: IpAddr = "127.1.2.3".parse().unwrap();
+        let http = b"HTTP/1.1 200 OK\r\nx-origin: o-7\r\nContent-Length: 1\r\n\r\nx";
+        let name = origin_over_http(source, answering(http)).unwrap();
+        assert_eq!(name, "o-7");
+        let name = origin_over_tcp(source, answering(b"o-8\n")).unwrap();
+        assert_eq!(name, "o-8");
+        let nameless = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        let error = origin_over_http(source, nameless).unwrap_err();
+        assert!(error.to_string().contains("X-Origin"), "{error}");
     }
 
     #[test]

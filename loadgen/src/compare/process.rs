@@ -24,7 +24,7 @@ const LOG_LINES_QUOTED: usize = 5;
 
 /// Looks at `done` until it is true, for at most `timeout`. False when it never was, or when
 /// `stop` was opened.
-pub(super) fn wait_until(stop: &Gate, timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
+pub(crate) fn wait_until(stop: &Gate, timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
     for _ in 0..timeout.as_millis() / POLL.as_millis() {
         if stop.is_open() {
             return false;
@@ -39,7 +39,7 @@ pub(super) fn wait_until(stop: &Gate, timeout: Duration, mut done: impl FnMut() 
 
 /// A running program, all of its processes and what it says.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
 }
@@ -50,7 +50,7 @@ impl Process {
     ///
     /// # Errors
     /// When the log cannot be created or `setpriv` and `taskset` are not there.
-    pub(super) fn start(
+    pub(crate) fn start(
         words: &[String],
         cpus: &str,
         folder: &Path,
@@ -71,18 +71,23 @@ impl Process {
     }
 
     /// The first of its processes.
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// How it ended and what it last said, if it has ended.
-    pub(super) fn ended(&mut self) -> Option<String> {
+    pub(crate) fn ended(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok()??;
         Some(format!("{status}: {}", self.last_words()))
     }
 
+    /// Sends `signal` to the first of its processes.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
     /// Asks it to end, and kills what is left.
-    pub(super) fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         // Unlike a requested stop of the comparison, nothing cuts this wait short.
         if kill_process(Pid::from_child(&self.child), Signal::TERM).is_ok() {
             wait_until(&Gate::new(), TERM_TIMEOUT, || {

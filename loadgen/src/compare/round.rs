@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::accounting::{self, CoreTime, CpuTime};
+use super::accounting;
 use super::load::{self, LoadCommand};
 use super::metrics;
 use super::peers::{ACCESS_LOG, Launch, Program, Site};
@@ -17,14 +17,15 @@ use super::place::Cores;
 use super::probe::Connection;
 use super::process::{Process, wait_until};
 use super::scenario::Scenario;
+use super::window::{Cost, Window};
 use crate::gate::Gate;
 use crate::report::record::{Idle, Latency, Load, Memory, Work, Workers};
-use crate::run::{LoadPhase, Observer, Summary};
+use crate::run::Summary;
 
 /// How long a program may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle connections at the first reading, so that what a program sets up once is not counted.
-pub(super) const IDLE_BASE: usize = 64;
+pub(crate) const IDLE_BASE: usize = 64;
 /// Connections that are spread over workers.
 const SPREAD_CONNECTIONS: usize = 1_000;
 /// How long memory may settle before it is read.
@@ -32,37 +33,52 @@ const SETTLE: Duration = Duration::from_millis(500);
 
 /// Where rounds take place.
 #[derive(Debug)]
-pub(super) struct Bench<'a> {
+pub(crate) struct Bench<'a> {
     /// Ends every wait.
-    pub(super) stop: &'a Gate,
+    pub(crate) stop: &'a Gate,
     /// Where balancer and generator run.
-    pub(super) cores: Cores,
+    pub(crate) cores: Cores,
     /// The working directory of everything that is started.
-    pub(super) folder: &'a Path,
+    pub(crate) folder: &'a Path,
     /// Connections that an idle round opens.
-    pub(super) idle_connections: usize,
+    pub(crate) idle_connections: usize,
 }
 
 /// A balancer ready to be started in one scenario.
 #[derive(Debug, Clone)]
-pub(super) struct Contender {
+pub(crate) struct Contender {
     /// Which one.
-    pub(super) program: Program,
+    pub(crate) program: Program,
     /// How it is started.
-    pub(super) launch: Launch,
+    pub(crate) launch: Launch,
     /// The name of its configuration file.
-    pub(super) file: String,
+    pub(crate) file: String,
 }
 
 impl Bench<'_> {
     /// Starts `words` on the cores `cpus` and waits until `scenario` works at all of `addresses`.
-    pub(super) fn start(
+    pub(crate) fn start(
         &self,
         words: &[String],
         cpus: &str,
         name: &str,
         scenario: Scenario,
         addresses: &[SocketAddr],
+    ) -> Result<Process, String> {
+        self.start_until(words, cpus, name, || {
+            addresses
+                .iter()
+                .try_for_each(|at| Connection::open(*at, scenario)?.exchange())
+        })
+    }
+
+    /// Starts `words` on the cores `cpus` and waits until `works` finds no fault.
+    pub(crate) fn start_until(
+        &self,
+        words: &[String],
+        cpus: &str,
+        name: &str,
+        works: impl Fn() -> io::Result<()>,
     ) -> Result<Process, String> {
         let log = format!("{name}.log");
         let mut process = Process::start(words, cpus, self.folder, &log)
@@ -71,9 +87,7 @@ impl Bench<'_> {
         let mut answer = Err(io::ErrorKind::NotConnected.into());
         let answers = wait_until(self.stop, START_TIMEOUT, || {
             ended = process.ended();
-            answer = addresses
-                .iter()
-                .try_for_each(|at| Connection::open(*at, scenario)?.exchange());
+            answer = works();
             ended.is_some() || answer.is_ok()
         });
         match (ended, answer) {
@@ -103,7 +117,7 @@ impl Bench<'_> {
     }
 
     /// A round under load.
-    pub(super) fn under_load(
+    pub(crate) fn under_load(
         &self,
         contender: &Contender,
         scenario: Scenario,
@@ -111,18 +125,18 @@ impl Bench<'_> {
         command: &LoadCommand,
     ) -> Result<Load, String> {
         let mut process = self.start_balancer(contender, scenario, site)?;
-        let mut window = Window::new(&process, self.cores.balancer);
+        let mut window = Window::new(process.id(), self.cores.balancer);
         let summary = load::run(command, &mut window, self.stop)?;
-        let (begin, end) = (window.begin, window.end);
+        let cost = window.cost();
         if let Some(how) = process.ended() {
             return Err(format!("it ended under load: {how}"));
         }
         process.stop();
-        figures(scenario, &summary, begin.zip(end))
+        figures(scenario, &summary, cost)
     }
 
     /// A round of idle connections.
-    pub(super) fn idle(
+    pub(crate) fn idle(
         &self,
         contender: &Contender,
         scenario: Scenario,
@@ -156,7 +170,7 @@ impl Bench<'_> {
     }
 
     /// A round of lasting connections over several workers.
-    pub(super) fn spread(
+    pub(crate) fn spread(
         &self,
         contender: &Contender,
         scenario: Scenario,
@@ -228,59 +242,22 @@ impl Bench<'_> {
     }
 }
 
-/// What the balancer had used at one moment.
-#[derive(Debug, Clone, Copy)]
-struct Reading {
-    cpu: CpuTime,
-    core: CoreTime,
-}
-
-/// Reads at both ends of the measured window.
-#[derive(Debug)]
-struct Window<'a> {
-    process: &'a Process,
-    cpu: usize,
-    begin: Option<Reading>,
-    end: Option<Reading>,
-}
-
-impl<'a> Window<'a> {
-    fn new(process: &'a Process, cpu: usize) -> Self {
-        Self {
-            process,
-            cpu,
-            begin: None,
-            end: None,
-        }
-    }
-
-    fn read(&self) -> Option<Reading> {
-        let core = accounting::core_time(self.cpu).ok()?;
-        let cpu = accounting::cpu_time(self.process.id()).ok()?;
-        Some(Reading { cpu, core })
+/// The percentiles of a run.
+pub(crate) fn latency_of(summary: &Summary) -> Latency {
+    let latency = summary.latency_us;
+    Latency {
+        p50_us: latency.p50,
+        p99_us: latency.p99,
+        p999_us: latency.p999,
+        max_us: latency.max,
     }
 }
 
-impl Observer for Window<'_> {
-    fn on_phase(&mut self, phase: LoadPhase) {
-        match phase {
-            LoadPhase::Measuring => self.begin = self.read(),
-            LoadPhase::Ended => self.end = self.read(),
-            LoadPhase::Connecting | LoadPhase::WarmUp => {}
-        }
-    }
-}
-
-fn figures(
-    scenario: Scenario,
-    summary: &Summary,
-    readings: Option<(Reading, Reading)>,
-) -> Result<Load, String> {
+fn figures(scenario: Scenario, summary: &Summary, cost: Option<Cost>) -> Result<Load, String> {
     if !summary.is_clean() {
         return Err(load::failures(summary));
     }
-    let (begin, end) = readings.ok_or("its CPU time could not be read")?;
-    let cpu_s = end.cpu.seconds_since(begin.cpu);
+    let cost = cost.ok_or("its CPU time could not be read")?;
     let (completed, per_s) = match scenario.work() {
         // Answers take so long that many lie across the ends of the window.
         Work::Mebibyte => {
@@ -289,24 +266,18 @@ fn figures(
         }
         _ => (summary.completed as f64, summary.rate_per_s),
     };
-    let latency = summary.latency_us;
     Ok(Load {
         completed,
         per_s,
-        cpu_us: cpu_s * 1e6 / completed,
-        cpu_s,
-        user_s: end.cpu.user_s_since(begin.cpu),
-        system_s: end.cpu.system_s_since(begin.cpu),
-        core_busy_s: end.core.busy_s_since(begin.core),
-        stolen_s: end.core.stolen_s_since(begin.core),
+        cpu_us: cost.cpu_s * 1e6 / completed,
+        cpu_s: cost.cpu_s,
+        user_s: cost.user_s,
+        system_s: cost.system_s,
+        core_busy_s: cost.core_busy_s,
+        stolen_s: cost.stolen_s,
         window_s: summary.duration_s,
         reconnects: summary.reconnects,
-        latency: Latency {
-            p50_us: latency.p50,
-            p99_us: latency.p99,
-            p999_us: latency.p999,
-            max_us: latency.max,
-        },
+        latency: latency_of(summary),
         generator: summary.generator.clone(),
     })
 }

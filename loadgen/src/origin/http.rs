@@ -28,8 +28,6 @@ pub(super) struct Http {
     answers: Answers,
     heads: RefCell<Heads<RequestHead>>,
     counter: RefCell<Counter>,
-    /// Whether every request is answered at once and well.
-    at_once: bool,
 }
 
 impl Http {
@@ -37,7 +35,6 @@ impl Http {
         Self {
             answers: Answers::new(name, body),
             heads: RefCell::new(Heads::new()),
-            at_once: counter.is_idle(),
             counter: RefCell::new(counter),
         }
     }
@@ -239,7 +236,7 @@ impl<'http> Connection<'http> {
 
     /// True if the answer may go out together with those of the requests that follow.
     fn may_wait(&self, request: &RequestHead) -> bool {
-        request.keep_alive && !request.is_head && self.http.at_once
+        request.keep_alive && !request.is_head && self.http.counter.borrow().is_idle()
     }
 
     async fn pay(&mut self) -> io::Result<()> {

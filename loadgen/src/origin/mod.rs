@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use lb_core::rt::{self, EngineKind, ListenOptions, Runtime, TcpListener, TcpStream};
 
@@ -27,7 +28,7 @@ use crate::gate::Gate;
 use crate::pin;
 use crate::tcp::TcpMode;
 use http::Http;
-use service::Counter;
+use service::{Counter, Slowness};
 use tcp::Tcp;
 use udp::Udp;
 
@@ -81,6 +82,7 @@ pub struct Origin {
     http: Vec<SocketAddr>,
     tcp: Vec<SocketAddr>,
     udp: Vec<SocketAddr>,
+    slowness: Slowness,
     stop: Arc<Gate>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -96,6 +98,7 @@ impl Origin {
             http: Vec::new(),
             tcp: Vec::new(),
             udp: Vec::new(),
+            slowness: Slowness::default(),
             stop: Arc::new(Gate::new()),
             threads: Vec::new(),
         };
@@ -128,6 +131,11 @@ impl Origin {
         &self.udp
     }
 
+    /// From now on every answer over HTTP and TCP takes `extra` longer than its service time.
+    pub fn slow_down(&self, extra: Duration) {
+        self.slowness.set(extra);
+    }
+
     fn start_udp(
         &mut self,
         address: SocketAddr,
@@ -150,7 +158,8 @@ impl Origin {
     fn start_thread(&mut self, config: &Config, index: usize) -> io::Result<Addresses> {
         let (bound, is_bound) = sync_channel(1);
         let (config, stop) = (config.clone(), Arc::clone(&self.stop));
-        let body = move || serve(&config, index, &stop, &bound);
+        let slowness = self.slowness.clone();
+        let body = move || serve(&config, index, &slowness, &stop, &bound);
         self.threads.push(
             thread::Builder::new()
                 .name(format!("origin-{index}"))
@@ -176,7 +185,13 @@ impl Drop for Origin {
 type Addresses = (Vec<SocketAddr>, Vec<SocketAddr>);
 
 /// One thread: binds every address, reports that, and serves until the gate opens.
-fn serve(config: &Config, index: usize, stop: &Gate, bound: &SyncSender<io::Result<Addresses>>) {
+fn serve(
+    config: &Config,
+    index: usize,
+    slowness: &Slowness,
+    stop: &Gate,
+    bound: &SyncSender<io::Result<Addresses>>,
+) {
     let runtime = Runtime::new(&rt::Config {
         engine: config.engine,
         cpu: config.cpu.map(|first| first + index),
@@ -190,7 +205,7 @@ fn serve(config: &Config, index: usize, stop: &Gate, bound: &SyncSender<io::Resu
         }
     };
     runtime.block_on(async {
-        let started = listen(config, index);
+        let started = listen(config, slowness, index);
         let is_serving = started.is_ok();
         if bound.send(started).is_ok() && is_serving {
             stop.opened().await;
@@ -198,28 +213,23 @@ fn serve(config: &Config, index: usize, stop: &Gate, bound: &SyncSender<io::Resu
     });
 }
 
-fn listen(config: &Config, thread: usize) -> io::Result<Addresses> {
+fn listen(config: &Config, slowness: &Slowness, thread: usize) -> io::Result<Addresses> {
     let mut bound = Addresses::default();
-    let seed = |address: SocketAddr| thread as u64 * 65_536 + u64::from(address.port());
+    let counter = |address: SocketAddr| {
+        let seed = thread as u64 * 65_536 + u64::from(address.port());
+        Counter::new(config.service, slowness.clone(), seed)
+    };
     for (number, address) in config.http.iter().enumerate() {
         let (listener, address) = bind(*address)?;
         let name = config.name_of(number, config.http.len(), address);
-        let http = Http::new(
-            &name,
-            config.body,
-            Counter::new(config.service, seed(address)),
-        );
+        let http = Http::new(&name, config.body, counter(address));
         rt::spawn(Rc::new(http).serve(listener));
         bound.0.push(address);
     }
     for (number, address) in config.tcp.iter().enumerate() {
         let (listener, address) = bind(*address)?;
         let name = config.name_of(number, config.tcp.len(), address);
-        let tcp = Tcp::new(
-            &name,
-            config.tcp_mode,
-            Counter::new(config.service, seed(address)),
-        );
+        let tcp = Tcp::new(&name, config.tcp_mode, counter(address));
         rt::spawn(Rc::new(tcp).serve(listener));
         bound.1.push(address);
     }

@@ -4,6 +4,8 @@
 //! the server that is free first; nobody waits beside an idle server.
 //! Read next: `delay.rs` (the distribution).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lb_core::rt::Instant;
@@ -31,10 +33,27 @@ impl Service {
     };
 }
 
+/// Time that every answer takes longer for now; shared by all that serve.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Slowness(Arc<AtomicU64>);
+
+impl Slowness {
+    pub(super) fn set(&self, extra: Duration) {
+        let nanos = u64::try_from(extra.as_nanos()).unwrap_or(u64::MAX);
+        self.0.store(nanos, Ordering::Relaxed);
+    }
+
+    fn extra(&self) -> Option<Duration> {
+        let nanos = self.0.load(Ordering::Relaxed);
+        (nanos > 0).then(|| Duration::from_nanos(nanos))
+    }
+}
+
 /// A service at work.
 #[derive(Debug)]
 pub(super) struct Counter {
     service: Service,
+    slowness: Slowness,
     random: SplitMix64,
     /// When each server will be free.
     free_at: Vec<Instant>,
@@ -50,9 +69,10 @@ pub(super) struct Turn {
 }
 
 impl Counter {
-    pub(super) fn new(service: Service, seed: u64) -> Self {
+    pub(super) fn new(service: Service, slowness: Slowness, seed: u64) -> Self {
         Self {
             service,
+            slowness,
             random: SplitMix64::new(seed),
             free_at: vec![Instant::default(); service.servers],
         }
@@ -60,14 +80,22 @@ impl Counter {
 
     /// Whether all requests are answered at once and well, so that none needs a turn.
     pub(super) fn is_idle(&self) -> bool {
-        self.service.delay == Delay::None && self.service.error_rate == 0.0
+        self.service.delay == Delay::None
+            && self.service.error_rate == 0.0
+            && self.slowness.extra().is_none()
     }
 
     /// The turn of a request that came at `now`.
     pub(super) fn turn(&mut self, now: impl FnOnce() -> Instant) -> Turn {
         let fails =
             self.service.error_rate > 0.0 && self.random.next_unit() <= self.service.error_rate;
-        let delay = self.service.delay.draw(&mut self.random);
+        let delay = match (
+            self.service.delay.draw(&mut self.random),
+            self.slowness.extra(),
+        ) {
+            (Some(delay), Some(extra)) => Some(delay + extra),
+            (delay, extra) => delay.or(extra),
+        };
         Turn {
             at: delay.map(|delay| self.served(now(), delay)),
             fails,
@@ -98,7 +126,7 @@ mod tests {
             servers: 2,
             error_rate: 0.0,
         };
-        let mut counter = Counter::new(service, 1);
+        let mut counter = Counter::new(service, Slowness::default(), 1);
         let mut answered = |now| counter.turn(|| at(now)).at.unwrap();
         assert_eq!(answered(100), at(110));
         assert_eq!(answered(103), at(113));
@@ -108,15 +136,29 @@ mod tests {
     }
 
     #[test]
+    fn slowness_comes_and_goes() {
+        let slowness = Slowness::default();
+        let mut counter = Counter::new(Service::AT_ONCE, slowness.clone(), 1);
+        assert!(counter.is_idle() && counter.turn(|| at(5)).at.is_none());
+        slowness.set(Duration::from_millis(20));
+        assert_eq!(
+            (counter.is_idle(), counter.turn(|| at(5)).at),
+            (false, Some(at(25)))
+        );
+        slowness.set(Duration::ZERO);
+        assert!(counter.is_idle());
+    }
+
+    #[test]
     fn as_many_fail_as_were_asked_for() {
         let service = Service {
             error_rate: 0.3,
             ..Service::AT_ONCE
         };
-        let mut counter = Counter::new(service, 1);
+        let mut counter = Counter::new(service, Slowness::default(), 1);
         assert!(!counter.is_idle());
         let failed = (0..10_000).filter(|_| counter.turn(|| at(0)).fails).count();
         assert!((2_800..3_200).contains(&failed), "{failed}");
-        assert!(Counter::new(Service::AT_ONCE, 1).is_idle());
+        assert!(Counter::new(Service::AT_ONCE, Slowness::default(), 1).is_idle());
     }
 }

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Error;
+use super::faults::record::Faults;
 use super::numbers;
 use super::record::{Kind, Outcome, Record};
 use super::strategies::record::Strategies;
@@ -39,6 +40,13 @@ with one slow origin.
 | --- | --- | ---: | --- |
 ";
 
+const FAULTS_HEAD: &str = "
+Faults under load; the figures are of the first run in each report.
+
+| report | machine | events | answered | failed | delayed |
+| --- | --- | ---: | ---: | ---: | ---: |
+";
+
 /// How many of the verdicts, from the first, have a column.
 const COLUMNS: usize = 4;
 
@@ -63,17 +71,23 @@ pub fn update(folder: &Path) -> Result<(), Error> {
         }
     }
     names.sort_unstable_by(|a, b| b.cmp(a));
-    let (mut page, mut schedulers) = (HEAD.to_owned(), String::new());
+    let mut page = HEAD.to_owned();
+    let (mut schedulers, mut faults) = (String::new(), String::new());
     for name in names {
         let path = folder.join(&name);
         match Kind::of(&path) {
             Ok(Kind::Strategies) => schedulers += &strategies_row(&name, Strategies::read(&path)),
+            Ok(Kind::Faults) => faults += &faults_row(&name, Faults::read(&path)),
             Ok(Kind::Comparison) | Err(_) => page += &row(&name, Record::read(&path)),
         }
     }
     if !schedulers.is_empty() {
         page += STRATEGIES_HEAD;
         page += &schedulers;
+    }
+    if !faults.is_empty() {
+        page += FAULTS_HEAD;
+        page += &faults;
     }
     super::write(&folder.join("README.md"), &page)
 }
@@ -91,6 +105,29 @@ fn row(name: &str, record: Result<Record, Error>) -> String {
         let _ = write!(text, " {} |", cell(verdict));
     }
     text + "\n"
+}
+
+fn faults_row(name: &str, record: Result<Faults, Error>) -> String {
+    let record = match record {
+        Ok(record) => record,
+        Err(error) => return format!("| {name} | unreadable: {error} |\n"),
+    };
+    let first = record.runs.first().map(|run| &run.outcome);
+    let figures = match first {
+        Some(Outcome::Measured(figures)) => {
+            let delayed: u64 = figures.timeline.iter().map(|second| second.delayed).sum();
+            let counts = [figures.completed, figures.failed(), delayed];
+            counts.map(|count| numbers::plain(count as f64)).join(" | ")
+        }
+        _ => "– | – | –".to_owned(),
+    };
+    format!(
+        "| [{name}]({name}/summary.md) | {}, {} cores, Linux {} | {} | {figures} |\n",
+        record.machine.cpu,
+        record.machine.cores,
+        record.machine.kernel,
+        record.events.len(),
+    )
 }
 
 fn strategies_row(name: &str, record: Result<Strategies, Error>) -> String {

@@ -6,6 +6,7 @@
 
 pub mod charts;
 mod doubts;
+pub mod faults;
 pub mod forwarders;
 pub mod index;
 pub(crate) mod numbers;
@@ -22,6 +23,7 @@ pub mod verdict;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use faults::record::Faults;
 use forwarders::Forwarders;
 use record::{Kind, Record};
 use strategies::record::Strategies;
@@ -100,6 +102,7 @@ impl Error {
 pub fn report(args: &Args) -> Result<(), Error> {
     match Kind::of(&args.folder)? {
         Kind::Comparison => report_comparison(args),
+        Kind::Faults => faults::draw(&Faults::read(&args.folder)?, &args.folder),
         Kind::Strategies => strategies::draw(&Strategies::read(&args.folder)?, &args.folder),
     }
 }

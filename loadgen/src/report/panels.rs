@@ -60,13 +60,13 @@ pub(super) struct Points {
     pub values: [f64; 3],
 }
 
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type DrawError<'a> =
+pub(super) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type DrawError<'a> =
     plotters::drawing::DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
 
 // All in pixels.
-const WIDTH: i32 = 860;
-const MARGIN: i32 = 24;
+pub(super) const WIDTH: i32 = 860;
+pub(super) const MARGIN: i32 = 24;
 const AXIS_LEFT: i32 = 150;
 const AXIS_RIGHT: i32 = 680;
 const HEAD_HEIGHT: i32 = 52;
@@ -77,10 +77,10 @@ const BAR_HEIGHT: i32 = 18;
 const WHISKER_HEIGHT: i32 = 8;
 const WHISKER_WIDTH_MIN: i32 = 3;
 
-const INK: RGBColor = RGBColor(0x24, 0x29, 0x2f);
-const FAINT_INK: RGBColor = RGBColor(0x6a, 0x73, 0x7d);
-const GRID: RGBColor = RGBColor(0xe4, 0xe7, 0xeb);
-const PAPER: RGBColor = RGBColor(0xff, 0xff, 0xff);
+pub(super) const INK: RGBColor = RGBColor(0x24, 0x29, 0x2f);
+pub(super) const FAINT_INK: RGBColor = RGBColor(0x6a, 0x73, 0x7d);
+pub(super) const GRID: RGBColor = RGBColor(0xe4, 0xe7, 0xeb);
+pub(super) const PAPER: RGBColor = RGBColor(0xff, 0xff, 0xff);
 
 /// The most marks that fit on an axis.
 const MARKS_MAX: f64 = 6.0;
@@ -273,7 +273,7 @@ fn draw_name<'a>(canvas: &Canvas<'a>, name: &str, centre: i32) -> Result<(), Dra
     text(canvas, name, (AXIS_LEFT - 10, centre), &right)
 }
 
-fn text<'a>(
+pub(super) fn text<'a>(
     canvas: &Canvas<'a>,
     words: &str,
     at: (i32, i32),
@@ -282,7 +282,12 @@ fn text<'a>(
     canvas.draw(&Text::new(words.to_owned(), at, style.clone()))
 }
 
-fn style(size: i32, colour: RGBColor, weight: FontStyle, side: HPos) -> TextStyle<'static> {
+pub(super) fn style(
+    size: i32,
+    colour: RGBColor,
+    weight: FontStyle,
+    side: HPos,
+) -> TextStyle<'static> {
     let font = FontDesc::new(FontFamily::SansSerif, f64::from(size), weight);
     TextStyle {
         font,
@@ -293,7 +298,7 @@ fn style(size: i32, colour: RGBColor, weight: FontStyle, side: HPos) -> TextStyl
 
 /// From values to places on the axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Scale {
+pub(super) enum Scale {
     /// From zero to `end`, a mark at each `step`.
     Linear { end: f64, step: f64 },
     /// From `start` to `end`, both powers of ten, a mark at each.
@@ -318,7 +323,7 @@ impl Scale {
     }
 
     /// From zero to the first mark that is not below `max`.
-    fn linear(max: f64, quantity: Quantity) -> Self {
+    pub(super) fn linear(max: f64, quantity: Quantity) -> Self {
         if max <= 0.0 {
             return Self::Linear {
                 end: 1.0,
@@ -338,7 +343,7 @@ impl Scale {
         Self::Logarithmic { start, end }
     }
 
-    fn marks(&self) -> Vec<f64> {
+    pub(super) fn marks(&self) -> Vec<f64> {
         match *self {
             Self::Linear { end, step } => {
                 let count = (end / step).round() as u32;
@@ -352,14 +357,19 @@ impl Scale {
     }
 
     fn x(&self, value: f64) -> i32 {
+        let width = f64::from(AXIS_RIGHT - AXIS_LEFT);
+        AXIS_LEFT + (self.share(value) * width).round() as i32
+    }
+
+    /// How far along the axis `value` is, from 0 to 1.
+    pub(super) fn share(&self, value: f64) -> f64 {
         let share = match *self {
             Self::Linear { end, .. } => value / end,
             Self::Logarithmic { start, end } => {
                 (value.max(start) / start).log10() / (end / start).log10()
             }
         };
-        let width = f64::from(AXIS_RIGHT - AXIS_LEFT);
-        AXIS_LEFT + (share.clamp(0.0, 1.0) * width).round() as i32
+        share.clamp(0.0, 1.0)
     }
 }
 

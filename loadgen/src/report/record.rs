@@ -325,6 +325,8 @@ pub enum Kind {
     Comparison,
     /// Schedulers side by side.
     Strategies,
+    /// Faults under load, one after the other.
+    Faults,
 }
 
 impl Kind {

@@ -183,7 +183,7 @@ fn remove(word: &AtomicU64, tag: Tag) {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 

@@ -191,7 +191,7 @@ impl fmt::Debug for SessionCookies {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 

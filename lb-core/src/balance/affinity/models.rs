@@ -2,7 +2,7 @@
 //!
 //! Holds the invariant of `bucket.rs`: what comes back was written for that key's tag, has not
 //! expired and is valid for who asks; and concurrent insertions of one key end as one entry.
-//! `RUSTFLAGS="--cfg loom" cargo test -p lb-core --lib --release models` runs them.
+//! `RUSTFLAGS="--cfg loom" cargo test -p lb-core --lib --target-dir target/loom models` runs them.
 //! Read next: `bucket.rs`; `table.rs` for what is too large to be exhausted.
 
 use std::time::Duration;

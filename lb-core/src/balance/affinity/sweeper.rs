@@ -90,7 +90,7 @@ impl Sweeper {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::super::word::{SlotId, Timeout};
     use super::*;

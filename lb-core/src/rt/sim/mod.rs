@@ -132,7 +132,7 @@ impl Sim {
         let slot = slots.get(key);
         match slot.kind {
             Kind::Listener => self.accept(slots, key),
-            Kind::Stream if !slot.armed && !slot.direct && slot.spare.is_none() => {
+            Kind::Stream if !slot.armed && !slot.direct && !slot.has_spare() => {
                 slot.armed = true;
                 self.ask(slots, key, Request::Receive);
             }
@@ -315,7 +315,7 @@ impl Sim {
     fn fail(&mut self, slots: &mut Slots, key: Key, errno: i32) {
         let slot = slots.get(key);
         let fd = slot.fd as Fd;
-        while slot.spare.is_none()
+        while !slot.has_spare()
             && self.network.is_readable(fd)
             && let Some(buffer) = pool().acquire()
         {

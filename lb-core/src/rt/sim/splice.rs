@@ -69,17 +69,24 @@ impl Sim {
         pipe: &mut Pipe,
         max: usize,
     ) -> io::Result<usize> {
-        let fd = fd_of(slots, key);
         if self.network.chance(HESITATES_PER_MILLE) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let mut room = vec![0; max.min(MOVE_MAX)];
-        match self.network.read(fd, &mut room) {
-            Read::Bytes(count) => {
-                memory(pipe).extend(&room[..count]);
-                pipe.set_len(count);
-                Ok(count)
-            }
+        let count = self.recv_direct(slots, key, &mut room)?;
+        memory(pipe).extend(&room[..count]);
+        pipe.set_len(count);
+        Ok(count)
+    }
+
+    pub(crate) fn recv_direct(
+        &mut self,
+        slots: &mut Slots,
+        key: Key,
+        room: &mut [u8],
+    ) -> io::Result<usize> {
+        match self.network.read(fd_of(slots, key), room) {
+            Read::Bytes(count) => Ok(count),
             Read::End => Ok(0),
             Read::Nothing => Err(io::ErrorKind::WouldBlock.into()),
             Read::Reset => Err(io::Error::from_raw_os_error(libc::ECONNRESET)),

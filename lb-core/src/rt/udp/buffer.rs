@@ -254,11 +254,9 @@ impl Queue {
         let arrival = slot.arrival.get();
         Some(Received {
             datagrams: Datagrams {
-                bytes: Bytes::Lent {
-                    number,
-                    start: arrival.start,
-                    len: arrival.len,
-                },
+                owner: Owner::Pool(number),
+                start: arrival.start,
+                len: arrival.len,
                 segment: arrival.segment,
                 not_send: PhantomData,
             },
@@ -283,13 +281,16 @@ pub struct Received {
 /// are received (UDP_GRO) and sent (UDP_SEGMENT) at once. The buffer is lent by the runtime;
 /// dropping gives it back.
 pub struct Datagrams {
-    bytes: Bytes,
+    owner: Owner,
+    /// First byte, counted from the start of the owner's memory.
+    start: u32,
+    len: u32,
     segment: u32,
     not_send: PhantomData<*const ()>,
 }
 
-enum Bytes {
-    Lent { number: u16, start: u32, len: u32 },
+enum Owner {
+    Pool(u16),
     Heap(Rc<[u8]>),
 }
 
@@ -312,19 +313,17 @@ impl Datagrams {
     pub fn train(bytes: &[u8], segment: usize) -> Self {
         assert!(segment > 0 || bytes.is_empty(), "segments of no bytes");
         assert!(bytes.len() <= 65_535, "more than fits one send");
-        let held = pool().acquire().map_or_else(
-            || Bytes::Heap(bytes.into()),
+        let (owner, start) = pool().acquire().map_or_else(
+            || (Owner::Heap(bytes.into()), 0),
             |number| {
                 pool().room(number)[HEADROOM..][..bytes.len()].copy_from_slice(bytes);
-                Bytes::Lent {
-                    number,
-                    start: HEADROOM as u32,
-                    len: bytes.len() as u32,
-                }
+                (Owner::Pool(number), HEADROOM as u32)
             },
         );
         Self {
-            bytes: held,
+            owner,
+            start,
+            len: bytes.len() as u32,
             segment: segment.min(bytes.len()) as u32,
             not_send: PhantomData,
         }
@@ -355,25 +354,34 @@ impl Datagrams {
         })
     }
 
+    /// Splits off the first `count` datagrams, fewer than there are. Both parts hold the buffer;
+    /// nothing is copied.
+    ///
+    /// # Panics
+    /// With as many datagrams as there are, or none.
+    #[must_use]
+    pub fn split_to(&mut self, count: usize) -> Self {
+        assert!(0 < count && count < self.count(), "a part of the datagrams");
+        let bytes = count as u32 * self.segment;
+        let mut first = self.share();
+        first.len = bytes;
+        self.start += bytes;
+        self.len -= bytes;
+        self.segment = self.segment.min(self.len);
+        first
+    }
+
     /// A second holder of the same datagrams; nothing is copied.
     #[must_use]
     pub fn share(&self) -> Self {
-        let bytes = match &self.bytes {
-            Bytes::Lent { number, start, len } => {
+        let owner = match &self.owner {
+            Owner::Pool(number) => {
                 pool().share(*number);
-                Bytes::Lent {
-                    number: *number,
-                    start: *start,
-                    len: *len,
-                }
+                Owner::Pool(*number)
             }
-            Bytes::Heap(bytes) => Bytes::Heap(Rc::clone(bytes)),
+            Owner::Heap(bytes) => Owner::Heap(Rc::clone(bytes)),
         };
-        Self {
-            bytes,
-            segment: self.segment,
-            not_send: PhantomData,
-        }
+        Self { owner, ..*self }
     }
 }
 
@@ -382,16 +390,18 @@ impl Deref for Datagrams {
 
     /// All payloads, one after the other.
     fn deref(&self) -> &[u8] {
-        match &self.bytes {
-            Bytes::Lent { number, start, len } => {
+        let (start, len) = (self.start as usize, self.len as usize);
+        match &self.owner {
+            Owner::Pool(number) => {
                 let buffer = pool().address(*number);
-                // SAFETY: `start` and `len` are inside of the buffer, see `Queue::push`.
-                let first = unsafe { buffer.add(*start as usize) };
+                // SAFETY: `start` and `len` are inside of the buffer: see `Queue::push`, `train`
+                // and `split_to`.
+                let first = unsafe { buffer.add(start) };
                 // SAFETY: initialised bytes inside of a buffer that this holds; nobody writes to
                 // a buffer that `Datagrams` hold.
-                unsafe { slice::from_raw_parts(first.as_ptr(), *len as usize) }
+                unsafe { slice::from_raw_parts(first.as_ptr(), len) }
             }
-            Bytes::Heap(bytes) => bytes,
+            Owner::Heap(bytes) => &bytes[start..start + len],
         }
     }
 }
@@ -399,7 +409,7 @@ impl Deref for Datagrams {
 impl Drop for Datagrams {
     fn drop(&mut self) {
         // Without a pool the thread is ending and the pool was leaked for this one's sake.
-        if let Bytes::Lent { number, .. } = &self.bytes {
+        if let Owner::Pool(number) = &self.owner {
             release(*number);
         }
     }
@@ -427,6 +437,17 @@ mod tests {
         assert_eq!(sizes(8, 4), [4, 4]);
         assert_eq!(sizes(3, 4), [3]);
         assert_eq!(sizes(0, 0), [0], "an empty datagram is one");
+    }
+
+    #[test]
+    fn parts_of_a_train_are_trains() {
+        let mut rest = Datagrams::train(b"aabbccd", 2);
+        let first = rest.split_to(1);
+        assert_eq!((first.count(), &first[..]), (1, &b"aa"[..]));
+        assert_eq!((rest.count(), &rest[..]), (3, &b"bbccd"[..]));
+        let second = rest.split_to(2);
+        assert_eq!((second.count(), &second[..]), (2, &b"bbcc"[..]));
+        assert_eq!((rest.count(), rest.segment(), &rest[..]), (1, 1, &b"d"[..]));
     }
 
     #[test]

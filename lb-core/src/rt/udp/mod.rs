@@ -55,6 +55,17 @@ impl Default for UdpOptions {
     }
 }
 
+impl UdpOptions {
+    /// A bound socket that a runtime, perhaps another thread's, takes over with
+    /// [`UdpSocket::from_std`]. No runtime is needed here.
+    ///
+    /// # Errors
+    /// Those of `socket(2)` and `bind(2)`.
+    pub fn bind(&self, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+        sys::bind(address, self).map(sys::into_std)
+    }
+}
+
 /// All datagram sockets of a runtime, and the memory for their calls, taken at first use.
 pub(crate) struct Sockets {
     pub(crate) slots: socket::Slots,

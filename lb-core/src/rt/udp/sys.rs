@@ -8,7 +8,7 @@
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, RawFd};
 
 use super::UdpOptions;
 use super::buffer::{self, Arrival, CAPACITY, HEADROOM, pool};
@@ -55,6 +55,12 @@ pub(super) fn bind(address: SocketAddr, options: &UdpOptions) -> io::Result<RawF
     };
     bound().inspect_err(|_| system::close(fd))?;
     Ok(fd)
+}
+
+/// Gives a descriptor that the caller owns to the standard library.
+pub(super) fn into_std(fd: RawFd) -> std::net::UdpSocket {
+    // SAFETY: open, and the caller's, who gives it up.
+    unsafe { std::net::UdpSocket::from_raw_fd(fd) }
 }
 
 /// A connected socket, bound to `source` if there is one.

@@ -47,11 +47,13 @@ pub(super) fn draw(strategies: &Strategies, folder: &Path) -> Result<Vec<Chart>,
     Ok(drawn)
 }
 
+/// Makes a panel of the figures of schedulers.
+type WorkloadPanel = fn(String, &[(&str, &Figures)]) -> Option<Panel>;
+/// A number of clients.
+type Moved = fn(&Keys) -> usize;
+
 /// A panel for each workload in each mode on each engine.
-fn workload_panels(
-    strategies: &Strategies,
-    panel: fn(String, &[(&str, &Figures)]) -> Option<Panel>,
-) -> Vec<Panel> {
+fn workload_panels(strategies: &Strategies, panel: WorkloadPanel) -> Vec<Panel> {
     let mut panels = Vec::new();
     for (mode, engine) in strategies.grounds() {
         for workload in &strategies.workloads {
@@ -105,7 +107,7 @@ fn latency(title: String, rows: &[(&str, &Figures)]) -> Option<Panel> {
 }
 
 fn keys(strategies: &Strategies) -> Vec<Panel> {
-    let parts: [(&str, fn(&Keys) -> usize); 3] = [
+    let parts: [(&str, Moved); 3] = [
         ("nothing changed", |keys| keys.moved_by_nothing),
         ("one origin removed", |keys| keys.moved_by_removal),
         ("one origin added", |keys| keys.moved_by_addition),

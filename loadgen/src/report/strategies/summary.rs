@@ -273,29 +273,10 @@ mod tests {
     use crate::report::sample;
     use crate::run::{Affinity, GeneratorHealth};
 
-    pub(super) fn strategies() -> Strategies {
-        let record = sample::record();
-        let mut strategies = Strategies::new(
-            record.started,
-            "loadgen strategies".to_owned(),
-            record.machine,
-            record.settings,
-            "lb 0.1.0".to_owned(),
-            2,
-        );
-        let place = |balance: &str| Place {
-            mode: "http".to_owned(),
-            engine: "uring".to_owned(),
-            balance: balance.to_owned(),
-        };
-        strategies.workloads.push(Workload {
-            name: "slow".to_owned(),
-            description: "One is slow.".to_owned(),
-            odd_origin: Some("o-2".to_owned()),
-        });
+    fn figures() -> Figures {
         let shares = [("o-1".to_owned(), 750), ("o-2".to_owned(), 250)].into();
         let (max_over_mean, chi_square) = evenness(&shares);
-        let figures = Figures {
+        Figures {
             completed: 1000,
             per_s: 500.0,
             due: 1010,
@@ -317,9 +298,31 @@ mod tests {
                 broken: 10,
             }),
             generator: GeneratorHealth::default(),
+        }
+    }
+
+    fn strategies() -> Strategies {
+        let record = sample::record();
+        let mut strategies = Strategies::new(
+            record.started,
+            "loadgen strategies".to_owned(),
+            record.machine,
+            record.settings,
+            "lb 0.1.0".to_owned(),
+            2,
+        );
+        let place = |balance: &str| Place {
+            mode: "http".to_owned(),
+            engine: "uring".to_owned(),
+            balance: balance.to_owned(),
         };
+        strategies.workloads.push(Workload {
+            name: "slow".to_owned(),
+            description: "One is slow.".to_owned(),
+            odd_origin: Some("o-2".to_owned()),
+        });
         let outcomes = [
-            ("rr", Outcome::Measured(figures)),
+            ("rr", Outcome::Measured(figures())),
             ("lc", Outcome::Failed("it fell over".to_owned())),
         ];
         for (balance, outcome) in outcomes {

@@ -38,7 +38,7 @@ pub(super) fn turns(weights: &[u16]) -> Box<[u16]> {
 }
 
 /// Small numbers in the proportions of `weights`; positive stays positive.
-fn reduced(weights: &[u16]) -> Vec<u64> {
+pub(super) fn reduced(weights: &[u16]) -> Vec<u64> {
     let divisor = weights
         .iter()
         .fold(0, |divisor, &weight| gcd(divisor, u64::from(weight)));

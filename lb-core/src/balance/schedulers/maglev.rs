@@ -1,16 +1,17 @@
-//! Maglev hashing: the client's address names a slot, the slot names a backend (Eisenbud et al.,
-//! "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, section 3.4).
+//! `mh`: a hash names a slot, the slot names a backend (Eisenbud et al., "Maglev: A Fast and Reliable
+//! Software Network Load Balancer", NSDI 2016, section 3.4).
 //!
 //! Invariant: the table depends on the seed and on the set of backends (address, name, weight),
 //! not on their order, on the process or on the machine: nodes that share a plan agree.
-//! Read next: `turns.rs` (how weights count), `mod.rs` (`walk`, when the slot's backend is down).
+//! Read next: `turns.rs` (how weights count), `hashed.rs` (when the slot's backend is down).
 
 use std::hash::Hasher;
-use std::net::IpAddr;
+use std::sync::Arc;
 
 use siphasher::sip::SipHasher13;
 
 use super::turns::turns;
+use crate::balance::hash::{address_bits, place};
 use crate::plan;
 
 /// Number of slots: a prime more than a hundred times the usual number of backends, which keeps
@@ -19,16 +20,15 @@ const SLOTS: usize = 65_537;
 
 /// The table of one cluster; 128 KiB.
 #[derive(Debug)]
-pub(super) struct Maglev {
+pub(in super::super) struct Maglev {
     slots: Box<[u16]>,
-    hash: AddressHash,
     backends: Box<[plan::Backend]>,
     seed: u64,
 }
 
 impl Maglev {
     /// Builds the table; some milliseconds. No slots when no backend has a weight.
-    pub(super) fn build(backends: &[plan::Backend], seed: u64) -> Self {
+    pub(in super::super) fn build(backends: &[plan::Backend], seed: u64) -> Self {
         // In an order of their own, so that the order of the plan does not matter.
         let mut order: Vec<usize> = (0..backends.len()).collect();
         order.sort_unstable_by_key(|&index| backends[index].address);
@@ -43,26 +43,37 @@ impl Maglev {
         }
         Self {
             slots,
-            hash: AddressHash::new(seed),
             backends: backends.into(),
             seed,
         }
     }
 
+    /// The table of `backends`: `previous`, if it is that.
+    pub(in super::super) fn taken_over(
+        previous: Option<&Arc<Self>>,
+        backends: &[plan::Backend],
+        seed: u64,
+    ) -> Arc<Self> {
+        match previous {
+            Some(maglev) if maglev.is_of(backends, seed) => Arc::clone(maglev),
+            _ => Arc::new(Self::build(backends, seed)),
+        }
+    }
+
     /// Whether building from these would give this table again.
-    pub(super) fn is_of(&self, backends: &[plan::Backend], seed: u64) -> bool {
+    fn is_of(&self, backends: &[plan::Backend], seed: u64) -> bool {
         self.seed == seed && *self.backends == *backends
     }
 
-    pub(super) fn slots(&self) -> &[u16] {
+    /// Whose each slot is, by position among the backends.
+    pub(in super::super) fn slots(&self) -> &[u16] {
         &self.slots
     }
 
-    /// The slot of a client; all of its connections have the same.
+    /// The slot of what hashes to `hash`.
     #[inline]
-    pub(super) fn slot_of(&self, client: IpAddr) -> usize {
-        // The upper half of the product: as even as a remainder, without the division.
-        ((u128::from(self.hash.of(client)) * SLOTS as u128) >> 64) as usize
+    pub(in super::super) fn slot_of(hash: u64) -> usize {
+        place(hash, SLOTS)
     }
 }
 
@@ -121,57 +132,20 @@ fn identity(backend: &plan::Backend, seed: u64, purpose: u64) -> u64 {
     hasher.finish()
 }
 
-/// An address as 128 bits; an IPv4 address and its IPv6-mapped form are the same.
-#[inline]
-fn address_bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(address) => address.to_bits(),
-    }
-}
-
-/// A keyed hash of an address in two multiplications (about 2 ns, where SipHash takes 8): two
-/// foldings of a 128-bit product, the construction of wyhash. The keys come from the seed, so
-/// clients cannot choose addresses that meet in one slot without knowing it.
-#[derive(Debug, Clone, Copy)]
-struct AddressHash {
-    keys: [u64; 4],
-}
-
-impl AddressHash {
-    fn new(seed: u64) -> Self {
-        let keys = [2, 3, 4, 5].map(|purpose| {
-            let mut hasher = SipHasher13::new_with_keys(seed, purpose);
-            hasher.write(b"lb client address");
-            hasher.finish() | 1 // never zero, which would fold everything to zero
-        });
-        Self { keys }
-    }
-
-    #[inline]
-    fn of(&self, address: IpAddr) -> u64 {
-        let bits = address_bits(address);
-        let [k0, k1, k2, k3] = self.keys;
-        let first = fold(bits as u64 ^ k0, (bits >> 64) as u64 ^ k1);
-        fold(first ^ k2, k3)
-    }
-}
-
-#[inline]
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    product as u64 ^ (product >> 64) as u64
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::net::{IpAddr, SocketAddr};
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::balance::hash::KeyHash;
 
     const SEED: u64 = 7;
+
+    fn slot_of(client: IpAddr) -> usize {
+        Maglev::slot_of(KeyHash::new(SEED).address(client))
+    }
 
     fn backends(weights: &[u16]) -> Vec<plan::Backend> {
         let backend = |(index, &weight): (usize, &u16)| {
@@ -278,6 +252,36 @@ mod tests {
         assert!((0.05..0.08).contains(&moved), "{moved}");
     }
 
+    /// What the table promises: one of N that leaves or comes moves 1/N of the keys, and at most
+    /// 2 % besides.
+    #[test]
+    fn one_of_many_moves_its_share_and_two_percent_at_most() {
+        for count in [2, 3, 5, 10, 20, 50, 100] {
+            let all = backends(&vec![1; count]);
+            let rest: Vec<_> = all
+                .iter()
+                .filter(|it| **it != all[count / 2])
+                .cloned()
+                .collect();
+            let (more, fewer) = (Maglev::build(&all, SEED), Maglev::build(&rest, SEED));
+            // Leaving one way, coming the other.
+            let moved = moved(&owners(&more, &all), &owners(&fewer, &rest));
+            assert!(moved <= 1.0 / count as f64 + 0.02, "{count}: {moved}");
+        }
+    }
+
+    #[test]
+    fn nobody_has_five_percent_more_than_the_mean() {
+        for count in [1, 2, 3, 7, 33, 64, 99, 100] {
+            let maglev = Maglev::build(&backends(&vec![1; count]), SEED);
+            let most = *counts(&maglev, count).iter().max().unwrap();
+            assert!(
+                most as f64 <= 1.05 * SLOTS as f64 / count as f64,
+                "{count}: {most}"
+            );
+        }
+    }
+
     #[test]
     fn a_changed_weight_moves_little() {
         let (before, after) = (
@@ -316,7 +320,7 @@ mod tests {
     fn the_table_stays_the_same_between_versions() {
         let table = Maglev::build(&backends(&[1, 2, 3]), SEED);
         let clients = ["192.0.2.1", "192.0.2.2", "198.51.100.7", "2001:db8::1"];
-        let slots = clients.map(|client| table.slot_of(client.parse().unwrap()));
+        let slots = clients.map(|client| slot_of(client.parse().unwrap()));
         assert_eq!(slots, [34_472, 8_972, 10_536, 18_308]);
         assert_eq!(table.slots()[..8], [2, 1, 2, 2, 0, 1, 1, 1]);
     }
@@ -328,20 +332,13 @@ mod tests {
         for client in 0..100_000_u32 {
             // Neighbouring addresses, as one provider's customers have.
             let address = IpAddr::from((0x0a00_0000 + client).to_be_bytes());
-            clients[usize::from(table.slots()[table.slot_of(address)])] += 1;
+            clients[usize::from(table.slots()[slot_of(address)])] += 1;
         }
         // Five standard deviations of a fair draw (95 each).
         assert!(
             clients.iter().all(|count| count.abs_diff(10_000) < 475),
             "{clients:?}"
         );
-    }
-
-    #[test]
-    fn an_ipv4_client_is_the_same_on_a_dual_stack_listener() {
-        let table = Maglev::build(&backends(&[1]), SEED);
-        let slots = ["192.0.2.1", "::ffff:192.0.2.1"].map(|it| table.slot_of(it.parse().unwrap()));
-        assert_eq!(slots[0], slots[1]);
     }
 
     #[test]

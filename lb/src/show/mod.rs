@@ -1,23 +1,27 @@
 //! A plan for people and programs: as JSON in the words of the YAML form, and as text.
 //!
 //! Invariant: nothing of a plan is left out.
-//! Read next: `check.rs` and `admin/pages.rs` (who show it).
+//! Read next: `cluster.rs`; `../check.rs` and `../admin/pages.rs` (who show it).
+
+mod cluster;
+mod edge;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lb_core::plan::{Balance, Cluster, Forwarded, Http, Listener, Plan, Protocol};
+use lb_core::plan::{Forwarded, Http, Listener, Plan, Protocol, Udp};
 use serde_json::{Value, json};
 
-use super::show_edge::{add_edge, tcp_json};
+use self::edge::{add_edge, tcp_json};
 use crate::config::{AccessLog, Engine, LogFormat, Settings, Workers};
 
 /// A plan as JSON.
 pub(crate) fn plan_json(plan: &Plan) -> Value {
     json!({
         "listeners": plan.listeners.iter().map(listener_json).collect::<Vec<_>>(),
-        "clusters": plan.clusters.iter().map(cluster_json).collect::<Vec<_>>(),
+        "clusters": plan.clusters.iter().map(cluster::json).collect::<Vec<_>>(),
         "hash_seed": plan.hash_seed,
+        "cookie_key": if plan.cookie_key.is_some() { "set" } else { "random" },
     })
 }
 
@@ -26,9 +30,21 @@ fn listener_json(listener: &Listener) -> Value {
     match &listener.protocol {
         Protocol::Http(http) => value["http"] = http_json(http),
         Protocol::Tcp(tcp) => value["tcp"] = tcp_json(tcp),
+        Protocol::Udp(udp) => value["udp"] = udp_json(udp),
     }
     add_edge(&listener.edge, &mut value);
     value
+}
+
+fn udp_json(udp: &Udp) -> Value {
+    json!({
+        "cluster": udp.cluster,
+        "idle_timeout": duration(udp.idle_timeout),
+        "replies": udp.replies,
+        "requests": udp.requests,
+        "flows_max": udp.flows_max,
+        "flows_per_source_max": udp.flows_per_source_max,
+    })
 }
 
 fn http_json(http: &Http) -> Value {
@@ -63,34 +79,6 @@ fn http_json(http: &Http) -> Value {
     })
 }
 
-fn cluster_json(cluster: &Cluster) -> Value {
-    let backends = cluster.backends.iter().map(|backend| {
-        json!({
-            "name": backend.name,
-            "address": backend.address.to_string(),
-            "weight": backend.weight,
-        })
-    });
-    json!({
-        "name": cluster.name,
-        "backends": backends.collect::<Vec<_>>(),
-        "balance": balance(cluster.balance),
-        "health": cluster.health.as_ref().map(|health| json!({
-            "check": health.check.kind(),
-            "interval": duration(health.interval),
-            "timeout": duration(health.timeout),
-            "rise": health.rise,
-            "fall": health.fall,
-        })),
-        "connect_timeout": duration(cluster.connect_timeout),
-        "tries": cluster.tries_max,
-        "pool": {
-            "idle": cluster.pool_idle_max,
-            "idle_timeout": duration(cluster.pool_idle_timeout),
-        },
-    })
-}
-
 /// Settings as JSON.
 pub(crate) fn settings_json(settings: &Settings) -> Value {
     json!({
@@ -114,6 +102,7 @@ pub(crate) fn settings_json(settings: &Settings) -> Value {
             LogFormat::Json => "json",
             LogFormat::Text => "text",
         },
+        "affinity_entries": settings.affinity_entries,
     })
 }
 
@@ -124,7 +113,7 @@ pub(crate) fn plan_text(plan: &Plan) -> String {
         write_listener(&mut text, listener).expect("writing to a String does not fail");
     }
     for cluster in &plan.clusters {
-        write_cluster(&mut text, cluster).expect("writing to a String does not fail");
+        cluster::write(&mut text, cluster).expect("writing to a String does not fail");
     }
     text
 }
@@ -153,6 +142,13 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
                 }
             }
         }
+        Protocol::Udp(udp) => {
+            writeln!(
+                text,
+                "listener {name}: udp on {address} to cluster {}",
+                udp.cluster
+            )
+        }
         Protocol::Http(http) => {
             writeln!(text, "listener {name}: http on {address}")?;
             for route in &http.routes {
@@ -168,35 +164,6 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
                 None => writeln!(text, "  everything else is answered 404"),
             }
         }
-    }
-}
-
-fn write_cluster(text: &mut String, cluster: &Cluster) -> std::fmt::Result {
-    let (name, balance) = (&cluster.name, balance(cluster.balance));
-    let health = match &cluster.health {
-        Some(health) => format!("tcp checks every {}", duration(health.interval)),
-        None => "no checks".to_owned(),
-    };
-    writeln!(text, "cluster {name}: {balance}, {health}")?;
-    for backend in &cluster.backends {
-        let address = backend.address.to_string();
-        let named = if backend.name == address {
-            String::new()
-        } else {
-            format!(" ({})", backend.name)
-        };
-        writeln!(text, "  {address}{named} weight {}", backend.weight)?;
-    }
-    if cluster.backends.is_empty() {
-        writeln!(text, "  no backend; every request is answered 503")?;
-    }
-    Ok(())
-}
-
-fn balance(balance: Balance) -> &'static str {
-    match balance {
-        Balance::Maglev => "mh",
-        Balance::RoundRobin => "rr",
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a listener asks of connections, and what it does with TCP sessions, as JSON.
 //!
-//! Invariant: as `show.rs`: nothing of a plan is left out, and the words are those of the YAML
+//! Invariant: as `mod.rs`: nothing of a plan is left out, and the words are those of the YAML
 //! form; what was not written and has no default is left out.
-//! Read next: `show.rs`.
+//! Read next: `mod.rs`.
 
 use lb_core::plan::{
     Access, BackendSocket, ConnectionLimits, Edge, ListenSocket, Otherwise, ProxyOut, ProxyVersion,
@@ -11,7 +11,7 @@ use lb_core::plan::{
 use lb_core::prefixes::Prefix;
 use serde_json::{Map, Value, json};
 
-use super::show::duration;
+use super::duration;
 
 /// Adds an edge's keys to those of its listener.
 pub(crate) fn add_edge(edge: &Edge, listener: &mut Value) {
