@@ -3,6 +3,9 @@
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 
+use serde_json::{Value, json};
+
+use crate::client;
 use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, output, wait_until};
 use crate::origin::{self, Session};
 
@@ -60,6 +63,14 @@ fn lists_are_kept_and_change_with_the_configuration(engine: &str) {
     is_reset(address);
     assert_eq!(refused(&lb, "denied"), 2.0);
     assert!(session.echoes(), "a session goes on as it began");
+    let status = client::get(lb.admin(), "/status").body;
+    let status: Value = serde_json::from_str(&status).unwrap();
+    let listener = &status["listeners"][0];
+    assert_eq!(listener["refused"]["denied"], 2, "{listener}");
+    assert_eq!(
+        (&listener["accepted"], &listener["active"]),
+        (&json!(3), &json!(1))
+    );
 }
 
 fn limits_are_kept(engine: &str) {
