@@ -10,6 +10,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::balance::BackendId;
 use crate::metrics::{ListenerCounters, WorkerMetrics};
 use crate::rt::{self, TaskId};
 
@@ -69,6 +70,11 @@ impl Registry {
         self.abort_where(|slot| slot.idle);
     }
 
+    /// Ends the connections that are relayed to backends that `matches`, whatever they are doing.
+    pub fn abort_sessions(&self, matches: impl Fn(BackendId) -> bool) {
+        self.abort_where(|slot| slot.backend.is_some_and(&matches));
+    }
+
     /// Ends every connection, whatever it is doing.
     pub fn abort_all(&self) {
         self.abort_where(|_| true);
@@ -104,6 +110,11 @@ impl Registration {
     /// while a keep-alive connection waits for its next request. A connection starts as busy.
     pub fn set_idle(&self, idle: bool) {
         self.entries.borrow_mut().slots[self.slot as usize].idle = idle;
+    }
+
+    /// Tells that the connection is relayed to a backend until it ends.
+    pub fn set_backend(&self, backend: BackendId) {
+        self.entries.borrow_mut().slots[self.slot as usize].backend = Some(backend);
     }
 
     /// This worker's counters of the listener that accepted the connection.
@@ -150,6 +161,7 @@ struct Slot {
     /// `None` in a free slot, and for the moment between `insert` and the spawn.
     task: Option<TaskId>,
     idle: bool,
+    backend: Option<BackendId>,
 }
 
 #[cfg(test)]

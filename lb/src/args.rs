@@ -61,7 +61,8 @@ pub(crate) struct RunArgs {
     /// Configuration file (YAML; CONFIG.md has every key), read again when it changes.
     #[arg(long, value_name = "FILE", help_heading = "Sources")]
     config: Vec<PathBuf>,
-    /// Relay TCP connections: 5432=10.0.0.1:5432,10.0.0.2:5432/2
+    /// Relay TCP connections: 5432=10.0.0.1:5432,10.0.0.2:5432/2; LISTEN may be a range of ports,
+    /// as 30000-30010
     #[arg(long, value_name = "[NAME@]LISTEN=BACKENDS", help_heading = "Sources")]
     #[arg(value_parser = ListenFlag::tcp)]
     tcp: Vec<ListenFlag>,

@@ -142,7 +142,8 @@ pub struct BackendSocket {
     pub tcp: TcpSocket,
     /// Where the connections come from.
     pub source: Source,
-    /// IP_LOCAL_PORT_RANGE: the first and the last port that the kernel may choose; Linux 6.3.
+    /// IP_LOCAL_PORT_RANGE: the first and the last port that the kernel may choose, within
+    /// net.ipv4.ip_local_port_range; Linux 6.3.
     pub ports: Option<(u16, u16)>,
     /// SO_BINDTODEVICE: the network device to go through.
     pub device: Option<String>,

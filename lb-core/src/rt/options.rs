@@ -87,6 +87,9 @@ pub fn set_listen_options(
 /// # Errors
 /// The first that the kernel refuses.
 pub fn try_backend_options(settings: &BackendSocket) -> Result<(), OptionError> {
+    if let Some(ports) = settings.ports {
+        check_ports(ports)?;
+    }
     let any: [SocketAddr; 2] = [([0, 0, 0, 0], 0).into(), ([0_u16; 8], 0).into()];
     for address in any {
         // A machine may be without IPv6.
@@ -97,6 +100,26 @@ pub fn try_backend_options(settings: &BackendSocket) -> Result<(), OptionError> 
         }
     }
     Ok(())
+}
+
+/// The kernel ignores a bound that is outside of the system's own range, without a word.
+fn check_ports((first, last): (u16, u16)) -> Result<(), OptionError> {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let range = range.unwrap_or_default();
+    let bounds: Vec<u16> = range.split_whitespace().flat_map(str::parse).collect();
+    match bounds[..] {
+        [least, most] if first < least || last > most => {
+            let reason = format!(
+                "{first}-{last} is not within net.ipv4.ip_local_port_range, which is \
+                 {least}-{most}"
+            );
+            Err(OptionError {
+                option: "IP_LOCAL_PORT_RANGE",
+                error: io::Error::new(io::ErrorKind::InvalidInput, reason),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How a connection is opened.
@@ -327,6 +350,7 @@ mod tests {
             let settings = BackendSocket {
                 tcp: tcp("reno"),
                 ports: Some((40_001, 40_100)),
+                device: Some("lo".into()),
                 ..BackendSocket::default()
             };
             if let Err(refused) = try_backend_options(&settings) {
@@ -343,6 +367,29 @@ mod tests {
     }
 
     #[test]
+    fn rights_that_are_missing_are_named_or_the_mark_is_set() {
+        let settings = BackendSocket {
+            mark: Some(7),
+            ..BackendSocket::default()
+        };
+        let address = "127.0.0.1:1".parse().unwrap();
+        let from = ConnectFrom {
+            source: None,
+            settings: Some(&settings),
+        };
+        match from.open(address) {
+            Ok(fd) => {
+                assert_eq!(sys::option(fd, SOL_SOCKET, libc::SO_MARK).unwrap(), 7);
+                sys::close(fd);
+            }
+            Err(_) => {
+                let refused = try_backend_options(&settings).unwrap_err().to_string();
+                assert!(refused.contains("SO_MARK") && refused.contains("CAP_NET_ADMIN"));
+            }
+        }
+    }
+
+    #[test]
     fn what_the_kernel_refuses_is_named() {
         let settings = BackendSocket {
             tcp: tcp("no-such"),
@@ -351,6 +398,15 @@ mod tests {
         let refused = try_backend_options(&settings).unwrap_err().to_string();
         assert!(refused.contains("TCP_CONGESTION"), "{refused}");
         assert!(refused.contains("sysctl"), "{refused}");
+        let settings = BackendSocket {
+            ports: Some((1, 2)),
+            ..BackendSocket::default()
+        };
+        let refused = try_backend_options(&settings).unwrap_err().to_string();
+        assert!(
+            refused.contains("IP_LOCAL_PORT_RANGE: 1-2 is not"),
+            "{refused}"
+        );
         let settings = BackendSocket {
             device: Some("no-such".into()),
             ..BackendSocket::default()

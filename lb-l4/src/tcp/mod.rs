@@ -113,6 +113,7 @@ fn session<'s>(
         let counters = registration.listener();
         let end = match established {
             Ok((lease, backend)) => {
+                registration.set_backend(lease.backend().id());
                 let own = lease.backend().counters(worker.index);
                 let _active = own.connections_active.hold();
                 let relay = Relay::new(stream, backend, &service.relay, counters);

@@ -8,8 +8,8 @@ use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use hyper::{Method, Response, StatusCode};
 use lb_core::balance::Cluster;
-use lb_core::metrics::{ClusterCounters, Text};
-use serde_json::{Value, json};
+use lb_core::metrics::{ClusterCounters, ListenerStats, Refusal, Text};
+use serde_json::{Map, Value, json};
 
 use crate::config::Problem;
 use crate::control::Status;
@@ -109,6 +109,10 @@ fn state(status: &Status) -> String {
         let taken_up = worker.metrics.config_generation.get();
         json!({ "generation": taken_up, "lag": generation.saturating_sub(taken_up) })
     });
+    let listeners = snapshot
+        .listeners
+        .iter()
+        .map(|it| listener_state(&it.stats));
     let clusters = snapshot.clusters.iter();
     let table = &status.ground.affinity;
     let page = json!({
@@ -119,9 +123,23 @@ fn state(status: &Status) -> String {
             "entries_max": table.capacity(),
             "evictions": table.evictions(),
         },
+        "listeners": listeners.collect::<Vec<_>>(),
         "clusters": clusters.map(|it| cluster_state(&snapshot, it)).collect::<Vec<_>>(),
     });
     format!("{page:#}\n")
+}
+
+fn listener_state(stats: &ListenerStats) -> Value {
+    let refused = Refusal::ALL.iter().map(|reason| {
+        let count = stats.sum(|shard| shard.refusals(*reason));
+        (reason.name().to_owned(), json!(count))
+    });
+    json!({
+        "name": stats.name(),
+        "accepted": stats.sum(|shard| shard.accepted.get()),
+        "active": stats.sum(|shard| shard.active.get()),
+        "refused": refused.collect::<Map<_, _>>(),
+    })
 }
 
 fn cluster_state(snapshot: &Snapshot, cluster: &Cluster) -> Value {

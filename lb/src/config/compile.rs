@@ -279,28 +279,24 @@ impl Compiler<'_> {
         let mut addresses = [HashMap::new(), HashMap::new()]; // UDP has its own
         for file in files {
             for listener in &file.listeners {
-                let address = &listener.address;
-                let name = listener.name.as_ref().map(|name| name.value.clone());
                 let is_udp = matches!(listener.protocol, Protocol::Udp(_));
-                let default = || Listener::default_name(address.value, is_udp);
-                let name = name.unwrap_or_else(default);
-                if let Some(first) = places.insert(name.clone(), address.place.clone()) {
-                    self.twice(&address.place, "listener", &name, &first);
-                } else if let Some(first) = overlap(&mut addresses[usize::from(is_udp)], address) {
-                    self.twice(
-                        &address.place,
-                        "address",
-                        &address.value.to_string(),
-                        &first,
-                    );
-                }
+                let addresses = &mut addresses[usize::from(is_udp)];
                 let protocol = self.protocol(listener, &file.routes);
-                listeners.push(plan::Listener {
-                    name,
-                    address: address.value,
-                    edge: listener.edge.clone(),
-                    protocol,
-                });
+                for (name, address) in each_port(listener, is_udp) {
+                    let place = &address.place;
+                    let text = address.value.to_string();
+                    if let Some(first) = places.insert(name.clone(), place.clone()) {
+                        self.twice(place, "listener", &name, &first);
+                    } else if let Some(first) = overlap(addresses, &address) {
+                        self.twice(place, "address", &text, &first);
+                    }
+                    listeners.push(plan::Listener {
+                        name,
+                        address: address.value,
+                        edge: listener.edge.clone(),
+                        protocol: protocol.clone(),
+                    });
+                }
             }
         }
         listeners
@@ -417,6 +413,28 @@ impl Compiler<'_> {
         let reason = format!("the {what} \"{name}\" is here a second time; the first is {first}");
         self.problems.push(Problem::new(place, reason));
     }
+}
+
+/// Names and addresses of the listeners that one with a range of ports stands for.
+fn each_port(listener: &Listener, is_udp: bool) -> Vec<(String, Located<SocketAddr>)> {
+    let Located {
+        value: address,
+        place,
+    } = &listener.address;
+    let name = listener.name.as_ref().map(|name| &name.value);
+    let first = address.port();
+    let each = |port: u16| {
+        let address = SocketAddr::new(address.ip(), port);
+        let name = match (name, listener.last_port) {
+            (None, _) => Listener::default_name(address, is_udp),
+            (Some(name), None) => name.clone(),
+            (Some(name), Some(_)) => format!("{name}-{port}"),
+        };
+        let (value, place) = (address, place.clone());
+        (name, Located { value, place })
+    };
+    let last = listener.last_port.unwrap_or(first);
+    (first..=last).map(each).collect()
 }
 
 /// Why nothing can be sent to an address, whatever listens there.

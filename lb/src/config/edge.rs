@@ -17,6 +17,9 @@ use super::notation;
 use super::problem::Located;
 use super::yaml::Node;
 
+/// The keys of an edge, in a listener's mapping.
+pub(super) const KEYS: [&str; 5] = ["proxy_in", "allow", "deny", "limits", "socket"];
+
 /// Takes the keys out of a listener's mapping.
 pub(super) fn read(fields: &mut Fields<'_, '_>) -> Edge {
     let allow = fields.optional("allow", prefixes).unwrap_or_default();

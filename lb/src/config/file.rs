@@ -46,6 +46,8 @@ pub(crate) struct Settings {
 pub(crate) struct Listener {
     pub(crate) name: Option<Located<String>>,
     pub(crate) address: Located<SocketAddr>,
+    /// The last of several ports, which begin with the address's.
+    pub(crate) last_port: Option<u16>,
     /// Filled in already: nothing of it depends on other parts of the source.
     pub(crate) edge: Edge,
     pub(crate) protocol: Protocol,

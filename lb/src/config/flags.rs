@@ -31,6 +31,7 @@ pub(crate) struct ListenFlag {
     text: String,
     name: Option<String>,
     address: SocketAddr,
+    last_port: Option<u16>,
     backends: Option<Vec<BackendText>>,
     is_udp: bool,
 }
@@ -116,11 +117,12 @@ impl ListenFlag {
             Some((name, address)) => (Some(notation::name(name)?), address),
             None => (None, listen),
         };
-        let address = notation::listen(address)?;
+        let (address, last_port) = notation::listen_range(address)?;
         Ok(Self {
             text: text.to_owned(),
             name,
             address,
+            last_port,
             backends,
             is_udp: false,
         })
@@ -245,6 +247,13 @@ impl Flags {
         if self.proxy_out.is_some() && !has_tcp {
             let reason = "has an effect only on --tcp and --tls-passthrough";
             refuse("--proxy-out", String::new(), reason);
+        }
+        let has_connections = has_tcp || !self.http.is_empty();
+        let proxy_in = self.proxy_in.iter().map(|_| "--proxy-in");
+        let congestion = self.congestion.iter().map(|_| "--tcp-congestion");
+        for flag in proxy_in.chain(congestion).filter(|_| !has_connections) {
+            let reason = "has an effect only on --tcp, --tls-passthrough and --http";
+            refuse(flag, String::new(), reason);
         }
     }
 
@@ -404,6 +413,18 @@ impl Flags {
         })
     }
 
+    fn edge(&self) -> Edge {
+        let trusted = self.proxy_in.as_ref().map(|trusted| trusted.0.clone());
+        Edge {
+            proxy_in: trusted.map(edge::proxies),
+            socket: ListenSocket {
+                tcp: self.tcp_socket(),
+                ..ListenSocket::default()
+            },
+            ..Edge::default()
+        }
+    }
+
     fn tcp_socket(&self) -> TcpSocket {
         TcpSocket {
             congestion: self.congestion.clone(),
@@ -416,7 +437,10 @@ impl Flags {
             flag,
             value: listen.text.clone(),
         };
-        let trusted = self.proxy_in.as_ref().map(|trusted| trusted.0.clone());
+        let edge = match &protocol {
+            Protocol::Udp(_) => Edge::default(),
+            Protocol::Http(_) | Protocol::Tcp(_) => self.edge(),
+        };
         Listener {
             name: listen.name.clone().map(|value| Located {
                 value,
@@ -426,14 +450,8 @@ impl Flags {
                 value: listen.address,
                 place,
             },
-            edge: Edge {
-                proxy_in: trusted.map(edge::proxies),
-                socket: ListenSocket {
-                    tcp: self.tcp_socket(),
-                    ..ListenSocket::default()
-                },
-                ..Edge::default()
-            },
+            last_port: listen.last_port,
+            edge,
             protocol,
         }
     }

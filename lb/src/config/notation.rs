@@ -70,6 +70,26 @@ pub(crate) fn prefixes(text: &str) -> Result<Vec<Prefix>, String> {
     text.split(',').map(prefix).collect()
 }
 
+/// As [`listen`], or `[ADDRESS:]FIRST-LAST`: the last port, where there are several.
+pub(crate) fn listen_range(text: &str) -> Result<(SocketAddr, Option<u16>), String> {
+    let Some((first, last)) = text.rsplit_once('-') else {
+        return Ok((listen(text)?, None));
+    };
+    let address = listen(first)?;
+    let first = address.port();
+    match decimal::<u16>(last) {
+        Some(last) if first > 0 && first < last && last - first < PORTS_MAX => {
+            Ok((address, Some(last)))
+        }
+        _ => Err(format!(
+            "\"{text}\" is not a range of at most {PORTS_MAX} ports; one is 30000-30010"
+        )),
+    }
+}
+
+/// Most ports in one range: each is a listener, with a socket for each worker.
+const PORTS_MAX: u16 = 1000;
+
 /// As [`listen`], but a port alone stays on this machine.
 pub(crate) fn listen_local(text: &str) -> Result<SocketAddr, String> {
     match decimal::<u16>(text) {
@@ -227,7 +247,7 @@ pub(crate) fn ports(text: &str) -> Result<(u16, u16), String> {
     match decimal::<u16>(first).zip(decimal::<u16>(last)) {
         Some((first, last)) if 0 < first && first <= last => Ok((first, last)),
         _ => Err(format!(
-            "\"{text}\" is not a range of ports, as 20000-29999"
+            "\"{text}\" is not a range of ports, as 40000-49999"
         )),
     }
 }
@@ -392,6 +412,21 @@ mod tests {
             "http://web:80",
         ] {
             assert!(backends(text).unwrap_err().contains("HOST:PORT"), "{text}");
+        }
+    }
+
+    #[test]
+    fn ranges_of_ports() {
+        let range = |text| listen_range(text).map(|(first, last)| (first.to_string(), last));
+        assert_eq!(range("80"), Ok(("0.0.0.0:80".into(), None)));
+        assert_eq!(
+            range("[::1]:30000-30999"),
+            Ok(("[::1]:30000".into(), Some(30999)))
+        );
+        for text in [
+            "0-5", "5-5", "6-5", "5-", "-5", "1-1001", "80-65536", "80-90-95",
+        ] {
+            assert!(range(text).is_err(), "{text}");
         }
     }
 

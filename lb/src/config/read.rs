@@ -63,11 +63,17 @@ pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
 fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     let mut fields = Fields::of(node, problems)?;
     let name = fields.optional("name", name);
-    let address = fields.required("address", decode::parsed(notation::listen));
+    let address = fields.required("address", decode::parsed(notation::listen_range));
     let http = fields.optional("http", http);
     let tcp = fields.optional("tcp", tcp);
     let udp = fields.optional("udp", udp);
     let edge = edge::read(&mut fields);
+    for key in edge::KEYS {
+        if fields.has("udp") && fields.has(key) {
+            let reason = "is not supported on a UDP listener by this version yet";
+            fields.problem(format!("\"{key}\" {reason}"));
+        }
+    }
     let written = ["http", "tcp", "udp"].into_iter();
     if written.filter(|key| fields.has(key)).count() != 1 {
         fields.problem("a listener has either \"http\", \"tcp\" or \"udp\"");
@@ -77,9 +83,17 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
         .map(Protocol::Http)
         .or_else(|| tcp.map(Protocol::Tcp))
         .or_else(|| udp.map(Protocol::Udp))?;
+    let Located {
+        value: (address, last_port),
+        place,
+    } = address?;
     Some(Listener {
         name,
-        address: address?,
+        address: Located {
+            value: address,
+            place,
+        },
+        last_port,
         edge,
         protocol,
     })

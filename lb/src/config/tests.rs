@@ -106,6 +106,15 @@ const MISTAKES: &[(&str, &str)] = &[
       \"idle_timeout\"?",
     ),
     (
+        "listeners: [{address: 80, udp: {cluster: a}, deny: [10.0.0.0/8]}]\nclusters: {a: {backends: ['b:1']}}",
+        "lb.yaml:1:13: listeners[0]: \"deny\" is not supported on a UDP listener by this version yet",
+    ),
+    (
+        "listeners: [{address: 80, http: {}, limits: {conections: 5}}]",
+        "lb.yaml:1:46: listeners[0].limits.conections: there is no key \"conections\" here; there \
+      are connections, per_source, rate, burst; did you mean \"connections\"?",
+    ),
+    (
         "listeners: [{address: 80, tcp: {}}]",
         "lb.yaml:1:32: listeners[0].tcp: the key \"cluster\" is missing",
     ),

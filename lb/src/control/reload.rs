@@ -112,7 +112,7 @@ impl Control {
         self.log_listeners(&current, &snapshot);
         let generation = self.status.publisher.borrow_mut().publish(snapshot);
         for (worker, sockets) in self.status.workers.iter().zip(new.by_worker) {
-            worker.apply(sockets);
+            worker.apply(sockets, draft.settings.drain_timeout);
         }
         self.own_ports.extend(ports(&bound));
         self.bound = bound;

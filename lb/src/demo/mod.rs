@@ -104,6 +104,7 @@ fn listener(place: &Place, name: &str, address: SocketAddr, protocol: Protocol) 
     Listener {
         name: Some(at(place, name.to_owned())),
         address: at(place, address),
+        last_port: None,
         edge: Edge::default(),
         protocol,
     }

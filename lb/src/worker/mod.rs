@@ -149,9 +149,10 @@ impl WorkerHandle {
         }
     }
 
-    /// Has the worker take up the published snapshot, with the sockets of new listeners.
-    pub(crate) fn apply(&self, sockets: Sockets) {
-        self.tell(move |local| local.apply(sockets));
+    /// Has the worker take up the published snapshot, with the sockets of new listeners. Sessions
+    /// of backends that are in it no more have `drain_timeout` to end.
+    pub(crate) fn apply(&self, sockets: Sockets, drain_timeout: Duration) {
+        self.tell(move |local| local.apply(sockets, drain_timeout));
     }
 
     /// Has the worker stop accepting, and end when its last connection has.
@@ -192,6 +193,8 @@ struct Local {
     subscriber: RefCell<Subscriber<Snapshot>>,
     listeners: Listeners,
     checks: Checks,
+    /// Those of the snapshot taken up last.
+    backends: RefCell<HashSet<BackendId>>,
     /// `None` where another worker does them.
     chores: Option<Chores>,
     peers: Arc<Peers>,
@@ -235,6 +238,7 @@ impl<F: FnOnce()> Thread<F> {
                 subscriber: RefCell::new(start.subscriber),
                 listeners: Listeners::default(),
                 checks: Checks::default(),
+                backends: RefCell::default(),
                 chores: (start.index == 0).then(|| Chores::start(start.affinity)),
                 peers: start.peers,
                 peer_turn: Cell::default(),
@@ -245,7 +249,7 @@ impl<F: FnOnce()> Thread<F> {
                 Arc::clone(&self.heartbeat_nanos),
                 Arc::clone(&self.metrics),
             ));
-            local.apply(start.sockets);
+            local.apply(start.sockets, Duration::ZERO);
             // Nobody waits any more if the control thread has gone.
             let _ = started.send(Ok(handle));
             local.end.notified().await;
@@ -256,7 +260,7 @@ impl<F: FnOnce()> Thread<F> {
 
 impl Local {
     /// Makes this worker run the snapshot published last.
-    fn apply(self: &Rc<Self>, sockets: Sockets) {
+    fn apply(self: &Rc<Self>, sockets: Sockets, drain_timeout: Duration) {
         let (snapshot, generation) = {
             let mut subscriber = self.subscriber.borrow_mut();
             subscriber.refresh();
@@ -274,9 +278,28 @@ impl Local {
             .map(|backend| backend.id())
             .collect();
         self.http.retain_pools(|backend| present.contains(&backend));
+        self.drain_backends(present, drain_timeout);
         if complete {
             self.worker.metrics.config_generation.set(generation);
         }
+    }
+
+    /// Cuts the sessions of backends that are gone, once these have had time to end. One that is
+    /// back by then keeps them.
+    fn drain_backends(self: &Rc<Self>, present: HashSet<BackendId>, drain_timeout: Duration) {
+        let before = self.backends.replace(present);
+        let mut gone = before;
+        gone.retain(|backend| !self.backends.borrow().contains(backend));
+        if gone.is_empty() {
+            return;
+        }
+        let local = Rc::clone(self);
+        rt::spawn(async move {
+            rt::sleep(drain_timeout).await;
+            gone.retain(|backend| !local.backends.borrow().contains(backend));
+            let sessions = &local.worker.connections;
+            sessions.abort_sessions(|backend| gone.contains(&backend));
+        });
     }
 
     fn drain(self: &Rc<Self>) {

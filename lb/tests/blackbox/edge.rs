@@ -3,6 +3,9 @@
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 
+use serde_json::{Value, json};
+
+use crate::client;
 use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, output, wait_until};
 use crate::origin::{self, Session};
 
@@ -60,6 +63,14 @@ fn lists_are_kept_and_change_with_the_configuration(engine: &str) {
     is_reset(address);
     assert_eq!(refused(&lb, "denied"), 2.0);
     assert!(session.echoes(), "a session goes on as it began");
+    let status = client::get(lb.admin(), "/status").body;
+    let status: Value = serde_json::from_str(&status).unwrap();
+    let listener = &status["listeners"][0];
+    assert_eq!(listener["refused"]["denied"], 2, "{listener}");
+    assert_eq!(
+        (&listener["accepted"], &listener["active"]),
+        (&json!(3), &json!(1))
+    );
 }
 
 fn limits_are_kept(engine: &str) {
@@ -96,7 +107,7 @@ fn sockets_have_their_settings(engine: &str) {
     let folder = Folder::new();
     let keys = "  socket: {backlog: 77, defer_accept: 1s, fast_open: 5, congestion: reno, \
                 user_timeout: 9s, keep_alive: {idle: 50s}}";
-    let tcp = ", backend_socket: {congestion: reno, source: 127.0.0.9, ports: 20000-32000}";
+    let tcp = ", backend_socket: {congestion: reno, source: 127.0.0.9, ports: 40000-40100}";
     let config = folder.write("lb.yaml", &yaml(keys, tcp, origin::tcp("a")));
     let lb = Lb::start(engine, &["--config", &config]);
     let mut stream = TcpStream::connect(lb.listener("db")).unwrap();
@@ -107,7 +118,7 @@ fn sockets_have_their_settings(engine: &str) {
     assert_eq!(&greeting, b"a\n");
     let shown = &lb.config()["plan"]["listeners"][0];
     assert_eq!(shown["socket"]["congestion"], "reno", "{shown}");
-    assert_eq!(shown["tcp"]["backend_socket"]["ports"], "20000-32000");
+    assert_eq!(shown["tcp"]["backend_socket"]["ports"], "40000-40100");
 
     // A setting that the kernel refuses changes nothing.
     folder.replace(

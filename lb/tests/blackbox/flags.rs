@@ -57,6 +57,10 @@ const BAD_FLAGS: &[(&[&str], &[&str])] = &[
         &["--http", "80=a:1", "--proxy-out", "v1"],
         &["--proxy-out", "only on --tcp"],
     ),
+    (
+        &["--udp", "53=a:53", "--tcp-congestion", "reno"],
+        &["--tcp-congestion", "only on --tcp"],
+    ),
     (&["--proxy-out", "v3"], &["--proxy-out", "v1, v2"]),
     (
         &["--proxy-in", "10.0.0.1/8"],

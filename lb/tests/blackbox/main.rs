@@ -35,12 +35,16 @@ mod drain;
 mod edge;
 /// Backends that fail and come back.
 mod failures;
+/// IPv4, IPv6, and both.
+mod families;
 /// What is said about bad flags, and about ports that cannot be had.
 mod flags;
 /// Health checks.
 mod health;
 /// Out of file descriptors.
 mod limits;
+/// Backend connections of a chosen kind, in a network of the test's own.
+mod namespace;
 /// TLS routed by server name.
 mod passthrough;
 /// Other people's clients.

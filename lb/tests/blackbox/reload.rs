@@ -15,6 +15,8 @@ on_both_engines!(
     a_written_file_is_taken_up_without_losing_a_connection,
     a_bad_file_changes_nothing,
     listeners_come_and_go,
+    a_removed_backends_sessions_may_end_until_the_drain_deadline,
+    a_removed_listener_stops_accepting_and_its_sessions_go_on,
     a_config_map_swap_and_a_rename_are_noticed,
     no_request_is_lost_under_load,
     a_port_in_use_refuses_the_whole_change,
@@ -112,6 +114,54 @@ fn listeners_come_and_go(engine: &str) {
         TcpStream::connect(first).is_err()
     });
     assert_eq!(kept.get("/").body, "one", "its connections go on");
+}
+
+/// A TCP listener with these backends.
+fn relay(backends: &[SocketAddr], drain_timeout: &str) -> String {
+    let backends: Vec<_> = backends.iter().map(SocketAddr::to_string).collect();
+    format!(
+        "drain_timeout: {drain_timeout}\nlisteners:\n  - {{name: db, address: '127.0.0.1:0', tcp: \
+         {{cluster: db}}}}\nclusters:\n  db: {{backends: {backends:?}}}\n"
+    )
+}
+
+fn a_removed_backends_sessions_may_end_until_the_drain_deadline(engine: &str) {
+    let (one, two) = (origin::tcp("one"), origin::tcp("two"));
+    let folder = Folder::new();
+    let path = folder.write("lb.yaml", &relay(&[one, two], "1h"));
+    let lb = Lb::start(engine, &["--config", &path]);
+    let address = lb.listener("db");
+    let mut sessions: Vec<_> = (0..6).map(|_| Session::open(address)).collect();
+    folder.replace("lb.yaml", &relay(&[two], "1h"));
+    lb.wait_for_generation(2);
+    assert!(sessions.iter_mut().all(Session::echoes), "they go on");
+    sessions.extend((0..4).map(|_| Session::open(address)));
+    assert!(sessions[6..].iter().all(|session| session.origin == "two"));
+    // The one that leaves now has less time.
+    folder.replace("lb.yaml", &relay(&[one], "100ms"));
+    lb.wait_for_generation(3);
+    sessions.extend((0..4).map(|_| Session::open(address)));
+    wait_until("the removed backend's sessions to be cut", || {
+        sessions
+            .iter_mut()
+            .all(|session| session.echoes() == (session.origin == "one"))
+    });
+}
+
+fn a_removed_listener_stops_accepting_and_its_sessions_go_on(engine: &str) {
+    let one = origin::tcp("one");
+    let folder = Folder::new();
+    let text = relay(&[one], "100ms");
+    let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &text)]);
+    let address = lb.listener("db");
+    let mut session = Session::open(address);
+    folder.replace("lb.yaml", &text.replace("name: db", "name: other"));
+    lb.wait_for_generation(2);
+    wait_until("the listener to close", || {
+        TcpStream::connect(address).is_err()
+    });
+    assert!(session.echoes(), "its backend is still there");
+    assert_eq!(Session::open(lb.listener("other")).origin, "one");
 }
 
 fn a_config_map_swap_and_a_rename_are_noticed(engine: &str) {

@@ -1,0 +1,148 @@
+//! Where backend connections come from, in a network namespace of the test's own: the client's
+//! address, another address, a mark that a routing rule asks for.
+//!
+//! Invariant: a test starts itself again inside of a new namespace, so nothing of the machine's
+//! network is changed.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+
+use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, skip};
+
+on_both_engines!(backends_see_the_client, a_mark_and_a_device_are_used);
+
+/// Set inside of the namespace.
+const INSIDE: &str = "LB_TEST_NAMESPACE";
+
+/// Whether the test goes on here: inside of a namespace. Outside it runs itself inside.
+fn is_inside(engine: &str, test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let unshare = |program: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--net", program]);
+        command
+    };
+    let possible = unshare("true")
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !possible || Command::new("ip").arg("-V").output().is_err() {
+        skip("no right to make a network namespace, or no ip command");
+        return false;
+    }
+    let program = std::env::current_exe().unwrap();
+    let mut inside = unshare(program.to_str().unwrap());
+    inside.env(INSIDE, "1");
+    inside.args([
+        "--exact",
+        "--nocapture",
+        &format!("namespace::{engine}::{test}"),
+    ]);
+    let output = inside.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}{said}"
+    );
+    false
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {said}");
+}
+
+fn configuration(backend: SocketAddr, edge: &str, socket: &str) -> String {
+    format!(
+        "listeners:\n- name: db\n  address: 127.0.0.1:0\n{edge}  tcp: {{cluster: c, \
+         backend_socket: {socket}}}\nclusters: {{c: {{backends: ['{backend}'], tries: 1, \
+         connect_timeout: 5s}}}}\n"
+    )
+}
+
+fn start(engine: &str, folder: &Folder, text: &str) -> Lb {
+    Lb::start(engine, &["--config", &folder.write("lb.yaml", text)])
+}
+
+fn backends_see_the_client(engine: &str) {
+    if !is_inside(engine, "backends_see_the_client") {
+        return;
+    }
+    ip("link set lo up");
+    ip("address add 10.8.0.1/32 dev lo");
+    ip("address add 10.8.0.2/32 dev lo");
+    // What the backend answers, to whomever, comes back to this machine.
+    ip("rule add from 10.8.0.1 lookup 100");
+    ip("route add local default dev lo table 100");
+    let backend = TcpListener::bind("10.8.0.1:0").unwrap();
+    let address = backend.local_addr().unwrap();
+    let folder = Folder::new();
+    let proxied = "  proxy_in: {trusted: [127.0.0.1]}\n";
+    let lb = start(
+        engine,
+        &folder,
+        &configuration(address, proxied, "{source: client}"),
+    );
+    let mut client = TcpStream::connect(lb.listener("db")).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client
+        .write_all(b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\nquestion")
+        .unwrap();
+    let (mut server, peer) = backend.accept().unwrap();
+    assert_eq!(peer.ip().to_string(), "192.0.2.7");
+    let mut question = [0; 8];
+    server.read_exact(&mut question).unwrap();
+    assert_eq!(&question, b"question");
+    server.write_all(b"answer").unwrap();
+    let mut answer = [0; 6];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"answer");
+
+    let socket = "{source: 10.8.0.2, ports: 40000-40009}";
+    let lb = start(engine, &folder, &configuration(address, "", socket));
+    let _client = TcpStream::connect(lb.listener("db")).unwrap();
+    let (_server, peer) = backend.accept().unwrap();
+    assert_eq!(peer.ip().to_string(), "10.8.0.2");
+    assert!((40_000..=40_009).contains(&peer.port()), "{peer}");
+}
+
+fn a_mark_and_a_device_are_used(engine: &str) {
+    if !is_inside(engine, "a_mark_and_a_device_are_used") {
+        return;
+    }
+    ip("link set lo up");
+    ip("address add 10.8.0.1/32 dev lo");
+    // The rule that looks at marks stands before the one for this machine's own addresses.
+    ip("rule add pref 200 lookup local");
+    ip("rule del pref 0");
+    ip("rule add pref 100 fwmark 42 prohibit");
+    let backend = TcpListener::bind("10.8.0.1:0").unwrap();
+    let address = backend.local_addr().unwrap();
+    let folder = Folder::new();
+    for (socket, is_let_through) in [
+        ("{mark: 42}", false),
+        ("{mark: 43, device: lo}", true),
+        ("{}", true),
+    ] {
+        let lb = start(engine, &folder, &configuration(address, "", socket));
+        let client = TcpStream::connect(lb.listener("db"));
+        if is_let_through {
+            drop(backend.accept().unwrap());
+            continue;
+        }
+        // It may be reset before we are told that we were connected.
+        if let Ok(mut client) = client {
+            client.set_read_timeout(Some(DEADLINE)).unwrap();
+            client.read(&mut [0]).unwrap_err();
+        }
+        let series = "lb_sessions_total{listener=\"db\",end=\"unavailable\"}";
+        crate::harness::wait_until("the failure", || lb.metric(series) == 1.0);
+    }
+}
