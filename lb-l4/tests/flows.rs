@@ -100,7 +100,11 @@ fn front_at(ip: &str, cluster: plan::Cluster, udp: plan::Udp) -> Front {
 impl Front {
     /// Takes up a plan with these backends.
     fn switch(&mut self, backends: &[SocketAddr]) {
-        self.cluster.backends = backends.iter().map(|&address| address.into()).collect();
+        self.switch_to(backends.iter().map(|&address| address.into()).collect());
+    }
+
+    fn switch_to(&mut self, backends: Vec<plan::Backend>) {
+        self.cluster.backends = backends;
         let next = Cluster::build(&self.cluster, &Context::new(1, 1), Some(&self.built));
         self.built = Arc::new(next);
         let service = UdpService::build(self.udp.clone(), Arc::clone(&self.built));
@@ -315,6 +319,31 @@ fn a_flow_leaves_a_backend_that_fails_its_checks_if_another_works() {
             assert_eq!(ask(&client).await, other, "no better one: it stays");
         }
         assert_eq!(front.active(), 1);
+    });
+}
+
+#[test]
+fn a_flow_leaves_a_backend_that_is_about_to_end_and_stays_on_one_that_drains() {
+    on_each_engine(|| async {
+        let (a, b) = (echo("127.0.0.1", "a"), echo("127.0.0.1", "b"));
+        for (condition, expected) in [
+            (plan::Condition::Draining, "a"),
+            (plan::Condition::Serving, "b"),
+            (plan::Condition::Terminating, "b"),
+        ] {
+            let mut front = front(&[a]);
+            let client = front.client();
+            assert_eq!(ask(&client).await, "a");
+            let ends = plan::Backend {
+                condition,
+                ..a.into()
+            };
+            front.switch_to(vec![ends.clone()]);
+            assert_eq!(ask(&client).await, "a", "no better one: it stays");
+            sleep(Duration::from_millis(150)).await;
+            front.switch_to(vec![ends, b.into()]);
+            assert_eq!(ask(&client).await, expected, "{condition:?}");
+        }
     });
 }
 

@@ -95,7 +95,10 @@ fn what_cannot_be_carried_out_is_refused_by_name() {
     for (arguments, named) in [
         (["--scenario", "rainy"], "reloads, or a file"),
         (["--scenario", &*path], "line 1"),
-        (["--scenario=kills", "--lb=/nowhere/lb"], "lb does not start"),
+        (
+            ["--scenario=kills", "--lb=/nowhere/lb"],
+            "lb does not start",
+        ),
         (["--scenario", "all"], "o-1 to o-2"),
         (["--health", "psychic"], "tcp"),
     ] {

@@ -17,6 +17,9 @@ use super::notation;
 use super::problem::Located;
 use super::yaml::Node;
 
+/// The keys that this reads.
+pub(super) const KEYS: [&str; 5] = ["allow", "deny", "limits", "proxy_in", "socket"];
+
 /// Takes the keys out of a listener's mapping.
 pub(super) fn read(fields: &mut Fields<'_, '_>) -> Edge {
     let allow = fields.optional("allow", prefixes).unwrap_or_default();

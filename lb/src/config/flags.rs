@@ -416,7 +416,10 @@ impl Flags {
             flag,
             value: listen.text.clone(),
         };
-        let trusted = self.proxy_in.as_ref().map(|trusted| trusted.0.clone());
+        // Datagrams have no header of a proxy.
+        let is_udp = matches!(protocol, Protocol::Udp(_));
+        let trusted = self.proxy_in.as_ref().filter(|_| !is_udp);
+        let trusted = trusted.map(|trusted| trusted.0.clone());
         Listener {
             name: listen.name.clone().map(|value| Located {
                 value,

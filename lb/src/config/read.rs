@@ -72,6 +72,13 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     if written.filter(|key| fields.has(key)).count() != 1 {
         fields.problem("a listener has either \"http\", \"tcp\" or \"udp\"");
     }
+    for key in edge::KEYS {
+        if fields.has("udp") && fields.has(key) {
+            fields.problem(format!(
+                "\"{key}\" is for connections, of which UDP has none"
+            ));
+        }
+    }
     fields.finish();
     let protocol = http
         .map(Protocol::Http)

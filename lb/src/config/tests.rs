@@ -303,9 +303,14 @@ const MISTAKES: &[(&str, &str)] = &[
       1024), as 4",
     ),
     (
-        "listeners: [{address: 53, udp: {cluster: c, replies: 0}}]\nclusters: {c: {backends: []}}",
+        "listeners: [{address: 53, udp: {cluster: c, replies: 0}}]\nclusters: {c: {backends: [b:1]}}",
         "lb.yaml:1:54: listeners[0].udp.replies: \"0\" is not a whole number from 1 to 4294967295; \
       or none",
+    ),
+    (
+        "listeners: [{address: 53, deny: [10.0.0.0/8], udp: {cluster: c}}]\n\
+         clusters: {c: {backends: [10.0.0.1:53]}}",
+        "lb.yaml:1:13: listeners[0]: \"deny\" is for connections, of which UDP has none",
     ),
     (
         "engine: uringg",
@@ -379,7 +384,7 @@ fn what_is_not_written_is_filled_in() {
 #[test]
 fn udp_has_ports_and_names_of_its_own() {
     let text = "listeners: [{address: 53, tcp: {cluster: c}}, {address: 53, udp: {cluster: c}}]\n\
-                clusters: {c: {backends: []}}\n";
+                clusters: {c: {backends: [10.0.0.1:53]}}\n";
     let plan = load(text).unwrap().plan(&Names::new());
     let names: Vec<_> = plan.listeners.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(names, ["0.0.0.0:53", "0.0.0.0:53/udp"]);
@@ -390,7 +395,7 @@ fn udp_has_ports_and_names_of_its_own() {
 
     let text = "listeners: [{address: 53, udp: {cluster: c, idle_timeout: 5s, replies: 1, \
                 requests: 2, flows_max: 3, flows_per_source_max: 4}}]\n\
-                clusters: {c: {backends: []}}\n";
+                clusters: {c: {backends: [10.0.0.1:53]}}\n";
     let plan = load(text).unwrap().plan(&Names::new());
     let expected = lb_core::plan::Udp {
         idle_timeout: std::time::Duration::from_secs(5),
