@@ -99,10 +99,10 @@ const MISTAKES: &[(&str, &str)] = &[
       did you mean \"append\"?",
     ),
     (
-        "listeners: [{address: 80, tcp: {cluster: a, idle: 1s}}]\nclusters: {a: {backends: []}}",
+        "listeners: [{address: 80, tcp: {cluster: a, idle: 1s}}]\nclusters: {a: {backends: [b:1]}}",
         "lb.yaml:1:45: listeners[0].tcp.idle: there is no key \"idle\" here; there are cluster, \
-      server_names, hello_timeout, otherwise, idle_timeout, lifetime, proxy_out, backend_limit, \
-      backend_socket; did you mean \
+      server_names, hello_timeout, otherwise, idle_timeout, lifetime, relay, proxy_out, \
+      backend_limit, backend_socket; did you mean \
       \"idle_timeout\"?",
     ),
     (
@@ -110,17 +110,17 @@ const MISTAKES: &[(&str, &str)] = &[
         "lb.yaml:1:32: listeners[0].tcp: the key \"cluster\" is missing",
     ),
     (
-        "listeners: [{address: 80, tcp: {cluster: a, otherwise: alert}}]\nclusters: {a: {backends: []}}",
+        "listeners: [{address: 80, tcp: {cluster: a, otherwise: alert}}]\nclusters: {a: {backends: [b:1]}}",
         "lb.yaml:1:32: listeners[0].tcp: \"hello_timeout\" and \"otherwise\" are for \"server_names\"",
     ),
     (
-        "listeners: [{address: 80, tcp: {cluster: a, proxy_out: v3}}]\nclusters: {a: {backends: []}}",
+        "listeners: [{address: 80, tcp: {cluster: a, proxy_out: v3}}]\nclusters: {a: {backends: [b:1]}}",
         "lb.yaml:1:56: listeners[0].tcp.proxy_out: \"v3\" is not one of v1, v2; did you mean \
       \"v1\"?",
     ),
     (
         "listeners: [{address: 80, tcp: {cluster: a, proxy_out: {version: v1, checksum: true}}}]\n\
-      clusters: {a: {backends: []}}",
+      clusters: {a: {backends: [b:1]}}",
         "lb.yaml:1:56: listeners[0].tcp.proxy_out: version v1 has no checksum",
     ),
     (
@@ -152,7 +152,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "listeners: [{address: 80, tcp: {server_names: [{name: b, cluster: a}, {name: B, cluster: a, \
-      protocols: [h2]}, {name: b, cluster: a, protocols: [h2]}]}}]\nclusters: {a: {backends: []}}",
+      protocols: [h2]}, {name: b, cluster: a, protocols: [h2]}]}}]\nclusters: {a: {backends: [b:1]}}",
         "lb.yaml:1:111: listeners[0].tcp.server_names[2]: the server name \"b\" is here a second \
       time; the first is at lb.yaml:1",
     ),
