@@ -155,7 +155,7 @@ impl Leg {
         is_usable(&self.backend.borrow()) || self.is_the_best(flow)
     }
 
-    /// A failing backend is kept while there is none that works.
+    /// A backend that fails or is about to end is kept while there is none that works.
     #[cold]
     fn is_the_best(&self, flow: &Flow) -> bool {
         if now() < self.doubt_at.get() {

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_core::balance::{Backend, BackendId, Choice, Tried};
+use lb_core::balance::{Backend, BackendId, Choice, State, Tried};
 use lb_core::metrics::{FlowShed, ListenerCounters};
 use lb_core::plan;
 use lb_core::rt::{Notify, Received, UdpSocket, now, sleep, yield_now};
@@ -204,7 +204,8 @@ impl Front {
     }
 }
 
-/// Whether flows may stay on a backend.
+/// Whether flows may stay on a backend without a look for a better one.
+#[inline]
 pub(super) fn is_usable(backend: &Backend) -> bool {
-    backend.is_healthy()
+    matches!(backend.state(), State::Ready | State::Draining)
 }

@@ -27,6 +27,8 @@ mod affinity;
 mod balance;
 /// `lb check`, and what is said about a bad configuration.
 mod check;
+/// UDP.
+mod datagrams;
 /// `lb demo`.
 mod demo;
 /// The end of the process.
