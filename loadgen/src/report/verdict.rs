@@ -66,7 +66,7 @@ struct Promise {
     measure: fn(&Scenario) -> Option<Measured>,
 }
 
-const PROMISES: [Promise; 10] = [
+const PROMISES: [Promise; 11] = [
     Promise {
         text: "HTTP/1.1 keep-alive: CPU per request against the better of nginx and HAProxy",
         scenario: "l7-keepalive",
@@ -127,6 +127,13 @@ const PROMISES: [Promise; 10] = [
     Promise {
         text: "UDP one-way stream of 1,200 bytes: CPU per datagram against nginx",
         scenario: "udp-oneway",
+        limit: THIRD,
+        unit: Unit::Ratio,
+        measure: against_rivals,
+    },
+    Promise {
+        text: "The same, sent eight at a time (UDP_SEGMENT): CPU per datagram against nginx",
+        scenario: "udp-oneway-gso",
         limit: THIRD,
         unit: Unit::Ratio,
         measure: against_rivals,
