@@ -123,7 +123,7 @@ fn what_a_server_does_to_datagrams_is_told_apart() {
     let summary = run(&Config {
         mode: LoadMode::Open { rate_per_s: 200.0 },
         duration: Duration::from_millis(400),
-        timeout: Duration::from_secs(2),
+        timeout: Duration::from_secs(5),
         connections: 1,
         ..config(server, UdpRequest::default())
     });
