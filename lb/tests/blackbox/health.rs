@@ -99,7 +99,8 @@ fn every_kind_of_check_notices(engine: &str) {
     world.set_well(true);
     for cluster in &clusters[..6] {
         lb.wait_for_state(cluster.name, cluster.address, "ready");
-        assert_eq!(error(cluster), serde_json::Value::Null);
+        // Soon: on a busy machine a check may be late, which is an error but no reason to go down.
+        wait_until("no error", || error(cluster).is_null());
         lb.event_where("backend is up", |line| line["cluster"] == cluster.name);
     }
 }
