@@ -226,19 +226,34 @@ impl<V: Copy + Eq> FromIterator<(Prefix, V)> for PrefixMap<V> {
     }
 }
 
-/// The number line cut into ranges: each begins at `starts[i]` and ends before the next.
+/// The number line cut into ranges: each begins at its start and ends before the next. Starts
+/// ascend; the first is zero. Their high halves are apart, since a search rarely needs the low
+/// ones, and half as many bytes are half as many cache misses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Ranges<K, V> {
-    /// Ascending; the first is zero.
-    starts: Box<[K]>,
+struct Ranges<K: Bound, V> {
+    highs: Box<[K::High]>,
+    lows: Box<[K::Low]>,
     values: Box<[Option<V>]>,
 }
 
 impl<K: Bound, V: Copy + Eq> Ranges<K, V> {
     #[inline]
     fn find(&self, key: K) -> Option<V> {
-        let behind = self.starts.partition_point(|start| *start <= key);
-        self.values[behind - 1]
+        let (high, low) = key.halves();
+        let behind = self.highs.partition_point(|start| *start <= high);
+        if self.highs[behind - 1] < high || self.lows[behind - 1] <= low {
+            return self.values[behind - 1];
+        }
+        self.find_among_lows(high, low, behind)
+    }
+
+    /// Among the starts with this high half, which end before `behind`.
+    #[cold]
+    fn find_among_lows(&self, high: K::High, low: K::Low, behind: usize) -> Option<V> {
+        let first = self.highs.partition_point(|start| *start < high);
+        let within = self.lows[first..behind].partition_point(|start| *start <= low);
+        // At least one is not above: that of zero has both halves zero.
+        self.values[first + within - 1]
     }
 
     /// One sweep over the prefixes by their first address, those that hold others first; `open`
@@ -255,7 +270,8 @@ impl<K: Bound, V: Copy + Eq> Ranges<K, V> {
         }
         close_before(&mut ranges, &mut open, None);
         Self {
-            starts: ranges.iter().map(|range| range.0).collect(),
+            highs: ranges.iter().map(|range| range.0.halves().0).collect(),
+            lows: ranges.iter().map(|range| range.0.halves().1).collect(),
             values: ranges.iter().map(|range| range.1).collect(),
         }
     }
@@ -284,24 +300,42 @@ fn begin<K: Bound, V: Copy + Eq>(ranges: &mut Vec<(K, Option<V>)>, start: K, val
 
 /// An address as a number.
 trait Bound: Copy + Ord {
+    type High: Copy + Ord;
+    type Low: Copy + Ord;
+
     const ZERO: Self;
 
     fn next(self) -> Option<Self>;
+    fn halves(self) -> (Self::High, Self::Low);
 }
 
 impl Bound for u32 {
+    type High = Self;
+    type Low = ();
+
     const ZERO: Self = 0;
 
     fn next(self) -> Option<Self> {
         self.checked_add(1)
     }
+
+    fn halves(self) -> (Self, ()) {
+        (self, ())
+    }
 }
 
 impl Bound for u128 {
+    type High = u64;
+    type Low = u64;
+
     const ZERO: Self = 0;
 
     fn next(self) -> Option<Self> {
         self.checked_add(1)
+    }
+
+    fn halves(self) -> (u64, u64) {
+        ((self >> 64) as u64, self as u64)
     }
 }
 

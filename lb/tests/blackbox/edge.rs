@@ -12,6 +12,7 @@ use crate::origin::{self, Session};
 on_both_engines!(
     lists_are_kept_and_change_with_the_configuration,
     limits_are_kept,
+    a_backends_limit_is_kept,
     sockets_have_their_settings,
 );
 
@@ -101,6 +102,29 @@ fn limits_are_kept(engine: &str) {
     wait_until("the refusals", || {
         refused(&lb, "rate") == (20 - served) as f64
     });
+}
+
+fn a_backends_limit_is_kept(engine: &str) {
+    let folder = Folder::new();
+    let limit = |queue: u32| {
+        let tcp = format!(", backend_limit: {{connections: 1, queue: {queue}}}");
+        yaml("", &tcp, origin::tcp("a"))
+    };
+    let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &limit(0))]);
+    let address = lb.listener("db");
+    let _first = Session::open(address);
+    is_reset(address);
+    wait_until("the refusal", || refused(&lb, "queue_full") == 1.0);
+    drop(lb);
+    let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &limit(1))]);
+    let address = lb.listener("db");
+    let mut first = Session::open(address);
+    let waits = std::thread::spawn(move || Session::open(address).echoes());
+    let active = "lb_client_connections_active{listener=\"db\"}";
+    wait_until("the second session", || lb.metric(active) == 2.0);
+    assert!(first.echoes());
+    drop(first);
+    assert!(waits.join().unwrap(), "it has its turn");
 }
 
 fn sockets_have_their_settings(engine: &str) {

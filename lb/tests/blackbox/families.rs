@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
-use crate::harness::{DEADLINE, Lb, on_both_engines};
+use crate::harness::{DEADLINE, Lb, free_ports, on_both_engines};
 use crate::origin::{self, Session};
 
 on_both_engines!(
@@ -60,25 +60,11 @@ fn either_family_reaches_the_other(engine: &str) {
 
 fn a_range_of_ports_is_so_many_listeners(engine: &str) {
     let origin = origin::tcp("a");
-    // Ports in a row that are free a moment ago may not be any more: then others are tried.
-    for _ in 0..20 {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let first = free.local_addr().unwrap().port();
-        drop(free);
-        let Some(last) = first.checked_add(2) else {
-            continue;
-        };
-        let in_use = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err();
-        if (first..=last).any(in_use) {
-            continue;
-        }
-        let tcp = format!("db@127.0.0.1:{first}-{last}={origin}");
-        let lb = Lb::start(engine, &["--tcp", &tcp]);
-        for port in first..=last {
-            assert_eq!(lb.listener(&format!("db-{port}")).port(), port);
-            assert_eq!(Session::open(([127, 0, 0, 1], port).into()).origin, "a");
-        }
-        return;
+    let ports = free_ports(3);
+    let tcp = format!("db@127.0.0.1:{}-{}={origin}", ports[0], ports[2]);
+    let lb = Lb::start(engine, &["--tcp", &tcp]);
+    for port in ports {
+        assert_eq!(lb.listener(&format!("db-{port}")).port(), port);
+        assert_eq!(Session::open(([127, 0, 0, 1], port).into()).origin, "a");
     }
-    panic!("no three ports in a row are free");
 }

@@ -1,7 +1,7 @@
 //! Starts `lb`, reads its log, and ends it.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -236,6 +236,25 @@ impl Drop for Lb {
             );
         }
     }
+}
+
+/// Ports in a row for servers that cannot be asked which one they got: below those that the
+/// kernel gives to others, each given out once, and free a moment ago.
+pub(crate) fn free_ports(count: u16) -> Vec<u16> {
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..COUNT {
+        let step = NEXT.fetch_add(count.into(), Ordering::Relaxed);
+        let offset = std::process::id().wrapping_mul(97).wrapping_add(step) % COUNT;
+        let first = (FIRST + offset) as u16;
+        let ports: Vec<_> = (first..first + count).collect();
+        let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+        if ports.iter().all(is_free) {
+            return ports;
+        }
+    }
+    panic!("no free ports");
 }
 
 /// Waits until something is so.

@@ -1,12 +1,12 @@
 //! Other people's servers, started beside `lb`.
 
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{DEADLINE, Folder, skip};
+use crate::harness::{DEADLINE, Folder, free_ports, skip};
 
 /// A server with a folder of its own; killed on drop.
 pub(crate) struct Other {
@@ -19,7 +19,7 @@ pub(crate) struct Other {
 impl Other {
     /// HAProxy with this configuration, made for the ports it is to listen on. `None`, said why,
     /// if it is not installed.
-    pub(crate) fn haproxy(ports: usize, configuration: impl Fn(&[u16]) -> String) -> Option<Self> {
+    pub(crate) fn haproxy(ports: u16, configuration: impl Fn(&[u16]) -> String) -> Option<Self> {
         let defaults = "global\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 10s\n  \
                         timeout client 60s\n  timeout server 60s\n";
         Self::start("haproxy", ports, |folder, ports| {
@@ -30,7 +30,7 @@ impl Other {
     }
 
     /// nginx with these server blocks, in the folder that they may use files of.
-    pub(crate) fn nginx(ports: usize, servers: impl Fn(&Folder, &[u16]) -> String) -> Option<Self> {
+    pub(crate) fn nginx(ports: u16, servers: impl Fn(&Folder, &[u16]) -> String) -> Option<Self> {
         Self::start("nginx", ports, |folder, ports| {
             let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
             let paths = paths.map(|name| format!("{name}_temp_path {};\n", folder.path(name)));
@@ -50,16 +50,13 @@ impl Other {
     /// ends, and others are tried.
     fn start(
         program: &str,
-        ports: usize,
+        ports: u16,
         arguments: impl Fn(&Folder, &[u16]) -> Vec<String>,
     ) -> Option<Self> {
         for _ in 0..5 {
-            let held: Vec<_> = (0..ports)
-                .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
-                .collect();
-            let addresses: Vec<_> = held.iter().map(|it| it.local_addr().unwrap()).collect();
-            let ports: Vec<_> = addresses.iter().map(SocketAddr::port).collect();
-            drop(held);
+            let ports = free_ports(ports);
+            let address = |port: &u16| SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+            let addresses = ports.iter().map(address).collect();
             let folder = Folder::new();
             let mut command = Command::new(program);
             command
