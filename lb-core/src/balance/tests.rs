@@ -72,6 +72,24 @@ fn workers_start_apart_and_keep_their_own_turn() {
 }
 
 #[test]
+fn a_retry_takes_no_turn_of_another() {
+    for balance in [Balance::RoundRobin, Balance::WeightedRoundRobin] {
+        let cluster = cluster(balance, &[1, 1]);
+        let mut firsts = [0_u32; 2];
+        for _ in 0..100 {
+            let first = pick(&cluster, 0, CLIENT, &Tried::default()).unwrap().index;
+            firsts[usize::from(first)] += 1;
+            if first == 0 {
+                let mut tried = Tried::default();
+                tried.insert(first);
+                assert_eq!(pick(&cluster, 0, CLIENT, &tried).unwrap().index, 1);
+            }
+        }
+        assert_eq!(firsts, [50, 50], "{balance}");
+    }
+}
+
+#[test]
 fn round_robin_keeps_weights_exactly_over_a_cycle() {
     let cluster = cluster(Balance::WeightedRoundRobin, &[30, 0, 20, 10]);
     let picks = picks(&cluster, 0, 600);

@@ -56,7 +56,7 @@ impl Least {
             .least(ask, start, |position| ask.accepts(position))
             // All those that may be chosen start slowly, and none drew its share.
             .or_else(|| self.least(ask, start, |position| ask.may(position)))?;
-        ask.own.set_turn(turn + 1);
+        ask.end_turn(turn + 1);
         Some(found)
     }
 

@@ -97,7 +97,7 @@ impl Locality {
         let turn = ask.own.turn(self.slots.len());
         let start = usize::from(*self.slots.get(turn)?);
         let position = weighted_least(ask, start, |it| ask.may(it))?;
-        ask.own.set_turn(turn + 1);
+        ask.end_turn(turn + 1);
         if !self.replicates {
             set.clear();
         }

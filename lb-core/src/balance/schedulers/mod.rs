@@ -74,6 +74,15 @@ pub(super) struct Bound {
 }
 
 impl Ask<'_> {
+    /// The turn is over, and `turn` is the next. A retry takes none: else, of two backends, the one
+    /// that fails would be the first of every request, as the other had taken its turn in a retry.
+    #[inline]
+    pub(super) fn end_turn(&self, turn: usize) {
+        if self.choice.tried.is_empty() {
+            self.own.set_turn(turn);
+        }
+    }
+
     /// Whether a member may be chosen.
     #[inline]
     pub(super) fn may(&self, position: usize) -> bool {

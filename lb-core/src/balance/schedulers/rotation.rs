@@ -35,7 +35,7 @@ impl Rotation {
     pub(super) fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
         let turn = ask.own.turn(self.slots.len());
         let (slot, position) = ask.walk(&self.slots, turn, |it| ask.accepts(it))?;
-        ask.own.set_turn(slot + 1);
+        ask.end_turn(slot + 1);
         Some(position)
     }
 }
