@@ -200,3 +200,58 @@ fn receive(slot: &mut Slot, number: u16) -> bool {
     let arrival = sys::arrival(start, length(8), name, control, slot);
     slot.on_received(number, arrival)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::rt::engine::Engine;
+    use crate::rt::{self, Config, Datagrams, EngineKind, Runtime, UdpOptions, UdpSocket, context};
+
+    /// Has the sockets go the way that they go where the kernel has no multishot receive.
+    fn forget_multishot(socket: &UdpSocket) {
+        context::with(|core| {
+            let io = &mut *core.io.borrow_mut();
+            assert!(matches!(io.engine, Engine::Uring(_)));
+            io.slots.udp.slots.get(socket.key).polls = true;
+        });
+    }
+
+    #[test]
+    fn without_multishot_receives_sockets_are_polled() {
+        let config = Config {
+            engine: EngineKind::Uring,
+            ..Config::default()
+        };
+        let mut runtime = match Runtime::new(&config) {
+            Ok(runtime) => runtime,
+            Err(error) => return eprintln!("skipped: io_uring is not available: {error}"),
+        };
+        runtime.block_on(async {
+            let any = "127.0.0.1:0".parse().expect("an address");
+            let server = UdpSocket::bind(any, &UdpOptions::default()).expect("bind");
+            let client = UdpSocket::connect(server.local_addr()).expect("connect");
+            forget_multishot(&server);
+            forget_multishot(&client);
+            for round in 1..=20_u8 {
+                for _ in 0..round {
+                    client.send(Datagrams::copy_from(&[round; 100]));
+                }
+                let mut count = 0;
+                while count < usize::from(round) {
+                    let received = server.recv().await.expect("datagrams");
+                    count += received.datagrams.count();
+                    server.send_to(received.datagrams, received.peer);
+                }
+                let mut count = 0;
+                while count < usize::from(round) {
+                    let received = client.recv().await.expect("datagrams");
+                    assert!(received.datagrams.iter().all(|it| it == [round; 100]));
+                    count += received.datagrams.count();
+                }
+            }
+            drop(server);
+            rt::yield_now().await;
+            client.send(Datagrams::copy_from(b"anybody?"));
+            client.recv().await.expect_err("nobody");
+        });
+    }
+}
