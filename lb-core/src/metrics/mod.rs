@@ -180,6 +180,10 @@ pub struct WorkerMetrics {
     pub task_panics: Counter,
     /// Buffers of the runtime's pool that are lent out.
     pub buffers_in_use: Gauge,
+    /// Datagrams that the kernel refused to send.
+    pub datagrams_unsent: Counter,
+    /// Receives of datagrams that were dropped, as too many waited already.
+    pub datagrams_overflowed: Counter,
     /// Generation of the snapshot that the worker runs.
     pub config_generation: Gauge,
     /// Client connections open.

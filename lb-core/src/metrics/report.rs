@@ -87,6 +87,20 @@ impl Report<'_> {
             "Receive buffers that are lent out.",
             |worker| worker.buffers_in_use.get(),
         );
+        self.per_worker(
+            text,
+            "lb_worker_datagrams_unsent_total",
+            Kind::Counter,
+            "Datagrams that the kernel refused to send: no room, no route, not allowed.",
+            |worker| worker.datagrams_unsent.get(),
+        );
+        self.per_worker(
+            text,
+            "lb_worker_datagrams_overflowed_total",
+            Kind::Counter,
+            "Receives of datagrams that were dropped, as too many waited already.",
+            |worker| worker.datagrams_overflowed.get(),
+        );
         let mut connections = text.family(
             "lb_worker_connections",
             Kind::Gauge,

@@ -319,6 +319,7 @@ impl Local {
 /// Shows that the loop turns, and copies what only the thread itself can see.
 async fn beat(heartbeat_nanos: Arc<AtomicU64>, metrics: Arc<WorkerMetrics>) {
     let mut panics_seen = 0;
+    let mut datagrams_seen = (0, 0);
     loop {
         heartbeat_nanos.store(rt::now_precise().as_nanos(), Ordering::Relaxed);
         let stats = rt::stats();
@@ -332,6 +333,12 @@ async fn beat(heartbeat_nanos: Arc<AtomicU64>, metrics: Arc<WorkerMetrics>) {
             );
         }
         panics_seen = stats.panics;
+        let datagrams = (stats.datagrams_unsent, stats.datagrams_overflowed);
+        metrics.datagrams_unsent.add(datagrams.0 - datagrams_seen.0);
+        metrics
+            .datagrams_overflowed
+            .add(datagrams.1 - datagrams_seen.1);
+        datagrams_seen = datagrams;
         rt::sleep(HEARTBEAT).await;
     }
 }
