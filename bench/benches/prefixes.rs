@@ -67,7 +67,7 @@ impl Random {
     }
 
     fn prefix(&mut self) -> Prefix {
-        let is_v4 = self.next() % 2 == 0;
+        let is_v4 = self.next().is_multiple_of(2);
         let address = self.address(is_v4);
         let bits = if is_v4 {
             8 + self.next() % 25
