@@ -124,8 +124,9 @@ pub(crate) struct RunArgs {
     #[arg(value_parser = HealthFlag::parse)]
     health: Option<HealthFlag>,
     /// Connections begin with a PROXY protocol header, v1 or v2, and come from these proxies:
-    /// 10.0.0.0/8,2001:db8::7
+    /// 10.0.0.0/8,2001:db8::7 [without a value: from anyone]
     #[arg(long, value_name = "PREFIXES", value_parser = TrustedFlag::parse)]
+    #[arg(num_args = 0..=1, default_missing_value = "0.0.0.0/0,::/0")]
     proxy_in: Option<TrustedFlag>,
     /// Backends of --tcp and --tls-passthrough get a PROXY protocol header: v1 or v2
     #[arg(long, value_name = "VERSION")]

@@ -567,7 +567,15 @@ fn the_annotated_example_loads() {
     let draft = load(example.expect("CONFIG.md opens with an example")).unwrap();
     assert!(draft.plan(&Names::new()).listeners.len() >= 2);
 
-    let others = guide.split("```yaml\n").nth(2).unwrap();
+    let edge = guide.split("```yaml\n").nth(2).unwrap();
+    let edge = edge.split("```").next().unwrap();
+    let clusters = "clusters: {web: {backends: ['b:1']}, web2: {backends: ['b:2']}}\n";
+    let plan = load(&format!("{edge}{clusters}"))
+        .unwrap()
+        .plan(&Names::new());
+    assert!(plan.listeners[0].edge.proxy_in.is_some());
+
+    let others = guide.split("```yaml\n").nth(3).unwrap();
     for example in others.split("```").next().unwrap().split("---\n") {
         let indented = example.replace('\n', "\n    ");
         let text = format!("clusters:\n  a:\n    backends: ['b:1']\n    {indented}");
