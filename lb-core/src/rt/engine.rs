@@ -109,6 +109,7 @@ impl Engine {
 
     /// Someone waits for the connection to fail, whether or not input waits.
     pub(crate) fn watch(&mut self, slots: &mut Slots, key: Key) {
+        slots.get(key).direct = false;
         match self {
             // Errors are always reported.
             Self::Epoll(epoll) => epoll.want_input(slots, key),
@@ -237,6 +238,7 @@ impl Engine {
             Self::Epoll(_) => slot.readable && sys::peek_ready(slot.fd),
             Self::Sim(sim) => sim.is_readable(slots, key),
             Self::Uring(uring) => {
+                slot.direct = false;
                 uring.want_input(slots, key);
                 false
             }

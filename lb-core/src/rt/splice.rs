@@ -55,6 +55,7 @@ impl TcpStream {
         with_io(|io| {
             let Io { slots, engine, .. } = io;
             let key = self.socket.key;
+            debug_assert!(!slots.get(key).has_input(), "bytes would change places");
             let taken = engine.splice_in(slots, key, pipe, max);
             let slot = slots.get(key);
             slot.readable = engine.may_have_more(&taken, max);
@@ -72,6 +73,7 @@ impl TcpStream {
         with_io(|io| {
             let Io { slots, engine, .. } = io;
             let key = self.socket.key;
+            debug_assert!(!slots.get(key).has_input(), "bytes would change places");
             Chunk::large(|room| {
                 let taken = engine.recv_direct(slots, key, room);
                 let slot = slots.get(key);

@@ -18,6 +18,9 @@ on_every_engine!(
     a_reset_is_told_after_the_bytes_before_it,
     a_reset_wakes_who_waits_for_input,
     a_full_sink_makes_a_splice_wait,
+    large_chunks_are_large_and_complete,
+    after_splices_a_break_is_noticed,
+    after_splices_a_closed_connection_is_stale,
     a_broken_sink_fails_and_the_pipe_is_not_used_again,
     a_chunk_that_is_being_sent_goes_first,
     a_dropped_wait_for_input_loses_nothing,
@@ -230,6 +233,86 @@ fn a_reset_wakes_who_waits_for_input(engine: Engine) {
             None => server.recv().await.expect_err("a reset"),
         };
         assert_broken(&error);
+    });
+}
+
+fn large_chunks_are_large_and_complete(engine: Engine) {
+    const TOTAL: usize = 6_000_000;
+    engine.run(async {
+        let (client, server) = pair().await;
+        rt::spawn(async move {
+            let sent = send_pattern(&client, &mut Pattern::new(1), TOTAL, 1 << 20).await;
+            sent.expect("send");
+            client.shutdown().await.expect("shutdown");
+        });
+        let (mut pattern, mut largest) = (Pattern::new(1), 0);
+        loop {
+            let received = match readable(&server).await {
+                Input::Received => server.recv().await,
+                Input::InSocket => server.recv_large().expect("few are held"),
+            };
+            match received {
+                Ok(chunk) if chunk.is_empty() => break,
+                Ok(chunk) => {
+                    pattern.check(&chunk);
+                    largest = largest.max(chunk.len());
+                }
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        assert_eq!(pattern.offset(), TOTAL);
+        assert!(largest > 16 * 1024, "{largest} bytes at most");
+        let mut held = Vec::new();
+        let (client, server) = pair().await;
+        while held.len() < 1000 {
+            client.send(Chunk::from_static(b"x")).await.expect("send");
+            while readable(&server).await == Input::Received {
+                drop(server.recv().await);
+            }
+            match server.recv_large() {
+                Some(Err(error)) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                Some(chunk) => held.push(chunk.expect("a byte")),
+                None => break,
+            }
+        }
+        assert!(held.len() < 1000, "slow readers could hold all memory");
+        assert_eq!(receive(&server, 1).await, b"x", "it is received as usual");
+    });
+}
+
+/// Lets `server` splice, so that the engine's own receive is stopped.
+async fn splice_once(client: &TcpStream, server: &TcpStream) {
+    client.send(Chunk::from_static(b"x")).await.expect("send");
+    let mut pipe = acquire().await;
+    if fill(server, &mut pipe, 10).await.is_none() {
+        drop(server.recv().await);
+    }
+    drop(pipe);
+    let mut pipe = acquire().await;
+    let idle = rt::timeout(Duration::from_millis(20), fill(server, &mut pipe, 10)).await;
+    assert!(idle.is_err(), "nothing was sent");
+}
+
+fn after_splices_a_break_is_noticed(engine: Engine) {
+    engine.run(async {
+        let (client, server) = pair().await;
+        splice_once(&client, &server).await;
+        let reset = async {
+            rt::sleep(Duration::from_millis(5)).await;
+            client.reset();
+        };
+        let (error, ()) = rt::join(server.broken(), reset).await;
+        assert_broken(&error);
+    });
+}
+
+fn after_splices_a_closed_connection_is_stale(engine: Engine) {
+    engine.run(async {
+        let (client, server) = pair().await;
+        splice_once(&client, &server).await;
+        assert!(!server.is_stale());
+        drop(client);
+        eventually("it is stale", || server.is_stale()).await;
     });
 }
 

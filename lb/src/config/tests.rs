@@ -1,6 +1,6 @@
 //! What a user is told about every kind of mistake, and what a correct source becomes.
 
-use lb_core::plan::{Affinity, Balance, Check, HashKey};
+use lb_core::plan::{Affinity, Balance, Check, HashKey, Relay};
 
 use super::*;
 
@@ -174,6 +174,11 @@ const MISTAKES: &[(&str, &str)] = &[
         "clusters: {a: {backends: ['b:1', 'B:1']}}",
         "lb.yaml:1:34: clusters.a.backends[1]: the backend \"b:1\" is here a second time; the first \
       is at lb.yaml:1",
+    ),
+    (
+        "listeners: [{address: 80, tcp: {cluster: c, relay: splce}}]\nclusters: {c: {backends: ['b:1']}}",
+        "lb.yaml:1:52: listeners[0].tcp.relay: \"splce\" is not one of auto, copy, splice; did you \
+      mean \"splice\"?",
     ),
     (
         "clusters: {a: {balance: rr}}",
@@ -425,6 +430,48 @@ fn udp_has_ports_and_names_of_its_own() {
     };
     let plan = sources.load().unwrap().plan(&Names::new());
     assert_eq!(plan.clusters[1].name, "0.0.0.0:53/udp");
+}
+
+#[test]
+fn the_relay_is_chosen_by_file_and_by_flag() {
+    let relays = |plan: lb_core::plan::Plan| -> Vec<Relay> {
+        let listeners = plan.listeners.into_iter();
+        let relay = |listener: lb_core::plan::Listener| match listener.protocol {
+            lb_core::plan::Protocol::Tcp(tcp) => tcp.relay,
+            other => panic!("{other:?}"),
+        };
+        listeners.map(relay).collect()
+    };
+    let text = "listeners: [{address: 80, tcp: {cluster: c, relay: splice}}, \
+                {address: 81, tcp: {cluster: c}}]\n\
+                clusters: {c: {backends: [10.0.0.1:1]}}\n";
+    let plan = load(text).unwrap().plan(&Names::new());
+    assert_eq!(relays(plan), [Relay::Splice, Relay::Auto]);
+
+    let flags = Flags {
+        tcp: vec![ListenFlag::tcp("5432=10.0.0.1:5432").unwrap()],
+        relay: Some(Relay::Copy),
+        ..Flags::default()
+    };
+    let sources = Sources {
+        flags,
+        ..Sources::default()
+    };
+    let plan = sources.load().unwrap().plan(&Names::new());
+    assert_eq!(relays(plan), [Relay::Copy]);
+
+    let flags = Flags {
+        http: vec![ListenFlag::http("80=10.0.0.1:80").unwrap()],
+        relay: Some(Relay::Copy),
+        ..Flags::default()
+    };
+    let sources = Sources {
+        flags,
+        ..Sources::default()
+    };
+    let problems = sources.load().unwrap_err();
+    let told = |problem: &Problem| problem.to_string().starts_with("--relay copy: no --tcp");
+    assert!(problems.iter().any(told), "{problems:?}");
 }
 
 #[test]
