@@ -3,6 +3,8 @@
 //!
 //! `LB_SIM_SEEDS=N` runs N seeds instead of 256, `LB_SIM_SEED=S` the one that failed.
 
+#[path = "../../lb-core/tests/simulation/seeds.rs"]
+mod seeds;
 #[path = "../../lb-core/tests/simulation/storm.rs"]
 mod storm;
 #[path = "../../lb-core/tests/simulation/talk.rs"]

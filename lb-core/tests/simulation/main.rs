@@ -4,6 +4,7 @@
 //!
 //! Read next: `storm.rs` (one seed), `talk.rs` (what the ends of a connection do).
 
+mod seeds;
 mod storm;
 mod talk;
 

@@ -4,22 +4,18 @@
 //! Invariant: everything, the order of events included, follows from the seed.
 //! Read next: `talk.rs` (what clients and backends do), `main.rs` (the relay and the seeds).
 
-use crate::talk::{self, HEADER, Heard, Leaves, Ledger, Random, Script};
-use lb_core::rt::sim::{self, Faults};
+use crate::seeds::{self, Random, Weather};
+use crate::talk::{self, HEADER, Heard, Leaves, Ledger, Script};
+use lb_core::rt::sim;
 use lb_core::rt::{
     self, Buffer, Chunk, Config, EngineKind, ListenOptions, Runtime, TaskId, TcpListener, TcpStream,
 };
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::Duration;
 
-/// Seeds in an ordinary run; `LB_SIM_SEEDS` runs more, `LB_SIM_SEED` one.
-const SEEDS: u64 = 256;
 /// Virtual time in which everything is over, whatever the weather.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
 
@@ -29,47 +25,7 @@ pub(crate) type Start = fn(&[SocketAddr]) -> (SocketAddr, TaskId);
 
 /// Runs all seeds, and names those that fail. How many splices there were.
 pub(crate) fn run_seeds(start: Start) -> u64 {
-    let number = |name: &str| {
-        let text = std::env::var(name).ok()?;
-        Some(
-            text.parse::<u64>()
-                .unwrap_or_else(|_| panic!("{name}={text} is not a number")),
-        )
-    };
-    let seeds = match number("LB_SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("LB_SIM_SEEDS").unwrap_or(SEEDS),
-    };
-    let next = AtomicU64::new(seeds.start);
-    let splices = AtomicU64::new(0);
-    let failed: Vec<u64> = thread::scope(|scope| {
-        let work = || {
-            let mut failed = Vec::new();
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if !seeds.contains(&seed) {
-                    return failed;
-                }
-                match panic::catch_unwind(AssertUnwindSafe(|| run(seed, start))) {
-                    Ok(history) => drop(splices.fetch_add(history.splices, Ordering::Relaxed)),
-                    Err(_) => {
-                        eprintln!("seed {seed} failed; LB_SIM_SEED={seed} runs it alone");
-                        failed.push(seed);
-                    }
-                }
-            }
-        };
-        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .flat_map(|thread| thread.join().expect("contained"))
-            .collect()
-    });
-    assert!(
-        failed.is_empty(),
-        "LB_SIM_SEED=… runs one of the failed seeds alone: {failed:?}"
-    );
-    splices.into_inner()
+    seeds::run_each(|seed| run(seed, start).splices)
 }
 
 /// The same seed twice is the same history, another seed another.
@@ -90,48 +46,6 @@ struct History {
     trace: u64,
     turns: u64,
     splices: u64,
-}
-
-/// What a seed's network is like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Weather {
-    /// Uneven, and nothing fails.
-    Calm,
-    /// Everything is slow, small and late, and nothing fails.
-    Sluggish,
-    /// Everything fails now and then.
-    Rough,
-    /// As rough, and connections go silent.
-    Silent,
-}
-
-impl Weather {
-    fn of(seed: u64) -> Self {
-        [Self::Calm, Self::Sluggish, Self::Rough, Self::Silent][(seed % 4) as usize]
-    }
-
-    fn faults(self) -> Faults {
-        match self {
-            Self::Calm => Faults::default(),
-            Self::Sluggish => Faults {
-                latency: Duration::ZERO..=Duration::from_millis(5),
-                window: 64..=8 * 1024,
-                segment: 1..=1024,
-                short_per_mille: 600,
-                stall_per_mille: 30,
-                ..Faults::default()
-            },
-            Self::Rough => Faults::rough(),
-            Self::Silent => Faults {
-                silence_per_mille: 100,
-                ..Faults::rough()
-            },
-        }
-    }
-
-    fn fails(self) -> bool {
-        matches!(self, Self::Rough | Self::Silent)
-    }
 }
 
 /// One talk's two sides. Without a backend's when the relay never reached one.

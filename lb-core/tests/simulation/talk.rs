@@ -5,9 +5,9 @@
 //! everything arrives. Shared by the simulations of `lb-core` and `lb-l4`.
 //! Read next: `storm.rs`, which starts the talks and looks for leaks.
 
+use crate::seeds::{Random, mix};
 use lb_core::rt::{self, Chunk, Either, TcpStream};
 use std::cell::{Cell, RefCell};
-use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,54 +15,6 @@ use std::time::Duration;
 pub(crate) const HEADER: usize = 8;
 /// A side that hears nothing for so long gives up; a relay's own idle timeout is shorter.
 const PATIENCE: Duration = Duration::from_secs(300);
-
-/// A splitmix64 sequence.
-#[derive(Debug, Clone)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(mix(seed))
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
-    }
-
-    pub(crate) fn within(&mut self, range: Range<u64>) -> u64 {
-        range.start + self.next() % (range.end - range.start)
-    }
-
-    pub(crate) fn one_in(&mut self, count: u64) -> bool {
-        self.next().is_multiple_of(count)
-    }
-
-    /// Mostly small, seldom large, below 2 to the power of `bits`.
-    pub(crate) fn skewed(&mut self, bits: u64) -> usize {
-        let bits = self.within(0..bits + 1);
-        usize::try_from(self.within(0..1 << bits)).expect("64-bit")
-    }
-
-    async fn pause(&mut self) {
-        match self.within(0..8) {
-            0..4 => {}
-            4..6 => rt::yield_now().await,
-            6 => {
-                let pause = Duration::from_micros(self.within(0..3_000));
-                rt::sleep_until_precise(rt::now() + pause).await;
-            }
-            _ => rt::sleep(Duration::from_millis(self.within(0..80))).await,
-        }
-    }
-}
-
-/// The finaliser of splitmix64 (public domain, Sebastiano Vigna).
-fn mix(mut word: u64) -> u64 {
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
-}
 
 /// How a side leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,8 @@
 
 use crate::Story;
 use crate::client::{Request, response_content};
-use crate::wire::{Cut, Framing, Random, Wire, framed};
+use crate::seeds::Random;
+use crate::wire::{Cut, Framing, Wire, framed};
 use lb_core::rt::{self, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;

@@ -5,8 +5,9 @@
 //! failure is one that the proxy may have.
 //! Read next: `backend.rs` (the other side), `main.rs` (what is looked at in the end).
 
-use crate::wire::{Cut, Framing, Message, Random, Wire, content, framed};
-use crate::{Story, Weather};
+use crate::Story;
+use crate::seeds::{Random, Weather};
+use crate::wire::{Cut, Framing, Message, Wire, content, framed};
 use lb_core::plan::HttpTimeouts;
 use lb_core::rt::{self, TcpStream};
 use std::net::SocketAddr;

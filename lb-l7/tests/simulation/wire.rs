@@ -1,62 +1,14 @@
 //! A plain reader and writer of HTTP/1.1 messages for the simulation's clients and backends, which
-//! shares no code with what is tested, and the seeded choices of a story.
+//! shares no code with what is tested.
 //!
 //! Read next: `client.rs`, `backend.rs`.
 
-use crate::Weather;
+use crate::seeds::{Random, Weather};
 use lb_core::rt::{self, Chunk, TcpStream};
-use std::ops::Range;
 use std::time::Duration;
 
 /// Longer than any deadline of the proxy: who waits for so long has been forgotten.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(900);
-
-/// A splitmix64 sequence.
-#[derive(Debug, Clone)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(mix(seed))
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
-    }
-
-    pub(crate) fn within(&mut self, range: Range<u64>) -> u64 {
-        range.start + self.next() % (range.end - range.start)
-    }
-
-    pub(crate) fn one_in(&mut self, count: u64) -> bool {
-        self.next().is_multiple_of(count)
-    }
-
-    /// Mostly small, seldom large, below 2 to the power of `bits`.
-    pub(crate) fn skewed(&mut self, bits: u64) -> usize {
-        let bits = self.within(0..bits + 1);
-        usize::try_from(self.within(0..1 << bits)).expect("64-bit")
-    }
-
-    pub(crate) async fn pause(&mut self) {
-        match self.within(0..8) {
-            0..5 => {}
-            5 => rt::yield_now().await,
-            6 => {
-                rt::sleep_until_precise(rt::now() + Duration::from_micros(self.within(0..900)))
-                    .await
-            }
-            _ => rt::sleep(Duration::from_millis(self.within(0..60))).await,
-        }
-    }
-}
-
-fn mix(mut word: u64) -> u64 {
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
-}
 
 /// `len` bytes that are told from those of any other seed.
 pub(crate) fn content(seed: u64, len: usize) -> Vec<u8> {
