@@ -57,20 +57,27 @@ impl Hashed {
 
     #[inline]
     pub(super) fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
-        match self {
-            Self::Maglev(maglev) => from_slot(maglev.slots(), Maglev::slot_of(ask.key), ask),
-            Self::Ring(ring) => from_slot(ring.slots(), ring.slot_of(ask.key as u32), ask),
-            Self::InOrder(slots) => {
-                let slot = place(ask.key, slots.len());
-                let first = usize::from(*slots.get(slot)?);
-                if ask.may(first) && ask.has_room(first) {
-                    return Some(first);
-                }
-                // As ip_vs_sh.c with its flag sh-fallback: from a slot that the hash chooses, for
-                // the slots beside the first all belong to one or two others.
-                from_slot(slots, (2 * slot) % slots.len(), ask)
-            }
+        let (slots, slot) = match self {
+            Self::Maglev(maglev) => (maglev.slots(), Maglev::slot_of(ask.key)),
+            Self::Ring(ring) => (ring.slots(), ring.slot_of(ask.key as u32)),
+            Self::InOrder(slots) => (&**slots, place(ask.key, slots.len())),
+        };
+        let first = usize::from(*slots.get(slot)?);
+        if ask.may(first) && ask.has_room(first) {
+            return Some(first);
         }
+        self.pick_on(slots, slot, ask)
+    }
+
+    #[cold]
+    fn pick_on(&self, slots: &[u16], slot: usize, ask: &Ask<'_>) -> Option<usize> {
+        let from = match self {
+            Self::Maglev(_) | Self::Ring(_) => slot,
+            // As ip_vs_sh.c with its flag sh-fallback: from a slot that the hash chooses, for the
+            // slots beside the first all belong to one or two others.
+            Self::InOrder(_) => (2 * slot) % slots.len(),
+        };
+        from_slot(slots, from, ask)
     }
 }
 
