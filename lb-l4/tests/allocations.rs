@@ -1,47 +1,20 @@
 //! A relayed chunk costs no heap allocation, nor does a splice.
-#![allow(unsafe_code, reason = "a global allocator that counts")]
-
+#[path = "../../lb-core/tests/counting/mod.rs"]
+mod counting;
 #[allow(dead_code, reason = "shared with the other test programs")]
 mod harness;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use counting::{allocations, count_this_thread};
 use harness::{Front, balance, listen, on_each_engine};
 use lb_core::plan::Relay;
 use lb_core::rt::{Buffer, Chunk, TcpStream, spawn};
 
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is passed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// The only test of this program: another one's allocations would be counted too.
 #[test]
 fn none_per_relayed_chunk() {
+    count_this_thread();
     on_each_engine(|| async {
         let (backend, address) = listen();
         let (front, counters) = balance(&[address], Duration::from_secs(60));
@@ -57,12 +30,13 @@ fn none_per_relayed_chunk() {
         for _ in 0..200 {
             echo(&client).await;
         }
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = allocations();
+        assert!(before > 0, "the allocator counts");
         let bytes = counters.received_bytes.get();
         for _ in 0..2000 {
             echo(&client).await;
         }
-        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
+        assert_eq!(allocations() - before, 0);
         assert_eq!(counters.received_bytes.get() - bytes, 2000 * 64);
     });
     for relay in [Relay::Copy, Relay::Splice] {
@@ -86,11 +60,11 @@ async fn bulk(relay: Relay) {
         drop(server.recv().await);
     });
     receive_bulk(&client, BLOCKS << 20).await;
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = allocations();
     receive_bulk(&client, BLOCKS << 20).await;
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let made = allocations() - before;
     // The tables of what is ready and what is free grow to their size in a while.
-    assert!(allocations <= 4, "{allocations} allocations, {relay:?}");
+    assert!(made <= 4, "{made} allocations, {relay:?}");
 }
 
 async fn receive_bulk(client: &TcpStream, count: usize) {

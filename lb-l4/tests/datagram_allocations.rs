@@ -1,15 +1,14 @@
 //! A relayed datagram costs no heap allocation.
-#![allow(unsafe_code, reason = "a global allocator that counts")]
-
+#[path = "../../lb-core/tests/counting/mod.rs"]
+mod counting;
 #[allow(dead_code, reason = "shared with the other test programs")]
 mod harness;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use counting::{allocations, count_this_thread};
 use harness::on_each_engine;
 use lb_core::balance::{Cluster, Context};
 use lb_core::metrics::ListenerCounters;
@@ -17,33 +16,6 @@ use lb_core::plan;
 use lb_core::rt::{Datagrams, UdpOptions, UdpSocket, spawn};
 use lb_core::worker::Worker;
 use lb_l4::{UdpListener, UdpService};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is passed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn bind() -> (UdpSocket, SocketAddr) {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -55,6 +27,7 @@ fn bind() -> (UdpSocket, SocketAddr) {
 /// The only test of this program: another one's allocations would be counted too.
 #[test]
 fn none_per_relayed_datagram() {
+    count_this_thread();
     on_each_engine(|| async {
         let (backend, address) = bind();
         spawn(async move {
@@ -77,12 +50,13 @@ fn none_per_relayed_datagram() {
         for _ in 0..50 {
             echo(&clients).await;
         }
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = allocations();
+        assert!(before > 0, "the allocator counts");
         let datagrams = counters.flows.sent.get();
         for _ in 0..300 {
             echo(&clients).await;
         }
-        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
+        assert_eq!(allocations() - before, 0);
         assert_eq!(counters.flows.sent.get() - datagrams, 300 * 8 * 3);
     });
 }

@@ -11,6 +11,7 @@ use harness::{
 };
 use lb_core::metrics::{ListenerCounters, SessionEnd};
 use lb_core::plan::Relay;
+use lb_core::rt::sim::{self, Faults};
 use lb_core::rt::{Chunk, TcpListener, TcpStream, join, sleep, spawn, stats, timeout, yield_now};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -216,6 +217,27 @@ fn the_next_backend_is_tried_and_no_more_than_allowed() {
         let failures = front.cluster.backends().iter();
         let failures = failures.map(|it| it.counters(0).connect_failures.get());
         assert_eq!(failures.sum::<u64>(), 2);
+    });
+}
+
+#[test]
+fn our_own_lack_of_descriptors_is_no_fault_of_a_backend() {
+    in_virtual_time(|| async {
+        let (_backend, address) = listen();
+        let front = Front::of(&[address]).serve();
+        let none_left = async {
+            sim::set_faults(Faults {
+                descriptor_per_mille: 1000,
+                ..Faults::default()
+            });
+        };
+        // The client has asked for its own by then.
+        let (client, ()) = join(TcpStream::connect(front.address), none_left).await;
+        client.expect("connect").recv().await.expect_err("a reset");
+        ended(&front.counters, SessionEnd::Unavailable).await;
+        assert_eq!(front.cluster.counters().of(0).unavailable.get(), 1);
+        let own = front.cluster.backends()[0].counters(0);
+        assert_eq!(own.connect_failures.get(), 0);
     });
 }
 

@@ -142,6 +142,8 @@ impl Exchange<'_> {
                 cluster.counters().of(worker).connect_time.observe(elapsed);
                 Ok(BackendConnection::new(stream, Arc::clone(backend), worker))
             }
+            // Another backend may have a connection in the pool.
+            Ok(Err(error)) if rt::is_own_shortage(&error) => Err(Failure::BackendUnreachable),
             Ok(Err(_)) | Err(Failure::BackendTimeout) => {
                 backend.counters(worker).connect_failures.increment();
                 lease.failed(Fault::Connect);

@@ -1,61 +1,24 @@
 //! A keep-alive request costs no heap allocation: counted, on every engine.
 //!
-//! The allocator below counts what the proxy's thread allocates; the backend and the client are
+//! The allocator counts what the proxy's thread allocates; the backend and the client are
 //! other threads.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lb_core::plan::{self, Affinity, Balance, CookieAffinity, CookieMode, HashKey};
 use lb_core::rt::EngineKind;
 
+#[path = "../../lb-core/tests/counting/mod.rs"]
+mod counting;
 #[path = "proxy/support.rs"]
 #[expect(dead_code, reason = "the other test binary uses the rest")]
 mod support;
 
+use counting::{allocations, count_this_thread};
 use support::{Backend, Client, Proxy, Request, cluster_plan, http_plan, ok, on_each_engine};
-
-struct Counting;
-
-thread_local! {
-    static IS_COUNTED: Cell<bool> = const { Cell::new(false) };
-}
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-fn count() {
-    // A thread that is ending has no flag any more, and is none that is counted.
-    if IS_COUNTED.try_with(Cell::get).unwrap_or(false) {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-// SAFETY: every call is passed on to the system's allocator unchanged; counting does not allocate.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as above.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// One request of each kind, answered.
 fn round(client: &mut Client) {
@@ -95,13 +58,14 @@ fn assert_does_not_allocate(
     rounds: usize,
     round: impl Fn(&mut Client),
 ) {
-    let count_here = || IS_COUNTED.set(true);
+    let count_here = count_this_thread;
     let proxy = Proxy::start_logging(engine, http, &[cluster], false, count_here);
     let mut clients = [proxy.connect(), proxy.connect(), proxy.connect()];
     let mut allocated = || {
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = allocations();
+        assert!(before > 0, "the allocator counts");
         (0..rounds).for_each(|number| round(&mut clients[number % 3]));
-        ALLOCATIONS.load(Ordering::Relaxed) - before
+        allocations() - before
     };
     let first = allocated();
     assert!(first > 0, "the proxy's thread is counted");

@@ -38,7 +38,7 @@ pub use combine::{
     Either, Elapsed, Join, Select, Timeout, join, poll_once, select, timeout, timeout_at, yield_now,
 };
 pub use engine::EngineKind;
-pub use net::{Accepted, TcpListener, TcpStream};
+pub use net::{Accepted, TcpListener, TcpStream, is_own_shortage};
 pub use notify::{Notified, Notify};
 pub use options::{OptionError, set_listen_options, try_backend_options};
 pub use pipe::Pipe;

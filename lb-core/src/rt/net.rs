@@ -480,6 +480,15 @@ impl fmt::Debug for TcpStream {
     }
 }
 
+/// True if an attempt to connect failed for want of descriptors, memory or source ports of our own:
+/// that says nothing of the other end.
+#[must_use]
+pub fn is_own_shortage(error: &io::Error) -> bool {
+    use libc::{EADDRNOTAVAIL, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    let own = [EADDRNOTAVAIL, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM];
+    error.raw_os_error().is_some_and(|it| own.contains(&it))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

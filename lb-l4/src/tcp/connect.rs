@@ -12,7 +12,7 @@ use std::time::Duration;
 use lb_core::balance::{Choice, Cluster, Fault, Lease, Tried};
 use lb_core::metrics::{Refusal, SessionEnd};
 use lb_core::plan::TRIES_LIMIT;
-use lb_core::rt::{Either, TcpStream, now, select, sleep, timeout};
+use lb_core::rt::{Either, TcpStream, is_own_shortage, now, select, sleep, timeout};
 use lb_core::worker::Worker;
 
 use super::service::BackendLimit;
@@ -63,6 +63,11 @@ impl<'a> Search<'_, 'a> {
                     counters.connect_time.observe(latency);
                     lease.answered(latency);
                     return Ok((lease, connected));
+                }
+                Either::First(Ok(Err(error))) if is_own_shortage(&error) => {
+                    drop(lease);
+                    self.service.call_waiting();
+                    break; // it would be no better with another
                 }
                 Either::First(_) => {
                     own.connect_failures.increment();

@@ -7,7 +7,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +17,9 @@ use lb_core::balance::{Backend, Choice, Cluster, Fault, Lease, Tried};
 use lb_core::connections::Registration;
 use lb_core::metrics::{FlowEnd, FlowShed};
 use lb_core::plan;
-use lb_core::rt::{Datagrams, Instant, Received, Sleep, UdpSocket, now, sleep_until};
+use lb_core::rt::{
+    Datagrams, Instant, Received, Sleep, UdpSocket, is_own_shortage, now, sleep_until,
+};
 
 use super::activity::Activity;
 use super::receive::{Front, is_usable};
@@ -275,7 +276,7 @@ fn connect<'a>(
         }
         match UdpSocket::connect(lease.backend().address) {
             Ok(socket) => return Ok((lease, socket)),
-            Err(error) if is_ours(&error) => {
+            Err(error) if is_own_shortage(&error) => {
                 let shed = FlowShed::Resources;
                 flow.front.count(|counters| counters.flows.shed(shed));
                 return Err(FlowEnd::Unavailable);
@@ -290,20 +291,6 @@ fn connect<'a>(
     }
     counters.unavailable.increment();
     Err(FlowEnd::Unavailable)
-}
-
-/// True if it is our lack of descriptors, memory or ports, and no fault of a backend.
-fn is_ours(error: &io::Error) -> bool {
-    const EAGAIN: i32 = 11; // no port left
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
-    const ENOBUFS: i32 = 105;
-    const ENOMEM: i32 = 12;
-    const EADDRNOTAVAIL: i32 = 99;
-    let ours = [EAGAIN, ENFILE, EMFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL];
-    error
-        .raw_os_error()
-        .is_some_and(|errno| ours.contains(&errno))
 }
 
 /// Passes replies on until the flow ends, or leaves the backend.
