@@ -321,8 +321,8 @@ mod tests {
             edge: Edge::default(),
         };
         let plan = Plan {
-            listeners: vec![listener],
-            clusters: vec![cluster],
+            listeners: vec![listener.into()],
+            clusters: vec![cluster.into()],
             ..Plan::default()
         };
         let errors = plan.validate().err().unwrap_or_default();

@@ -18,6 +18,7 @@ mod validate;
 mod validate_listener;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use affinity::{Affinity, CookieAffinity, CookieKey, CookieMode, SameSite, Secure};
@@ -39,9 +40,10 @@ pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// Addresses to accept on. Names are unique, and so are addresses, but that UDP has its own.
-    pub listeners: Vec<Listener>,
-    /// Named sets of backends. Names are unique.
-    pub clusters: Vec<Cluster>,
+    pub listeners: Vec<Arc<Listener>>,
+    /// Named sets of backends. Names are unique. Shared, as the listeners are, with
+    /// the plan before where nothing has changed: what is the same by address is not looked at again.
+    pub clusters: Vec<Arc<Cluster>>,
     /// Seed of the hash tables; nodes that share it agree on every choice.
     pub hash_seed: u64,
     /// What affinity cookies are keyed with; nodes that share it accept each other's. `None`

@@ -444,6 +444,8 @@ pub(super) fn host_problem(host: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::{Backend, Cluster, Edge, Health, Tcp};
     use super::*;
 
@@ -487,8 +489,8 @@ mod tests {
     /// A plan with one cluster, `a`.
     fn plan(listeners: Vec<Listener>) -> Plan {
         Plan {
-            listeners,
-            clusters: vec![cluster("a")],
+            listeners: listeners.into_iter().map(Arc::new).collect(),
+            clusters: vec![cluster("a").into()],
             ..Plan::default()
         }
     }
@@ -502,7 +504,7 @@ mod tests {
     /// The one error that a changed cluster `a` gives.
     fn cluster_error(change: impl FnOnce(&mut Cluster)) -> String {
         let mut plan = plan(vec![]);
-        change(&mut plan.clusters[0]);
+        change(Arc::make_mut(&mut plan.clusters[0]));
         let errors = errors(&plan);
         assert_eq!(errors.len(), 1, "{errors:?}");
         errors[0].clone()
@@ -524,7 +526,7 @@ mod tests {
             tcp("db", "0.0.0.0:5432", "a"),
             http(vec![route(None, "/"), route(Some("*.shop.example"), "/a")]),
         ]);
-        plan.clusters[0].health = Some(Health::default());
+        Arc::make_mut(&mut plan.clusters[0]).health = Some(Health::default());
         assert_eq!(plan.validate(), Ok(()));
         assert_eq!(Plan::default().validate(), Ok(()));
     }
@@ -532,7 +534,7 @@ mod tests {
     #[test]
     fn an_empty_cluster_is_valid() {
         let mut plan = plan(vec![]);
-        plan.clusters[0].backends.clear();
+        Arc::make_mut(&mut plan.clusters[0]).backends.clear();
         assert_eq!(plan.validate(), Ok(()));
     }
 
@@ -570,8 +572,8 @@ mod tests {
                 route(Some("a.b"), "/"),
             ]),
         ]);
-        plan.clusters.push(cluster("a"));
-        plan.clusters[1]
+        plan.clusters.push(cluster("a").into());
+        Arc::make_mut(&mut plan.clusters[1])
             .backends
             .push(address("127.0.0.1:9000").into());
         assert_eq!(
@@ -593,7 +595,7 @@ mod tests {
             tcp("y", "127.0.0.1:0", "a"),
         ]);
         assert_eq!(plan.validate(), Ok(()));
-        plan.clusters[0].backends[0] = address("127.0.0.1:0").into();
+        Arc::make_mut(&mut plan.clusters[0]).backends[0] = address("127.0.0.1:0").into();
         let expected = "cluster \"a\", backend 1: address \"127.0.0.1:0\" is not valid: \
                         nothing can listen on port 0";
         assert_eq!(errors(&plan), [expected]);

@@ -180,8 +180,8 @@ mod tests {
             protocol: Protocol::Tcp(tcp),
         };
         let plan = Plan {
-            listeners: vec![listener],
-            clusters: vec![Cluster::new("c", Vec::new())],
+            listeners: vec![listener.into()],
+            clusters: vec![Cluster::new("c", Vec::new()).into()],
             ..Plan::default()
         };
         let field = |error: &PlanError| match error {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::slice;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::plan::{self, Condition, CookieKey, PlanError, Tier};
@@ -122,11 +123,11 @@ impl Draft {
     /// The plan; a name without addresses brings no backend.
     pub(crate) fn plan(&self, names: &Names) -> plan::Plan {
         plan::Plan {
-            listeners: self.listeners.clone(),
+            listeners: self.listeners.iter().cloned().map(Arc::new).collect(),
             clusters: self
                 .clusters
                 .iter()
-                .map(|cluster| cluster.plan(names))
+                .map(|cluster| Arc::new(cluster.plan(names)))
                 .collect(),
             hash_seed: self.hash_seed,
             cookie_key: self.cookie_key.clone(),

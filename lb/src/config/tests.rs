@@ -435,8 +435,8 @@ fn udp_has_ports_and_names_of_its_own() {
 #[test]
 fn the_relay_is_chosen_by_file_and_by_flag() {
     let relays = |plan: lb_core::plan::Plan| -> Vec<Relay> {
-        let listeners = plan.listeners.into_iter();
-        let relay = |listener: lb_core::plan::Listener| match listener.protocol {
+        let listeners = plan.listeners.iter();
+        let relay = |listener: &Arc<lb_core::plan::Listener>| match &listener.protocol {
             lb_core::plan::Protocol::Tcp(tcp) => tcp.relay,
             other => panic!("{other:?}"),
         };

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use lb_core::plan;
 use lb_core::rt::{OptionError, UdpOptions, set_listen_options, try_backend_options};
@@ -43,7 +44,7 @@ pub(crate) struct BindError {
 
 /// Binds those of `listeners` that are not in `already`, once for each worker.
 pub(crate) fn bind_new(
-    listeners: &[plan::Listener],
+    listeners: &[Arc<plan::Listener>],
     already: &Bound,
     own_ports: &OwnPorts,
     workers: usize,
@@ -200,13 +201,13 @@ const ENFILE: i32 = 23;
 mod tests {
     use super::*;
 
-    fn listener(address: SocketAddr) -> plan::Listener {
-        plan::Listener {
+    fn listener(address: SocketAddr) -> Arc<plan::Listener> {
+        Arc::new(plan::Listener {
             name: "front".into(),
             address,
             edge: plan::Edge::default(),
             protocol: plan::Protocol::Tcp(plan::Tcp::to("c")),
-        }
+        })
     }
 
     fn in_runtime<T>(test: impl FnOnce() -> T) -> T {
@@ -273,10 +274,10 @@ mod tests {
             let tcp = listener("127.0.0.1:0".parse().unwrap());
             let none = Bound::new();
             let new = bind_new(std::slice::from_ref(&tcp), &none, &OwnPorts::new(), 1).unwrap();
-            let mut udp = tcp.clone();
+            let mut udp = plan::Listener::clone(&tcp);
             udp.address = new.bound[&ListenerKey::of(&tcp)];
             udp.protocol = plan::Protocol::Udp(plan::Udp::to("c"));
-            let udp = std::slice::from_ref(&udp);
+            let udp = &[Arc::new(udp)];
             let own = ports(&new.bound).collect();
             let both = bind_new(udp, &new.bound, &own, 2).unwrap();
             assert_eq!(both.by_worker.iter().map(Sockets::len).sum::<usize>(), 2);

@@ -18,8 +18,8 @@ use crate::config::{AccessLog, Engine, LogFormat, Settings, Workers};
 /// A plan as JSON.
 pub(crate) fn plan_json(plan: &Plan) -> Value {
     json!({
-        "listeners": plan.listeners.iter().map(listener_json).collect::<Vec<_>>(),
-        "clusters": plan.clusters.iter().map(cluster::json).collect::<Vec<_>>(),
+        "listeners": plan.listeners.iter().map(|it| listener_json(it)).collect::<Vec<_>>(),
+        "clusters": plan.clusters.iter().map(|it| cluster::json(it)).collect::<Vec<_>>(),
         "hash_seed": plan.hash_seed,
         "cookie_key": if plan.cookie_key.is_some() { "set" } else { "random" },
     })
