@@ -141,11 +141,7 @@ fn chunked(criterion: &mut Criterion) {
 }
 
 fn route(criterion: &mut Criterion) {
-    let route = |host: Option<String>, path_prefix: &str| Route {
-        host,
-        path_prefix: path_prefix.to_owned(),
-        cluster: String::new(),
-    };
+    let route = |host: Option<String>, prefix: &str| Route::to(host.as_deref(), prefix, "a");
     let mut group = criterion.benchmark_group("route");
     for host_count in [1, 1000] {
         let hosts = (0..host_count).map(|number| format!("shop-{number}.example"));

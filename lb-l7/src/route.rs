@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use lb_core::plan::Route;
+use lb_core::plan::{PathMatch, Route};
 
 /// Position of a cluster in the list that the table was built with.
 pub type ClusterIndex = u32;
@@ -54,7 +54,7 @@ impl RouteTable {
             };
             paths
                 .prefixes
-                .push(Prefix::new(&route.path_prefix, cluster(route)));
+                .push(Prefix::new(prefix_of(route), cluster(route)));
         }
         table.finish().map_err(|prefix| DuplicateRoute {
             host: routes
@@ -102,6 +102,13 @@ impl RouteTable {
 /// Longest host that can have a route; longer ones do not pass the head's checks.
 const HOST_BYTES_MAX: usize = 255;
 
+fn prefix_of(route: &Route) -> &str {
+    match &route.path {
+        PathMatch::Prefix(prefix) => prefix,
+        _ => "/",
+    }
+}
+
 fn key(host: &str) -> Box<[u8]> {
     host.to_ascii_lowercase().into_bytes().into_boxed_slice()
 }
@@ -142,7 +149,7 @@ impl Prefix {
     }
 
     fn is_of(&self, route: &Route) -> bool {
-        *self.path == *route.path_prefix.trim_end_matches('/').as_bytes()
+        *self.path == *prefix_of(route).trim_end_matches('/').as_bytes()
     }
 
     /// Whether the prefix ends where an element of `path` does.
@@ -196,18 +203,14 @@ mod tests {
     use super::*;
 
     fn route(host: Option<&str>, path_prefix: &str, index: usize) -> Route {
-        Route {
-            host: host.map(str::to_owned),
-            path_prefix: path_prefix.to_owned(),
-            cluster: index.to_string(),
-        }
+        Route::to(host, path_prefix, &index.to_string())
     }
 
     fn build(routes: &[(Option<&str>, &str)]) -> Result<RouteTable, DuplicateRoute> {
         let routes: Vec<Route> = (routes.iter().enumerate())
             .map(|(index, (host, path))| route(*host, path, index))
             .collect();
-        RouteTable::build(&routes, |route| route.cluster.parse().unwrap())
+        RouteTable::build(&routes, |it| it.action.cluster().unwrap().parse().unwrap())
     }
 
     fn find(table: &RouteTable, host: &str, path: &str) -> Option<ClusterIndex> {

@@ -69,6 +69,9 @@ pub enum BuildError {
     /// `headers_max` is more than is supported.
     #[error("headers_max is {0}; at most {HEADERS_MAX} is supported")]
     HeadersMax(u16),
+    /// A kind of route that is not served yet.
+    #[error("routes of this kind are not served yet: {0}")]
+    NotServed(String),
     /// A route or the default names a cluster that does not exist.
     #[error("there is no cluster named {0:?}")]
     UnknownCluster(String),
@@ -95,14 +98,27 @@ impl HttpService {
             list: Vec::new(),
         };
         for route in &plan.routes {
-            clusters.index(&route.cluster)?;
+            let plan::RouteAction::Cluster {
+                name,
+                rewrite: None,
+            } = &route.action
+            else {
+                return Err(BuildError::NotServed(format!("{:?}", route.action)));
+            };
+            if !matches!(route.path, plan::PathMatch::Prefix(_)) {
+                return Err(BuildError::NotServed(format!("{:?}", route.path)));
+            }
+            clusters.index(name)?;
         }
         let default_cluster = plan
             .default_cluster
             .as_deref()
             .map(|name| clusters.index(name))
             .transpose()?;
-        let index = |route: &plan::Route| clusters.position(&route.cluster).unwrap_or_default();
+        let index = |route: &plan::Route| {
+            let name = route.action.cluster().unwrap_or_default();
+            clusters.position(name).unwrap_or_default()
+        };
         Ok(Self {
             timeouts: plan.timeouts,
             limits,
