@@ -13,6 +13,8 @@ mod cluster_rules;
 mod edge;
 mod health;
 mod tcp;
+mod tls;
+mod tls_rules;
 mod udp;
 mod validate;
 mod validate_listener;
@@ -31,6 +33,10 @@ pub use health::{
 pub use tcp::{
     BackendLimit, BackendSocket, Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames,
     Source, Tcp,
+};
+pub use tls::{
+    BackendTls, Certificate, ClientAuth, KeyForm, PrivateKey, TicketKey, TlsGroup, TlsServer,
+    TlsSuite, TlsVersion, UnknownNames, UnknownTlsWord,
 };
 pub use udp::Udp;
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
@@ -86,6 +92,8 @@ pub struct Http {
     pub timeouts: HttpTimeouts,
     /// What is done with X-Forwarded-* headers.
     pub forwarded: Forwarded,
+    /// How connections are encrypted; `None`: they are not.
+    pub tls: Option<TlsServer>,
 }
 
 /// One routing rule.

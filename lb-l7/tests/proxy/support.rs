@@ -49,6 +49,7 @@ pub(crate) fn http_plan() -> plan::Http {
             response_head: PATIENCE,
         },
         forwarded: Forwarded::Append,
+        tls: None,
     }
 }
 

@@ -392,6 +392,7 @@ impl Compiler<'_> {
             limits: limits(&http.limits),
             timeouts: timeouts(&http.timeouts),
             forwarded: or(&http.forwarded, plan::Forwarded::default()),
+            tls: None,
         }
     }
 
