@@ -4,7 +4,7 @@
 //! reaches the peer; what `send` took is encrypted and on its way when it returns.
 //! Read next: `../stream.rs` (plain or TLS, as one type).
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, BufRead, Write};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ pub struct TlsStream {
     stream: TcpStream,
     connection: RefCell<Box<Connection>>,
     /// Plaintext that was given back.
-    unread: Cell<Option<Chunk>>,
+    unread: RefCell<Option<Chunk>>,
 }
 
 impl TlsStream {
@@ -39,7 +39,7 @@ impl TlsStream {
         let tls = Self {
             stream,
             connection: RefCell::new(Box::new(connection)),
-            unread: Cell::new(None),
+            unread: RefCell::new(None),
         };
         poll_fn(|cx| tls.poll_handshake(cx)).await?;
         Ok(tls)
