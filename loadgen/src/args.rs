@@ -360,10 +360,12 @@ impl RunArgs {
             *given && !schemes.contains(&self.url.scheme)
         };
         if let Some((flag, _, schemes)) = flags.iter().find(wrong) {
-            let schemes: Vec<&str> = schemes.iter().map(|scheme| scheme.prefix()).collect();
+            let names: Vec<&str> = schemes.iter().map(|scheme| scheme.prefix()).collect();
+            let (last, others) = names.split_last().unwrap_or((&"", &[]));
+            let and = if others.is_empty() { "" } else { " and " };
             return Err(format!(
-                "{flag} is for {} URLs, and this is {}",
-                schemes.join(" and "),
+                "{flag} is for {}{and}{last} URLs, and this is {}",
+                others.join(", "),
                 self.url
             ));
         }
@@ -559,7 +561,14 @@ mod tests {
             ("tcp://a:1 --method GET", "--method"),
             ("tcp://a:1 -H A:b", "--header"),
             ("tcp://a:1 --gso 8", "udp://"),
-            ("udp://a:1 --new-connections", "http:// and tcp://"),
+            (
+                "udp://a:1 --new-connections",
+                "http://, https:// and tcp://",
+            ),
+            ("http://a:1/ --resume 0.5", "https://"),
+            ("https://a:1/ --resume 2", "0 to 1"),
+            ("https://a:1/ --tls-groups x448", "x25519"),
+            ("https://a:1/ --tls-ca /nowhere/ca", "/nowhere/ca"),
             ("udp://a:1 --message 39", "from 40 to"),
             ("udp://a:1 --window 0", "--window"),
             ("udp://a:1 --one-way --window 1", "--window"),

@@ -162,7 +162,11 @@ impl Dialer {
 }
 
 impl TlsRequest {
-    fn config(&self) -> Result<ClientConfig, rustls::Error> {
+    /// A configuration of the library that offers this, and resumes as the library likes.
+    ///
+    /// # Errors
+    /// When an authority is none.
+    pub(crate) fn config(&self) -> Result<ClientConfig, rustls::Error> {
         let mut provider = aws_lc_rs::default_provider();
         if !self.groups.is_empty() {
             provider.kx_groups = self.groups.iter().map(|group| group.supported()).collect();
