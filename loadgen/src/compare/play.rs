@@ -11,6 +11,7 @@ use std::path::Path;
 
 use super::load::{self, LoadCommand, Timing};
 use super::peers::{Program, Site};
+use super::probe::Connection;
 use super::process::Process;
 use super::round::{Bench, Contender};
 use super::scenario::{Scenario, Secure, Subject, Traffic};
@@ -118,8 +119,12 @@ impl Stage<'_> {
         let own = std::env::current_exe().map_err(Error::system("its own path"))?;
         let words = [&[own.display().to_string()], words].concat();
         let cpu = self.bench.cores.generator.to_string();
+        let works = || {
+            let exchange = |at: &SocketAddr| Connection::open_origin(*at, scenario)?.exchange();
+            backends.iter().try_for_each(exchange)
+        };
         self.bench
-            .start(&words, &cpu, "origins", scenario, &backends)
+            .start_until(&words, &cpu, "origins", works)
             .map_err(Error::Origins)
     }
 

@@ -45,13 +45,25 @@ enum Stream {
 }
 
 impl Connection {
+    /// Connects to an origin of `scenario` at `address`: origins never speak TLS.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub(crate) fn open_origin(address: SocketAddr, scenario: Scenario) -> io::Result<Self> {
+        Self::with(address, scenario, Secure::No)
+    }
+
     /// Connects to `address`, where `scenario` is played.
     ///
     /// # Errors
     /// When nobody listens there.
     pub(crate) fn open(address: SocketAddr, scenario: Scenario) -> io::Result<Self> {
+        Self::with(address, scenario, scenario.spec().secure)
+    }
+
+    fn with(address: SocketAddr, scenario: Scenario, secure: Secure) -> io::Result<Self> {
         Ok(Self {
-            stream: match (scenario.spec().mode, scenario.spec().secure) {
+            stream: match (scenario.spec().mode, secure) {
                 (Mode::Udp, _) => Stream::Udp(connect_udp(address)?),
                 (Mode::Http | Mode::Tcp, Secure::No) => Stream::Tcp(connect(address)?),
                 (Mode::Http | Mode::Tcp, _) => Stream::Tls(Box::new(connect_tls(address)?)),

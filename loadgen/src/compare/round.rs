@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -59,22 +58,6 @@ pub(crate) struct Contender {
 }
 
 impl Bench<'_> {
-    /// Starts `words` on the cores `cpus` and waits until `scenario` works at all of `addresses`.
-    pub(crate) fn start(
-        &self,
-        words: &[String],
-        cpus: &str,
-        name: &str,
-        scenario: Scenario,
-        addresses: &[SocketAddr],
-    ) -> Result<Process, String> {
-        self.start_until(words, cpus, name, || {
-            addresses
-                .iter()
-                .try_for_each(|at| Connection::open(*at, scenario)?.exchange())
-        })
-    }
-
     /// Starts `words` on the cores `cpus` and waits until `works` finds no fault.
     pub(crate) fn start_until(
         &self,
@@ -110,13 +93,9 @@ impl Bench<'_> {
         let name = contender.program.peer.name();
         // The log of the round before would be appended to; there need not be one.
         let _ = fs::remove_file(self.folder.join(ACCESS_LOG));
-        self.start(
-            &contender.launch.words,
-            &self.cores.of_workers(scenario.spec().workers),
-            name,
-            scenario,
-            &[site.listen],
-        )
+        let cpus = self.cores.of_workers(scenario.spec().workers);
+        let works = || Connection::open(site.listen, scenario)?.exchange();
+        self.start_until(&contender.launch.words, &cpus, name, works)
     }
 
     /// A round under load.
