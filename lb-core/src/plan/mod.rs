@@ -80,6 +80,24 @@ pub struct Listener {
     pub protocol: Protocol,
 }
 
+impl Listener {
+    /// The names of the clusters that it sends to, some of them more than once.
+    pub fn clusters(&self) -> impl Iterator<Item = &str> {
+        let (http, tcp, udp) = match &self.protocol {
+            Protocol::Http(http) => (Some(http), None, None),
+            Protocol::Tcp(tcp) => (None, Some(tcp), None),
+            Protocol::Udp(udp) => (None, None, Some(udp)),
+        };
+        let of_http = http.into_iter().flat_map(|http| {
+            let routes = http.routes.iter().filter_map(|it| it.action.cluster());
+            routes.chain(http.default_cluster.as_deref())
+        });
+        let of_tcp = tcp.into_iter().flat_map(Tcp::clusters);
+        let of_udp = udp.map(|udp| &*udp.cluster);
+        of_http.chain(of_tcp).chain(of_udp)
+    }
+}
+
 /// What a listener does with a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Protocol {
