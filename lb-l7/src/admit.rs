@@ -76,6 +76,7 @@ impl Request {
 }
 
 /// What the bytes at hand turned out to be.
+#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
 #[derive(Debug)]
 pub(crate) enum Admission {
     /// A request.
