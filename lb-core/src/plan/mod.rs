@@ -13,6 +13,7 @@ mod cluster_rules;
 mod edge;
 mod health;
 mod http;
+mod http2;
 mod http_rules;
 mod log;
 mod tcp;
@@ -38,6 +39,7 @@ pub use http::{
     Redirect, RequestId, Rewrite, Route, RouteAction, Scheme,
 };
 pub use http_rules::{PATTERN_BYTES_MAX, PATTERN_PROGRAM_BYTES_MAX, parse_pattern};
+pub use http2::{BackendProtocol, Http2};
 pub use log::{AccessLog, ListenerLog, LogFormat, LogTarget};
 pub use tcp::{
     BackendLimit, BackendSocket, Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames,
