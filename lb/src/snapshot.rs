@@ -16,6 +16,7 @@ use lb_core::plan::{self, CookieKey, ListenSocket, Plan};
 use lb_l4::limits::Gate;
 use lb_l4::{TcpService, UdpService};
 use lb_l7::HttpService;
+use lb_l7::tls::{TlsAcceptor, TlsContext};
 
 use crate::checker::{Checker, LastError};
 
@@ -36,6 +37,8 @@ pub(crate) struct Ground {
     pub(crate) affinity: Arc<AffinityTable>,
     /// The key of affinity cookies when none is configured.
     cookie_key: CookieKey,
+    /// What TLS listeners share.
+    tls: TlsContext,
 }
 
 impl Ground {
@@ -45,6 +48,7 @@ impl Ground {
             workers,
             affinity: Arc::new(AffinityTable::new(affinity_entries, random_key()?)),
             cookie_key: CookieKey(random_key()?),
+            tls: TlsContext::new().ok_or(io::ErrorKind::Unsupported)?,
         })
     }
 }
@@ -57,6 +61,8 @@ pub(crate) struct Listener {
     pub(crate) stats: Arc<ListenerStats>,
     /// What connections must pass, if anything.
     pub(crate) gate: Option<Arc<Gate>>,
+    /// How connections are encrypted, if they are.
+    pub(crate) tls: Option<Arc<TlsAcceptor>>,
     pub(crate) service: Service,
 }
 
@@ -152,11 +158,13 @@ impl Snapshot {
             let previous = previous.and_then(|previous| previous.listener(&listener.name));
             let stats = previous.map(|previous| &*previous.stats);
             let gate = previous.and_then(|previous| previous.gate.as_deref());
+            let acceptor = previous.and_then(|previous| previous.tls.as_ref());
             listeners.push(Arc::new(Listener {
                 bound: bound.get(&key).copied().unwrap_or(listener.address),
                 key,
                 stats: Arc::new(ListenerStats::build(listener, workers, stats)),
                 gate: Gate::build(&listener.edge, gate).map(Arc::new),
+                tls: build_acceptor(&listener.protocol, &ground.tls, acceptor)?,
                 service: Service::build(&listener.protocol, &by_name)?,
             }));
         }
@@ -188,6 +196,23 @@ impl Snapshot {
         self.listeners
             .iter()
             .find(|listener| listener.stats.name() == name)
+    }
+}
+
+/// One that is as before stays.
+fn build_acceptor(
+    protocol: &plan::Protocol,
+    context: &TlsContext,
+    previous: Option<&Arc<TlsAcceptor>>,
+) -> Result<Option<Arc<TlsAcceptor>>, String> {
+    let plan::Protocol::Http(plan::Http { tls: Some(tls), .. }) = protocol else {
+        return Ok(None);
+    };
+    match previous {
+        Some(previous) if previous.is_of(tls) => Ok(Some(Arc::clone(previous))),
+        previous => TlsAcceptor::build(tls, context, previous.map(|it| &**it))
+            .map(|acceptor| Some(Arc::new(acceptor)))
+            .map_err(|error| error.to_string()),
     }
 }
 

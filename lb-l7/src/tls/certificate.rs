@@ -41,7 +41,9 @@ pub enum CertificateError {
     #[error("there is no certificate")]
     Empty,
     /// What should be a private key is none that is supported.
-    #[error("the private key cannot be used: {0} (RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, and Ed25519 can)")]
+    #[error(
+        "the private key cannot be used: {0} (RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, and Ed25519 can)"
+    )]
     Key(String),
     /// The key is that of another certificate.
     #[error("the private key is not the key of the certificate{}", .0)]

@@ -51,7 +51,12 @@ impl ClientVerifier {
         Ok(Self {
             names: roots.subjects(),
             roots,
-            revoked: auth.revoked.iter().enumerate().map(list).collect::<Result<_, _>>()?,
+            revoked: auth
+                .revoked
+                .iter()
+                .enumerate()
+                .map(list)
+                .collect::<Result<_, _>>()?,
             depth: usize::from(auth.depth),
             required: auth.required,
             provider,

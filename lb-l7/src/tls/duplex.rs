@@ -374,7 +374,8 @@ impl Duplex {
             Some(first) => first.map_err(failed)?,
             None => {
                 let mut out = Buffer::new();
-                let room = |room: &mut [u8]| seal_into(&mut self.sealer, &control, &mut source, room);
+                let room =
+                    |room: &mut [u8]| seal_into(&mut self.sealer, &control, &mut source, room);
                 out.fill(room).map_err(failed)?;
                 out.freeze()
             }

@@ -23,7 +23,9 @@ pub struct TlsRefusal {
 
 impl TlsRefusal {
     pub(super) fn of(error: &io::Error, server_name: Option<Box<str>>) -> Self {
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+        let inner = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Error>());
         let (kind, reason) = match inner {
             Some(error) => of_tls(error),
             None if error.kind() == io::ErrorKind::UnexpectedEof => (
@@ -37,12 +39,6 @@ impl TlsRefusal {
             server_name,
             reason: reason.into(),
         }
-    }
-
-    /// A failure of our own.
-    pub(super) fn ours(error: &Error) -> Self {
-        let (_, reason) = of_tls(error);
-        Self::new(TlsFailure::Protocol, &reason)
     }
 
     pub(super) fn new(kind: TlsFailure, reason: &str) -> Self {
@@ -68,9 +64,7 @@ fn of_tls(error: &Error) -> (TlsFailure, String) {
             TlsFailure::ClientCertificate,
             "the client showed no certificate, and the listener requires one",
         ),
-        Error::InvalidCertificate(what) => {
-            (TlsFailure::ClientCertificate, certificate_hint(what))
-        }
+        Error::InvalidCertificate(what) => (TlsFailure::ClientCertificate, certificate_hint(what)),
         Error::General(text) if text.contains("no server certificate") => (
             TlsFailure::UnknownName,
             "no certificate has the name, and unknown names are refused",

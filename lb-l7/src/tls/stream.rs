@@ -11,12 +11,16 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use lb_core::rt::{Chunk, TcpStream};
+use rustls::server::{ServerConfig, UnbufferedServerConnection};
 
 use super::duplex::Duplex;
-use super::handshake::{Handshaking, TlsSession};
+use super::facts::TlsFacts;
+use super::handshake::{Finished, Handshaking};
 
 /// A TLS connection after its handshake. As with a `TcpStream`, one part of a task may receive
 /// while another sends, and a drop closes at once.
@@ -30,7 +34,8 @@ struct Inner {
     duplex: RefCell<Duplex>,
     /// Plaintext that was given back.
     unread: RefCell<Option<Chunk>>,
-    session: TlsSession,
+    facts: Rc<TlsFacts>,
+    alpn: Option<Box<[u8]>>,
 }
 
 impl TlsStream {
@@ -41,11 +46,17 @@ impl TlsStream {
         side: Handshaking,
         name: &mut Option<Box<str>>,
     ) -> io::Result<Self> {
-        let (duplex, session, plain) = side.run(&stream, name).await?;
+        let Finished {
+            duplex,
+            facts,
+            alpn,
+            plain,
+        } = side.run(&stream, name).await?;
         let inner = Inner {
             duplex: RefCell::new(duplex),
             unread: RefCell::new(plain),
-            session,
+            facts: Rc::new(facts),
+            alpn,
         };
         Ok(Self {
             stream,
@@ -53,14 +64,30 @@ impl TlsStream {
         })
     }
 
+    /// Makes the handshake of a server; `config` allows that its secrets are extracted.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the client closes, what broke the connection, or `InvalidData` with a
+    /// `rustls::Error` in it.
+    pub async fn accept(
+        stream: TcpStream,
+        config: Arc<ServerConfig>,
+        name: &mut Option<Box<str>>,
+    ) -> io::Result<Self> {
+        debug_assert!(config.enable_secret_extraction);
+        let connection = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
+        let side = Handshaking::Server(Box::new(connection));
+        Self::handshake(stream, side, name).await
+    }
+
     /// What is known of it by its handshake.
-    pub const fn session(&self) -> &TlsSession {
-        &self.inner.session
+    pub const fn facts(&self) -> &Rc<TlsFacts> {
+        &self.inner.facts
     }
 
     /// The protocol that was agreed on by ALPN.
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
-        self.session().alpn.as_deref()
+        self.inner.alpn.as_deref()
     }
 
     /// The connection below.
@@ -223,7 +250,7 @@ impl fmt::Debug for TlsStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsStream")
             .field("stream", &self.stream)
-            .field("session", &self.inner.session)
+            .field("facts", &self.inner.facts)
             .finish_non_exhaustive()
     }
 }

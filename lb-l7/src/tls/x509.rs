@@ -129,9 +129,9 @@ impl<'a> Der<'a> {
             0..=0x7f => (usize::from(first), rest),
             0x81..=0x84 => {
                 let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-                let length = digits.iter().fold(0, |length: usize, byte| {
-                    (length << 8) | usize::from(*byte)
-                });
+                let length = digits
+                    .iter()
+                    .fold(0, |length: usize, byte| (length << 8) | usize::from(*byte));
                 (length, rest)
             }
             _ => return None,
@@ -211,7 +211,11 @@ fn number(digits: &[u8]) -> Option<u64> {
 /// Of the Gregorian calendar; `None` before 1970.
 fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
     // Years begin in March, so that the day that some have more is their last.
-    let year = if month <= 2 { year.checked_sub(1)? } else { year };
+    let year = if month <= 2 {
+        year.checked_sub(1)?
+    } else {
+        year
+    };
     let month = (month + 9) % 12;
     let day_of_year = (153 * month + 2) / 5 + day - 1;
     let days = year * 365 + year / 4 - year / 100 + year / 400 + day_of_year;
@@ -332,7 +336,9 @@ mod tests {
         let mut params = CertificateParams::new(names).unwrap();
         params.not_before = date_time_ymd(2020, 2, 29);
         params.not_after = date_time_ymd(2051, 12, 31);
-        params.distinguished_name.push(DnType::OrganizationName, "Schuhe, Grüße");
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "Schuhe, Grüße");
         params.distinguished_name.push(DnType::CommonName, "it");
         let key = KeyPair::generate().unwrap();
         params.self_signed(&key).unwrap().der().to_vec()
@@ -347,7 +353,10 @@ mod tests {
         assert_eq!(seconds(x509.not_before).as_secs(), 1_582_934_400);
         assert_eq!(seconds(x509.not_after).as_secs(), 2_587_593_600);
         let subject = x509.subject();
-        assert!(subject.contains("O=Schuhe\\, Gr\\C3\\BC\\C3\\9Fe"), "{subject}");
+        assert!(
+            subject.contains("O=Schuhe\\, Gr\\C3\\BC\\C3\\9Fe"),
+            "{subject}"
+        );
         assert!(subject.contains("CN=it"), "{subject}");
         assert_eq!(x509.issuer(), subject);
         assert!(x509.serial().bytes().all(|byte| byte.is_ascii_hexdigit()));
@@ -357,7 +366,14 @@ mod tests {
     fn dates_are_checked() {
         let utc = |text: &str| time(Some((UTC_TIME, text.as_bytes())));
         assert!(utc("991231235959Z").is_some());
-        for wrong in ["", "Z", "991331235959Z", "9912312359Z", "99123123595Z", "aa1231235959Z"] {
+        for wrong in [
+            "",
+            "Z",
+            "991331235959Z",
+            "9912312359Z",
+            "99123123595Z",
+            "aa1231235959Z",
+        ] {
             assert_eq!(utc(wrong), None, "{wrong}");
         }
     }
