@@ -47,10 +47,9 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    fn new(cluster: Arc<Cluster>) -> Self {
+    fn new(cluster: Arc<Cluster>, over_tls: bool) -> Self {
         let set_cookie = match cluster.affinity() {
-            // No listener of ours ends TLS, so clients come in the clear.
-            Some(Affinity::Cookie(cookie)) => Some(SetCookie::new(cookie, false)),
+            Some(Affinity::Cookie(cookie)) => Some(SetCookie::new(cookie, over_tls)),
             _ => None,
         };
         Self {
@@ -126,7 +125,11 @@ impl HttpService {
                 .map_err(BuildError::Route)?,
             paths: plan.matching.paths,
             actions,
-            clusters: clusters.list.into_iter().map(Served::new).collect(),
+            clusters: clusters
+                .list
+                .into_iter()
+                .map(|cluster| Served::new(cluster, plan.tls.is_some()))
+                .collect(),
             default_cluster,
         })
     }

@@ -17,6 +17,7 @@ use lb_core::plan::{self, CookieKey, ListenSocket, Plan};
 use lb_l4::limits::Gate;
 use lb_l4::{TcpService, UdpService};
 use lb_l7::HttpService;
+use lb_l7::tls::{TlsAcceptor, TlsContext};
 
 use crate::checker::{Checker, LastError};
 
@@ -43,6 +44,8 @@ pub(crate) struct Ground {
     pub(crate) affinity: Arc<AffinityTable>,
     /// The key of affinity cookies when none is configured.
     cookie_key: CookieKey,
+    /// What TLS listeners share.
+    tls: TlsContext,
 }
 
 impl Ground {
@@ -52,6 +55,7 @@ impl Ground {
             workers,
             affinity: Arc::new(AffinityTable::new(affinity_entries, random_key()?)),
             cookie_key: CookieKey(random_key()?),
+            tls: TlsContext::new().ok_or(io::ErrorKind::Unsupported)?,
         })
     }
 }
@@ -64,6 +68,8 @@ pub(crate) struct Listener {
     pub(crate) stats: Arc<ListenerStats>,
     /// What connections must pass, if anything.
     pub(crate) gate: Option<Arc<Gate>>,
+    /// How connections are encrypted, if they are.
+    pub(crate) tls: Option<Arc<TlsAcceptor>>,
     pub(crate) service: Service,
 }
 
@@ -147,11 +153,13 @@ impl Snapshot {
             let before = before.map(|(previous, at)| &previous.listeners[at]);
             let stats = before.map(|it| &*it.stats);
             let gate = before.and_then(|it| it.gate.as_deref());
+            let acceptor = before.and_then(|it| it.tls.as_ref());
             listeners.push(Arc::new(Listener {
                 key,
                 bound,
                 stats: Arc::new(ListenerStats::build(listener, ground.workers, stats)),
                 gate: Gate::build(&listener.edge, gate).map(Arc::new),
+                tls: build_acceptor(&listener.protocol, &ground.tls, acceptor)?,
                 service: Service::build(&listener.protocol, &by_name)?,
             }));
         }
@@ -212,6 +220,23 @@ fn build_clusters<'p>(
     };
     let clusters = plan.clusters.iter().enumerate().map(build).collect();
     (clusters, changed)
+}
+
+/// One that is as before stays.
+fn build_acceptor(
+    protocol: &plan::Protocol,
+    context: &TlsContext,
+    previous: Option<&Arc<TlsAcceptor>>,
+) -> Result<Option<Arc<TlsAcceptor>>, String> {
+    let plan::Protocol::Http(plan::Http { tls: Some(tls), .. }) = protocol else {
+        return Ok(None);
+    };
+    match previous {
+        Some(previous) if previous.is_of(tls) => Ok(Some(Arc::clone(previous))),
+        previous => TlsAcceptor::build(tls, context, previous.map(|it| &**it))
+            .map(|acceptor| Some(Arc::new(acceptor)))
+            .map_err(|error| error.to_string()),
+    }
 }
 
 /// A cluster whose checks are as before keeps its checker, and the backends keep their rhythm.

@@ -87,7 +87,7 @@ impl TlsClient {
     pub async fn connect(&self, stream: TcpStream, address: IpAddr) -> io::Result<TlsStream> {
         let name = self.server_name.clone();
         let name = name.unwrap_or_else(|| ServerName::IpAddress(address.to_canonical().into()));
-        TlsStream::connect(stream, &self.config, name).await
+        TlsStream::connect(stream, Arc::clone(&self.config), name).await
     }
 }
 

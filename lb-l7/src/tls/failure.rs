@@ -41,12 +41,6 @@ impl TlsRefusal {
         }
     }
 
-    /// A failure of our own.
-    pub(super) fn ours(error: &Error) -> Self {
-        let (_, reason) = of_tls(error);
-        Self::new(TlsFailure::Protocol, &reason)
-    }
-
     pub(super) fn new(kind: TlsFailure, reason: &str) -> Self {
         Self {
             kind,

@@ -9,10 +9,10 @@ use lb_core::rt::{Chunk, TcpStream};
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
-use rustls::{CommonState, Error, ExtractedSecrets, HandshakeKind, ProtocolVersion};
+use rustls::{CommonState, Error, ExtractedSecrets};
 
-use super::client_auth::ClientCertificate;
 use super::duplex::{Duplex, Kernel};
+use super::facts::TlsFacts;
 use super::names;
 
 /// Most bytes of handshake messages that wait to be complete: certificates of clients are the
@@ -22,27 +22,20 @@ const INCOMING_MAX: usize = 128 * 1024;
 /// The alert for a server name that we do not serve.
 const UNRECOGNIZED_NAME: u8 = 112;
 
-/// What is known of a connection by its handshake.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsSession {
-    /// The version spoken.
-    pub version: ProtocolVersion,
-    /// The name of the cipher suite.
-    pub suite: Option<rustls::CipherSuite>,
-    /// The protocol that was agreed on by ALPN.
-    pub alpn: Option<Box<[u8]>>,
-    /// The name that the client asked for.
-    pub server_name: Option<Box<str>>,
-    /// Whether it went on with an earlier session.
-    pub resumed: bool,
-    /// What the client has shown.
-    pub client: Option<Box<ClientCertificate>>,
-}
-
 /// Either side's connection while its handshake lasts.
 pub(super) enum Handshaking {
     Client(Box<UnbufferedClientConnection>),
     Server(Box<UnbufferedServerConnection>),
+}
+
+/// What a handshake leaves.
+pub(super) struct Finished {
+    pub(super) duplex: Duplex,
+    pub(super) facts: TlsFacts,
+    /// The protocol that was agreed on by ALPN.
+    pub(super) alpn: Option<Box<[u8]>>,
+    /// Data that came with the end of it.
+    pub(super) plain: Option<Chunk>,
 }
 
 /// What the handshake wants next.
@@ -66,7 +59,7 @@ struct Buffers {
 }
 
 impl Handshaking {
-    /// Makes the handshake. The last is data that came with the end of it.
+    /// Makes the handshake; `name` takes the server name that a client asks for.
     ///
     /// # Errors
     /// `UnexpectedEof` when the peer closes, what broke the connection, or `InvalidData` with a
@@ -75,7 +68,7 @@ impl Handshaking {
         mut self,
         stream: &TcpStream,
         name: &mut Option<Box<str>>,
-    ) -> io::Result<(Duplex, TlsSession, Option<Chunk>)> {
+    ) -> io::Result<Finished> {
         let mut buffers = Buffers::default();
         loop {
             let step = self.step(&mut buffers);
@@ -104,17 +97,24 @@ impl Handshaking {
                 Err(error) => return Err(self.fail(error, buffers, stream).await),
             }
         }
-        let mut session = self.session();
-        session.server_name = name.take();
+        let mut facts = self.facts();
+        facts.server_name = name.take().map(String::from);
+        let common = self.common();
+        let alpn = common.alpn_protocol().map(Box::from);
+        let version = common.protocol_version();
         let (secrets, kernel) = self.into_kernel().map_err(invalid)?;
-        let duplex = Duplex::new(secrets.tx, secrets.rx, kernel, session.version);
+        let duplex = version.and_then(|it| Duplex::new(secrets.tx, secrets.rx, kernel, it));
         let mut duplex = duplex.ok_or_else(|| invalid(Error::HandshakeNotComplete))?;
         if !buffers.incoming.is_empty() {
             duplex.receive(Chunk::from_vec(buffers.incoming));
         }
         let plain = buffers.plain;
-        let plain = (!plain.is_empty()).then(|| Chunk::from_vec(plain));
-        Ok((duplex, session, plain))
+        Ok(Finished {
+            duplex,
+            facts,
+            alpn,
+            plain: (!plain.is_empty()).then(|| Chunk::from_vec(plain)),
+        })
     }
 
     fn step(&mut self, buffers: &mut Buffers) -> Result<Step, Error> {
@@ -156,26 +156,17 @@ impl Handshaking {
         invalid(error)
     }
 
-    fn session(&self) -> TlsSession {
-        let common: &CommonState = match self {
+    fn facts(&self) -> TlsFacts {
+        match self {
+            Self::Client(connection) => TlsFacts::of(connection, false),
+            Self::Server(connection) => TlsFacts::of(connection, true),
+        }
+    }
+
+    fn common(&self) -> &CommonState {
+        match self {
             Self::Client(connection) => connection,
             Self::Server(connection) => connection,
-        };
-        let resumed = common.handshake_kind() == Some(HandshakeKind::Resumed);
-        let shown = common.peer_certificates().and_then(<[_]>::first);
-        let is_server = matches!(self, Self::Server(_));
-        let client = shown
-            .filter(|_| is_server)
-            .and_then(|der| ClientCertificate::of(der));
-        TlsSession {
-            version: common
-                .protocol_version()
-                .unwrap_or(ProtocolVersion::TLSv1_2),
-            suite: common.negotiated_cipher_suite().map(|suite| suite.suite()),
-            alpn: common.alpn_protocol().map(Box::from),
-            server_name: None,
-            resumed,
-            client: client.map(Box::new),
         }
     }
 

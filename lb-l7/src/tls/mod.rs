@@ -24,7 +24,6 @@ pub use client::{TlsClient, TlsConfigError};
 pub use client_auth::ClientCertificate;
 pub use facts::TlsFacts;
 pub use failure::TlsRefusal;
-pub use handshake::TlsSession;
 pub use roots::{RootsError, roots_from_pem, system_roots};
 pub use server::{TlsAcceptor, TlsContext};
 pub use stream::TlsStream;

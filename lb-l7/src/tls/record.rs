@@ -111,8 +111,8 @@ impl Cipher {
     }
 
     /// Additional data of TLS 1.2 (RFC 5246 section 6.2.3.3).
-    fn aad12(number: u64, kind: u8, plain_len: usize) -> [u8; 13] {
-        let mut aad = [0, 0, 0, 0, 0, 0, 0, 0, kind, 3, 3, 0, 0];
+    fn aad12(number: u64, [kind, major, minor]: [u8; 3], plain_len: usize) -> [u8; 13] {
+        let mut aad = [0, 0, 0, 0, 0, 0, 0, 0, kind, major, minor, 0, 0];
         aad[..8].copy_from_slice(&number.to_be_bytes());
         aad[11..].copy_from_slice(&(plain_len as u16).to_be_bytes());
         aad
@@ -177,7 +177,7 @@ impl Sealer {
             }
             Scheme::Implicit => (content, &[]),
         };
-        let aad12 = Cipher::aad12(number, kind as u8, plain_len);
+        let aad12 = Cipher::aad12(number, [kind as u8, 3, 3], plain_len);
         let aad: &[u8] = match self.0.scheme {
             Scheme::Tls13 => header,
             Scheme::Explicit | Scheme::Implicit => &aad12,
@@ -261,7 +261,8 @@ impl Opener {
         let length = content.len().checked_sub(TAG_LEN);
         let (sealed, tag) = content.split_at(length.ok_or(RecordError::BadMac)?);
         let room = room.get_mut(..sealed.len()).ok_or(RecordError::Internal)?;
-        let aad12 = Cipher::aad12(number, header[0], sealed.len());
+        let [kind, major, minor, ..] = *header;
+        let aad12 = Cipher::aad12(number, [kind, major, minor], sealed.len());
         let aad: &[u8] = match self.0.scheme {
             Scheme::Tls13 => header,
             Scheme::Explicit | Scheme::Implicit => &aad12,

@@ -15,9 +15,7 @@ use lb_core::plan::{Certificate, ClientAuth, Rate, TlsGroup, TlsServer, TlsSuite
 use lb_core::rate::TokenBucket;
 use lb_core::rt::{self, Chunk, TcpStream, timeout};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs as crypto};
-use rustls::server::{
-    NoServerSessionStorage, ServerConfig, UnbufferedServerConnection, WebPkiClientVerifier,
-};
+use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{KeyLogFile, SupportedCipherSuite, SupportedProtocolVersion};
 
@@ -25,7 +23,6 @@ use super::certificate::ServerCertificate;
 use super::client::TlsConfigError;
 use super::client_auth::ClientVerifier;
 use super::failure::TlsRefusal;
-use super::handshake::Handshaking;
 use super::names::NameTable;
 use super::stream::TlsStream;
 use super::tickets::{TicketSecrets, Ticketer};
@@ -180,11 +177,8 @@ impl TlsAcceptor {
             return Err(TlsRefusal::new(TlsFailure::PlainHttp, reason));
         }
         stream.unread(first);
-        let connection = UnbufferedServerConnection::new(Arc::clone(&self.config));
-        let connection = connection.map_err(|error| TlsRefusal::ours(&error))?;
-        let side = Handshaking::Server(Box::new(connection));
         let mut name = None;
-        let stream = TlsStream::handshake(stream, side, &mut name).await;
+        let stream = TlsStream::accept(stream, Arc::clone(&self.config), &mut name).await;
         stream.map_err(|error| TlsRefusal::of(&error, name))
     }
 }

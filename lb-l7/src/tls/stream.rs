@@ -11,6 +11,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -21,7 +22,8 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::duplex::Duplex;
-use super::handshake::{Handshaking, TlsSession};
+use super::facts::TlsFacts;
+use super::handshake::{Finished, Handshaking};
 
 /// A TLS connection after its handshake. As with a `TcpStream`, one part of a task may receive
 /// while another sends, and a drop closes at once.
@@ -35,7 +37,8 @@ struct Inner {
     duplex: RefCell<Duplex>,
     /// Plaintext that was given back.
     unread: RefCell<Option<Chunk>>,
-    session: TlsSession,
+    facts: Rc<TlsFacts>,
+    alpn: Option<Box<[u8]>>,
 }
 
 impl TlsStream {
@@ -46,11 +49,17 @@ impl TlsStream {
         side: Handshaking,
         name: &mut Option<Box<str>>,
     ) -> io::Result<Self> {
-        let (duplex, session, plain) = side.run(&stream, name).await?;
+        let Finished {
+            duplex,
+            facts,
+            alpn,
+            plain,
+        } = side.run(&stream, name).await?;
         let inner = Inner {
             duplex: RefCell::new(duplex),
             unread: RefCell::new(plain),
-            session,
+            facts: Rc::new(facts),
+            alpn,
         };
         Ok(Self {
             stream,
@@ -58,40 +67,45 @@ impl TlsStream {
         })
     }
 
-    /// Makes a client's handshake, as a configuration of the library says that has
-    /// `enable_secret_extraction` set.
+    /// Makes the handshake of a client; `config` allows that its secrets are extracted.
     ///
     /// # Errors
-    /// As `TlsClient::connect`.
+    /// As [`accept`](Self::accept), with the server in the client's place.
     pub async fn connect(
         stream: TcpStream,
-        config: &Arc<ClientConfig>,
+        config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> io::Result<Self> {
-        let connection = UnbufferedClientConnection::new(Arc::clone(config), name);
-        let connection = connection.map_err(io::Error::other)?;
-        Self::handshake(stream, Handshaking::Client(Box::new(connection)), &mut None).await
+        debug_assert!(config.enable_secret_extraction);
+        let connection = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
+        let side = Handshaking::Client(Box::new(connection));
+        Self::handshake(stream, side, &mut None).await
     }
 
-    /// Makes a server's handshake, as a configuration of the library says that has
-    /// `enable_secret_extraction` set.
+    /// Makes the handshake of a server; `config` allows that its secrets are extracted.
     ///
     /// # Errors
-    /// As `TlsClient::connect`.
-    pub async fn accept(stream: TcpStream, config: &Arc<ServerConfig>) -> io::Result<Self> {
-        let connection = UnbufferedServerConnection::new(Arc::clone(config));
-        let connection = connection.map_err(io::Error::other)?;
-        Self::handshake(stream, Handshaking::Server(Box::new(connection)), &mut None).await
+    /// `UnexpectedEof` when the client closes, what broke the connection, or `InvalidData` with a
+    /// `rustls::Error` in it.
+    pub async fn accept(
+        stream: TcpStream,
+        config: Arc<ServerConfig>,
+        name: &mut Option<Box<str>>,
+    ) -> io::Result<Self> {
+        debug_assert!(config.enable_secret_extraction);
+        let connection = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
+        let side = Handshaking::Server(Box::new(connection));
+        Self::handshake(stream, side, name).await
     }
 
     /// What is known of it by its handshake.
-    pub const fn session(&self) -> &TlsSession {
-        &self.inner.session
+    pub const fn facts(&self) -> &Rc<TlsFacts> {
+        &self.inner.facts
     }
 
     /// The protocol that was agreed on by ALPN.
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
-        self.session().alpn.as_deref()
+        self.inner.alpn.as_deref()
     }
 
     /// The connection below.
@@ -254,7 +268,7 @@ impl fmt::Debug for TlsStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsStream")
             .field("stream", &self.stream)
-            .field("session", &self.inner.session)
+            .field("facts", &self.inner.facts)
             .finish_non_exhaustive()
     }
 }

@@ -18,9 +18,10 @@ use lb_core::rt::{self, Accepted, TaskId, TcpListener, TcpStream, UdpSocket};
 use lb_core::snapshot::Current;
 use lb_l4::limits::{Gate, Permit};
 use lb_l4::{Client, TcpService, UdpListener};
+use lb_l7::tls::TlsAcceptor;
 use lb_l7::{HttpService, HttpWorker};
 
-use super::{BoundSocket, Local, Sockets};
+use super::{BoundSocket, Local, Sockets, tls};
 use crate::change::Change;
 use crate::log::{Limiter, log};
 use crate::snapshot::{Listener, ListenerKey, Service};
@@ -216,6 +217,7 @@ struct Role {
     listener: Arc<Listener>,
     counters: Arc<ListenerCounters>,
     gate: Option<Arc<Gate>>,
+    tls: Option<Arc<TlsAcceptor>>,
     current: CurrentService,
 }
 
@@ -236,6 +238,7 @@ impl Role {
             listener: Arc::clone(listener),
             counters: Arc::clone(listener.stats.shard(worker)),
             gate: listener.gate.clone(),
+            tls: listener.tls.clone(),
             current,
         })
     }
@@ -295,6 +298,7 @@ impl Serving {
         }
         role.counters = Arc::clone(listener.stats.shard(self.local.worker.index));
         role.gate.clone_from(&listener.gate);
+        role.tls.clone_from(&listener.tls);
         role.listener = Arc::clone(listener);
     }
 
@@ -312,8 +316,22 @@ impl Serving {
         match &role.current {
             CurrentService::Http(current) => {
                 let (current, http) = (Rc::clone(current), Rc::clone(http));
+                let Some(acceptor) = role.tls.clone() else {
+                    return worker.connections.spawn(counters, |registration| {
+                        lb_l7::serve(stream, current, http, registration)
+                    });
+                };
+                let listener = Arc::clone(&role.listener);
                 worker.connections.spawn(counters, |registration| {
-                    lb_l7::serve(stream, current, http, registration)
+                    tls::serve(
+                        stream,
+                        None,
+                        acceptor,
+                        listener,
+                        current,
+                        http,
+                        registration,
+                    )
                 });
             }
             CurrentService::Tcp(current) => {
@@ -343,8 +361,20 @@ impl Serving {
         match &role.current {
             CurrentService::Http(current) => {
                 let (current, http) = (Rc::clone(current), Rc::clone(http));
+                let tls = role.tls.clone();
+                let listener = Arc::clone(&role.listener);
                 worker.connections.spawn(counters, |registration| {
-                    serve_http(stream, peer, gate, permit, current, http, registration)
+                    serve_http(
+                        stream,
+                        peer,
+                        gate,
+                        permit,
+                        tls,
+                        listener,
+                        current,
+                        http,
+                        registration,
+                    )
                 });
             }
             CurrentService::Tcp(current) => {
@@ -371,6 +401,8 @@ async fn serve_http(
     peer: SocketAddr,
     gate: Arc<Gate>,
     mut permit: Permit,
+    tls: Option<Arc<TlsAcceptor>>,
+    listener: Arc<Listener>,
     current: Rc<Current<HttpService>>,
     http: Rc<HttpWorker>,
     registration: Registration,
@@ -379,8 +411,26 @@ async fn serve_http(
     let identified = gate.identify(&stream, Client::peer(peer), &mut permit);
     match Box::pin(identified).await {
         Ok(client) => {
-            let peer = lb_l7::Peer::new(client.address, None);
-            lb_l7::serve_client(stream, peer, current, http, registration).await;
+            let address = client.address;
+            match tls {
+                Some(acceptor) => {
+                    let address = Some(address);
+                    tls::serve(
+                        stream,
+                        address,
+                        acceptor,
+                        listener,
+                        current,
+                        http,
+                        registration,
+                    )
+                    .await;
+                }
+                None => {
+                    let peer = lb_l7::Peer::new(address, None);
+                    lb_l7::serve_client(stream, peer, current, http, registration).await;
+                }
+            }
         }
         Err(refusal) => {
             registration.listener().refused(refusal);

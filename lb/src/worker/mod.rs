@@ -9,6 +9,7 @@ mod checks;
 mod chores;
 mod listeners;
 mod peers;
+mod tls;
 
 use std::cell::{Cell, OnceCell};
 use std::collections::{HashMap, HashSet};

@@ -92,7 +92,8 @@ impl Http {
         let stream = match &self.tls {
             None => Stream::Plain(stream),
             Some(config) => {
-                let handshake = TlsStream::accept(stream, config);
+                let mut name = None;
+                let handshake = TlsStream::accept(stream, Arc::clone(config), &mut name);
                 let done = rt::timeout(HANDSHAKE_TIMEOUT, handshake).await;
                 Stream::Tls(done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?)
             }

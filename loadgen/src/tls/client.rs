@@ -14,14 +14,13 @@ use lb_core::rt::TcpStream;
 use lb_l7::tls::TlsStream;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{
-    ClientConfig, ClientSessionStore, Resumption, Tls12ClientSessionValue,
-    Tls13ClientSessionValue,
+    ClientConfig, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
 };
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme,
-    SupportedCipherSuite, SupportedProtocolVersion,
+    DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme, SupportedCipherSuite,
+    SupportedProtocolVersion,
 };
 
 use crate::tcp::SplitMix64;
@@ -151,8 +150,9 @@ impl Dialer {
     pub(crate) async fn secure(&self, stream: TcpStream) -> io::Result<(TlsStream, Session)> {
         let resumes = self.resume > 0.0 && self.random.borrow_mut().next_unit() <= self.resume;
         let config = if resumes { &self.resuming } else { &self.full };
-        let stream = TlsStream::connect(stream, config, self.server_name.clone()).await?;
-        let session = match stream.session().resumed {
+        let stream =
+            TlsStream::connect(stream, Arc::clone(config), self.server_name.clone()).await?;
+        let session = match stream.facts().resumed {
             true => Session::Resumed,
             false => Session::Full,
         };
