@@ -28,6 +28,7 @@ pub struct HttpService {
     /// Deadlines.
     pub timeouts: HttpTimeouts,
     pub(crate) limits: HttpLimits,
+    pub(crate) exchanges: plan::Exchanges,
     pub(crate) rules: RequestRules,
     pub(crate) http2: Http2,
     routes: RouteTable,
@@ -116,6 +117,7 @@ impl HttpService {
             timeouts: plan.timeouts,
             limits,
             http2: plan.http2,
+            exchanges: plan.exchanges,
             rules: RequestRules {
                 head_bytes_max: limits.head_bytes_max as usize,
                 headers_max: usize::from(limits.headers_max),
