@@ -5,9 +5,11 @@
 //! Read next: `client.rs` (who is talked to), `stream.rs` (bytes), `roots.rs` (who is trusted).
 
 mod client;
+mod facts;
 mod roots;
 mod stream;
 
 pub use client::{TlsClient, TlsConfigError};
+pub use facts::TlsFacts;
 pub use roots::{RootsError, roots_from_pem, system_roots};
 pub use stream::TlsStream;

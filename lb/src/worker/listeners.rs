@@ -380,8 +380,8 @@ async fn serve_http(
     let identified = gate.identify(&stream, Client::peer(peer), &mut permit);
     match Box::pin(identified).await {
         Ok(client) => {
-            let address = client.address;
-            lb_l7::serve_client(stream, address, current, http, registration).await;
+            let peer = lb_l7::Peer::new(client.address, None);
+            lb_l7::serve_client(stream, peer, current, http, registration).await;
         }
         Err(refusal) => {
             registration.listener().refused(refusal);
