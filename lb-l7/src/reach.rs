@@ -11,7 +11,7 @@ use std::sync::Arc;
 use lb_core::balance::{Backend, Choice, Cluster, Fault, Lease, Tried};
 use lb_core::rt::{self, TcpStream};
 
-use crate::exchange::{Exchange, Waiting};
+use crate::exchange::{After, Exchange, Waiting};
 use crate::failure::Failure;
 use crate::link::BackendLink;
 use crate::pool::BackendConnection;
@@ -91,7 +91,7 @@ impl Exchange<'_> {
             Some(connection) => connection,
             None => self.connect(cluster, lease).await?,
         };
-        let is_clean = loop {
+        let after = loop {
             match self.exchange_with(&connection, lease, is_pooled).await {
                 Err(Failure::BackendStale) => {
                     self.count_retry(cluster);
@@ -102,12 +102,16 @@ impl Exchange<'_> {
                     self.report(lease, failure);
                     return Err(failure);
                 }
-                Ok(is_clean) => break is_clean,
+                Ok(after) => break after,
             }
         };
-        if is_clean && !connection.link.is_http2() {
-            let pool = &self.connection.http.pool;
-            pool.put(connection, cluster, rt::now());
+        match after {
+            After::Reuse if !connection.link.is_http2() => {
+                let pool = &self.connection.http.pool;
+                pool.put(connection, cluster, rt::now());
+            }
+            After::Switch => self.switched = Some(connection),
+            After::Close | After::Reuse => {}
         }
         Ok(())
     }
