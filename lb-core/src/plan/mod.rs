@@ -41,7 +41,10 @@ pub use http::{
     Forwarded, HostMatching, Http, HttpLimits, HttpTimeouts, Matching, PathForm, PathMatch,
     Redirect, RequestId, Rewrite, Route, RouteAction, Scheme,
 };
-pub use http_rules::{PATTERN_BYTES_MAX, PATTERN_PROGRAM_BYTES_MAX, parse_pattern};
+pub use http_rules::{
+    PATTERN_BYTES_MAX, PATTERN_PROGRAM_BYTES_MAX, group_count, parse_pattern, pattern_problem,
+    rewrite_problem,
+};
 pub use http2::{BackendProtocol, Http2};
 pub use log::{AccessLog, ListenerLog, LogFormat, LogTarget};
 pub use tcp::{

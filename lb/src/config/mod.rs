@@ -15,6 +15,7 @@ mod notation;
 mod problem;
 mod read;
 mod read_cluster;
+mod routes;
 mod secret;
 mod settings;
 mod yaml;
@@ -142,3 +143,6 @@ fn read_text(path: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod routes_tests;
