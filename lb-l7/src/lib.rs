@@ -17,6 +17,7 @@ mod date;
 mod exchange;
 mod failure;
 pub mod http1;
+pub mod http2;
 mod keys;
 mod link;
 mod passage;

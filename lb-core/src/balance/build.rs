@@ -53,6 +53,7 @@ impl Cluster {
             pool_idle_max: plan.pool_idle_max,
             pool_idle_timeout: plan.pool_idle_timeout,
             exchanges: plan.exchanges,
+            protocol: plan.protocol,
             health: plan.health.clone(),
             view: ViewWord::new(epoch, View::of(&tiers, plan.panic_threshold)),
             panic_threshold: plan.panic_threshold,

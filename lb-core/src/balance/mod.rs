@@ -90,6 +90,8 @@ pub struct Cluster {
     pub pool_idle_timeout: Duration,
     /// How HTTP exchanges reach the backends.
     pub exchanges: plan::ClusterExchanges,
+    /// The version of HTTP that the backends are spoken to in.
+    pub protocol: plan::BackendProtocol,
     /// Active health checks; `None` leaves every backend healthy.
     pub health: Option<plan::Health>,
     backends: Box<[Arc<Backend>]>,
