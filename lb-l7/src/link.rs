@@ -21,7 +21,6 @@ pub(crate) enum ClientLink {
     /// Its connection.
     Http1(Stream),
     /// One stream of its connection.
-    #[expect(dead_code, reason = "made by the HTTP/2 server")]
     Http2(Box<dyn Http2Stream>),
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use lb_core::balance::Cluster;
-use lb_core::plan::{self, Affinity, HttpLimits, HttpTimeouts};
+use lb_core::plan::{self, Affinity, Http2, HttpLimits, HttpTimeouts};
 use lb_core::rt::Buffer;
 
 use crate::http1::head::HEADERS_MAX;
@@ -29,6 +29,7 @@ pub struct HttpService {
     pub(crate) limits: HttpLimits,
     pub(crate) exchanges: plan::Exchanges,
     pub(crate) rules: RequestRules,
+    pub(crate) http2: Http2,
     routes: RouteTable,
     clusters: Vec<Served>,
     default_cluster: Option<ClusterIndex>,
@@ -124,6 +125,7 @@ impl HttpService {
             timeouts: plan.timeouts,
             limits,
             exchanges: plan.exchanges,
+            http2: plan.http2,
             rules: RequestRules {
                 head_bytes_max: limits.head_bytes_max as usize,
                 headers_max: usize::from(limits.headers_max),

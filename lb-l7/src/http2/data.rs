@@ -219,37 +219,37 @@ impl Core {
         }
     }
 
-    /// Sends as much of `data` as may be sent; ready when that is all of it. With `ends`, the last
-    /// of it ends our side.
+    /// Takes of `data` what may be sent now, at least a part of it. With `ends`, the last of it
+    /// ends our side; `data` may be empty then.
     pub(super) fn poll_send(
         &mut self,
         key: StreamKey,
-        data: &mut Option<Chunk>,
+        data: &mut Chunk,
         ends: bool,
         cx: &Context<'_>,
     ) -> Poll<Result<(), Ended>> {
-        while let Some(mut chunk) = data.take() {
-            let allowed = match self.poll_window(key, cx) {
-                Poll::Ready(Ok(allowed)) => allowed,
-                other => {
-                    *data = Some(chunk);
-                    return other.map_ok(|_| ());
+        if data.is_empty() {
+            return match self.ended(key) {
+                Some(ended) => Poll::Ready(Err(ended)),
+                None => {
+                    self.finish(key, ends);
+                    Poll::Ready(Ok(()))
                 }
             };
-            let len = chunk.len().min(allowed);
-            let piece = chunk.split_to(len);
-            let is_last = chunk.is_empty();
-            if !is_last {
-                *data = Some(chunk);
-            }
-            self.send_window -= len as i64;
-            if let Some(stream) = self.streams.get(key) {
-                stream.send_window -= len as i64;
-                stream.send_closed = ends && is_last;
-            }
-            self.out.data(key.id, piece, ends && is_last);
-            self.wake_driver();
         }
+        let allowed = match self.poll_window(key, cx) {
+            Poll::Ready(Ok(allowed)) => allowed,
+            other => return other.map_ok(|_| ()),
+        };
+        let piece = data.split_to(data.len().min(allowed));
+        let is_last = ends && data.is_empty();
+        self.send_window -= piece.len() as i64;
+        if let Some(stream) = self.streams.get(key) {
+            stream.send_window -= piece.len() as i64;
+            stream.send_closed = is_last;
+        }
+        self.out.data(key.id, piece, is_last);
+        self.wake_driver();
         self.give_turn();
         Poll::Ready(Ok(()))
     }
@@ -271,10 +271,7 @@ impl Core {
         if stream.send_window <= 0 {
             stream.wait_to_send(cx);
         } else if is_full || (others_wait && !had_turn) {
-            stream.wait_to_send(cx);
-            if !std::mem::replace(&mut stream.waits, true) {
-                self.waiting.push_back(key);
-            }
+            self.wait_for_turn(key, cx);
         } else {
             let allowed = stream.send_window.min(self.send_window) as usize;
             self.turn_is_taken &= !had_turn;
@@ -285,6 +282,17 @@ impl Core {
             self.give_turn();
         }
         Poll::Pending
+    }
+
+    /// Puts the stream in the queue of those that wait for the connection.
+    pub(super) fn wait_for_turn(&mut self, key: StreamKey, cx: &Context<'_>) {
+        let Some(stream) = self.streams.get(key) else {
+            return;
+        };
+        stream.wait_to_send(cx);
+        if !std::mem::replace(&mut stream.waits, true) {
+            self.waiting.push_back(key);
+        }
     }
 
     /// Wakes the next stream that waits, if there is room for what it sends.
@@ -305,14 +313,26 @@ impl Core {
     }
 
     /// Ends our side behind what was sent.
-    pub(super) fn finish(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams.get(key) else {
-            return;
-        };
-        if stream.ended.is_none() && !std::mem::replace(&mut stream.send_closed, true) {
+    fn finish(&mut self, key: StreamKey, ends: bool) {
+        let stream = self.streams.get(key);
+        if ends && stream.is_some_and(|it| !std::mem::replace(&mut it.send_closed, true)) {
             self.out.data(key.id, Chunk::empty(), true);
             self.wake_driver();
         }
+    }
+
+    /// Why the stream takes nothing any more, if so.
+    pub(super) fn ended(&mut self, key: StreamKey) -> Option<Ended> {
+        match self.streams.get(key) {
+            Some(stream) => stream.ended,
+            None => Some(Ended::WithConnection),
+        }
+    }
+
+    /// Whether the peer has ended the stream, and all of it was read.
+    pub(super) fn is_received(&mut self, key: StreamKey) -> bool {
+        let stream = self.streams.get(key);
+        stream.is_none_or(|it| it.recv_closed && it.unread() == 0)
     }
 
     /// Bytes were read of a stream: it may get as many more.
@@ -349,11 +369,6 @@ impl Core {
     /// read.
     pub(super) const fn is_clogged(&self) -> bool {
         self.out.bytes() >= 4 * OUT_BYTES_MAX
-    }
-
-    /// Whether this is the server's end.
-    pub(super) fn is_server(&self) -> bool {
-        self.role == Role::Server
     }
 }
 

@@ -145,7 +145,7 @@ impl<'r> HeadText<'r> {
         match self.content_length {
             Some(1..) if ends => return Err(BadHead::Malformed),
             Some(_) => {}
-            None if !ends => self.line(b"transfer-encoding", b"chunked"),
+            None if !ends => {} // the stream says where the body ends
             // Some servers insist (RFC 9110 section 8.6).
             None if matches!(&*self.room.method, b"POST" | b"PUT" | b"PATCH") => {
                 self.line(b"content-length", b"0");
@@ -195,7 +195,10 @@ impl<'r> HeadText<'r> {
             14 if name == b"content-length" && is_trailers => Ok(Special::Dropped),
             14 if name == b"content-length" => {
                 let length = decimal(value).ok_or(BadHead::Malformed)?;
+                let is_open = self.kind == (HeadKind::Request { ends: false });
                 match self.content_length.replace(length) {
+                    // Trailers may follow: the stream says where it ends.
+                    None if length == 0 && is_open => Ok(Special::Dropped),
                     None => Ok(Special::Line),
                     Some(_) => Err(BadHead::Malformed),
                 }
@@ -396,13 +399,10 @@ mod tests {
             request(true, &fields).unwrap(),
             "GET /a?b HTTP/1.1\r\nhost: example\r\na: b\r\nte: trailers\r\ncookie: c; d\r\n\r\n"
         );
-        assert!(
-            request(false, &[])
-                .unwrap()
-                .contains("\r\ntransfer-encoding: chunked\r\n")
-        );
+        let open = request(false, &[("content-length", "0")]).unwrap();
+        assert_eq!(open, "GET /a?b HTTP/1.1\r\nhost: example\r\n\r\n");
         let sized = request(false, &[("content-length", "5")]).unwrap();
-        assert!(sized.contains("\r\ncontent-length: 5\r\n") && !sized.contains("chunked"));
+        assert!(sized.contains("\r\ncontent-length: 5\r\n"));
         let post = text(
             HeadKind::Request { ends: true },
             &[&[(":method", "POST")], &GET[1..]].concat(),

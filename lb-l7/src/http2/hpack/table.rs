@@ -32,8 +32,10 @@ pub(super) const STATIC: [(&str, &str); 61] = [
 
 /// The first index of a name in the static table, which is found by its length first.
 pub(super) fn static_name(name: &[u8]) -> Option<usize> {
-    // From the second byte on names of one length hardly ever agree, so this compares once or twice.
-    let candidates = &BY_LENGTH[*BY_LENGTH_START.get(name.len())?..BY_LENGTH_START[name.len() + 1]];
+    let (&start, &end) = BY_LENGTH_START
+        .get(name.len())
+        .zip(BY_LENGTH_START.get(name.len() + 1))?;
+    let candidates = &BY_LENGTH[start..end];
     candidates
         .iter()
         .map(|&index| usize::from(index))
