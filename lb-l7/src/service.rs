@@ -116,8 +116,8 @@ impl HttpService {
         Ok(Self {
             timeouts: plan.timeouts,
             limits,
-            http2: plan.http2,
             exchanges: plan.exchanges,
+            http2: plan.http2,
             rules: RequestRules {
                 head_bytes_max: limits.head_bytes_max as usize,
                 headers_max: usize::from(limits.headers_max),

@@ -404,6 +404,7 @@ impl Compiler<'_> {
             limits: limits(&http.limits),
             timeouts: timeouts(&http.timeouts),
             forwarded: or(&http.forwarded, plan::Forwarded::default()),
+            http2: http.http2,
             ..plan::Http::default()
         }
     }

@@ -81,6 +81,7 @@ pub(super) fn compile(
         connect_timeout: or(&cluster.connect_timeout, Duration::from_secs(5)),
         tries_max: or(&cluster.tries, 3) as u8,
         pool_idle_max: or(&cluster.pool.idle, 64) as u16,
+        protocol: or(&cluster.protocol, plan::BackendProtocol::default()),
         pool_idle_timeout: or(&cluster.pool.idle_timeout, Duration::from_secs(30)),
         tls: None,
         ..plan::Cluster::new(cluster.name.value.clone(), Vec::new())

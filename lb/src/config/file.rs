@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lb_core::plan::{
-    self, Affinity, BackendLimit, BackendSocket, Balance, CookieKey, Edge, Forwarded, HashKey,
-    Matching, Otherwise, PathMatch, ProxyOut, Redirect, Relay, Rewrite,
+    self, Affinity, BackendLimit, BackendProtocol, BackendSocket, Balance, CookieKey, Edge,
+    Forwarded, HashKey, Http2, Matching, Otherwise, PathMatch, ProxyOut, Redirect, Relay, Rewrite,
 };
 
 use super::notation::BackendText;
@@ -137,6 +137,7 @@ pub(crate) struct Http {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) forwarded: Option<Located<Forwarded>>,
+    pub(crate) http2: Http2,
 }
 
 /// `limits:` of an HTTP listener. The inner `None` is the word `none`.
@@ -223,6 +224,7 @@ pub(crate) struct Cluster {
     pub(crate) connect_timeout: Option<Located<Duration>>,
     pub(crate) tries: Option<Located<u64>>,
     pub(crate) pool: Pool,
+    pub(crate) protocol: Option<Located<BackendProtocol>>,
 }
 
 impl Listener {
@@ -253,6 +255,7 @@ impl Cluster {
             connect_timeout: None,
             tries: None,
             pool: Pool::default(),
+            protocol: None,
         }
     }
 }

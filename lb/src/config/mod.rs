@@ -11,6 +11,7 @@ mod decode;
 mod edge;
 pub(crate) mod file;
 mod flags;
+mod http2;
 mod notation;
 mod problem;
 mod read;

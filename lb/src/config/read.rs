@@ -12,6 +12,7 @@ use super::decode::{self, Fields, Problems};
 use super::file::{
     File, Http, Limits, Listener, Protocol, ServerName, ServerNames, Settings, Tcp, Timeouts, Udp,
 };
+use super::http2::http2;
 use super::problem::Located;
 use super::settings::{AFFINITY_ENTRIES, AccessLog, AdminAddress, Engine, LogFormat, Workers};
 use super::yaml::{Node, Value};
@@ -211,6 +212,7 @@ fn http(node: &Node, problems: &mut Problems) -> Option<Http> {
         limits: fields.optional("limits", limits).unwrap_or_default(),
         timeouts: fields.optional("timeouts", timeouts).unwrap_or_default(),
         forwarded: fields.optional("forwarded", decode::choice(&FORWARDED_WORDS)),
+        http2: fields.optional("http2", http2).unwrap_or_default(),
     };
     fields.finish();
     Some(http)

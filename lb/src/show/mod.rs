@@ -72,6 +72,11 @@ fn http_json(http: &Http) -> Value {
             Forwarded::Off => "off",
             Forwarded::Replace => "replace",
         },
+        "http2": http.http2.enabled.then(|| json!({
+            "streams": http.http2.streams_max,
+            "window": http.http2.window_bytes,
+            "ping_interval": duration(http.http2.ping_interval),
+        })),
     })
 }
 
