@@ -236,7 +236,9 @@ impl<'a> Claims<'a> {
             Entry::Occupied(taken) => Some(match taken.get() {
                 Holder::Ingress => "the Ingresses' listener".to_owned(),
                 Holder::Service(other) if *other == name => "this Service already".to_owned(),
-                Holder::Service(other) => format!("Service {other}, which is older"),
+                Holder::Service(other) => {
+                    format!("Service {other}, which is older or first by name")
+                }
             }),
         }
     }

@@ -84,16 +84,8 @@ impl<'a> Source<'a> {
                     self.check_slice(name, slice, &mut problems);
                 }
             }
-            From::Endpoints(kept) => {
-                let object = ObjectRef::of(Kind::Endpoints, &kept.object.metadata);
-                let reason = "Endpoints are deprecated (Kubernetes 1.33)";
-                let hint = "write an EndpointSlice";
-                let mut problem = Problem::new(Severity::Warning, &object, "", reason, hint);
-                problem.origin.clone_from(&kept.origin);
-                problems.push(problem);
-            }
             From::Pods(pods) => self.check_pods(pods, &mut problems),
-            From::Outside(_) | From::Nowhere => {}
+            From::Endpoints(_) | From::Outside(_) | From::Nowhere => {}
         }
         problems
     }
