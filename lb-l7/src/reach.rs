@@ -5,7 +5,6 @@
 //! turned out to be closed, then a new one), and every wait is bounded. A request is sent again
 //! only where `exchange.rs` says that it may be. Read next: `exchange.rs`.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -14,25 +13,23 @@ use lb_core::rt::{self, TcpStream};
 
 use crate::exchange::{Exchange, Waiting};
 use crate::failure::Failure;
+use crate::link::BackendLink;
 use crate::pool::BackendConnection;
+use crate::stream::Stream;
 
 impl Exchange<'_> {
     /// Has the request answered by a backend of its cluster.
     pub(crate) async fn proxy(&mut self) -> Result<(), Failure> {
         let service = self.service.clone();
-        let cluster = &service
-            .served(self.request.cluster.ok_or(Failure::NoRoute)?)
-            .cluster;
+        let cluster = &service.served(self.request.cluster?).cluster;
         let mut tried = Tried::default();
         let mut failure = Failure::Unavailable;
         while let Some(lease) = self.next_backend(cluster, &tried) {
             tried.insert(lease.backend().index);
             match self.ask(cluster, &lease).await {
-                Err(error @ (Failure::BackendUnreachable | Failure::BackendClosed))
-                    if error == Failure::BackendUnreachable || self.may_send_again() =>
-                {
+                Err(error) if self.may_try_again(error) => {
                     // That a request was lost says more than that another backend is down.
-                    if failure == Failure::Unavailable && error == Failure::BackendClosed {
+                    if failure == Failure::Unavailable && error != Failure::BackendUnreachable {
                         failure = error;
                     }
                 }
@@ -44,6 +41,16 @@ impl Exchange<'_> {
             cluster.counters().of(worker).unavailable.increment();
         }
         Err(failure)
+    }
+
+    /// Whether another backend may be asked after this failure.
+    fn may_try_again(&self, failure: Failure) -> bool {
+        match failure {
+            Failure::BackendUnreachable => true,
+            Failure::BackendClosed => self.may_send_again(),
+            Failure::BackendRefused => self.has_request(),
+            _ => false,
+        }
     }
 
     /// The backend to try next, `None` when enough have been tried.
@@ -60,7 +67,7 @@ impl Exchange<'_> {
 
     fn pick<'a>(&self, cluster: &'a Cluster, tried: &Tried) -> Option<Lease<'a>> {
         let connection = &*self.connection;
-        let client = SocketAddr::new(connection.address, connection.port);
+        let client = connection.peer.socket_address();
         let keys = &self.request.keys;
         let mut choice = Choice {
             hash: keys.hash,
@@ -98,7 +105,7 @@ impl Exchange<'_> {
                 Ok(is_clean) => break is_clean,
             }
         };
-        if is_clean {
+        if is_clean && !connection.link.is_http2() {
             let pool = &self.connection.http.pool;
             pool.put(connection, cluster, rt::now());
         }
@@ -140,7 +147,8 @@ impl Exchange<'_> {
             Ok(Ok(stream)) => {
                 let elapsed = rt::now().saturating_duration_since(started);
                 cluster.counters().of(worker).connect_time.observe(elapsed);
-                Ok(BackendConnection::new(stream, Arc::clone(backend), worker))
+                let link = BackendLink::Http1(Stream::Plain(stream));
+                Ok(BackendConnection::new(link, Arc::clone(backend), worker))
             }
             // Another backend may have a connection in the pool.
             Ok(Err(error)) if rt::is_own_shortage(&error) => Err(Failure::BackendUnreachable),

@@ -12,6 +12,7 @@ use lb_core::worker::Worker;
 
 use crate::access_log::AccessLog;
 use crate::date::DateCache;
+use crate::http2::server::Clients;
 use crate::pool::Pool;
 use crate::rooms::Rooms;
 
@@ -23,6 +24,7 @@ pub struct HttpWorker {
     pub(crate) date: DateCache,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) rooms: Rooms,
+    pub(crate) clients: Clients,
 }
 
 impl HttpWorker {
@@ -38,6 +40,7 @@ impl HttpWorker {
             date: DateCache::default(),
             access_log,
             rooms: Rooms::default(),
+            clients: Clients::default(),
         });
         let weak = Rc::downgrade(&http);
         rt::spawn(async move {
@@ -50,9 +53,9 @@ impl HttpWorker {
         http
     }
 
-    /// Closes idle connections to backends that are not `present` in a new snapshot.
-    pub fn retain_pools(&self, present: impl Fn(BackendId) -> bool) {
-        self.pool.retain(present);
+    /// Closes idle connections to backends that are `gone` from the plan.
+    pub fn close_pools(&self, gone: impl Fn(BackendId) -> bool) {
+        self.pool.retain(|backend| !gone(backend));
     }
 
     /// Number of idle connections to backends.
@@ -70,5 +73,8 @@ impl HttpWorker {
     fn sweep(&self) {
         self.pool.sweep(rt::now());
         self.flush_access_log();
+        if self.worker.draining.get() {
+            self.clients.drain();
+        }
     }
 }

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Affinity, BackendTls, Balance, HashKey, Health};
+use super::{Affinity, BackendProtocol, BackendTls, Balance, HashKey, Health};
 
 /// A named set of backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct Cluster {
     pub pool_idle_timeout: Duration,
     /// How HTTP connections to backends are encrypted; `None`: they are not.
     pub tls: Option<BackendTls>,
+    /// The version of HTTP that its backends are spoken to in.
+    pub protocol: BackendProtocol,
 }
 
 impl Cluster {
@@ -85,6 +87,7 @@ impl Cluster {
             pool_idle_max: Self::POOL_IDLE_DEFAULT,
             pool_idle_timeout: Self::POOL_IDLE_TIMEOUT_DEFAULT,
             tls: None,
+            protocol: BackendProtocol::default(),
         }
     }
 }
