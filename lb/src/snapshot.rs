@@ -142,8 +142,10 @@ impl Snapshot {
             let before = previous.zip(found);
             let key = ListenerKey::of(listener);
             let bound = bound.get(&key).copied().unwrap_or(listener.address);
+            let is_planned_as_before =
+                before.is_some_and(|(previous, at)| previous.plan.listeners[at] == *listener);
             if let Some((previous, at)) = before
-                && previous.plan.listeners[at] == *listener
+                && is_planned_as_before
                 && previous.listeners[at].bound == bound
                 && (changed.is_empty() || !listener.clusters().any(|it| changed.contains(it)))
             {
@@ -154,13 +156,16 @@ impl Snapshot {
             let stats = before.map(|it| &*it.stats);
             let gate = before.and_then(|it| it.gate.as_deref());
             let acceptor = before.and_then(|it| it.tls.as_ref());
+            let service = before
+                .map(|it| &it.service)
+                .filter(|_| is_planned_as_before);
             listeners.push(Arc::new(Listener {
                 key,
                 bound,
                 stats: Arc::new(ListenerStats::build(listener, ground.workers, stats)),
                 gate: Gate::build(&listener.edge, gate).map(Arc::new),
                 tls: build_acceptor(&listener.protocol, &ground.tls, acceptor)?,
-                service: Service::build(&listener.protocol, &by_name)?,
+                service: Service::build(&listener.protocol, service, &by_name)?,
             }));
         }
         drop((planned, before, changed));
@@ -314,13 +319,20 @@ impl<'p, T> ByName<'p, T> {
 }
 
 impl Service {
+    /// `before` is a service of the same protocol with the same settings, if there was one.
     fn build(
         protocol: &plan::Protocol,
+        before: Option<&Self>,
         cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
     ) -> Result<Self, String> {
         let known = |name: &str| {
             cluster_by_name(name).ok_or_else(|| format!("there is no cluster \"{name}\""))
         };
+        if let Some(Self::Http(http)) = before
+            && let Some(http) = http.with_clusters(cluster_by_name)
+        {
+            return Ok(Self::Http(Arc::new(http)));
+        }
         match protocol {
             plan::Protocol::Http(http) => HttpService::build(http, cluster_by_name)
                 .map(|service| Self::Http(Arc::new(service)))
