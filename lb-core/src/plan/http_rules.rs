@@ -32,6 +32,7 @@ pub fn parse_pattern(pattern: &str, ignore_case: bool) -> Result<Hir, String> {
         .utf8(false)
         .unicode(false)
         .case_insensitive(ignore_case)
+        .dot_matches_new_line(true)
         .nest_limit(64)
         .build();
     parser.parse(pattern).map_err(|error| last_line(&error))
