@@ -9,9 +9,10 @@ use std::net::IpAddr;
 use lb_core::rt::{Buffer, Chunk, TcpStream};
 
 use crate::access_log::Entry;
+use crate::action::Asked;
 use crate::failure::Failure;
 use crate::http1::body::Body;
-use crate::http1::head::{Framing, HeadError, Version};
+use crate::http1::head::{Framing, Version};
 use crate::http1::request::{
     Client, Method, RequestHead, leading_blank, parse_request, rewrite_request,
 };
@@ -37,8 +38,10 @@ pub(crate) struct Request {
     pub(crate) version: Version,
     /// Whether the client wants to keep its connection.
     pub(crate) keep_alive: bool,
-    /// `None` if no route matches.
-    pub(crate) cluster: Option<ClusterIndex>,
+    /// Where it goes; otherwise the answer.
+    pub(crate) cluster: Result<ClusterIndex, Failure>,
+    /// Where the answer sends the client; mostly empty.
+    pub(crate) location: Chunk,
     /// What the cluster chooses by.
     pub(crate) keys: Keys,
     pub(crate) log: Option<Box<Entry>>,
@@ -77,19 +80,33 @@ pub(crate) fn admit(
     if matches!(head.framing, Framing::Length(length) if length > data_bytes_max) {
         return Err(Failure::BodyTooLong);
     }
-    let mut out = rewrite(&received, &head, stream, client, service).map_err(Failure::Head)?;
-    let cluster = service.route(head.host(&received), head.path(&received));
-    let keys = cluster.map_or_else(Keys::default, |index| {
-        let Served { keys, cluster, .. } = service.served(index);
-        keys.read(&received, &head, cluster)
-    });
+    let client = who(&head, stream, client);
+    let asked = Asked {
+        bytes: &received,
+        head: &head,
+        scheme: client.scheme,
+        local: client.local,
+    };
+    let routed = service.route(&asked).map_err(Failure::Head)?;
+    let mut out = Buffer::new();
+    let target = routed.target.as_ref().map(Buffer::as_slice);
+    rewrite_request(&received, &head, &service.rules, &client, target, &mut out)
+        .map_err(Failure::Head)?;
+    let cluster = routed.cluster;
+    let keys = cluster.map_or_else(
+        |_| Keys::default(),
+        |index| {
+            let Served { keys, cluster, .. } = service.served(index);
+            keys.read(&received, &head, cluster)
+        },
+    );
     let log = logs.then(|| {
         let (method, target) = (
             head.method_name.of_head(&received),
             head.target.of_head(&received),
         );
         Box::new(Entry::of_request(
-            client,
+            client.address,
             method,
             target,
             head.host(&received),
@@ -114,29 +131,22 @@ pub(crate) fn admit(
         version: head.version,
         keep_alive: head.keep_alive,
         cluster,
+        location: routed.location,
         keys,
         log,
     }))
 }
 
-fn rewrite(
-    received: &[u8],
-    head: &RequestHead,
-    stream: &TcpStream,
-    client: IpAddr,
-    service: &HttpService,
-) -> Result<Buffer, HeadError> {
+/// Who the request is from.
+fn who(head: &RequestHead, stream: &TcpStream, address: IpAddr) -> Client {
     let local = if head.lacks_authority() {
         stream.local_addr().ok()
     } else {
         None
     };
-    let client = Client {
-        address: client,
+    Client {
+        address,
         scheme: "http",
         local,
-    };
-    let mut out = Buffer::new();
-    rewrite_request(received, head, &service.rules, &client, &mut out)?;
-    Ok(out)
+    }
 }

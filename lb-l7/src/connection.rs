@@ -246,6 +246,7 @@ impl Connection {
             reason: failure.reason(),
             connection: ClientConnection::Close,
             without_body: false,
+            location: &[],
         };
         let answer = answer.write(&self.http.date.text());
         listener.sent_bytes.add(answer.len() as u64);

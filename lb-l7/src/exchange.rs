@@ -255,6 +255,7 @@ impl<'c> Exchange<'c> {
             reason,
             connection: self.connection_if(self.may_persist),
             without_body: self.request.method == Method::Head,
+            location: &self.request.location,
         };
         self.outgoing = [Some(answer.write(&self.connection.http.date.text())), None];
         self.count_sent();
@@ -373,7 +374,7 @@ impl<'c> Exchange<'c> {
         let (now, timeouts) = (rt::now(), &self.service.timeouts);
         let deadline = match waiting {
             Waiting::Connect => {
-                let served = self.request.cluster.map(|it| self.service.served(it));
+                let served = self.request.cluster.ok().map(|it| self.service.served(it));
                 now + served.map_or(timeouts.response_head, |it| it.cluster.connect_timeout)
             }
             Waiting::ResponseHead if !self.request.upload.is_active() => {

@@ -1,13 +1,14 @@
 //! Layer 7 of `lb`: HTTP/1.1 as a strict, allocation-free reverse proxy.
 //!
 //! The way of a request: `connection.rs` (a client's connection) → `admit.rs` (its bytes become a
-//! request, by `http1/request.rs`, `route.rs`, `keys.rs`) → `reach.rs`, `pool.rs` (a backend) →
+//! request, by `http1/request.rs`, `route/`, `action.rs`, `keys.rs`) → `reach.rs`, `pool.rs` (a backend) →
 //! `exchange.rs` (bytes both ways) → `response.rs`, `set_cookie.rs` (the head of the response) →
 //! `upload.rs`, `download.rs` (the bodies, by `http1/body.rs`) → `respond.rs` (what we answer
 //! ourselves). Beside it: `check/` (health checks), over `stream.rs` and `tls/`.
 #![forbid(unsafe_code)]
 
 mod access_log;
+mod action;
 mod admit;
 pub mod check;
 mod collect;
@@ -20,8 +21,10 @@ pub mod http1;
 mod keys;
 mod pool;
 mod reach;
+mod redirect;
 mod respond;
 mod response;
+mod rewrite;
 mod rooms;
 pub mod route;
 mod service;

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use lb_core::balance::Cluster;
-use lb_core::plan::{self, Affinity, HttpLimits, HttpTimeouts};
+use lb_core::plan::{self, Affinity, HttpLimits, HttpTimeouts, PathForm};
 use lb_core::rt::Buffer;
 
-use crate::http1::head::HEADERS_MAX;
+use crate::action::{Action, Asked, Routed};
+use crate::http1::head::{HEADERS_MAX, HeadError};
 use crate::http1::request::RequestRules;
 use crate::keys::WantedKeys;
-use crate::route::{ClusterIndex, DuplicateRoute, RouteTable};
+use crate::route::{ClusterIndex, RouteError, RouteTable};
 use crate::set_cookie::SetCookie;
 
 /// Room that a rewritten head has for the fields that we add.
@@ -29,6 +30,9 @@ pub struct HttpService {
     pub(crate) limits: HttpLimits,
     pub(crate) rules: RequestRules,
     routes: RouteTable,
+    paths: PathForm,
+    /// By route.
+    actions: Vec<Action>,
     clusters: Vec<Served>,
     default_cluster: Option<ClusterIndex>,
 }
@@ -59,16 +63,15 @@ impl Served {
 /// Why a plan cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
-    /// Two routes are the same.
-    #[error("two routes have the host {} and the path {:?}",
-        .0.host.as_deref().unwrap_or("(any)"), .0.path_prefix)]
-    DuplicateRoute(DuplicateRoute),
     /// `head_bytes_max` is more than a buffer holds.
     #[error("head_bytes_max is {0}; at most {HEAD_BYTES_MAX} is supported")]
     HeadBytesMax(u32),
     /// `headers_max` is more than is supported.
     #[error("headers_max is {0}; at most {HEADERS_MAX} is supported")]
     HeadersMax(u16),
+    /// The routes do not make a table.
+    #[error(transparent)]
+    Route(RouteError),
     /// A route or the default names a cluster that does not exist.
     #[error("there is no cluster named {0:?}")]
     UnknownCluster(String),
@@ -94,15 +97,21 @@ impl HttpService {
             by_name: cluster_by_name,
             list: Vec::new(),
         };
+        let mut actions = Vec::with_capacity(plan.routes.len());
         for route in &plan.routes {
-            clusters.index(&route.cluster)?;
+            let cluster = route.action.cluster();
+            let cluster = cluster.map(|name| clusters.index(name)).transpose()?;
+            let action = Action::build(route, cluster.unwrap_or_default());
+            actions.push(action.map_err(|reason| {
+                let route = Box::new(route.clone());
+                BuildError::Route(RouteError::Pattern { route, reason })
+            })?);
         }
         let default_cluster = plan
             .default_cluster
             .as_deref()
             .map(|name| clusters.index(name))
             .transpose()?;
-        let index = |route: &plan::Route| clusters.position(&route.cluster).unwrap_or_default();
         Ok(Self {
             timeouts: plan.timeouts,
             limits,
@@ -111,15 +120,26 @@ impl HttpService {
                 headers_max: usize::from(limits.headers_max),
                 forwarded: plan.forwarded,
             },
-            routes: RouteTable::build(&plan.routes, index).map_err(BuildError::DuplicateRoute)?,
+            routes: RouteTable::build(&plan.routes, plan.matching.hosts)
+                .map_err(BuildError::Route)?,
+            paths: plan.matching.paths,
+            actions,
             clusters: clusters.list.into_iter().map(Served::new).collect(),
             default_cluster,
         })
     }
 
-    /// The cluster that a request for `host` and `path` goes to.
-    pub(crate) fn route(&self, host: &[u8], path: &[u8]) -> Option<ClusterIndex> {
-        self.routes.find(host, path).or(self.default_cluster)
+    /// What the routes say of a request.
+    pub(crate) fn route(&self, asked: &Asked<'_>) -> Result<Routed, HeadError> {
+        let normalized = asked.routed_path(self.paths)?;
+        let as_sent = asked.head.path(asked.bytes);
+        let path = normalized.as_ref().map_or(as_sent, Buffer::as_slice);
+        let found = self.routes.find(asked.head.host(asked.bytes), path);
+        let action = found.and_then(|it| Some((it, self.actions.get(it as usize)?)));
+        match action {
+            Some((route, action)) => asked.take(action, route, path),
+            None => Ok(Routed::default_of(self.default_cluster)),
+        }
     }
 
     pub(crate) fn served(&self, index: ClusterIndex) -> &Served {

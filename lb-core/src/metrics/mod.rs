@@ -605,6 +605,7 @@ mod tests {
             name: "web".into(),
             address: "127.0.0.1:80".parse().unwrap(),
             edge: plan::Edge::default(),
+            access_log: plan::ListenerLog::default(),
             protocol: plan::Protocol::Http(plan::Http::default()),
         };
         let before = ListenerStats::build(&listener, 2, None);

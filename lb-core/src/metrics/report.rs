@@ -541,6 +541,7 @@ mod tests {
                     name: name.into(),
                     address,
                     edge: plan::Edge::default(),
+                    access_log: plan::ListenerLog::default(),
                     protocol,
                 };
                 Arc::new(ListenerStats::build(&plan, 2, None))
@@ -666,6 +667,7 @@ mod tests {
             address: "127.0.0.1:53".parse().unwrap(),
             protocol: plan::Protocol::Udp(plan::Udp::to("a")),
             edge: plan::Edge::default(),
+            access_log: plan::ListenerLog::default(),
         };
         let dns = Arc::new(ListenerStats::build(&dns, 2, None));
         dns.shard(0).flows.received.add(3);

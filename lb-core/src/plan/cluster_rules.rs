@@ -249,9 +249,9 @@ fn is_without_http(plan: &Plan, cluster: &str) -> bool {
     for listener in &plan.listeners {
         match &listener.protocol {
             Protocol::Http(http) => {
-                let routed = http.routes.iter().map(|route| &route.cluster);
+                let routed = http.routes.iter().filter_map(|it| it.action.cluster());
                 if routed
-                    .chain(&http.default_cluster)
+                    .chain(http.default_cluster.as_deref())
                     .any(|name| name == cluster)
                 {
                     return false;
@@ -290,7 +290,7 @@ fn is_cookie_attribute(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CookieMode, Edge, Http, Listener, Tcp};
+    use super::super::{CookieMode, Edge, Http, Listener, ListenerLog, Tcp};
     use super::*;
 
     fn cluster(balance: Balance, weights: &[u16]) -> Cluster {
@@ -319,6 +319,7 @@ mod tests {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             protocol,
             edge: Edge::default(),
+            access_log: ListenerLog::default(),
         };
         let plan = Plan {
             listeners: vec![listener.into()],

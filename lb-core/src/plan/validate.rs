@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Balance, Http, HttpLimits, Listener, Plan, Protocol, Route, Udp};
+use super::{Balance, Listener, Plan, Protocol, Udp};
 
 /// Most backends that one session or exchange may try.
 pub const TRIES_LIMIT: u8 = 8;
@@ -59,8 +59,8 @@ pub enum PlanError {
         /// The second bearer.
         place: Place,
     },
-    /// A route with the host and the path prefix of an earlier one.
-    #[error("{place}: an earlier route has the same host and path prefix")]
+    /// A route with the host and the path of an earlier one.
+    #[error("{place}: an earlier route has the same host and path")]
     DuplicateRoute {
         /// The second route.
         place: Place,
@@ -109,6 +109,16 @@ pub enum PlanError {
         /// The range, in words.
         allowed: String,
     },
+    /// A regular expression that cannot be used.
+    #[error("{place}: the pattern {pattern:?} is not valid: {reason}")]
+    Pattern {
+        /// Where.
+        place: Place,
+        /// The expression.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A cluster that the plan does not have.
     #[error("{place}: there is no cluster {cluster:?}")]
     UnknownCluster {
@@ -130,6 +140,7 @@ impl PlanError {
             | Self::NeedsHttp { place, .. }
             | Self::NoEffect { place, .. }
             | Self::OutOfRange { place, .. }
+            | Self::Pattern { place, .. }
             | Self::UnknownCluster { place, .. } => place,
         }
     }
@@ -219,24 +230,7 @@ impl<'p> Validation<'p> {
         match &listener.protocol {
             Protocol::Tcp(tcp) => self.tcp(place, tcp),
             Protocol::Udp(udp) => self.udp(place, udp),
-            Protocol::Http(http) => {
-                self.http(place, http);
-                let mut seen = Seen::default();
-                for (route, rule) in http.routes.iter().enumerate() {
-                    let name = listener.name.clone();
-                    let place = Place::Route {
-                        listener: index,
-                        name,
-                        route,
-                    };
-                    if seen.twice((&rule.host, &rule.path_prefix)) {
-                        self.errors.push(PlanError::DuplicateRoute {
-                            place: place.clone(),
-                        });
-                    }
-                    self.route(&place, rule);
-                }
-            }
+            Protocol::Http(http) => self.http(index, place, http),
         }
     }
 
@@ -257,56 +251,6 @@ impl<'p> Validation<'p> {
             if let Some(count) = count {
                 self.range(place, field, count, (1, limit));
             }
-        }
-    }
-
-    fn http(&mut self, place: &Place, http: &'p Http) {
-        if let Some(cluster) = &http.default_cluster {
-            self.cluster_exists(place, cluster);
-        }
-        let HttpLimits {
-            head_bytes_max,
-            headers_max,
-            body_bytes_max: _,
-            ..
-        } = http.limits;
-        let head_bytes = (HttpLimits::HEAD_BYTES_LEAST, HttpLimits::HEAD_BYTES_LIMIT);
-        self.range(place, "head_bytes_max", head_bytes_max, head_bytes);
-        self.range(
-            place,
-            "headers_max",
-            headers_max,
-            (1, HttpLimits::HEADERS_LIMIT),
-        );
-        if let Some(requests) = http.limits.requests_per_connection_max {
-            self.range(
-                place,
-                "requests_per_connection_max",
-                requests,
-                (1, u32::MAX),
-            );
-        }
-        self.timeout(place, "request_head", http.timeouts.request_head);
-        self.timeout(place, "keep_alive", http.timeouts.keep_alive);
-        self.timeout(place, "body_idle", http.timeouts.body_idle);
-        self.timeout(place, "response_head", http.timeouts.response_head);
-    }
-
-    fn route(&mut self, place: &Place, route: &'p Route) {
-        self.cluster_exists(place, &route.cluster);
-        if let Some(host) = &route.host
-            && let Some(reason) = host_problem(host)
-        {
-            self.malformed(place, "host", host, reason);
-        }
-        let path = &route.path_prefix;
-        if !path.starts_with('/') {
-            self.malformed(place, "path_prefix", path, "it must start with '/'");
-        } else if path
-            .bytes()
-            .any(|byte| !byte.is_ascii_graphic() || b"?#".contains(&byte))
-        {
-            self.malformed(place, "path_prefix", path, PATH_BYTES);
         }
     }
 
@@ -415,9 +359,6 @@ impl<T: Eq + Hash> Seen<T> {
     }
 }
 
-/// As a path stands in a request target (RFC 9112 section 3.2): anything else never matches.
-const PATH_BYTES: &str = "a path has visible ASCII only, others percent-encoded, no '?' or '#'";
-
 /// What is wrong with a route's host; a wildcard stands for the first label only.
 pub(super) fn host_problem(host: &str) -> Option<&'static str> {
     let name = host.strip_prefix("*.").unwrap_or(host);
@@ -446,7 +387,7 @@ pub(super) fn host_problem(host: &str) -> Option<&'static str> {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::{Backend, Cluster, Edge, Health, Tcp};
+    use super::super::{Backend, Cluster, Edge, Health, Http, ListenerLog, Route, Tcp};
     use super::*;
 
     fn address(text: &str) -> SocketAddr {
@@ -458,6 +399,7 @@ mod tests {
             name: name.into(),
             address: address(at),
             edge: Edge::default(),
+            access_log: ListenerLog::default(),
             protocol: Protocol::Tcp(Tcp::to(cluster)),
         }
     }
@@ -467,6 +409,7 @@ mod tests {
             name: "web".into(),
             address: address("127.0.0.1:80"),
             edge: Edge::default(),
+            access_log: ListenerLog::default(),
             protocol: Protocol::Http(Http {
                 routes,
                 ..Http::default()
@@ -475,11 +418,7 @@ mod tests {
     }
 
     fn route(host: Option<&str>, path_prefix: &str) -> Route {
-        Route {
-            host: host.map(str::to_owned),
-            path_prefix: path_prefix.into(),
-            cluster: "a".into(),
-        }
+        Route::to(host, path_prefix, "a")
     }
 
     fn cluster(name: &str) -> Cluster {
@@ -540,13 +479,7 @@ mod tests {
 
     #[test]
     fn unknown_clusters_are_named_where_they_are_used() {
-        let mut web = http(vec![
-            route(None, "/"),
-            Route {
-                cluster: "c".into(),
-                ..route(None, "/c")
-            },
-        ]);
+        let mut web = http(vec![route(None, "/"), Route::to(None, "/c", "c")]);
         let Protocol::Http(settings) = &mut web.protocol else {
             unreachable!()
         };
@@ -581,7 +514,7 @@ mod tests {
             [
                 "listener \"db\": the name is used twice",
                 "listener \"db\": the address 0.0.0.0:1 is used twice",
-                "listener \"web\", route 3: an earlier route has the same host and path prefix",
+                "listener \"web\", route 3: an earlier route has the same host and path",
                 "cluster \"a\": the name is used twice",
                 "cluster \"a\", backend 2: the address 127.0.0.1:9000 is used twice",
             ]
@@ -770,7 +703,7 @@ mod tests {
                 matches!(
                     errors[..],
                     [PlanError::Malformed {
-                        field: "path_prefix",
+                        field: "path prefix",
                         ..
                     }]
                 ),

@@ -168,7 +168,8 @@ impl<'p> Validation<'p> {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        BackendLimit, Cluster, Listener, Plan, PlanError, Protocol, ProxyIn, ProxyOut, ServerName,
+        BackendLimit, Cluster, Listener, ListenerLog, Plan, PlanError, Protocol, ProxyIn, ProxyOut,
+        ServerName,
     };
     use super::*;
 
@@ -177,6 +178,7 @@ mod tests {
             name: "a".into(),
             address: "127.0.0.1:0".parse().unwrap(),
             edge,
+            access_log: ListenerLog::default(),
             protocol: Protocol::Tcp(tcp),
         };
         let plan = Plan {

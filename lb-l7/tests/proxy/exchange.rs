@@ -312,11 +312,7 @@ fn routes_choose_the_cluster() {
             Backend::named("api"),
             Backend::named("shop"),
         );
-        let route = |host: Option<&str>, path: &str, cluster: &str| Route {
-            host: host.map(str::to_owned),
-            path_prefix: path.to_owned(),
-            cluster: cluster.to_owned(),
-        };
+        let route = Route::to;
         let mut http = http_plan();
         http.routes = vec![
             route(None, "/api", "api"),

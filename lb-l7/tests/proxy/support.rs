@@ -49,6 +49,7 @@ pub(crate) fn http_plan() -> plan::Http {
             response_head: PATIENCE,
         },
         forwarded: Forwarded::Append,
+        ..plan::Http::default()
     }
 }
 
@@ -108,6 +109,7 @@ impl Proxy {
             name: "test".to_owned(),
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             edge: plan::Edge::default(),
+            access_log: plan::ListenerLog::default(),
             protocol: plan::Protocol::Http(http),
         };
         let stats = Arc::new(ListenerStats::build(&listener, 1, None));

@@ -295,6 +295,7 @@ impl Compiler<'_> {
                         name,
                         address: address.value,
                         edge: listener.edge.clone(),
+                        access_log: plan::ListenerLog::default(),
                         protocol: protocol.clone(),
                     });
                 }
@@ -377,12 +378,11 @@ impl Compiler<'_> {
                 self.twice(&route.place, "route", &what, first);
             }
             let cluster = self.known_cluster(&route.cluster);
-            let (host, path_prefix) = (route.host.clone(), route.path.clone());
-            routes.push(plan::Route {
-                host,
-                path_prefix,
-                cluster,
-            });
+            routes.push(plan::Route::to(
+                route.host.as_deref(),
+                &route.path,
+                &cluster,
+            ));
         }
         plan::Http {
             routes,
@@ -393,6 +393,7 @@ impl Compiler<'_> {
             limits: limits(&http.limits),
             timeouts: timeouts(&http.timeouts),
             forwarded: or(&http.forwarded, plan::Forwarded::default()),
+            ..plan::Http::default()
         }
     }
 

@@ -206,6 +206,7 @@ mod tests {
             name: "front".into(),
             address,
             edge: plan::Edge::default(),
+            access_log: plan::ListenerLog::default(),
             protocol: plan::Protocol::Tcp(plan::Tcp::to("c")),
         })
     }

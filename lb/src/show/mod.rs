@@ -51,8 +51,8 @@ fn http_json(http: &Http) -> Value {
     let routes = http.routes.iter().map(|route| {
         json!({
             "host": route.host.as_deref().unwrap_or("*"),
-            "path": route.path_prefix,
-            "cluster": route.cluster,
+            "path": format!("{:?}", route.path),
+            "cluster": route.action.cluster(),
         })
     });
     let (limits, timeouts) = (&http.limits, &http.timeouts);
@@ -155,8 +155,8 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
                 let host = route.host.as_deref().unwrap_or("*");
                 writeln!(
                     text,
-                    "  {host}{} to cluster {}",
-                    route.path_prefix, route.cluster
+                    "  {host}{:?} to cluster {:?}",
+                    route.path, route.action
                 )?;
             }
             match &http.default_cluster {
