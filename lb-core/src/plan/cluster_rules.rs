@@ -35,6 +35,9 @@ impl<'p> Validation<'p> {
         if let Some(affinity) = &cluster.affinity {
             self.affinity(place, cluster, affinity);
         }
+        if let Some(tls) = &cluster.tls {
+            self.backend_tls(place, tls);
+        }
     }
 
     /// The backends of the cluster at position `index` of the plan.

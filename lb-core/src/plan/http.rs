@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use super::TlsServer;
+
 /// The settings of an HTTP listener; by default without a route.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Http {
@@ -23,6 +25,8 @@ pub struct Http {
     pub forwarded: Forwarded,
     /// Whether backends are given an X-Request-ID.
     pub request_id: RequestId,
+    /// How connections are encrypted; `None`: they are not.
+    pub tls: Option<TlsServer>,
 }
 
 /// One routing rule.

@@ -16,6 +16,8 @@ mod http;
 mod http_rules;
 mod log;
 mod tcp;
+mod tls;
+mod tls_rules;
 mod udp;
 mod validate;
 mod validate_listener;
@@ -40,6 +42,10 @@ pub use log::{AccessLog, ListenerLog, LogFormat, LogTarget};
 pub use tcp::{
     BackendLimit, BackendSocket, Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames,
     Source, Tcp,
+};
+pub use tls::{
+    BackendTls, Certificate, ClientAuth, KeyForm, PrivateKey, TicketKey, TlsGroup, TlsServer,
+    TlsSuite, TlsVersion, UnknownNames, UnknownTlsWord,
 };
 pub use udp::Udp;
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, BufRead, Write};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
@@ -19,6 +20,8 @@ use rustls::Connection;
 pub struct TlsStream {
     stream: TcpStream,
     connection: RefCell<Box<Connection>>,
+    /// Plaintext that was given back.
+    unread: RefCell<Option<Chunk>>,
 }
 
 impl TlsStream {
@@ -36,6 +39,7 @@ impl TlsStream {
         let tls = Self {
             stream,
             connection: RefCell::new(Box::new(connection)),
+            unread: RefCell::new(None),
         };
         poll_fn(|cx| tls.poll_handshake(cx)).await?;
         Ok(tls)
@@ -58,6 +62,9 @@ impl TlsStream {
     /// What ended the connection; `UnexpectedEof` when it was closed without a word, which may be
     /// somebody's attempt to cut a message short.
     pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
+        if let Some(unread) = self.unread.take() {
+            return Poll::Ready(Ok(unread));
+        }
         loop {
             if let Some(plain) = self.take_plain()? {
                 return Poll::Ready(Ok(plain));
@@ -67,6 +74,49 @@ impl TlsStream {
             let received = ready!(self.stream.poll_recv(cx))?;
             self.decrypt(received, cx)?;
         }
+    }
+
+    /// Gives back bytes that were received but not used; the next receive returns them first.
+    ///
+    /// # Panics
+    /// With bytes given back already.
+    pub fn unread(&self, chunk: Chunk) {
+        if !chunk.is_empty() {
+            assert!(self.unread.replace(Some(chunk)).is_none(), "unread twice");
+        }
+    }
+
+    /// Waits until the connection fails; a plain end of stream is no failure. It takes the place
+    /// of a waiting receive.
+    pub fn poll_broken(&self, cx: &Context<'_>) -> Poll<io::Error> {
+        self.stream.poll_broken(cx)
+    }
+
+    /// True if an idle connection must not be used again: the peer has ended it, or sent what
+    /// nobody asked for.
+    pub fn is_stale(&self) -> bool {
+        self.stream.is_stale()
+    }
+
+    /// Makes the drop that follows send a reset instead of a FIN.
+    pub fn reset_on_drop(&self) {
+        self.stream.reset_on_drop();
+    }
+
+    /// Our end's address.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+
+    /// The other end's address.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
     }
 
     /// Takes `parts` when it is ready, as `TcpStream::poll_send` does.
