@@ -4,6 +4,7 @@
 //! `run::Config`, which are valid.
 //! Read next: `run/config.rs`, `origin/mod.rs`.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use lb_core::rt::EngineKind;
 use lb_core::rt::probe::{EngineChoice, probe};
+use lb_l7::tls::roots_from_pem;
 
 use crate::compare;
 use crate::faults;
@@ -19,6 +21,7 @@ use crate::report;
 use crate::run::{self, HttpRequest, LoadMode, Scheme, Sources, TcpRequest, UdpRequest, Url};
 use crate::strategies;
 use crate::tcp::TcpMode;
+use crate::tls::{Group, Identity, Suite, TlsRequest, Version};
 use crate::udp;
 use crate::units::{parse_bytes, parse_duration};
 
@@ -58,6 +61,9 @@ pub struct OriginArgs {
     /// Addresses to answer HTTP/1.1 on (port 0: any free port).
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub http: Vec<SocketAddr>,
+    /// Addresses to answer HTTP/1.1 over TLS on.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub https: Vec<SocketAddr>,
     /// Addresses to answer TCP on.
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub tcp: Vec<SocketAddr>,
@@ -85,6 +91,12 @@ pub struct OriginArgs {
     /// NAME-2, … when there are several addresses of a kind. Without it the address is the name.
     #[arg(long)]
     pub name: Option<String>,
+    /// PEM file of the certificate chain for --https [default: one made at start, self-signed].
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of its private key.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
     /// What TCP connections are answered: echo sends back each byte; stream:BYTES answers each
     /// line with that many bytes.
     #[arg(long, value_name = "MODE", default_value = "echo")]
@@ -103,10 +115,11 @@ command line was wrong.
 Examples:
   loadgen run http://127.0.0.1:8080/ -c 64 -d 10s --rate 20000
   loadgen run tcp://127.0.0.1:9000 -c 64 -d 10s --closed --message 128 --json -
+  loadgen run https://127.0.0.1:8443/ -c 64 --new-connections --resume 0.8
   loadgen run udp://127.0.0.1:9000 -c 128 -d 10s --one-way --message 1200
   loadgen run http://127.0.0.1:8080/ -c 64 --new-connections --sources 1000:1.1")]
 pub struct RunArgs {
-    /// `http://HOST[:PORT][/PATH]`, `tcp://HOST:PORT` or `udp://HOST:PORT`.
+    /// `http://HOST[:PORT][/PATH]`, `https://…`, `tcp://HOST:PORT` or `udp://HOST:PORT`.
     #[arg(value_name = "URL")]
     pub url: Url,
     /// Requests due per second over all connections, whatever the answers do; latency counts
@@ -140,6 +153,27 @@ pub struct RunArgs {
     /// http: size of the request body [default: none].
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub body: Option<usize>,
+    /// https: part of the connections that resume a TLS session where they can, 0 to 1; whether
+    /// a handshake was whole or resumed is counted [default: 0].
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    pub resume: Option<f64>,
+    /// https: the only version of TLS to offer, 1.2 or 1.3 [default: both].
+    #[arg(long, value_name = "VERSION")]
+    pub tls_version: Option<Version>,
+    /// https: key exchanges to offer, the best first: x25519, secp256r1, secp384r1,
+    /// x25519mlkem768.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub tls_groups: Vec<Group>,
+    /// https: cipher suites to offer, the best first: aes128, aes256, chacha20.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub tls_suites: Vec<Suite>,
+    /// https: name to ask for (SNI) [default: the URL's host].
+    #[arg(long, value_name = "NAME")]
+    pub tls_name: Option<String>,
+    /// https: PEM file of the authorities that must have signed the server's certificate; without
+    /// it any certificate will do, and none is verified.
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
     /// tcp, udp: size of the message [default: 64].
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub message: Option<usize>,
@@ -196,22 +230,30 @@ impl TryFrom<&OriginArgs> for origin::Config {
     type Error = String;
 
     fn try_from(args: &OriginArgs) -> Result<Self, String> {
-        if args.http.is_empty() && args.tcp.is_empty() && args.udp.is_empty() {
+        let streams = [&args.http, &args.https, &args.tcp];
+        let only_datagrams = streams.iter().all(|addresses| addresses.is_empty());
+        if only_datagrams && args.udp.is_empty() {
             return Err(
-                "nothing to serve: give --http, --tcp or --udp, as in --http 127.0.0.1:8081".into(),
+                "nothing to serve: give --http, --https, --tcp or --udp, as in --http \
+                 127.0.0.1:8081"
+                    .into(),
             );
         }
+        if args.https.is_empty() && args.tls_cert.is_some() {
+            return Err("--tls-cert is for --https".into());
+        }
+        let files = args.tls_cert.as_ref().zip(args.tls_key.as_ref());
+        let identity = files.map(|(certificates, key)| Identity::read(certificates, key));
         let flags = [
             ("--delay", args.delay != Delay::None),
             ("--servers", args.servers.is_some()),
             ("--error-rate", args.error_rate > 0.0),
         ];
         if let Some((flag, _)) = flags.iter().find(|(_, given)| *given)
-            && args.http.is_empty()
-            && args.tcp.is_empty()
+            && only_datagrams
         {
             return Err(format!(
-                "{flag} is for --http and --tcp; datagrams are answered at once"
+                "{flag} is for --http, --https and --tcp; datagrams are answered at once"
             ));
         }
         if args.servers.is_some() && args.delay == Delay::None {
@@ -219,6 +261,7 @@ impl TryFrom<&OriginArgs> for origin::Config {
         }
         Ok(Self {
             http: args.http.clone(),
+            https: args.https.clone(),
             tcp: args.tcp.clone(),
             udp: args.udp.clone(),
             body: args.body,
@@ -228,6 +271,7 @@ impl TryFrom<&OriginArgs> for origin::Config {
                 error_rate: args.error_rate,
             },
             name: args.name.clone(),
+            identity: identity.transpose().map_err(|error| error.to_string())?,
             tcp_mode: args.tcp_mode,
             threads: args.placement.threads()?,
             cpu: args.placement.cpu,
@@ -271,6 +315,7 @@ impl TryFrom<&RunArgs> for run::Config {
                 headers: args.headers.clone(),
                 body: args.body.unwrap_or(http.body),
             },
+            tls: args.tls()?,
             tcp: TcpRequest {
                 mode: args.tcp_mode.unwrap_or(tcp.mode),
                 message: args.message.unwrap_or(tcp.message),
@@ -288,12 +333,22 @@ impl TryFrom<&RunArgs> for run::Config {
 
 impl RunArgs {
     fn refuse_settings_of_the_other_scheme(&self) -> Result<(), String> {
-        use Scheme::{Http, Tcp, Udp};
-        let flags: [(&str, bool, &[Scheme]); 10] = [
-            ("--header", !self.headers.is_empty(), &[Http]),
-            ("--method", self.method.is_some(), &[Http]),
-            ("--body", self.body.is_some(), &[Http]),
-            ("--new-connections", self.new_connections, &[Http, Tcp]),
+        use Scheme::{Http, Https, Tcp, Udp};
+        let flags: [(&str, bool, &[Scheme]); 16] = [
+            ("--header", !self.headers.is_empty(), &[Http, Https]),
+            ("--method", self.method.is_some(), &[Http, Https]),
+            ("--body", self.body.is_some(), &[Http, Https]),
+            (
+                "--new-connections",
+                self.new_connections,
+                &[Http, Https, Tcp],
+            ),
+            ("--resume", self.resume.is_some(), &[Https]),
+            ("--tls-version", self.tls_version.is_some(), &[Https]),
+            ("--tls-groups", !self.tls_groups.is_empty(), &[Https]),
+            ("--tls-suites", !self.tls_suites.is_empty(), &[Https]),
+            ("--tls-name", self.tls_name.is_some(), &[Https]),
+            ("--tls-ca", self.tls_ca.is_some(), &[Https]),
             ("--message", self.message.is_some(), &[Tcp, Udp]),
             ("--tcp-mode", self.tcp_mode.is_some(), &[Tcp]),
             ("--who", self.who, &[Tcp]),
@@ -305,10 +360,12 @@ impl RunArgs {
             *given && !schemes.contains(&self.url.scheme)
         };
         if let Some((flag, _, schemes)) = flags.iter().find(wrong) {
-            let schemes: Vec<&str> = schemes.iter().map(|scheme| scheme.prefix()).collect();
+            let names: Vec<&str> = schemes.iter().map(|scheme| scheme.prefix()).collect();
+            let (last, others) = names.split_last().unwrap_or((&"", &[]));
+            let and = if others.is_empty() { "" } else { " and " };
             return Err(format!(
-                "{flag} is for {} URLs, and this is {}",
-                schemes.join(" and "),
+                "{flag} is for {}{and}{last} URLs, and this is {}",
+                others.join(", "),
                 self.url
             ));
         }
@@ -353,6 +410,27 @@ impl RunArgs {
             )),
             _ => Ok(()),
         }
+    }
+
+    fn tls(&self) -> Result<TlsRequest, String> {
+        let roots = |path: &PathBuf| {
+            let explain = |error: String| format!("--tls-ca {}: {error}", path.display());
+            let text = fs::read(path).map_err(|error| explain(error.to_string()))?;
+            roots_from_pem(&text).map_err(|error| explain(error.to_string()))
+        };
+        Ok(TlsRequest {
+            resume: self.resume.unwrap_or(0.0),
+            version: self.tls_version,
+            groups: self.tls_groups.clone(),
+            suites: self.tls_suites.clone(),
+            server_name: self.tls_name.clone(),
+            roots: self
+                .tls_ca
+                .as_ref()
+                .map(roots)
+                .transpose()?
+                .unwrap_or_default(),
+        })
     }
 
     fn udp(&self) -> UdpRequest {
@@ -483,7 +561,14 @@ mod tests {
             ("tcp://a:1 --method GET", "--method"),
             ("tcp://a:1 -H A:b", "--header"),
             ("tcp://a:1 --gso 8", "udp://"),
-            ("udp://a:1 --new-connections", "http:// and tcp://"),
+            (
+                "udp://a:1 --new-connections",
+                "http://, https:// and tcp://",
+            ),
+            ("http://a:1/ --resume 0.5", "https://"),
+            ("https://a:1/ --resume 2", "0 to 1"),
+            ("https://a:1/ --tls-groups x448", "x25519"),
+            ("https://a:1/ --tls-ca /nowhere/ca", "/nowhere/ca"),
             ("udp://a:1 --message 39", "from 40 to"),
             ("udp://a:1 --window 0", "--window"),
             ("udp://a:1 --one-way --window 1", "--window"),

@@ -19,5 +19,6 @@ pub mod run;
 pub mod strategies;
 pub mod tcp;
 mod testbed;
+pub mod tls;
 pub mod udp;
 pub mod units;

@@ -65,6 +65,7 @@ fn serve(args: &OriginArgs) -> Result<ExitCode, Failure> {
     let mut ready = "ready".to_owned();
     let all = [
         ("http", origin.http()),
+        ("https", origin.https()),
         ("tcp", origin.tcp()),
         ("udp", origin.udp()),
     ];

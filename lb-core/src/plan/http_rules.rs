@@ -66,6 +66,9 @@ impl<'p> Validation<'p> {
             self.cluster_exists(place, cluster);
         }
         self.http_limits(place, http);
+        if let Some(tls) = &http.tls {
+            self.tls_server(place, tls);
+        }
         let Place::Listener { name, .. } = place else {
             return; // it is of a listener
         };
@@ -262,6 +265,7 @@ fn prefix_problem(path: &str, of: &PathMatch) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::sync::Arc;
 
     use super::super::{Cluster, Edge, Listener, ListenerLog, Plan, Protocol, Scheme};
     use super::*;
@@ -269,7 +273,7 @@ mod tests {
     fn errors(routes: Vec<Route>) -> Vec<String> {
         let address: SocketAddr = "127.0.0.1:80".parse().unwrap();
         let plan = Plan {
-            listeners: vec![Listener {
+            listeners: vec![Arc::new(Listener {
                 name: "web".into(),
                 address,
                 edge: Edge::default(),
@@ -278,8 +282,8 @@ mod tests {
                     routes,
                     ..Http::default()
                 }),
-            }],
-            clusters: vec![Cluster::new("a", vec![])],
+            })],
+            clusters: vec![Arc::new(Cluster::new("a", vec![]))],
             ..Plan::default()
         };
         let errors = plan.validate().err().unwrap_or_default();

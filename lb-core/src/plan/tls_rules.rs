@@ -107,15 +107,16 @@ mod tests {
 
     fn errors(tls: TlsServer) -> Vec<String> {
         let plan = Plan {
-            listeners: vec![Listener {
+            listeners: vec![Arc::new(Listener {
                 name: "l".into(),
                 address: "127.0.0.1:0".parse().unwrap(),
                 edge: super::super::Edge::default(),
+                access_log: super::super::ListenerLog::default(),
                 protocol: Protocol::Http(Http {
                     tls: Some(tls),
                     ..Http::default()
                 }),
-            }],
+            })],
             ..Plan::default()
         };
         let errors = plan.validate().err().unwrap_or_default();
@@ -160,7 +161,7 @@ mod tests {
             ..BackendTls::default()
         });
         let plan = Plan {
-            clusters: vec![cluster],
+            clusters: vec![Arc::new(cluster)],
             ..Plan::default()
         };
         assert_eq!(plan.validate().unwrap_err().len(), 3);

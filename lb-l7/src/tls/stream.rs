@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use lb_core::rt::{Buffer, Chunk, TcpStream};
-use rustls::Connection;
+use rustls::{Connection, HandshakeKind};
 
 /// A TLS connection after its handshake. As with a `TcpStream`, one part of a task may receive
 /// while another sends, and a drop closes at once.
@@ -49,6 +49,11 @@ impl TlsStream {
     pub fn alpn_protocol(&self) -> Option<Vec<u8>> {
         let connection = self.connection.borrow();
         connection.alpn_protocol().map(<[u8]>::to_vec)
+    }
+
+    /// Whether a session from before was resumed.
+    pub fn handshake_kind(&self) -> Option<HandshakeKind> {
+        self.connection.borrow().handshake_kind()
     }
 
     /// The connection below.

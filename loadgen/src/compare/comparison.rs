@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::load::{Timing, written};
-use super::peers::Program;
+use super::peers::{IDENTITY, Program};
 use super::place::{self, Cores, Folder};
 use super::play::Stage;
 use super::round::{Bench, IDLE_BASE};
@@ -18,6 +18,7 @@ use crate::descriptors;
 use crate::gate::Gate;
 use crate::report::record::{Absent, Peer, Record, Settings};
 use crate::report::{self, readme};
+use crate::tls::Identity;
 
 /// What is measured when nothing else is asked for.
 struct Defaults {
@@ -62,6 +63,9 @@ pub fn compare(args: &Args, stop: &Gate) -> Result<PathBuf, Error> {
     fs::create_dir_all(&configurations)
         .map_err(Error::system(configurations.display().to_string()))?;
     let folder = Folder::make().map_err(Error::system("a working folder"))?;
+    Identity::self_signed(&["localhost", "127.0.0.1"])
+        .and_then(|identity| identity.write(folder.path(), IDENTITY))
+        .map_err(|error| Error::Identity(error.to_string()))?;
     let idle_connections = idle_connections(args);
     let stage = Stage {
         programs: &programs,
@@ -216,6 +220,7 @@ mod tests {
         let expected = [
             Scenario::L4Small,
             Scenario::IdleMemoryHttp,
+            Scenario::IdleMemoryTls,
             Scenario::IdleMemoryTcp,
         ];
         assert_eq!(chosen, expected);

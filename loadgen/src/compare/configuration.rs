@@ -2,17 +2,20 @@
 //!
 //! Invariant: they ask for what `lb` is asked for, in the way their manuals recommend for it:
 //! one worker on one core, connections to the origins kept for any number of requests, no
-//! access log, time limits that no measurement reaches. Paths are relative to the folder that
+//! access log, TLS as they ship it, time limits that no measurement reaches. Paths are relative to the folder that
 //! the program is started in.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::peers::{ACCESS_LOG, Site};
+use super::peers::{ACCESS_LOG, IDENTITY, Site};
 use super::scenario::Mode;
 
 /// Descriptors beside those of clients and their backends.
 const DESCRIPTORS_SPARE: usize = 200;
+
+/// What nginx keeps of an answer in memory: `proxy_buffers` of 8 × 4 KiB and a first one.
+const NGINX_BUFFERS_BYTES: usize = 9 * 4096;
 
 /// The configuration of nginx; `stream_module` is loaded where TCP is to be relayed.
 pub(super) fn nginx(site: &Site, stream_module: Option<&Path>) -> String {
@@ -47,6 +50,24 @@ events {{
 fn nginx_http(site: &Site) -> String {
     let [first, second] = site.backends;
     let access_log = if site.access_log { ACCESS_LOG } else { "off" };
+    let (secure, identity) = if site.secure {
+        let identity = format!(
+            "
+        ssl_certificate {IDENTITY}.crt;
+        ssl_certificate_key {IDENTITY}.key;
+        ssl_protocols TLSv1.2 TLSv1.3;
+"
+        );
+        (" ssl", identity)
+    } else {
+        ("", String::new())
+    };
+    // What does not fit into its buffers would go through a file.
+    let streaming = if site.answer_bytes > NGINX_BUFFERS_BYTES {
+        "\n            proxy_max_temp_file_size 0;"
+    } else {
+        ""
+    };
     format!(
         "http {{
     access_log {access_log};
@@ -68,12 +89,12 @@ fn nginx_http(site: &Site) -> String {
     }}
 
     server {{
-        listen {listen} backlog=4096;
-
+        listen {listen}{secure} backlog=4096;
+{identity}
         location / {{
             proxy_pass http://origins;
             proxy_http_version 1.1;
-            proxy_set_header Connection \"\";
+            proxy_set_header Connection \"\";{streaming}
         }}
     }}
 }}
@@ -124,6 +145,11 @@ pub(super) fn haproxy(site: &Site) -> String {
     } else {
         ("", "")
     };
+    let secure = if site.secure {
+        format!(" ssl crt {IDENTITY}.pem")
+    } else {
+        String::new()
+    };
     format!(
         "global
     nbthread 1
@@ -137,7 +163,7 @@ defaults
     timeout server 10m
 
 frontend clients
-    bind {listen} backlog 4096
+    bind {listen} backlog 4096{secure}
     default_backend origins
 
 backend origins
@@ -163,6 +189,8 @@ pub(super) fn sample_site(mode: Mode) -> Site {
         backends: [Site::address(9001), Site::address(9002)],
         connections_max: 1000,
         access_log: false,
+        secure: false,
+        answer_bytes: 64,
     }
 }
 
@@ -223,6 +251,20 @@ mod tests {
             text.contains("\n    log global\n    option httplog\n    timeout"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn clients_come_over_tls_where_they_are_to() {
+        let site = Site {
+            secure: true,
+            answer_bytes: 1 << 20,
+            ..sample_site(Mode::Http)
+        };
+        let text = nginx(&site, None);
+        assert!(text.contains("listen 127.0.0.1:8000 ssl backlog=4096;"));
+        assert!(text.contains("ssl_certificate_key site.key;"), "{text}");
+        assert!(text.contains("proxy_max_temp_file_size 0;"), "{text}");
+        assert!(haproxy(&site).contains("backlog 4096 ssl crt site.pem\n"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 
-use super::scenario::{Scenario, Speech, Traffic};
+use super::scenario::{Scenario, Secure, Speech, Traffic};
 use crate::args::{Cli, Command};
 use crate::gate::Gate;
 use crate::run::{self, Observer, Summary};
@@ -39,24 +39,24 @@ impl LoadCommand {
         timing: Timing,
         rate: Option<f64>,
     ) -> Self {
-        let mut words = vec!["run".to_owned()];
-        match scenario.speech() {
-            Speech::Http => words.push(format!("http://{at}/")),
+        let (spec, mut words) = (scenario.spec(), vec!["run".to_owned()]);
+        match spec.speech {
+            Speech::Http => words.extend(http_words(spec.secure, at)),
             Speech::Echo => words.extend(split(&format!(
                 "tcp://{at} --message {}",
-                scenario.answer_bytes()
+                spec.answer_bytes
             ))),
             Speech::Stream => words.extend(split(&format!(
                 "tcp://{at} --tcp-mode stream:{}",
-                scenario.answer_bytes()
+                spec.answer_bytes
             ))),
             Speech::DatagramEcho => words.extend(split(&format!(
                 "udp://{at} --message {}",
-                scenario.answer_bytes()
+                spec.answer_bytes
             ))),
             Speech::DatagramStream { at_a_time } => words.extend(split(&format!(
                 "udp://{at} --one-way --message {} --gso {at_a_time}",
-                scenario.answer_bytes()
+                spec.answer_bytes
             ))),
         }
         words.extend(split(&format!(
@@ -77,11 +77,24 @@ impl LoadCommand {
     }
 }
 
+/// The URL, and what is offered there: one suite and one key exchange, so that no balancer can
+/// choose what costs it less.
+fn http_words(secure: Secure, at: SocketAddr) -> Vec<String> {
+    let resume = match secure {
+        Secure::No => return vec![format!("http://{at}/")],
+        Secure::Full => "",
+        Secure::Resumed => " --resume 1",
+    };
+    split(&format!(
+        "https://{at}/ --tls-version 1.3 --tls-groups x25519 --tls-suites aes128{resume}"
+    ))
+}
+
 /// The words of a `loadgen origin` for `scenario` at both addresses.
 pub(crate) fn origin_words(scenario: Scenario, at: [SocketAddr; 2]) -> Vec<String> {
     let [first, second] = at;
-    let bytes = scenario.answer_bytes();
-    split(&match scenario.speech() {
+    let bytes = scenario.spec().answer_bytes;
+    split(&match scenario.spec().speech {
         Speech::Http => format!("origin --http {first} {second} --body {bytes}"),
         Speech::Echo => format!("origin --tcp {first} {second}"),
         Speech::Stream => format!("origin --tcp {first} {second} --tcp-mode stream:{bytes}"),
@@ -151,7 +164,7 @@ mod tests {
     };
 
     fn command(scenario: Scenario, rate: Option<f64>) -> String {
-        let Subject::Load(traffic) = scenario.subject() else {
+        let Subject::Load(traffic) = scenario.spec().subject else {
             panic!("{scenario:?} has no load");
         };
         LoadCommand::new(scenario, traffic, Site::address(8000), TIMING, rate)
@@ -175,13 +188,17 @@ mod tests {
             command(Scenario::UdpOneWayGso, None)
                 .contains("udp://127.0.0.1:8000 --one-way --message 1200 --gso 8 -c 4 ")
         );
+        assert!(command(Scenario::TlsHandshakeResumed, None).starts_with(
+            "run https://127.0.0.1:8000/ --tls-version 1.3 --tls-groups x25519 --tls-suites \
+                 aes128 --resume 1 -c 32 "
+        ));
         assert!(command(Scenario::L4Bulk, None).contains(" --tcp-mode stream:67108864 -c 8 "));
     }
 
     #[test]
     fn commands_are_understood_by_the_program() {
         for scenario in Scenario::ALL {
-            let Subject::Load(traffic) = scenario.subject() else {
+            let Subject::Load(traffic) = scenario.spec().subject else {
                 continue;
             };
             let fixed_rate = traffic.fixed_rate.then_some(1000.0);

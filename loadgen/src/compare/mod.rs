@@ -42,9 +42,11 @@ Examples:
   loadgen compare --scenario l7-keepalive --peers lb,lb-epoll,nginx --rounds 9 --out try
   loadgen compare --quick --out try")]
 pub struct Args {
-    /// all, a family (l4, l7, udp, idle-memory), or names: l7-keepalive, l7-new-connections,
-    /// l7-access-log, l4-small (l4-open), l4-bulk, l4-connect, udp-echo, udp-oneway,
-    /// udp-oneway-gso, idle-memory-http, idle-memory-tcp (l4-idle), workers
+    /// all, a family (l4, l7, tls, udp, idle-memory), or names: l7-keepalive, l7-new-connections,
+    /// l7-access-log, l7-body-1mib, l7-body-64mib, tls-keepalive-small, tls-handshake-full,
+    /// tls-handshake-resumed, tls-bulk, l4-small (l4-open), l4-bulk, l4-connect, udp-echo,
+    /// udp-oneway, udp-oneway-gso, idle-memory-http, idle-memory-tls, idle-memory-tcp (l4-idle),
+    /// workers
     #[arg(
         long,
         value_name = "NAME",
@@ -94,6 +96,9 @@ pub enum Error {
     /// The origins did not start.
     #[error("{0}")]
     Origins(String),
+    /// There is no certificate for the balancers.
+    #[error("a certificate for the balancers: {0}")]
+    Identity(String),
     /// None of the peers is there.
     #[error("none of the peers is there: {0}")]
     NoPeers(String),

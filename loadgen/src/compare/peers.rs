@@ -15,6 +15,9 @@ use super::scenario::{Mode, Scenario, Subject};
 /// The file for access logs, in the working folder; HAProxy's goes to its standard output.
 pub(super) const ACCESS_LOG: &str = "access.log";
 
+/// The files of the certificate: `site.crt`, `site.key`, and both in `site.pem`.
+pub(super) const IDENTITY: &str = "site";
+
 /// One kind of balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
@@ -59,6 +62,10 @@ pub struct Site {
     pub connections_max: usize,
     /// Whether each request leaves a line in a file.
     pub access_log: bool,
+    /// Whether clients come over TLS, by the certificate and key in the files [`IDENTITY`].
+    pub secure: bool,
+    /// The length of an answer's body.
+    pub answer_bytes: usize,
 }
 
 /// How to start a balancer.
@@ -141,7 +148,7 @@ impl Program {
     /// When it cannot; the text says why.
     pub fn supports(&self, scenario: Scenario) -> Result<(), String> {
         let is_ours = matches!(self.peer, Peer::Lb | Peer::LbEpoll);
-        match (self.peer, scenario.mode(), scenario.subject()) {
+        match (self.peer, scenario.spec().mode, scenario.spec().subject) {
             (Peer::Haproxy, Mode::Udp, _) => Err("it forwards no UDP".to_owned()),
             (_, _, Subject::Spread) if !is_ours => {
                 Err("it does not say how many connections each worker has".to_owned())
@@ -172,6 +179,7 @@ impl Program {
 
 fn lb_arguments(site: &Site, engine: &str) -> String {
     let mode = match site.mode {
+        Mode::Http if site.secure => "--https",
         Mode::Http => "--http",
         Mode::Tcp => "--tcp",
         Mode::Udp => "--udp",
@@ -180,9 +188,14 @@ fn lb_arguments(site: &Site, engine: &str) -> String {
     let (listen, admin) = (site.listen, site.admin);
     let workers = site.workers;
     let log = if site.access_log { ACCESS_LOG } else { "off" };
+    let identity = if site.secure {
+        format!(" --tls-cert {IDENTITY}.crt --tls-key {IDENTITY}.key")
+    } else {
+        String::new()
+    };
     format!(
-        "{mode} {listen}={first},{second} --workers {workers} --engine {engine} --admin {admin} \
-         --access-log {log}"
+        "{mode} {listen}={first},{second}{identity} --workers {workers} --engine {engine} \
+         --admin {admin} --access-log {log}"
     )
 }
 
@@ -303,5 +316,13 @@ mod tests {
              --admin 127.0.0.1:8001 --access-log off"
         );
         assert_eq!(launch.configuration, None);
+        let secure = Site {
+            secure: true,
+            ..configuration::sample_site(Mode::Http)
+        };
+        let words = program.launch(&secure, "unused").words.join(" ");
+        let expected = "lb --https 127.0.0.1:8000=127.0.0.1:9001,127.0.0.1:9002 --tls-cert \
+                        site.crt --tls-key site.key ";
+        assert!(words.starts_with(expected), "{words}");
     }
 }

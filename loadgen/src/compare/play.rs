@@ -11,9 +11,10 @@ use std::path::Path;
 
 use super::load::{self, LoadCommand, Timing};
 use super::peers::{Program, Site};
+use super::probe::Connection;
 use super::process::Process;
 use super::round::{Bench, Contender};
-use super::scenario::{Scenario, Subject, Traffic};
+use super::scenario::{Scenario, Secure, Subject, Traffic};
 use super::{Error, ports};
 use crate::report::record::{
     self, Absent, FixedRate, Idle, Load, Outcome, Round, Setup, Work, Workers,
@@ -53,8 +54,8 @@ impl Stage<'_> {
             .collect();
         let mut measured = record::Scenario {
             name: scenario.name().to_owned(),
-            description: scenario.description().to_owned(),
-            work: scenario.work(),
+            description: scenario.spec().description.to_owned(),
+            work: scenario.spec().work,
             setups,
             origins_command: shown(
                 "loadgen",
@@ -68,7 +69,7 @@ impl Stage<'_> {
             spread: Vec::new(),
             absent,
         };
-        match scenario.subject() {
+        match scenario.spec().subject {
             Subject::Load(traffic) => {
                 let command = self.load_command(scenario, traffic, &site, None);
                 measured.load_command = self.shown_load(&command);
@@ -91,19 +92,21 @@ impl Stage<'_> {
     fn site(&self, scenario: Scenario) -> Result<Site, Error> {
         let ports = ports::free(4).map_err(Error::system("free ports"))?;
         let [listen, admin, first, second] = [0, 1, 2, 3].map(|place| Site::address(ports[place]));
-        let connections_max = match scenario.subject() {
+        let connections_max = match scenario.spec().subject {
             Subject::Load(_) | Subject::Spread => LOAD_CONNECTIONS_MAX,
             Subject::IdleMemory => self.bench.idle_connections,
         };
         Ok(Site {
-            mode: scenario.mode(),
+            mode: scenario.spec().mode,
             cpu: self.bench.cores.balancer,
-            workers: scenario.workers(),
+            workers: scenario.spec().workers,
             listen,
             admin,
             backends: [first, second],
             connections_max,
-            access_log: scenario.access_log(),
+            access_log: scenario.spec().access_log,
+            secure: scenario.spec().secure != Secure::No,
+            answer_bytes: scenario.spec().answer_bytes,
         })
     }
 
@@ -116,8 +119,12 @@ impl Stage<'_> {
         let own = std::env::current_exe().map_err(Error::system("its own path"))?;
         let words = [&[own.display().to_string()], words].concat();
         let cpu = self.bench.cores.generator.to_string();
+        let works = || {
+            let exchange = |at: &SocketAddr| Connection::open_origin(*at, scenario)?.exchange();
+            backends.iter().try_for_each(exchange)
+        };
         self.bench
-            .start(&words, &cpu, "origins", scenario, &backends)
+            .start_until(&words, &cpu, "origins", works)
             .map_err(Error::Origins)
     }
 
@@ -157,7 +164,7 @@ impl Stage<'_> {
     }
 
     fn setup(&self, scenario: Scenario, contender: &Contender) -> Setup {
-        let cpus = self.bench.cores.of_workers(scenario.workers());
+        let cpus = self.bench.cores.of_workers(scenario.spec().workers);
         let launch = &contender.launch;
         let name = contender.program.peer.name();
         let program = contender.program.peer.program();
@@ -192,7 +199,7 @@ impl Stage<'_> {
         contenders: &[Contender],
         command: &LoadCommand,
     ) -> Result<Vec<Round<Load>>, Error> {
-        let told = |load: &Load| told_load(load, scenario.work());
+        let told = |load: &Load| told_load(load, scenario.spec().work);
         self.interleave(scenario.name(), contenders, told, |contender| {
             self.bench.under_load(contender, scenario, site, command)
         })
@@ -251,7 +258,7 @@ impl Stage<'_> {
         let Some(slowest) = slowest.filter(|_| traffic.fixed_rate) else {
             return Ok(None);
         };
-        let work_per_answer = scenario.work_per_answer();
+        let work_per_answer = scenario.spec().work_per_answer();
         let rate = two_digits(slowest * LATENCY_SHARE / work_per_answer);
         let per_s = rate * work_per_answer;
         eprintln!(

@@ -1,16 +1,20 @@
-//! One exchange over a plain blocking socket: is a balancer there, and does it still answer?
+//! One exchange over a blocking socket: is a balancer there, and does it still answer?
 //!
 //! Invariant: an exchange either comes back whole and right, or it is an error; and none waits
 //! longer than [`EXCHANGE_TIMEOUT`].
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::{Domain, Socket, Type};
 
-use super::scenario::{Mode, Scenario, Speech};
+use super::scenario::{Mode, Scenario, Secure, Speech};
 use crate::tcp::WHO;
+use crate::tls::{TlsRequest, Version};
 use crate::udp::{self, Header, Kind, NAME_BYTES_MAX};
 
 /// How long connecting, sending and receiving may each take.
@@ -36,22 +40,36 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 enum Stream {
     Tcp(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
     Udp(UdpSocket),
 }
 
 impl Connection {
+    /// Connects to an origin of `scenario` at `address`: origins never speak TLS.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub(crate) fn open_origin(address: SocketAddr, scenario: Scenario) -> io::Result<Self> {
+        Self::with(address, scenario, Secure::No)
+    }
+
     /// Connects to `address`, where `scenario` is played.
     ///
     /// # Errors
     /// When nobody listens there.
     pub(crate) fn open(address: SocketAddr, scenario: Scenario) -> io::Result<Self> {
+        Self::with(address, scenario, scenario.spec().secure)
+    }
+
+    fn with(address: SocketAddr, scenario: Scenario, secure: Secure) -> io::Result<Self> {
         Ok(Self {
-            stream: match scenario.mode() {
-                Mode::Http | Mode::Tcp => Stream::Tcp(connect(address)?),
-                Mode::Udp => Stream::Udp(connect_udp(address)?),
+            stream: match (scenario.spec().mode, secure) {
+                (Mode::Udp, _) => Stream::Udp(connect_udp(address)?),
+                (Mode::Http | Mode::Tcp, Secure::No) => Stream::Tcp(connect(address)?),
+                (Mode::Http | Mode::Tcp, _) => Stream::Tls(Box::new(connect_tls(address)?)),
             },
-            speech: scenario.speech(),
-            answer_bytes: scenario.answer_bytes(),
+            speech: scenario.spec().speech,
+            answer_bytes: scenario.spec().answer_bytes,
         })
     }
 
@@ -62,6 +80,7 @@ impl Connection {
     pub(crate) fn exchange(&mut self) -> io::Result<()> {
         let stream = match &mut self.stream {
             Stream::Tcp(stream) => stream,
+            Stream::Tls(stream) => return exchange(stream, REQUEST).map(drop),
             // A sink echoes too what is to be echoed.
             Stream::Udp(socket) => return exchange_datagram(socket),
         };
@@ -135,6 +154,21 @@ pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     prepared(TcpStream::connect_timeout(&address, EXCHANGE_TIMEOUT)?)
 }
 
+/// A connection that offers TLS 1.3; its handshake is made by its first exchange.
+fn connect_tls(address: SocketAddr) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    static CONFIG: LazyLock<Result<Arc<ClientConfig>, rustls::Error>> = LazyLock::new(|| {
+        let request = TlsRequest {
+            version: Some(Version::Tls13),
+            ..TlsRequest::default()
+        };
+        request.config().map(Arc::new)
+    });
+    let config = CONFIG.clone().map_err(io::Error::other)?;
+    let name = ServerName::IpAddress(address.ip().into());
+    let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+    Ok(StreamOwned::new(connection, connect(address)?))
+}
+
 fn prepared(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_read_timeout(Some(EXCHANGE_TIMEOUT))?;
     stream.set_write_timeout(Some(EXCHANGE_TIMEOUT))?;
@@ -180,7 +214,7 @@ fn echo(stream: &mut TcpStream) -> io::Result<()> {
 }
 
 /// Sends `request`; the head and the body of its answer.
-fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<(String, Vec<u8>)> {
+fn exchange(stream: &mut (impl Read + Write), request: &[u8]) -> io::Result<(String, Vec<u8>)> {
     stream.write_all(request)?;
     let mut answer = Vec::with_capacity(512);
     let mut piece = [0; 1024];
@@ -210,7 +244,7 @@ fn skip(stream: &mut TcpStream, mut left: usize) -> io::Result<()> {
     Ok(())
 }
 
-fn read_some(stream: &mut TcpStream, piece: &mut [u8]) -> io::Result<usize> {
+fn read_some(stream: &mut impl Read, piece: &mut [u8]) -> io::Result<usize> {
     match stream.read(piece)? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         count => Ok(count),

@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use super::peers::{ACCESS_LOG, Launch, Program, Site};
 use super::place::Cores;
 use super::probe::Connection;
 use super::process::{Process, wait_until};
-use super::scenario::Scenario;
+use super::scenario::{Scenario, Secure};
 use super::window::{Cost, Window};
 use crate::gate::Gate;
 use crate::report::record::{Idle, Latency, Load, Memory, Work, Workers};
@@ -28,6 +27,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const IDLE_BASE: usize = 64;
 /// Connections that are spread over workers.
 const SPREAD_CONNECTIONS: usize = 1_000;
+/// The part of handshakes that may be whole where they were to be resumed: the first of each
+/// client, and those for whose ticket there was no time.
+const WRONG_HANDSHAKES_MAX: f64 = 0.02;
 /// How long memory may settle before it is read.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -56,22 +58,6 @@ pub(crate) struct Contender {
 }
 
 impl Bench<'_> {
-    /// Starts `words` on the cores `cpus` and waits until `scenario` works at all of `addresses`.
-    pub(crate) fn start(
-        &self,
-        words: &[String],
-        cpus: &str,
-        name: &str,
-        scenario: Scenario,
-        addresses: &[SocketAddr],
-    ) -> Result<Process, String> {
-        self.start_until(words, cpus, name, || {
-            addresses
-                .iter()
-                .try_for_each(|at| Connection::open(*at, scenario)?.exchange())
-        })
-    }
-
     /// Starts `words` on the cores `cpus` and waits until `works` finds no fault.
     pub(crate) fn start_until(
         &self,
@@ -107,13 +93,9 @@ impl Bench<'_> {
         let name = contender.program.peer.name();
         // The log of the round before would be appended to; there need not be one.
         let _ = fs::remove_file(self.folder.join(ACCESS_LOG));
-        self.start(
-            &contender.launch.words,
-            &self.cores.of_workers(scenario.workers()),
-            name,
-            scenario,
-            &[site.listen],
-        )
+        let cpus = self.cores.of_workers(scenario.spec().workers);
+        let works = || Connection::open(site.listen, scenario)?.exchange();
+        self.start_until(&contender.launch.words, &cpus, name, works)
     }
 
     /// A round under load.
@@ -189,11 +171,11 @@ impl Bench<'_> {
         process.stop();
         let connections = metrics::by_worker(&page, "lb_worker_connections");
         let all: u64 = connections.iter().sum();
-        if connections.len() != scenario.workers() || all < SPREAD_CONNECTIONS as u64 {
+        if connections.len() != scenario.spec().workers || all < SPREAD_CONNECTIONS as u64 {
             return Err(format!(
                 "its metrics do not tell {SPREAD_CONNECTIONS} connections on {} workers: \
                  {connections:?}",
-                scenario.workers()
+                scenario.spec().workers
             ));
         }
         let mean = all as f64 / connections.len() as f64;
@@ -253,12 +235,29 @@ pub(crate) fn latency_of(summary: &Summary) -> Latency {
     }
 }
 
+/// That handshakes were what the scenario is about, whatever the balancer would have liked.
+fn check_handshakes(scenario: Scenario, summary: &Summary) -> Result<(), String> {
+    let Some(made) = summary.handshakes else {
+        return Ok(());
+    };
+    let all = made.full + made.resumed;
+    let (wrong, what) = match scenario.spec().secure {
+        Secure::Resumed => (made.full, "were not resumed"),
+        Secure::No | Secure::Full => (made.resumed, "were resumed"),
+    };
+    if wrong as f64 > all as f64 * WRONG_HANDSHAKES_MAX {
+        return Err(format!("{wrong} of {all} handshakes {what}"));
+    }
+    Ok(())
+}
+
 fn figures(scenario: Scenario, summary: &Summary, cost: Option<Cost>) -> Result<Load, String> {
     if !summary.is_clean() {
         return Err(load::failures(summary));
     }
+    check_handshakes(scenario, summary)?;
     let cost = cost.ok_or("its CPU time could not be read")?;
-    let (completed, per_s) = match scenario.work() {
+    let (completed, per_s) = match scenario.spec().work {
         // Answers take so long that many lie across the ends of the window.
         Work::Mebibyte => {
             let mebibytes = summary.streamed_bytes as f64 / (1024.0 * 1024.0);

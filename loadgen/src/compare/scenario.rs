@@ -12,6 +12,8 @@ pub enum Scenario {
     IdleMemoryHttp,
     /// Idle TCP sessions that have had one message echoed.
     IdleMemoryTcp,
+    /// Idle connections over TLS that have had one HTTP request answered.
+    IdleMemoryTls,
     /// Long responses through a TCP relay.
     L4Bulk,
     /// One short message on each connection through a TCP relay.
@@ -20,10 +22,22 @@ pub enum Scenario {
     L4Small,
     /// Short requests on lasting connections, each leaving a line in a file.
     L7AccessLog,
+    /// Responses of 1 MiB.
+    L7Body1Mib,
+    /// Responses of 64 MiB.
+    L7Body64Mib,
     /// Short requests on lasting connections.
     L7Keepalive,
     /// Short requests, each on a connection of its own.
     L7NewConnections,
+    /// Responses of 1 MiB over TLS.
+    TlsBulk,
+    /// Whole handshakes.
+    TlsHandshakeFull,
+    /// Handshakes that resume a session.
+    TlsHandshakeResumed,
+    /// Short requests on lasting connections over TLS.
+    TlsKeepaliveSmall,
     /// Short datagrams, there and back.
     UdpEcho,
     /// Long datagrams in one direction, each sent by itself.
@@ -32,6 +46,31 @@ pub enum Scenario {
     UdpOneWayGso,
     /// Lasting connections over two workers.
     Workers,
+}
+
+/// All that is to be known of a scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    /// On the command line and in reports.
+    pub name: &'static str,
+    /// What happens in it.
+    pub description: &'static str,
+    /// What the balancer does.
+    pub mode: Mode,
+    /// What client and origins speak.
+    pub speech: Speech,
+    /// What clients and balancer make of their connections.
+    pub secure: Secure,
+    /// Whether the balancer writes a line for each request.
+    pub access_log: bool,
+    /// Workers of the balancer.
+    pub workers: usize,
+    /// What costs are given for.
+    pub work: Work,
+    /// The length of an answer's body, of a message, or of a datagram.
+    pub answer_bytes: usize,
+    /// What is measured.
+    pub subject: Subject,
 }
 
 /// Whether the balancer looks into what it carries.
@@ -43,6 +82,18 @@ pub enum Mode {
     Tcp,
     /// It forwards datagrams.
     Udp,
+}
+
+/// Whether clients come over TLS 1.3, with the same suite (AES-128-GCM), key exchange (X25519)
+/// and certificate (ECDSA on P-256) for every balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secure {
+    /// They do not.
+    No,
+    /// They do, and each connection makes a whole handshake.
+    Full,
+    /// They do, and each connection resumes a session where it can.
+    Resumed,
 }
 
 /// What client and origins speak.
@@ -87,7 +138,7 @@ pub struct Traffic {
 
 impl Scenario {
     /// All of them, in the order of a report.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 19] = [
         Self::L7Keepalive,
         Self::L4Small,
         Self::L4Bulk,
@@ -97,7 +148,14 @@ impl Scenario {
         Self::UdpOneWayGso,
         Self::L7NewConnections,
         Self::L7AccessLog,
+        Self::L7Body1Mib,
+        Self::L7Body64Mib,
+        Self::TlsKeepaliveSmall,
+        Self::TlsHandshakeFull,
+        Self::TlsHandshakeResumed,
+        Self::TlsBulk,
         Self::IdleMemoryHttp,
+        Self::IdleMemoryTls,
         Self::IdleMemoryTcp,
         Self::Workers,
     ];
@@ -106,7 +164,8 @@ impl Scenario {
     const ALIASES: [(&'static str, Self); 2] =
         [("l4-idle", Self::IdleMemoryTcp), ("l4-open", Self::L4Small)];
 
-    /// Those that `name` stands for: one, a family (`l4`, `l7`, `udp`, `idle-memory`), or `all`.
+    /// Those that `name` stands for: one, a family (`l4`, `l7`, `tls`, `udp`, `idle-memory`), or
+    /// `all`.
     ///
     /// # Errors
     /// When there are none; the text names those there are.
@@ -138,170 +197,283 @@ impl Scenario {
 
     /// Its name on the command line and in reports.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::IdleMemoryHttp => "idle-memory-http",
-            Self::IdleMemoryTcp => "idle-memory-tcp",
-            Self::L4Bulk => "l4-bulk",
-            Self::L4Connect => "l4-connect",
-            Self::L4Small => "l4-small",
-            Self::L7AccessLog => "l7-access-log",
-            Self::L7Keepalive => "l7-keepalive",
-            Self::L7NewConnections => "l7-new-connections",
-            Self::UdpEcho => "udp-echo",
-            Self::UdpOneWay => "udp-oneway",
-            Self::UdpOneWayGso => "udp-oneway-gso",
-            Self::Workers => "workers",
-        }
+        self.spec().name
     }
 
-    /// What happens in it.
-    pub fn description(self) -> &'static str {
+    /// All that is to be known of it.
+    pub fn spec(self) -> Spec {
         match self {
-            Self::IdleMemoryHttp => {
-                "HTTP proxy; connections that have each had one request answered and then wait."
-            }
-            Self::IdleMemoryTcp => {
-                "TCP relay; sessions that have each had one 64-byte message echoed and then wait."
-            }
-            Self::L4Bulk => {
-                "TCP relay; 8 connections, each asking for one answer of 64 MiB after the other."
-            }
-            Self::L4Connect => {
-                "TCP relay; 64 clients, each opening a connection, having one 64-byte message \
-                 echoed, and closing it."
-            }
-            Self::L4Small => {
-                "TCP relay; 64 connections, each sending 64 bytes when the last 64 have come back."
-            }
-            Self::L7AccessLog => {
-                "As l7-keepalive, but every program writes a line for each request to a file, in \
-                 its usual format."
-            }
-            Self::L7Keepalive => {
-                "HTTP/1.1 proxy; 64 lasting connections, each sending its next request when the \
-                 last is answered; bodies of 64 bytes; connections to the origins are kept."
-            }
-            Self::L7NewConnections => {
-                "HTTP/1.1 proxy; 64 clients, a new connection for each request; bodies of 64 \
-                 bytes; connections to the origins are kept."
-            }
-            Self::UdpEcho => {
-                "UDP forwarder; 128 clients, each sending a datagram of 64 bytes when its last \
-                 has come back."
-            }
-            Self::UdpOneWay => {
-                "UDP forwarder; 4 clients sending datagrams of 1,200 bytes to a sink, each by a \
-                 call of its own; the sink acknowledges every eighth, and a client has at most 16 \
-                 under way."
-            }
-            Self::UdpOneWayGso => {
-                "As udp-oneway, but the clients hand eight datagrams at a time to the kernel \
-                 (UDP_SEGMENT), as senders of QUIC do; a forwarder that takes them in as one \
-                 (UDP_GRO) may pass them on as one."
-            }
-            Self::Workers => {
-                "TCP relay with two workers; 1,000 connections that have each had one message \
-                 echoed and stay open."
-            }
-        }
-    }
-
-    /// What the balancer does.
-    pub fn mode(self) -> Mode {
-        match self {
-            Self::IdleMemoryHttp
-            | Self::L7AccessLog
+            Self::L4Bulk | Self::L4Connect | Self::L4Small | Self::Workers => self.relayed(),
+            Self::UdpEcho | Self::UdpOneWay | Self::UdpOneWayGso => self.forwarded(),
+            Self::IdleMemoryHttp | Self::IdleMemoryTcp | Self::IdleMemoryTls => self.idle(),
+            Self::TlsBulk
+            | Self::TlsHandshakeFull
+            | Self::TlsHandshakeResumed
+            | Self::TlsKeepaliveSmall => self.secured(),
+            Self::L7AccessLog
+            | Self::L7Body1Mib
+            | Self::L7Body64Mib
             | Self::L7Keepalive
-            | Self::L7NewConnections => Mode::Http,
-            Self::IdleMemoryTcp
-            | Self::L4Bulk
-            | Self::L4Connect
-            | Self::L4Small
-            | Self::Workers => Mode::Tcp,
-            Self::UdpEcho | Self::UdpOneWay | Self::UdpOneWayGso => Mode::Udp,
+            | Self::L7NewConnections => self.proxied(),
         }
     }
 
-    /// Whether the balancer writes a line for each request.
-    pub fn access_log(self) -> bool {
-        self == Self::L7AccessLog
-    }
-
-    /// Workers of the balancer.
-    pub fn workers(self) -> usize {
-        if self == Self::Workers { 2 } else { 1 }
-    }
-
-    /// What client and origins speak.
-    pub fn speech(self) -> Speech {
+    /// Those of the HTTP proxy.
+    fn proxied(self) -> Spec {
         match self {
-            Self::IdleMemoryHttp
-            | Self::L7AccessLog
-            | Self::L7Keepalive
-            | Self::L7NewConnections => Speech::Http,
-            Self::IdleMemoryTcp | Self::L4Connect | Self::L4Small | Self::Workers => Speech::Echo,
-            Self::L4Bulk => Speech::Stream,
-            Self::UdpEcho => Speech::DatagramEcho,
-            Self::UdpOneWay => Speech::DatagramStream { at_a_time: 1 },
-            Self::UdpOneWayGso => Speech::DatagramStream { at_a_time: 8 },
+            Self::L7AccessLog => Spec {
+                name: "l7-access-log",
+                description: "As l7-keepalive, but every program writes a line for each request \
+                              to a file, in its usual format.",
+                access_log: true,
+                subject: load(64),
+                ..HTTP
+            },
+            Self::L7Body1Mib => Spec {
+                name: "l7-body-1mib",
+                description: "HTTP/1.1 proxy; 16 lasting connections, each asking for one answer \
+                              of 1 MiB after the other; nothing is buffered on disk.",
+                work: Work::Mebibyte,
+                answer_bytes: MEBIBYTE,
+                subject: load(16),
+                ..HTTP
+            },
+            Self::L7Body64Mib => Spec {
+                name: "l7-body-64mib",
+                description: "As l7-body-1mib, with 8 connections and answers of 64 MiB.",
+                work: Work::Mebibyte,
+                answer_bytes: 64 * MEBIBYTE,
+                subject: load(8),
+                ..HTTP
+            },
+            Self::L7NewConnections => Spec {
+                name: "l7-new-connections",
+                description: "HTTP/1.1 proxy; 64 clients, a new connection for each request; \
+                              bodies of 64 bytes; connections to the origins are kept.",
+                subject: Subject::Load(Traffic {
+                    connections: 64,
+                    new_connections: true,
+                    fixed_rate: true,
+                }),
+                ..HTTP
+            },
+            _ => HTTP,
         }
     }
 
-    /// What costs are given for.
-    pub fn work(self) -> Work {
-        match self {
-            Self::IdleMemoryHttp | Self::IdleMemoryTcp | Self::L4Connect | Self::Workers => {
-                Work::Connection
-            }
-            Self::L4Bulk => Work::Mebibyte,
-            Self::L4Small => Work::Message,
-            Self::L7AccessLog | Self::L7Keepalive | Self::L7NewConnections => Work::Request,
-            Self::UdpEcho | Self::UdpOneWay | Self::UdpOneWayGso => Work::Datagram,
-        }
-    }
-
-    /// The length of an answer's body, of a message, or of a datagram.
-    pub fn answer_bytes(self) -> usize {
-        match self {
-            Self::L4Bulk => 64 * 1024 * 1024,
-            Self::UdpOneWay | Self::UdpOneWayGso => 1200,
-            _ => 64,
-        }
-    }
-
-    /// Units of work in one answer.
-    pub fn work_per_answer(self) -> f64 {
-        match self {
-            Self::L4Bulk => self.answer_bytes() as f64 / (1024.0 * 1024.0),
-            _ => 1.0,
-        }
-    }
-
-    /// What is measured.
-    pub fn subject(self) -> Subject {
-        let load = |connections, new_connections, fixed_rate| {
-            Subject::Load(Traffic {
-                connections,
-                new_connections,
-                fixed_rate,
-            })
+    /// Those of the HTTP proxy that speaks TLS with its clients.
+    fn secured(self) -> Spec {
+        let handshake = Spec {
+            secure: Secure::Full,
+            work: Work::Handshake,
+            subject: Subject::Load(Traffic {
+                connections: 32,
+                new_connections: true,
+                fixed_rate: false,
+            }),
+            ..HTTP
         };
         match self {
-            Self::IdleMemoryHttp | Self::IdleMemoryTcp => Subject::IdleMemory,
-            Self::Workers => Subject::Spread,
-            Self::L4Bulk => load(8, false, false),
-            Self::L4Connect => load(64, true, false),
-            Self::L4Small | Self::L7Keepalive => load(64, false, true),
-            Self::L7AccessLog => load(64, false, false),
-            Self::L7NewConnections => load(64, true, true),
-            Self::UdpEcho => load(128, false, true),
-            Self::UdpOneWay | Self::UdpOneWayGso => load(4, false, false),
+            Self::TlsHandshakeFull => Spec {
+                name: "tls-handshake-full",
+                description: "HTTPS proxy, TLS 1.3, ECDSA on P-256, X25519, AES-128-GCM; 32 \
+                              clients, each opening a connection with a whole handshake, having \
+                              one request answered, and closing it.",
+                ..handshake
+            },
+            Self::TlsHandshakeResumed => Spec {
+                name: "tls-handshake-resumed",
+                description: "As tls-handshake-full, but each handshake resumes a session by a \
+                              ticket and a key exchange (psk_dhe_ke).",
+                secure: Secure::Resumed,
+                ..handshake
+            },
+            Self::TlsBulk => Spec {
+                name: "tls-bulk",
+                description: "HTTPS proxy, TLS 1.3, AES-128-GCM; 16 lasting connections, each \
+                              asking for one answer of 1 MiB after the other.",
+                secure: Secure::Full,
+                work: Work::Mebibyte,
+                answer_bytes: MEBIBYTE,
+                subject: load(16),
+                ..HTTP
+            },
+            _ => Spec {
+                name: "tls-keepalive-small",
+                description: "HTTPS proxy, TLS 1.3, AES-128-GCM; 64 lasting connections, each \
+                              sending its next request when the last is answered; bodies of 64 \
+                              bytes; connections to the origins are kept, and in the clear.",
+                secure: Secure::Full,
+                ..HTTP
+            },
+        }
+    }
+
+    /// Those of connections on which nothing happens.
+    fn idle(self) -> Spec {
+        let http = Spec {
+            name: "idle-memory-http",
+            description: "HTTP proxy; connections that have each had one request answered and \
+                          then wait.",
+            work: Work::Connection,
+            subject: Subject::IdleMemory,
+            ..HTTP
+        };
+        match self {
+            Self::IdleMemoryTcp => Spec {
+                name: "idle-memory-tcp",
+                description: "TCP relay; sessions that have each had one 64-byte message echoed \
+                              and then wait.",
+                mode: Mode::Tcp,
+                speech: Speech::Echo,
+                ..http
+            },
+            Self::IdleMemoryTls => Spec {
+                name: "idle-memory-tls",
+                description: "HTTPS proxy, TLS 1.3; connections that have each had one request \
+                              answered and then wait.",
+                secure: Secure::Full,
+                ..http
+            },
+            _ => http,
+        }
+    }
+
+    /// Those of the TCP relay.
+    fn relayed(self) -> Spec {
+        match self {
+            Self::L4Bulk => Spec {
+                name: "l4-bulk",
+                description: "TCP relay; 8 connections, each asking for one answer of 64 MiB \
+                              after the other.",
+                speech: Speech::Stream,
+                work: Work::Mebibyte,
+                answer_bytes: 64 * MEBIBYTE,
+                subject: load(8),
+                ..TCP
+            },
+            Self::L4Connect => Spec {
+                name: "l4-connect",
+                description: "TCP relay; 64 clients, each opening a connection, having one \
+                              64-byte message echoed, and closing it.",
+                work: Work::Connection,
+                subject: Subject::Load(Traffic {
+                    connections: 64,
+                    new_connections: true,
+                    fixed_rate: false,
+                }),
+                ..TCP
+            },
+            Self::Workers => Spec {
+                name: "workers",
+                description: "TCP relay with two workers; 1,000 connections that have each had \
+                              one message echoed and stay open.",
+                workers: 2,
+                work: Work::Connection,
+                subject: Subject::Spread,
+                ..TCP
+            },
+            _ => TCP,
+        }
+    }
+
+    /// Those of the UDP forwarder.
+    fn forwarded(self) -> Spec {
+        let one_way = Spec {
+            name: "udp-oneway",
+            description: "UDP forwarder; 4 clients sending datagrams of 1,200 bytes to a sink, \
+                          each by a call of its own; the sink acknowledges every eighth, and a \
+                          client has at most 16 under way.",
+            speech: Speech::DatagramStream { at_a_time: 1 },
+            answer_bytes: 1200,
+            subject: load(4),
+            ..UDP
+        };
+        match self {
+            Self::UdpOneWay => one_way,
+            Self::UdpOneWayGso => Spec {
+                name: "udp-oneway-gso",
+                description: "As udp-oneway, but the clients hand eight datagrams at a time to \
+                              the kernel (UDP_SEGMENT), as senders of QUIC do; a forwarder that \
+                              takes them in as one (UDP_GRO) may pass them on as one.",
+                speech: Speech::DatagramStream { at_a_time: 8 },
+                ..one_way
+            },
+            _ => UDP,
         }
     }
 }
 
+impl Spec {
+    /// Units of work in one answer.
+    pub fn work_per_answer(&self) -> f64 {
+        match self.work {
+            Work::Mebibyte => self.answer_bytes as f64 / MEBIBYTE as f64,
+            _ => 1.0,
+        }
+    }
+}
+
+const MEBIBYTE: usize = 1024 * 1024;
+
+/// What most scenarios of the HTTP proxy are.
+const HTTP: Spec = Spec {
+    name: "l7-keepalive",
+    description: "HTTP/1.1 proxy; 64 lasting connections, each sending its next request when the \
+                  last is answered; bodies of 64 bytes; connections to the origins are kept.",
+    mode: Mode::Http,
+    speech: Speech::Http,
+    secure: Secure::No,
+    access_log: false,
+    workers: 1,
+    work: Work::Request,
+    answer_bytes: 64,
+    subject: load_and_latency(64),
+};
+
+/// What most scenarios of the TCP relay are.
+const TCP: Spec = Spec {
+    name: "l4-small",
+    description: "TCP relay; 64 connections, each sending 64 bytes when the last 64 have come \
+                  back.",
+    mode: Mode::Tcp,
+    speech: Speech::Echo,
+    work: Work::Message,
+    ..HTTP
+};
+
+/// What most scenarios of the UDP forwarder are.
+const UDP: Spec = Spec {
+    name: "udp-echo",
+    description: "UDP forwarder; 128 clients, each sending a datagram of 64 bytes when its last \
+                  has come back.",
+    mode: Mode::Udp,
+    speech: Speech::DatagramEcho,
+    work: Work::Datagram,
+    subject: load_and_latency(128),
+    ..HTTP
+};
+
+/// As much as lasting connections can ask for.
+const fn load(connections: usize) -> Subject {
+    Subject::Load(Traffic {
+        connections,
+        new_connections: false,
+        fixed_rate: false,
+    })
+}
+
+/// The same, and latency at a rate below.
+const fn load_and_latency(connections: usize) -> Subject {
+    Subject::Load(Traffic {
+        connections,
+        new_connections: false,
+        fixed_rate: true,
+    })
+}
+
 /// Beginnings of names that stand for all that begin so.
-const FAMILIES: [&str; 4] = ["l4", "l7", "udp", "idle-memory"];
+const FAMILIES: [&str; 5] = ["l4", "l7", "tls", "udp", "idle-memory"];
 
 #[cfg(test)]
 mod tests {
@@ -312,7 +484,11 @@ mod tests {
         for scenario in Scenario::ALL {
             assert_eq!(Scenario::parse(scenario.name()), Ok(vec![scenario]));
         }
-        let idle = vec![Scenario::IdleMemoryHttp, Scenario::IdleMemoryTcp];
+        let idle = vec![
+            Scenario::IdleMemoryHttp,
+            Scenario::IdleMemoryTls,
+            Scenario::IdleMemoryTcp,
+        ];
         assert_eq!(Scenario::parse("idle-memory"), Ok(idle));
         assert_eq!(Scenario::parse("all"), Ok(Scenario::ALL.to_vec()));
         let udp = vec![

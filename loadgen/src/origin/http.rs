@@ -5,10 +5,16 @@
 //! Read next: `../http1/head.rs`.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use lb_core::rt::{self, Chunk, TcpListener, TcpStream};
+use lb_l7::stream::Stream;
+use lb_l7::tls::TlsStream;
+use rustls::{ServerConfig, ServerConnection};
 
 use super::accept;
 use super::service::Counter;
@@ -18,6 +24,10 @@ use crate::http1::{BadFraming, Heads, RequestHead};
 const BATCH_MAX: usize = 16;
 /// Larger answers are sent one by one.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// So much of an answer is encrypted at a time.
+const SECURE_BYTES_MAX: usize = 256 * 1024;
+/// A client that takes longer for its handshake is gone.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const BAD_REQUEST: &[u8] =
@@ -28,14 +38,22 @@ pub(super) struct Http {
     answers: Answers,
     heads: RefCell<Heads<RequestHead>>,
     counter: RefCell<Counter>,
+    /// How connections are secured, where they are.
+    tls: Option<Arc<ServerConfig>>,
 }
 
 impl Http {
-    pub(super) fn new(name: &str, body: usize, counter: Counter) -> Self {
+    pub(super) fn new(
+        name: &str,
+        body: usize,
+        counter: Counter,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Self {
         Self {
             answers: Answers::new(name, body),
             heads: RefCell::new(Heads::new()),
             counter: RefCell::new(counter),
+            tls,
         }
     }
 
@@ -46,9 +64,23 @@ impl Http {
             let http = Rc::clone(&self);
             rt::spawn(async move {
                 // A client that goes away needs no answer, and there is nobody to tell.
-                let _ = Connection::new(&http, stream).serve().await;
+                let _ = http.serve_connection(stream).await;
             });
         }
+    }
+
+    async fn serve_connection(&self, stream: TcpStream) -> io::Result<()> {
+        let stream = match &self.tls {
+            None => Stream::Plain(stream),
+            Some(config) => {
+                let connection = ServerConnection::new(Arc::clone(config));
+                let connection = connection.map_err(io::Error::other)?;
+                let handshake = TlsStream::handshake(stream, connection);
+                let done = rt::timeout(HANDSHAKE_TIMEOUT, handshake).await;
+                Stream::Tls(done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?)
+            }
+        };
+        Connection::new(self, stream).serve().await
     }
 }
 
@@ -128,7 +160,7 @@ fn prefix(chunk: &Chunk, bytes: usize) -> Chunk {
 
 struct Connection<'http> {
     http: &'http Http,
-    stream: TcpStream,
+    stream: Stream,
     /// What was received and not looked at yet.
     input: Chunk,
     /// The beginning of a head that came in pieces.
@@ -148,7 +180,7 @@ enum End {
 }
 
 impl<'http> Connection<'http> {
-    const fn new(http: &'http Http, stream: TcpStream) -> Self {
+    const fn new(http: &'http Http, stream: Stream) -> Self {
         Self {
             http,
             stream,
@@ -178,7 +210,7 @@ impl<'http> Connection<'http> {
                 }
             }
         }
-        self.stream.shutdown().await
+        poll_fn(|cx| self.stream.poll_shutdown(cx)).await
     }
 
     /// The next request, its body skipped.
@@ -243,9 +275,18 @@ impl<'http> Connection<'http> {
         while self.owed > 0 {
             let (answers, count) = self.http.answers.several(self.owed);
             self.owed -= count;
-            self.stream.send(answers).await?;
+            self.send(answers).await?;
         }
         Ok(())
+    }
+
+    /// Sends an answer; over TLS a piece at a time, as each is encrypted as a whole.
+    async fn send(&self, mut answer: Chunk) -> io::Result<()> {
+        let is_secure = matches!(self.stream, Stream::Tls(_));
+        while is_secure && answer.len() > SECURE_BYTES_MAX {
+            self.stream.send(answer.split_to(SECURE_BYTES_MAX)).await?;
+        }
+        self.stream.send(answer).await
     }
 
     async fn answer(&self, request: &RequestHead) -> io::Result<()> {
@@ -259,7 +300,7 @@ impl<'http> Connection<'http> {
             (true, true) => answers.failure.share(),
             (true, false) => answers.last_failure.share(),
         };
-        self.stream.send(answer).await
+        self.send(answer).await
     }
 }
 

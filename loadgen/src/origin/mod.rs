@@ -23,10 +23,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use lb_core::rt::{self, EngineKind, ListenOptions, Runtime, TcpListener, TcpStream};
+use rustls::ServerConfig;
 
 use crate::gate::Gate;
 use crate::pin;
 use crate::tcp::TcpMode;
+use crate::tls::Identity;
 use http::Http;
 use service::{Counter, Slowness};
 use tcp::Tcp;
@@ -37,6 +39,8 @@ use udp::Udp;
 pub struct Config {
     /// Addresses for HTTP/1.1; port 0 takes any free port.
     pub http: Vec<SocketAddr>,
+    /// Addresses for HTTP/1.1 over TLS.
+    pub https: Vec<SocketAddr>,
     /// Addresses for TCP.
     pub tcp: Vec<SocketAddr>,
     /// Addresses for UDP, each served by a thread of its own.
@@ -48,6 +52,8 @@ pub struct Config {
     /// Name of the origin; numbered if there are several addresses of a kind. Without it, each
     /// address is a name.
     pub name: Option<String>,
+    /// Who the origins are over TLS; `None`: a certificate made at start.
+    pub identity: Option<Identity>,
     /// What TCP connections are answered.
     pub tcp_mode: TcpMode,
     /// Threads, at least one; each accepts on every address.
@@ -63,11 +69,13 @@ impl Config {
     pub const fn new(engine: EngineKind) -> Self {
         Self {
             http: Vec::new(),
+            https: Vec::new(),
             tcp: Vec::new(),
             udp: Vec::new(),
             body: 64,
             service: Service::AT_ONCE,
             name: None,
+            identity: None,
             tcp_mode: TcpMode::Echo,
             threads: 1,
             cpu: None,
@@ -80,6 +88,7 @@ impl Config {
 #[derive(Debug)]
 pub struct Origin {
     http: Vec<SocketAddr>,
+    https: Vec<SocketAddr>,
     tcp: Vec<SocketAddr>,
     udp: Vec<SocketAddr>,
     slowness: Slowness,
@@ -96,6 +105,7 @@ impl Origin {
     pub fn start(config: &Config) -> io::Result<Self> {
         let mut origin = Self {
             http: Vec::new(),
+            https: Vec::new(),
             tcp: Vec::new(),
             udp: Vec::new(),
             slowness: Slowness::default(),
@@ -103,22 +113,28 @@ impl Origin {
             threads: Vec::new(),
         };
         let mut config = config.clone();
+        let tls = tls(&config)?;
         for index in 0..config.threads {
-            let bound = origin.start_thread(&config, index)?;
+            let bound = origin.start_thread(&config, &tls, index)?;
             // The first thread has chosen the ports where any would do.
-            (config.http, config.tcp) = bound;
+            (config.http, config.https, config.tcp) = (bound.http, bound.https, bound.tcp);
         }
         for (number, address) in config.udp.iter().enumerate() {
             let name = |address| config.name_of(number, config.udp.len(), address);
             origin.start_udp(*address, name, config.cpu)?;
         }
-        (origin.http, origin.tcp) = (config.http, config.tcp);
+        (origin.http, origin.https, origin.tcp) = (config.http, config.https, config.tcp);
         Ok(origin)
     }
 
     /// The HTTP addresses, with the ports really bound.
     pub fn http(&self) -> &[SocketAddr] {
         &self.http
+    }
+
+    /// The addresses for HTTP over TLS, with the ports really bound.
+    pub fn https(&self) -> &[SocketAddr] {
+        &self.https
     }
 
     /// The TCP addresses, with the ports really bound.
@@ -155,11 +171,21 @@ impl Origin {
         Ok(())
     }
 
-    fn start_thread(&mut self, config: &Config, index: usize) -> io::Result<Addresses> {
+    fn start_thread(
+        &mut self,
+        config: &Config,
+        tls: &Option<Arc<ServerConfig>>,
+        index: usize,
+    ) -> io::Result<Bound> {
         let (bound, is_bound) = sync_channel(1);
-        let (config, stop) = (config.clone(), Arc::clone(&self.stop));
-        let slowness = self.slowness.clone();
-        let body = move || serve(&config, index, &slowness, &stop, &bound);
+        let stop = Arc::clone(&self.stop);
+        let thread = Thread {
+            config: config.clone(),
+            tls: tls.clone(),
+            index,
+            slowness: self.slowness.clone(),
+        };
+        let body = move || thread.serve(&stop, &bound);
         self.threads.push(
             thread::Builder::new()
                 .name(format!("origin-{index}"))
@@ -181,59 +207,101 @@ impl Drop for Origin {
     }
 }
 
-/// HTTP and TCP addresses.
-type Addresses = (Vec<SocketAddr>, Vec<SocketAddr>);
-
-/// One thread: binds every address, reports that, and serves until the gate opens.
-fn serve(
-    config: &Config,
-    index: usize,
-    slowness: &Slowness,
-    stop: &Gate,
-    bound: &SyncSender<io::Result<Addresses>>,
-) {
-    let runtime = Runtime::new(&rt::Config {
-        engine: config.engine,
-        cpu: config.cpu.map(|first| first + index),
-        ..rt::Config::default()
-    });
-    let mut runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            let _ = bound.send(Err(error));
-            return;
-        }
+/// How connections are secured, if any are to be.
+fn tls(config: &Config) -> io::Result<Option<Arc<ServerConfig>>> {
+    if config.https.is_empty() {
+        return Ok(None);
+    }
+    let identity = match &config.identity {
+        Some(identity) => Ok(identity.clone()),
+        None => Identity::self_signed(&["localhost", "127.0.0.1"]),
     };
-    runtime.block_on(async {
-        let started = listen(config, slowness, index);
-        let is_serving = started.is_ok();
-        if bound.send(started).is_ok() && is_serving {
-            stop.opened().await;
-        }
-    });
+    let server = identity.and_then(|identity| identity.server(&[b"http/1.1"]));
+    server.map(Some).map_err(io::Error::other)
 }
 
-fn listen(config: &Config, slowness: &Slowness, thread: usize) -> io::Result<Addresses> {
-    let mut bound = Addresses::default();
-    let counter = |address: SocketAddr| {
-        let seed = thread as u64 * 65_536 + u64::from(address.port());
-        Counter::new(config.service, slowness.clone(), seed)
-    };
-    for (number, address) in config.http.iter().enumerate() {
-        let (listener, address) = bind(*address)?;
-        let name = config.name_of(number, config.http.len(), address);
-        let http = Http::new(&name, config.body, counter(address));
-        rt::spawn(Rc::new(http).serve(listener));
-        bound.0.push(address);
+/// Addresses with the ports really bound.
+#[derive(Debug, Default)]
+struct Bound {
+    http: Vec<SocketAddr>,
+    https: Vec<SocketAddr>,
+    tcp: Vec<SocketAddr>,
+}
+
+/// What one thread is to do.
+struct Thread {
+    config: Config,
+    tls: Option<Arc<ServerConfig>>,
+    index: usize,
+    slowness: Slowness,
+}
+
+impl Thread {
+    /// Binds every address, reports that, and serves until the gate opens.
+    fn serve(&self, stop: &Gate, bound: &SyncSender<io::Result<Bound>>) {
+        let runtime = Runtime::new(&rt::Config {
+            engine: self.config.engine,
+            cpu: self.config.cpu.map(|first| first + self.index),
+            ..rt::Config::default()
+        });
+        let mut runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = bound.send(Err(error));
+                return;
+            }
+        };
+        runtime.block_on(async {
+            let started = self.listen();
+            let is_serving = started.is_ok();
+            if bound.send(started).is_ok() && is_serving {
+                stop.opened().await;
+            }
+        });
     }
-    for (number, address) in config.tcp.iter().enumerate() {
-        let (listener, address) = bind(*address)?;
-        let name = config.name_of(number, config.tcp.len(), address);
-        let tcp = Tcp::new(&name, config.tcp_mode, counter(address));
-        rt::spawn(Rc::new(tcp).serve(listener));
-        bound.1.push(address);
+
+    fn listen(&self) -> io::Result<Bound> {
+        let config = &self.config;
+        Ok(Bound {
+            http: self.listen_http(&config.http, None)?,
+            https: self.listen_http(&config.https, self.tls.as_ref())?,
+            tcp: self.listen_tcp()?,
+        })
     }
-    Ok(bound)
+
+    fn listen_http(
+        &self,
+        addresses: &[SocketAddr],
+        tls: Option<&Arc<ServerConfig>>,
+    ) -> io::Result<Vec<SocketAddr>> {
+        let mut bound = Vec::new();
+        for (number, address) in addresses.iter().enumerate() {
+            let (listener, address) = bind(*address)?;
+            let name = self.config.name_of(number, addresses.len(), address);
+            let counter = self.counter(address);
+            let http = Http::new(&name, self.config.body, counter, tls.cloned());
+            rt::spawn(Rc::new(http).serve(listener));
+            bound.push(address);
+        }
+        Ok(bound)
+    }
+
+    fn listen_tcp(&self) -> io::Result<Vec<SocketAddr>> {
+        let (addresses, mut bound) = (&self.config.tcp, Vec::new());
+        for (number, address) in addresses.iter().enumerate() {
+            let (listener, address) = bind(*address)?;
+            let name = self.config.name_of(number, addresses.len(), address);
+            let tcp = Tcp::new(&name, self.config.tcp_mode, self.counter(address));
+            rt::spawn(Rc::new(tcp).serve(listener));
+            bound.push(address);
+        }
+        Ok(bound)
+    }
+
+    fn counter(&self, address: SocketAddr) -> Counter {
+        let seed = self.index as u64 * 65_536 + u64::from(address.port());
+        Counter::new(self.config.service, self.slowness.clone(), seed)
+    }
 }
 
 impl Config {

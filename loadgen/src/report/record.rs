@@ -138,6 +138,8 @@ pub enum Work {
     Connection,
     /// A datagram forwarded; of an echo there and back.
     Datagram,
+    /// A connection opened by a TLS handshake, with one request on it.
+    Handshake,
     /// A mebibyte relayed to the client.
     Mebibyte,
     /// A message echoed: there and back.
@@ -396,6 +398,7 @@ impl Work {
         match self {
             Self::Connection => "connection",
             Self::Datagram => "datagram",
+            Self::Handshake => "handshake",
             Self::Mebibyte => "MiB",
             Self::Message => "message",
             Self::Request => "request",
@@ -407,6 +410,7 @@ impl Work {
         match self {
             Self::Connection => "connections",
             Self::Datagram => "datagrams",
+            Self::Handshake => "handshakes",
             Self::Mebibyte => "MiB",
             Self::Message => "messages",
             Self::Request => "requests",

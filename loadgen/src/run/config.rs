@@ -14,6 +14,7 @@ use lb_core::rt::EngineKind;
 use super::LoadMode;
 use super::sources::Sources;
 use crate::tcp::TcpMode;
+use crate::tls::TlsRequest;
 #[cfg(doc)]
 use crate::udp;
 
@@ -38,8 +39,10 @@ pub struct Config {
     pub timeout: Duration,
     /// A connection of its own for each request; opening it is part of the latency.
     pub new_connections: bool,
-    /// What one request is, for `http://`.
+    /// What one request is, for `http://` and `https://`.
     pub http: HttpRequest,
+    /// What connections offer, for `https://`.
+    pub tls: TlsRequest,
     /// What one request is, for `tcp://`.
     pub tcp: TcpRequest,
     /// What is sent, for `udp://`.
@@ -68,6 +71,7 @@ impl Config {
             timeout: Duration::from_secs(10),
             new_connections: false,
             http: HttpRequest::default(),
+            tls: TlsRequest::default(),
             tcp: TcpRequest::default(),
             udp: UdpRequest::default(),
             sources: None,
@@ -153,7 +157,8 @@ impl Default for UdpRequest {
     }
 }
 
-/// Where to send requests: `http://HOST[:PORT][/PATH]`, `tcp://HOST:PORT` or `udp://HOST:PORT`.
+/// Where to send requests: `http://HOST[:PORT][/PATH]`, `https://HOST[:PORT][/PATH]`,
+/// `tcp://HOST:PORT` or `udp://HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
     /// The whole, as written.
@@ -171,6 +176,8 @@ pub struct Url {
 pub enum Scheme {
     /// HTTP/1.1 without TLS.
     Http,
+    /// HTTP/1.1 over TLS.
+    Https,
     /// Bytes, as [`TcpRequest`] says.
     Tcp,
     /// Datagrams, as [`UdpRequest`] says.
@@ -182,13 +189,32 @@ impl Scheme {
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::Http => "http://",
+            Self::Https => "https://",
             Self::Tcp => "tcp://",
             Self::Udp => "udp://",
         }
     }
+
+    /// Whether requests of it have a path and headers.
+    pub const fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
+    }
+
+    /// Whether its connections begin with a handshake.
+    pub const fn is_secure(self) -> bool {
+        matches!(self, Self::Https)
+    }
 }
 
 impl Url {
+    /// The authority without its port.
+    pub fn host(&self) -> &str {
+        match self.authority.rsplit_once(':') {
+            Some((host, port)) if is_port(port) => host,
+            _ => &self.authority,
+        }
+    }
+
     /// Looks the host up; the first of its addresses.
     ///
     /// # Errors
@@ -198,7 +224,8 @@ impl Url {
         let addresses = if has_port {
             self.authority.to_socket_addrs()
         } else {
-            format!("{}:80", self.authority).to_socket_addrs()
+            let port = if self.scheme.is_secure() { 443 } else { 80 };
+            format!("{}:{port}", self.authority).to_socket_addrs()
         };
         addresses?
             .next()
@@ -229,6 +256,7 @@ impl FromStr for Url {
             scheme,
             match scheme {
                 "http" => Scheme::Http,
+                "https" => Scheme::Https,
                 "tcp" => Scheme::Tcp,
                 "udp" => Scheme::Udp,
                 _ => return Err(format!("`{scheme}://` is not supported; {example}")),
@@ -247,14 +275,12 @@ impl FromStr for Url {
             ));
         }
         let path = match (scheme, path) {
-            (Scheme::Http, path) if path.starts_with('/') => path.to_owned(),
-            (Scheme::Http, path) => format!("/{path}"),
-            (Scheme::Tcp | Scheme::Udp, "" | "/") => String::new(),
-            (Scheme::Tcp | Scheme::Udp, _) => {
-                return Err(format!("`{text}`: a {name}:// URL has no path"));
-            }
+            (_, path) if scheme.is_http() && path.starts_with('/') => path.to_owned(),
+            (_, path) if scheme.is_http() => format!("/{path}"),
+            (_, "" | "/") => String::new(),
+            _ => return Err(format!("`{text}`: a {name}:// URL has no path")),
         };
-        if scheme != Scheme::Http && port.is_none() {
+        if !scheme.is_http() && port.is_none() {
             return Err(format!("`{text}` needs a port; {example}"));
         }
         Ok(Self {
@@ -285,6 +311,8 @@ mod tests {
         assert_eq!(parse("http://shop.example").path, "/");
         assert_eq!(parse("http://shop.example?x=1").path, "/?x=1");
         assert_eq!(parse("tcp://[::1]:9000").authority, "[::1]:9000");
+        assert_eq!(parse("https://[::1]:9000").host(), "[::1]");
+        assert_eq!(parse("https://shop.example").host(), "shop.example");
     }
 
     #[test]
@@ -292,6 +320,7 @@ mod tests {
         let address = |text: &str| parse(text).resolve().unwrap().to_string();
         assert_eq!(address("http://127.0.0.1/"), "127.0.0.1:80");
         assert_eq!(address("http://[::1]/"), "[::1]:80");
+        assert_eq!(address("https://[::1]/"), "[::1]:443");
         assert_eq!(address("tcp://[::1]:9000"), "[::1]:9000");
     }
 
@@ -299,7 +328,7 @@ mod tests {
     fn what_is_no_url_is_refused_with_an_example() {
         for bad in [
             "127.0.0.1:80",
-            "https://a/",
+            "ftp://a/",
             "http://",
             "http:///x",
             "http://a:b/",

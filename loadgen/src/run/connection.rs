@@ -2,7 +2,7 @@
 //!
 //! Invariant: latency counts from the moment that the request was due, whatever came between it
 //! and the answer: waiting for this connection, opening it, a lost one that had to be replaced.
-//! Read next: `http.rs` and `tcp.rs`, what an exchange is.
+//! Read next: `http.rs` and `tcp.rs`, what an exchange is; `../tls/client.rs`.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,12 +10,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lb_core::rt::{self, Chunk, Elapsed, Instant, TcpStream};
+use lb_l7::stream::Stream;
 
 use super::config::{Config, Scheme};
 use super::http::Http;
 use super::recorder::{Failure, OriginId, Recorder};
 use super::sources::{Clients, Sources};
 use super::tcp::Tcp;
+use crate::tls::{Dialer, Session};
 
 /// How long to wait for a server to close a connection that it said it would close.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
@@ -27,6 +29,8 @@ pub(super) struct Client {
     /// A connection of its own for each request.
     one_each: bool,
     protocol: Protocol,
+    /// Makes the handshakes, where there are any.
+    dialer: Option<Dialer>,
     /// Who comes next, where clients have addresses of their own.
     clients: Option<RefCell<Clients>>,
     pub(super) recorder: RefCell<Recorder>,
@@ -55,7 +59,9 @@ pub(super) struct Answer {
 /// A place for a connection, filled while there is one.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
+    /// What its handshake was, over TLS.
+    session: Option<Session>,
     /// The client that it is, where clients have addresses of their own.
     client: Option<usize>,
     /// Who is at the other end, if it was asked.
@@ -70,6 +76,7 @@ impl Connection {
     pub(super) const fn new(number: usize) -> Self {
         Self {
             stream: None,
+            session: None,
             client: None,
             origin: None,
             message: number.wrapping_mul(1_021),
@@ -83,24 +90,32 @@ impl Connection {
 
 impl Client {
     /// For the connections of thread number `thread`, to `address` over TCP.
-    pub(super) fn new(config: &Config, address: SocketAddr, thread: usize) -> Self {
+    ///
+    /// # Errors
+    /// When TLS cannot be spoken as it is asked for.
+    pub(super) fn new(config: &Config, address: SocketAddr, thread: usize) -> io::Result<Self> {
         let protocol = match config.url.scheme {
-            Scheme::Http => {
+            Scheme::Http | Scheme::Https => {
                 Protocol::Http(Http::new(&config.url, &config.http, config.new_connections))
             }
             Scheme::Tcp | Scheme::Udp => Protocol::Tcp(Tcp::new(&config.tcp)),
         };
         let clients = |sources| RefCell::new(Clients::new(sources, thread, config.threads));
+        let dialer = config.url.scheme.is_secure().then(|| {
+            Dialer::new(&config.tls, config.url.host(), &[b"http/1.1"], thread)
+                .map_err(io::Error::other)
+        });
         let watched = config.sources.map_or(0, |sources| sources.count);
-        Self {
+        Ok(Self {
             address,
             timeout: config.timeout,
             one_each: config.new_connections,
             protocol,
+            dialer: dialer.transpose()?,
             clients: config.sources.map(clients),
             recorder: RefCell::new(Recorder::new(config.delayed_after, watched)),
             connect_error: RefCell::new(None),
-        }
+        })
     }
 
     /// Opens the connection, within the time limit, and asks who is there if that is wanted.
@@ -121,7 +136,17 @@ impl Client {
         Ok(())
     }
 
-    async fn connect(&self, connection: &mut Connection) -> io::Result<TcpStream> {
+    async fn connect(&self, connection: &mut Connection) -> io::Result<Stream> {
+        let stream = self.connect_tcp(connection).await?;
+        let Some(dialer) = &self.dialer else {
+            return Ok(Stream::Plain(stream));
+        };
+        let (stream, session) = dialer.secure(stream).await?;
+        connection.session = Some(session);
+        Ok(Stream::Tls(stream))
+    }
+
+    async fn connect_tcp(&self, connection: &mut Connection) -> io::Result<TcpStream> {
         let Some(clients) = &self.clients else {
             return TcpStream::connect(self.address).await;
         };
@@ -143,7 +168,10 @@ impl Client {
         due: Instant,
         counts: impl Fn(Instant) -> bool,
     ) -> Result<(), Failure> {
-        let reopen = connection.stream.as_ref().is_none_or(TcpStream::is_stale);
+        let reopen = match &connection.stream {
+            Some(stream) => is_stale(stream).await,
+            None => true,
+        };
         let result = self.exchange(connection, reopen).await;
         let now = rt::now_precise();
         let outcome = match &result {
@@ -162,7 +190,7 @@ impl Client {
         if counts(now) {
             let mut recorder = self.recorder.borrow_mut();
             if reopen && outcome != Err(Failure::Connect) {
-                recorder.reconnect();
+                recorder.reconnect(connection.session);
             }
             match outcome {
                 Ok((bytes, origin)) => {
@@ -219,8 +247,17 @@ impl Client {
     }
 }
 
+/// Whether an idle connection must not be used again.
+async fn is_stale(stream: &Stream) -> bool {
+    match stream {
+        Stream::Plain(stream) => stream.is_stale(),
+        // Tickets may come at any time: only what gets through to the reader is too much.
+        Stream::Tls(_) => rt::poll_once(stream.recv()).await.is_some(),
+    }
+}
+
 /// The next bytes of an answer, of which there have to be some.
-pub(super) async fn receive(stream: &TcpStream) -> Result<Chunk, Failure> {
+pub(super) async fn receive(stream: &Stream) -> Result<Chunk, Failure> {
     match stream.recv().await {
         Ok(input) if input.is_empty() => Err(Failure::Short),
         Ok(input) => Ok(input),

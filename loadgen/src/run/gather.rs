@@ -139,6 +139,11 @@ impl Gathered {
             errors: self.all.errors,
             unanswered: self.unanswered,
             reconnects: self.totals.reconnects,
+            handshakes: config
+                .url
+                .scheme
+                .is_secure()
+                .then_some(self.totals.handshakes),
             latency_us: latencies(latency),
             histogram: latency
                 .iter_recorded()
@@ -168,6 +173,7 @@ impl Totals {
             }
         }
         self.reconnects += other.reconnects;
+        self.handshakes.add(&other.handshakes);
         self.late_sends += other.late_sends;
         self.send_lag_max = self.send_lag_max.max(other.send_lag_max);
         self.affinity.add(&other.affinity);

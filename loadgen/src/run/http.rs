@@ -6,7 +6,8 @@
 
 use std::cell::RefCell;
 
-use lb_core::rt::{Chunk, TcpStream};
+use lb_core::rt::Chunk;
+use lb_l7::stream::Stream;
 
 use super::config::{HttpRequest, Url};
 use super::connection::{Answer, receive};
@@ -43,7 +44,7 @@ impl Http {
     /// Sends one request and reads its answer to the end.
     pub(super) async fn exchange(
         &self,
-        stream: &TcpStream,
+        stream: &Stream,
         recorder: &RefCell<Recorder>,
     ) -> Result<Answer, Failure> {
         stream
@@ -57,6 +58,7 @@ impl Http {
         loop {
             let taken = body.skip(&input)?;
             bytes += taken as u64;
+            recorder.borrow_mut().stream(taken as u64);
             if taken < input.len() {
                 return Err(Failure::BadBody);
             }
@@ -80,7 +82,7 @@ impl Http {
     /// Takes the head of the final answer off `input`, reading on as needed.
     async fn read_head(
         &self,
-        stream: &TcpStream,
+        stream: &Stream,
         input: &mut Chunk,
         recorder: &RefCell<Recorder>,
     ) -> Result<Head, Failure> {

@@ -24,8 +24,8 @@ pub use config::{Config, DELAYED_AFTER, HttpRequest, Scheme, TcpRequest, UdpRequ
 pub use progress::Progress;
 pub use sources::{SOURCES_MAX, Sources};
 pub use summary::{
-    Affinity, Balance, Datagrams, Errors, GeneratorHealth, LatencyMicros, LoadMode, LoadPhase,
-    Second, Summary,
+    Affinity, Balance, Datagrams, Errors, GeneratorHealth, Handshakes, LatencyMicros, LoadMode,
+    LoadPhase, Second, Summary,
 };
 
 use std::io;
@@ -127,7 +127,7 @@ pub fn run(config: &Config, observer: &mut dyn Observer, stop: &Gate) -> Result<
             };
             let named = thread::Builder::new().name(format!("generator-{thread}"));
             named.spawn(move || match job.config.url.scheme {
-                Scheme::Http | Scheme::Tcp => worker::run(&job),
+                Scheme::Http | Scheme::Https | Scheme::Tcp => worker::run(&job),
                 Scheme::Udp => udp::run(&job),
             })
         })

@@ -154,6 +154,17 @@ impl Summary {
         if self.reconnects > 0 && !self.new_connections {
             writeln!(f, "  reconnects  {}", group_digits(self.reconnects))?;
         }
+        if let Some(handshakes) = self.handshakes.filter(|_| self.reconnects > 0) {
+            let per_second = |count: u64| count as f64 / self.duration_s.max(1e-9);
+            writeln!(
+                f,
+                "  handshakes  {} full, {}/s; {} resumed, {}/s",
+                group_digits(handshakes.full),
+                group_digits(per_second(handshakes.full).round() as u64),
+                group_digits(handshakes.resumed),
+                group_digits(per_second(handshakes.resumed).round() as u64),
+            )?;
+        }
         Ok(())
     }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::{Affinity, Datagrams, Errors};
+use super::{Affinity, Datagrams, Errors, Handshakes};
+use crate::tls::Session;
 
 /// Finest latency that is told apart, and the longest that is recorded (longer ones count as it).
 const LATENCY_NS_MIN: u64 = 100;
@@ -93,6 +94,8 @@ pub(super) struct Totals {
     pub(super) origins: Vec<(Box<str>, u64)>,
     /// Connections opened in place of others.
     pub(super) reconnects: u64,
+    /// The handshakes of these.
+    pub(super) handshakes: Handshakes,
     /// Requests sent late although a connection was free.
     pub(super) late_sends: u64,
     /// The longest that a request with a free connection was sent after it was due.
@@ -204,8 +207,15 @@ impl Recorder {
         } += count;
     }
 
-    pub(super) const fn reconnect(&mut self) {
+    /// A connection was opened, with this handshake if there was one.
+    pub(super) const fn reconnect(&mut self, session: Option<Session>) {
         self.totals.reconnects += 1;
+        let handshakes = &mut self.totals.handshakes;
+        match session {
+            None => {}
+            Some(Session::Full) => handshakes.full += 1,
+            Some(Session::Resumed) => handshakes.resumed += 1,
+        }
     }
 
     /// A request that had a free connection was sent so long after it was due.

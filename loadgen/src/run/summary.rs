@@ -41,6 +41,9 @@ pub struct Summary {
     /// Connections opened within the window beyond those that the run began with: after a
     /// failure, after an answer that closed the connection, or one for each request.
     pub reconnects: u64,
+    /// The handshakes of these; `None` without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshakes: Option<Handshakes>,
     /// Latency of the requests that completed, from the intended send time.
     pub latency_us: LatencyMicros,
     /// `[latency in µs, requests]` in ascending order; each latency is accurate to three digits.
@@ -49,7 +52,7 @@ pub struct Summary {
     pub per_origin: BTreeMap<String, u64>,
     /// How evenly `per_origin` is spread; `None` with fewer than two origins.
     pub balance: Option<Balance>,
-    /// `tcp://` with bulk answers: bytes of them that arrived within the window, whether or not
+    /// `tcp://` with bulk answers, `http://`, `https://`: bytes of them (of bodies) that arrived within the window, whether or not
     /// the answer they belong to began and ended in it.
     #[serde(default)]
     pub streamed_bytes: u64,
@@ -202,6 +205,23 @@ impl Datagrams {
     }
 }
 
+/// Handshakes within the window, by what they were.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshakes {
+    /// Whole ones.
+    pub full: u64,
+    /// Those that resumed a session.
+    pub resumed: u64,
+}
+
+impl Handshakes {
+    /// Adds the counts of `other`.
+    pub const fn add(&mut self, other: &Self) {
+        self.full += other.full;
+        self.resumed += other.resumed;
+    }
+}
+
 /// Whether clients stayed with their origins. A client is a source address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Affinity {
@@ -297,6 +317,7 @@ mod tests {
             errors: Errors::default(),
             unanswered: 0,
             reconnects: 0,
+            handshakes: Some(Handshakes::default()),
             latency_us: LatencyMicros {
                 min: 20.5,
                 ..LatencyMicros::default()
@@ -322,6 +343,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
         assert!(summary.is_clean());
         let without = Summary {
+            handshakes: None,
             datagrams: None,
             affinity: None,
             ..summary

@@ -6,7 +6,8 @@
 
 use std::cell::RefCell;
 
-use lb_core::rt::{Chunk, TcpStream};
+use lb_core::rt::Chunk;
+use lb_l7::stream::Stream;
 
 use super::config::TcpRequest;
 use super::connection::{Answer, receive};
@@ -35,7 +36,7 @@ impl Tcp {
     }
 
     /// Asks a new connection for the name of its origin, if that is wanted.
-    pub(super) async fn ask_name(&self, stream: &TcpStream) -> Result<Option<String>, Failure> {
+    pub(super) async fn ask_name(&self, stream: &Stream) -> Result<Option<String>, Failure> {
         if !self.request.who {
             return Ok(None);
         }
@@ -58,7 +59,7 @@ impl Tcp {
     /// Sends message `number` and reads its answer to the end.
     pub(super) async fn exchange(
         &self,
-        stream: &TcpStream,
+        stream: &Stream,
         number: usize,
         recorder: &RefCell<Recorder>,
     ) -> Result<Answer, Failure> {
@@ -74,7 +75,7 @@ impl Tcp {
         })
     }
 
-    async fn echo(&self, stream: &TcpStream, offset: usize) -> Result<usize, Failure> {
+    async fn echo(&self, stream: &Stream, offset: usize) -> Result<usize, Failure> {
         let mut message = self.messages.share();
         message.advance(offset);
         message.truncate(self.request.message);
@@ -92,7 +93,7 @@ impl Tcp {
 }
 
 async fn stream_answer(
-    stream: &TcpStream,
+    stream: &Stream,
     bytes: usize,
     recorder: &RefCell<Recorder>,
 ) -> Result<usize, Failure> {

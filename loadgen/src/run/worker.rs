@@ -85,13 +85,18 @@ pub(super) fn run(job: &Job) {
         ..rt::Config::default()
     };
     match Runtime::new(&config) {
-        Ok(mut runtime) => runtime.block_on(connect_and_measure(job)),
+        Ok(mut runtime) => {
+            let ended = runtime.block_on(connect_and_measure(job));
+            if let Err(error) = ended {
+                job.report(Event::Failed(error));
+            }
+        }
         Err(error) => job.report(Event::Failed(error)),
     }
 }
 
-async fn connect_and_measure(job: &Job) {
-    let client = Rc::new(Client::new(&job.config, job.address, job.thread));
+async fn connect_and_measure(job: &Job) -> io::Result<()> {
+    let client = Rc::new(Client::new(&job.config, job.address, job.thread)?);
     let connect = async {
         let connections = Opening::open_all(job, &client).await;
         job.report(Event::Connected {
@@ -105,7 +110,7 @@ async fn connect_and_measure(job: &Job) {
         connections
     };
     let Either::First(connections) = rt::select(connect, job.cancel.opened()).await else {
-        return;
+        return Ok(());
     };
     let worker = Rc::new(Worker::new(job, client));
     for connection in connections {
@@ -114,6 +119,7 @@ async fn connect_and_measure(job: &Job) {
     if let Some(report) = worker.measure(job).await {
         job.report(Event::Done(Box::new(report)));
     }
+    Ok(())
 }
 
 impl Job {

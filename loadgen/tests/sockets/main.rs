@@ -18,4 +18,5 @@ mod omission;
 mod origin;
 mod pair;
 mod program;
+mod secure;
 mod support;
