@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use lb_core::prefixes::Prefix;
 use lb_core::plan::{Balance, HashKey, ProxyVersion, Relay};
 
 use crate::config::{
@@ -158,8 +159,8 @@ pub(crate) struct KubernetesArgs {
     #[arg(long, value_name = "CIDR[,…]", value_parser = NodePortFlag::parse)]
     nodeport_addresses: Option<NodePortFlag>,
     /// Addresses for Services of type LoadBalancer that name none: 192.0.2.0/28
-    #[arg(long, value_name = "CIDR[,…]", value_parser = TrustedFlag::parse)]
-    lb_pool: Option<TrustedFlag>,
+    #[arg(long, value_name = "CIDR[,…]", value_delimiter = ',')]
+    lb_pool: Vec<Prefix>,
     /// The loadBalancerClass that is served [default: Services without one]
     #[arg(long, value_name = "NAME")]
     lb_class: Option<String>,
@@ -188,12 +189,11 @@ pub(crate) struct KubernetesArgs {
 
 impl KubernetesArgs {
     fn flags(&self) -> KubernetesFlags {
-        let lb_pool = self.lb_pool.as_ref();
         KubernetesFlags {
             manifests: self.manifests.clone(),
             node_name: self.node_name.clone(),
             nodeport_addresses: self.nodeport_addresses.clone(),
-            lb_pool: lb_pool.map(|pool| pool.0.clone()).unwrap_or_default(),
+            lb_pool: self.lb_pool.clone(),
             lb_class: self.lb_class.clone(),
             cluster_ips: self.cluster_ips,
             external_ips: self.external_ips,

@@ -5,9 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use lb_core::plan::Plan;
-
 use super::bind::{bind_new, ports};
+use super::objects::{LeftOut, leave_out};
 use super::{Control, Event, LoadNumber};
 use crate::config::{Draft, Names, Problem};
 use crate::log::log;
@@ -47,7 +46,7 @@ impl Control {
 
     /// Runs a draft that was read and whose names are known.
     pub(super) fn take_up(&mut self, draft: Draft, names: Names) {
-        if let Err(problem) = self.publish(draft.plan(&names), &draft) {
+        if let Err(problem) = self.publish(&names, &draft) {
             self.refuse(vec![problem]);
             return self.resolve_later();
         }
@@ -66,7 +65,7 @@ impl Control {
         if names != self.names {
             let draft = self.draft.clone();
             log!(Info, "addresses of backends have changed");
-            if let Err(problem) = self.publish(draft.plan(&names), &draft) {
+            if let Err(problem) = self.publish(&names, &draft) {
                 log!(
                     Error,
                     "a change of addresses was refused",
@@ -94,16 +93,36 @@ impl Control {
         });
     }
 
-    /// Makes `plan` what runs.
-    fn publish(&mut self, plan: Plan, draft: &Draft) -> Result<(), Problem> {
+    /// Makes a draft and the objects beside it what runs.
+    pub(super) fn publish(&mut self, names: &Names, draft: &Draft) -> Result<(), Problem> {
         let current = self.status.snapshot();
+        let own = draft.plan(names);
+        let (mut plan, mut left_out) = match &mut self.objects {
+            Some(objects) => objects.join(own),
+            None => (own, LeftOut::new()),
+        };
         if plan == current.plan {
             log!(Info, "the configuration is as before");
             return Ok(());
         }
         let workers = self.status.workers.len();
-        let new = bind_new(&plan.listeners, &self.bound, &self.own_ports, workers)
-            .map_err(|error| draft.listener_problem(&error.listener, error.reason))?;
+        let objects = self.objects.as_ref();
+        let optional = |name: &str| objects.is_some_and(|objects| objects.has_listener(name));
+        let new = bind_new(
+            &plan.listeners,
+            &self.bound,
+            &self.own_ports,
+            workers,
+            &optional,
+        )
+        .map_err(|error| draft.listener_problem(&error.listener, error.reason))?;
+        leave_out(&mut plan, new.left_out, &mut left_out);
+        if let Some(objects) = &mut self.objects {
+            objects.left_out(left_out, &self.sender);
+            if plan == current.plan {
+                return Ok(());
+            }
+        }
         let mut bound = self.bound.clone();
         bound.extend(new.bound);
         bound.retain(|key, _| plan.listeners.iter().any(|it| ListenerKey::of(it) == *key));
@@ -116,6 +135,9 @@ impl Control {
         }
         self.own_ports.extend(ports(&bound));
         self.bound = bound;
+        if let Some(objects) = &mut self.objects {
+            objects.published(&self.status);
+        }
         self.status.metrics.config_generation.set(generation);
         log!(
             Info,

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use lb_core::snapshot::Publisher;
 
 use crate::access_log::AccessLogWriter;
 use crate::config::{Problem, Settings};
+use crate::kubernetes::KubernetesState;
 use crate::log;
 use crate::snapshot::{Ground, Snapshot};
 use crate::worker::{HEARTBEAT, WorkerHandle};
@@ -31,6 +33,8 @@ pub(crate) struct Status {
     pub(crate) settings: RefCell<Settings>,
     /// Why the configuration read last was refused; empty if it runs.
     pub(crate) problems: RefCell<Vec<Problem>>,
+    /// Kubernetes objects, if they are a source.
+    pub(crate) objects: Option<Rc<KubernetesState>>,
     pub(crate) draining: Cell<bool>,
     /// Where the admin API is bound, if it is.
     pub(crate) admin_address: Cell<Option<SocketAddr>>,
@@ -91,6 +95,9 @@ impl Status {
         };
         report.write(&mut text);
         self.write_affinity(&mut text);
+        if let Some(objects) = &self.objects {
+            objects.write_metrics(&mut text);
+        }
         text.family(
             "lb_log_lines_dropped_total",
             Kind::Counter,

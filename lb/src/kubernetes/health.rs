@@ -54,7 +54,7 @@ impl HealthServers {
         let wanted: BTreeMap<SocketAddr, &HealthCheckNodePort> = checks
             .iter()
             .flat_map(|check| {
-                let address = |ip: &std::net::IpAddr| (SocketAddr::new(*ip, check.port), check);
+                let address = move |ip: &std::net::IpAddr| (SocketAddr::new(*ip, check.port), check);
                 check.addresses.iter().map(address)
             })
             .collect();

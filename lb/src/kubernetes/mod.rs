@@ -15,16 +15,19 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use lb_core::metrics::{Kind, Text};
 use lb_core::plan::Plan;
 use lb_kube::files::{Change, Folder, PassedOver, Report};
 use lb_kube::{Compiled, Compiler, Severity, Store};
 use serde_json::{Value, json};
 
-pub(crate) use self::health::HealthServers;
+pub(crate) use self::health::{HealthServers, serve_healthz};
 pub(crate) use self::join::join;
 pub(crate) use self::local::LocalAddresses;
-pub(crate) use self::options::{HealthzAddress, KubernetesFlags, NodePortFlag};
-pub(crate) use self::watch::{FolderWatch, Seen};
+pub(crate) use self::options::{
+    HealthzAddress, KubernetesFlags, NodePortFlag, machine_addresses,
+};
+pub(crate) use self::watch::{FolderWatch, Seen, Watched};
 use crate::log::log;
 
 /// A folder of manifests, and what it compiles to.
@@ -35,6 +38,8 @@ pub(crate) struct Kubernetes {
     compiled: Compiled,
     /// Listeners that could not be bound or clash with others, by name.
     left_out: BTreeMap<String, String>,
+    /// Why addresses could not be made local.
+    local_problem: Option<String>,
     state: Rc<KubernetesState>,
     /// Whether addresses are made local.
     pub(crate) local: LocalAddresses,
@@ -72,8 +77,9 @@ impl Kubernetes {
             compiler: Compiler::new(flags.options()?),
             compiled: Compiled::default(),
             left_out: BTreeMap::new(),
+            local_problem: None,
             state: Rc::default(),
-            local: LocalAddresses::new(flags.cluster_ips),
+            local: LocalAddresses::default(),
         };
         let changes = kubernetes.folder.look(&BTreeSet::new());
         kubernetes.take(changes);
@@ -141,6 +147,14 @@ impl Kubernetes {
         }
     }
 
+    /// Says why addresses could not be made local.
+    pub(crate) fn set_local_problem(&mut self, problem: Option<String>) {
+        if problem != self.local_problem {
+            self.local_problem = problem;
+            self.show();
+        }
+    }
+
     /// Whether a listener is left out, for which there may be room later.
     pub(crate) fn is_incomplete(&self) -> bool {
         !self.left_out.is_empty()
@@ -150,12 +164,16 @@ impl Kubernetes {
     pub(crate) fn reports(&self) -> Vec<Report> {
         let mut reports = self.folder.reports();
         reports.extend(self.compiled.problems.iter().cloned().map(Report::from));
-        reports.extend(self.left_out.iter().map(|(listener, reason)| Report {
+        let left_out = self.left_out.iter();
+        let left_out = left_out.map(|(name, reason)| (format!("listener {name}"), reason));
+        let local = self.local_problem.iter();
+        let local = local.map(|reason| ("addresses of Services".to_owned(), reason));
+        reports.extend(left_out.chain(local).map(|(field, reason)| Report {
             file: None,
             document: 0,
             position: None,
             object: None,
-            field: format!("listener {listener}"),
+            field,
             reason: reason.clone(),
             hint: String::new(),
             severity: Severity::Error,
@@ -224,16 +242,30 @@ impl KubernetesState {
     }
 
     /// How many problems of a severity there are.
-    pub(crate) fn count(&self, severity: Severity) -> u64 {
+    fn count(&self, severity: Severity) -> u64 {
         let shown = self.inner.borrow();
         let of_it = shown.reports.iter().filter(|it| it.severity == severity);
         of_it.count() as u64
     }
 
-    /// Files and objects.
-    pub(crate) fn size(&self) -> (u64, u64) {
+    /// For the page of metrics.
+    pub(crate) fn write_metrics(&self, text: &mut Text) {
+        let mut problems = text.family(
+            "lb_objects_problems",
+            Kind::Gauge,
+            "Problems of Kubernetes objects and their files.",
+        );
+        for severity in [Severity::Error, Severity::Warning, Severity::Note] {
+            problems.sample(&[("severity", severity.name())], self.count(severity));
+        }
         let shown = self.inner.borrow();
-        (shown.files as u64, shown.objects as u64)
+        let sizes = [
+            ("lb_objects", shown.objects, "Kubernetes objects that configure something."),
+            ("lb_objects_files", shown.files, "Files of Kubernetes objects."),
+        ];
+        for (name, value, help) in sizes {
+            text.family(name, Kind::Gauge, help).sample(&[], value as u64);
+        }
     }
 }
 

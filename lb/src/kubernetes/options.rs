@@ -133,7 +133,7 @@ impl KubernetesFlags {
 }
 
 /// Addresses of this machine's interfaces.
-fn machine_addresses() -> Vec<IpAddr> {
+pub(crate) fn machine_addresses() -> Vec<IpAddr> {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
         return Vec::new();
     };

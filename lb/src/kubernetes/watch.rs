@@ -154,6 +154,14 @@ impl FolderWatch {
 }
 
 impl Seen {
+    /// Anything may have changed.
+    pub(crate) fn everything() -> Self {
+        Self {
+            everything: true,
+            ..Self::default()
+        }
+    }
+
     /// Takes in one event; whether it is to be acted on.
     fn take(
         &mut self,
