@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use lb_core::prefixes::Prefix;
 use lb_core::plan::{Balance, HashKey, ProxyVersion, Relay};
+use lb_core::prefixes::Prefix;
 
 use crate::config::{
     self, AccessLog, AdminAddress, AffinityFlag, Engine, Flags, HealthFlag, ListenFlag, Located,

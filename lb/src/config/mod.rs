@@ -69,7 +69,8 @@ impl Sources {
         files.extend(self.flags.file(&mut problems));
         let files: Vec<&File> = files.iter().chain(&self.built_in).collect();
         let has_objects = self.kubernetes.manifests.is_some();
-        if problems.is_empty() && !has_objects && files.iter().all(|file| file.listeners.is_empty()) {
+        if problems.is_empty() && !has_objects && files.iter().all(|file| file.listeners.is_empty())
+        {
             problems.push(self.no_listener());
         }
         let mut draft = compile::compile(&files, &mut problems);

@@ -17,8 +17,8 @@ use super::bind::BindError;
 use super::start::StartError;
 use super::{Control, Event, Status};
 use crate::kubernetes::{
-    FolderWatch, HealthServers, HealthzAddress, Kubernetes, KubernetesFlags, KubernetesState,
-    Seen, Watched, join, machine_addresses, serve_healthz,
+    FolderWatch, HealthServers, HealthzAddress, Kubernetes, KubernetesFlags, KubernetesState, Seen,
+    Watched, join, machine_addresses, serve_healthz,
 };
 use crate::log::log;
 
@@ -41,7 +41,7 @@ pub(super) struct Objects {
 impl Objects {
     /// Reads them, if they are a source. Must be called within a tokio runtime.
     pub(super) fn read(flags: &KubernetesFlags) -> Result<Option<Self>, String> {
-        let Some(mut kubernetes) = Kubernetes::read(flags)? else {
+        let Some(mut kubernetes) = Kubernetes::read(flags, true)? else {
             return Ok(None);
         };
         let watch = FolderWatch::new(kubernetes.folder().root());
@@ -156,11 +156,7 @@ impl Control {
     fn publish_objects(&mut self) {
         let (draft, names) = (self.draft.clone(), self.names.clone());
         if let Err(problem) = self.publish(&names, &draft) {
-            log!(
-                Error,
-                "a change of objects was refused",
-                problem = problem
-            );
+            log!(Error, "a change of objects was refused", problem = problem);
         }
     }
 }

@@ -54,7 +54,8 @@ impl HealthServers {
         let wanted: BTreeMap<SocketAddr, &HealthCheckNodePort> = checks
             .iter()
             .flat_map(|check| {
-                let address = move |ip: &std::net::IpAddr| (SocketAddr::new(*ip, check.port), check);
+                let address =
+                    move |ip: &std::net::IpAddr| (SocketAddr::new(*ip, check.port), check);
                 check.addresses.iter().map(address)
             })
             .collect();
@@ -74,7 +75,12 @@ impl HealthServers {
                     };
                     let task = task::spawn_local(serve(listener, Rc::new(answer)));
                     self.open.insert(address, Server { answers, task });
-                    log!(Info, "health check port", service = check.service, address = address);
+                    log!(
+                        Info,
+                        "health check port",
+                        service = check.service,
+                        address = address
+                    );
                 }
                 Err(error) => log!(
                     Error,
@@ -204,4 +210,3 @@ fn healthz(path: &str, status: &Status) -> Response<Full<Bytes>> {
     );
     response
 }
-

@@ -17,7 +17,10 @@ pub(crate) fn join(mut own: Plan, objects: &Plan) -> (Plan, BTreeMap<String, Str
         own.clusters.clone_from(&objects.clusters);
     } else {
         let known: HashSet<String> = own.clusters.iter().map(|it| it.name.clone()).collect();
-        let fresh = objects.clusters.iter().filter(|it| !known.contains(&it.name));
+        let fresh = objects
+            .clusters
+            .iter()
+            .filter(|it| !known.contains(&it.name));
         own.clusters.extend(fresh.cloned());
         let mut listeners = own.listeners.clone();
         for listener in &objects.listeners {

@@ -221,12 +221,7 @@ impl Routes {
 
     fn send(&self, message: &[u8]) -> io::Result<()> {
         let kernel = NetlinkAddr::new(0, 0);
-        sendto(
-            self.socket.as_raw_fd(),
-            message,
-            &kernel,
-            MsgFlags::empty(),
-        )?;
+        sendto(self.socket.as_raw_fd(), message, &kernel, MsgFlags::empty())?;
         Ok(())
     }
 

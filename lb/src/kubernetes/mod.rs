@@ -24,9 +24,7 @@ use serde_json::{Value, json};
 pub(crate) use self::health::{HealthServers, serve_healthz};
 pub(crate) use self::join::join;
 pub(crate) use self::local::LocalAddresses;
-pub(crate) use self::options::{
-    HealthzAddress, KubernetesFlags, NodePortFlag, machine_addresses,
-};
+pub(crate) use self::options::{HealthzAddress, KubernetesFlags, NodePortFlag, machine_addresses};
 pub(crate) use self::watch::{FolderWatch, Seen, Watched};
 use crate::log::log;
 
@@ -41,6 +39,8 @@ pub(crate) struct Kubernetes {
     /// Why addresses could not be made local.
     local_problem: Option<String>,
     state: Rc<KubernetesState>,
+    /// Whether what is wrong goes to the log.
+    is_logged: bool,
     /// Whether addresses are made local.
     pub(crate) local: LocalAddresses,
 }
@@ -65,7 +65,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// A folder that cannot be listed: nothing was read yet that could go on.
-    pub(crate) fn read(flags: &KubernetesFlags) -> Result<Option<Self>, String> {
+    pub(crate) fn read(flags: &KubernetesFlags, is_logged: bool) -> Result<Option<Self>, String> {
         let Some(root) = &flags.manifests else {
             return Ok(None);
         };
@@ -79,6 +79,7 @@ impl Kubernetes {
             left_out: BTreeMap::new(),
             local_problem: None,
             state: Rc::default(),
+            is_logged,
             local: LocalAddresses::default(),
         };
         let changes = kubernetes.folder.look(&BTreeSet::new());
@@ -209,7 +210,7 @@ impl Kubernetes {
         let reports = self.reports();
         let mut shown = self.state.inner.borrow_mut();
         for report in &reports {
-            if shown.reports.contains(report) {
+            if !self.is_logged || shown.reports.contains(report) {
                 continue;
             }
             match report.severity {
@@ -260,11 +261,20 @@ impl KubernetesState {
         }
         let shown = self.inner.borrow();
         let sizes = [
-            ("lb_objects", shown.objects, "Kubernetes objects that configure something."),
-            ("lb_objects_files", shown.files, "Files of Kubernetes objects."),
+            (
+                "lb_objects",
+                shown.objects,
+                "Kubernetes objects that configure something.",
+            ),
+            (
+                "lb_objects_files",
+                shown.files,
+                "Files of Kubernetes objects.",
+            ),
         ];
         for (name, value, help) in sizes {
-            text.family(name, Kind::Gauge, help).sample(&[], value as u64);
+            text.family(name, Kind::Gauge, help)
+                .sample(&[], value as u64);
         }
     }
 }

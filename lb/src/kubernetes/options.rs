@@ -71,9 +71,11 @@ impl NodePortFlag {
         Ok(Self(match text {
             "all" => NodePortAddresses::All,
             "primary" => NodePortAddresses::Primary,
-            prefixes => NodePortAddresses::Prefixes(parse_prefixes(prefixes).map_err(|reason| {
-                format!("{reason}; or all, or primary for the Node's own addresses")
-            })?),
+            prefixes => {
+                NodePortAddresses::Prefixes(parse_prefixes(prefixes).map_err(|reason| {
+                    format!("{reason}; or all, or primary for the Node's own addresses")
+                })?)
+            }
         }))
     }
 }
@@ -97,7 +99,10 @@ impl KubernetesFlags {
             (self.ingress_https.is_some(), "--ingress-https"),
             (self.healthz.is_some(), "--healthz"),
         ];
-        given.iter().find(|(given, _)| *given).map(|(_, flag)| *flag)
+        given
+            .iter()
+            .find(|(given, _)| *given)
+            .map(|(_, flag)| *flag)
     }
 
     /// What `lb_kube` takes.

@@ -89,7 +89,12 @@ impl FolderWatch {
         let inotify = Inotify::init().and_then(AsyncFd::new);
         let inotify = inotify.map_err(|error| {
             let advice = "send SIGHUP after a change, or raise fs.inotify.max_user_instances";
-            log!(Warn, "cannot watch manifests", error = error, advice = advice);
+            log!(
+                Warn,
+                "cannot watch manifests",
+                error = error,
+                advice = advice
+            );
         });
         let inotify = inotify.ok();
         let watches = inotify.as_ref().map(|inotify| inotify.get_ref().watches());
