@@ -126,6 +126,9 @@ impl<'p> Validation<'p> {
         self.timeout(place, "body_idle", http.timeouts.body_idle);
         self.exchanges(place, &http.exchanges);
         self.timeout(place, "response_head", http.timeouts.response_head);
+        if let Some(tls) = &http.tls {
+            self.tls_server(place, tls);
+        }
     }
 
     fn route(&mut self, place: &Place, route: &'p Route) {
