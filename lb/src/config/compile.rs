@@ -393,6 +393,10 @@ impl Compiler<'_> {
             limits: limits(&http.limits),
             timeouts: timeouts(&http.timeouts),
             forwarded: or(&http.forwarded, plan::Forwarded::default()),
+            tls: http.tls.as_ref().map(|tls| {
+                tls.warn(lb_core::rt::wall_clock(), self.warnings);
+                tls.server.clone()
+            }),
             ..plan::Http::default()
         }
     }

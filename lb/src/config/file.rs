@@ -6,16 +6,18 @@
 //! to a plan).
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use lb_core::plan::{
-    self, Affinity, BackendLimit, BackendSocket, Balance, CookieKey, Edge, Forwarded, HashKey,
-    Otherwise, ProxyOut, Relay,
+    self, Affinity, BackendLimit, BackendSocket, BackendTls, Balance, CookieKey, Edge, Forwarded,
+    HashKey, Otherwise, ProxyOut, Relay,
 };
 
 use super::notation::BackendText;
 use super::problem::{Located, Place};
 use super::settings::{AccessLog, AdminAddress, Engine, LogFormat, Workers};
+use super::tls::Tls;
 
 /// One source.
 #[derive(Debug, Default)]
@@ -136,6 +138,8 @@ pub(crate) struct Http {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) forwarded: Option<Located<Forwarded>>,
+    /// Shared by all `--https` of the flags.
+    pub(crate) tls: Option<Rc<Tls>>,
 }
 
 /// `limits:` of an HTTP listener. The inner `None` is the word `none`.
@@ -183,6 +187,7 @@ pub(crate) struct Cluster {
     pub(crate) connect_timeout: Option<Located<Duration>>,
     pub(crate) tries: Option<Located<u64>>,
     pub(crate) pool: Pool,
+    pub(crate) tls: Option<BackendTls>,
 }
 
 impl Listener {
@@ -213,6 +218,7 @@ impl Cluster {
             connect_timeout: None,
             tries: None,
             pool: Pool::default(),
+            tls: None,
         }
     }
 }

@@ -13,11 +13,13 @@ mod start;
 mod status;
 mod watch;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch::Sender as WatchSender;
 use tokio::task::LocalSet;
 
 use self::bind::{Bound, OwnPorts};
@@ -54,6 +56,8 @@ struct Control {
     bound: Bound,
     /// Ports of which this process has, or has had, sockets.
     own_ports: OwnPorts,
+    /// The files whose change is a reload.
+    watched: WatchSender<Vec<PathBuf>>,
     sender: UnboundedSender<Event>,
     events: UnboundedReceiver<Event>,
 }

@@ -17,6 +17,7 @@ use lb_core::snapshot::Publisher;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 use tokio::task;
 
 use super::bind::{Bound, OwnPorts, advise, bind_new, ports};
@@ -81,8 +82,10 @@ impl StartError {
 impl Control {
     /// Everything up to workers that accept. Must be called within a `LocalSet`.
     pub(super) async fn start(sources: Sources) -> Result<Self, StartError> {
-        let watch = Watch::new(&sources.files); // before reading, so that no change is missed
+        let (watched, files) = watch::channel(sources.named_by_flags());
+        let watch = Watch::new(files); // before reading, so that no change is missed
         let draft = sources.load().map_err(StartError::of_sources)?;
+        watched.send_replace(sources.named.borrow().iter().cloned().collect());
         let (sender, events) = events();
         signals::forward(&sender).map_err(|error| format!("cannot handle signals: {error}"))?;
         let engine = find_engine(draft.settings.engine)?;
@@ -124,6 +127,7 @@ impl Control {
             schedule: Schedule::new(),
             load: LoadNumber(0),
             own_ports: ports(&bound).collect(),
+            watched,
             bound,
             sender,
             events,
