@@ -10,6 +10,7 @@
 
 mod access_log;
 mod admit;
+mod budget;
 pub mod check;
 mod collect;
 mod connection;
@@ -21,6 +22,7 @@ mod keys;
 mod link;
 mod passage;
 mod pool;
+mod queue;
 mod reach;
 mod respond;
 mod response;
