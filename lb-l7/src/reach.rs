@@ -55,7 +55,7 @@ impl Exchange<'_> {
             self.try_due = settings.try_timeout.map(|it| rt::now() + it);
             tried.insert(lease.backend().index);
             match self.ask(cluster, &lease).await {
-                Err(error) if self.may_try_again(error, cluster) => {
+                Err(error) if self.may_try_again(error, cluster, &tried) => {
                     // That a request was lost says more than that another backend is down.
                     if failure == Failure::Unavailable && error != Failure::BackendUnreachable {
                         failure = error;
@@ -73,14 +73,16 @@ impl Exchange<'_> {
 
     /// Whether another backend may be asked after this failure: the request may be sent again, and
     /// does not add to a load under which backends fail.
-    fn may_try_again(&self, failure: Failure, cluster: &Cluster) -> bool {
+    fn may_try_again(&self, failure: Failure, cluster: &Cluster, tried: &Tried) -> bool {
+        let most = usize::from(cluster.tries_max).min(cluster.backends().len());
         let is_safe = match failure {
             Failure::BackendUnreachable => return true, // nothing was sent
             Failure::BackendClosed | Failure::TryTimeout => self.may_send_again(),
             Failure::BackendRefused => self.has_request(),
             _ => false,
         };
-        is_safe && self.connection.http.may_retry(cluster)
+        let is_left = usize::from(tried.len()) < most;
+        is_safe && is_left && self.connection.http.may_retry(cluster)
     }
 
     /// The backend to try next, unless enough have been tried.
@@ -105,7 +107,7 @@ impl Exchange<'_> {
         place: Option<&Place<'_>>,
     ) -> Room<'a> {
         let queue = &self.connection.http.queue;
-        let mut passed = tried.clone();
+        let mut passed = *tried;
         let mut full = Vec::new();
         let mut next = Some(lease);
         while let Some(lease) = next {
