@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use lb_core::balance::{Fault, Lease};
 use lb_core::rt::{self, Chunk, Instant};
@@ -25,6 +26,7 @@ use crate::pool::BackendConnection;
 use crate::respond::Answer;
 use crate::response::Response;
 use crate::service::{HEAD_BYTES_MAX, HttpService};
+use crate::upgrade::Switched;
 
 /// Pieces of a body that are passed on before other tasks have their turn.
 const PIECES_PER_TURN: u32 = 16;
@@ -45,11 +47,28 @@ pub(crate) struct Exchange<'c> {
     started: Instant,
     /// When the response head must be there; known once the request has been sent.
     head_due: Option<Instant>,
+    /// When the next backend is tried.
+    pub(crate) try_due: Option<Instant>,
+    /// When no backend is tried any more.
+    pub(crate) total_due: Option<Instant>,
+    /// When nothing is waited for in the queue any more.
+    pub(crate) queue_due: Option<Instant>,
     sent_bytes: u64,
     /// Of the response that has been begun; 0 before.
     pub(crate) status: u16,
     /// Whether another exchange may follow on the connection.
     pub(crate) may_persist: bool,
+    /// The backend's connection, which goes on in another protocol.
+    pub(crate) switched: Option<BackendConnection>,
+}
+
+/// What becomes of a backend's connection after an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    Close,
+    Reuse,
+    /// It goes on in another protocol.
+    Switch,
 }
 
 /// What an exchange waits for.
@@ -59,6 +78,8 @@ pub(crate) enum Waiting {
     Client,
     /// That a backend accepts a connection.
     Connect,
+    /// That a connection becomes free.
+    Queue,
     /// More of the response's body.
     ResponseBody,
     /// The response's head.
@@ -66,6 +87,9 @@ pub(crate) enum Waiting {
 }
 
 impl<'c> Exchange<'c> {
+    /// How often who waits in the queue looks for room without being called.
+    const QUEUE_LOOK: Duration = Duration::from_millis(100);
+
     pub(crate) fn new(
         connection: &'c mut Connection,
         service: Held<HttpService>,
@@ -87,16 +111,27 @@ impl<'c> Exchange<'c> {
             download: Passage::done(),
             started: rt::now(),
             head_due: None,
+            try_due: None,
+            total_due: None,
+            queue_due: None,
             sent_bytes: 0,
             status: 0,
             may_persist,
+            switched: None,
         }
     }
 
     /// Answers the request, from a backend or by ourselves.
     pub(crate) async fn run(&mut self) -> Next {
         match self.proxy().await {
-            Ok(()) => self.next(),
+            Ok(()) => match (self.switched.take(), self.request.cluster) {
+                (Some(backend), Some(cluster)) => Next::Switch(Switched {
+                    backend,
+                    service: self.service.clone(),
+                    cluster,
+                }),
+                _ => self.next(),
+            },
             Err(_) if self.status != 0 => Next::End(End::Reset),
             Err(failure) => match failure.status() {
                 Some(status) => self.answer(status, failure.reason()).await,
@@ -105,14 +140,14 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    /// Sends the request to a backend and its response to the client. True if the backend's
-    /// connection can be used again.
+    /// Sends the request to a backend and its response to the client; what becomes of the backend's
+    /// connection.
     pub(crate) async fn exchange_with(
         &mut self,
         backend: &BackendConnection,
         lease: &Lease<'_>,
         is_pooled: bool,
-    ) -> Result<bool, Failure> {
+    ) -> Result<After, Failure> {
         let asked = rt::now();
         self.head_due = None;
         let counters = backend.backend.counters(self.connection.http.worker.index);
@@ -140,9 +175,21 @@ impl<'c> Exchange<'c> {
                     }
                     self.send(link).await?;
                     let is_clean = self.forward(link).await?;
-                    return Ok(persists && is_clean && self.request.upload.is_sent());
+                    return Ok(
+                        match persists && is_clean && self.request.upload.is_sent() {
+                            true => After::Reuse,
+                            false => After::Close,
+                        },
+                    );
                 }
                 Response::Incomplete => self.collect_head(link).await?,
+                Response::Switched => {
+                    lease.answered(rt::now().saturating_duration_since(asked));
+                    let behind = std::mem::replace(&mut self.received, Chunk::empty());
+                    link.unread(behind);
+                    self.send(link).await?;
+                    return Ok(After::Switch);
+                }
                 Response::Interim => {
                     self.send(link).await?;
                     if self.received.is_empty()
@@ -406,18 +453,40 @@ impl<'c> Exchange<'c> {
             Waiting::ResponseHead if !self.request.upload.is_active() => {
                 *self.head_due.get_or_insert(now + timeouts.response_head)
             }
+            Waiting::Queue => {
+                let again = now + Self::QUEUE_LOOK;
+                self.queue_due.map_or(again, |due| due.min(again))
+            }
             Waiting::Client | Waiting::ResponseBody | Waiting::ResponseHead => {
                 now + timeouts.body_idle
             }
         };
+        let bounds = match waiting {
+            Waiting::Connect | Waiting::ResponseHead => [self.try_due, self.total_due],
+            Waiting::Queue => [None, self.total_due],
+            Waiting::Client | Waiting::ResponseBody => [None, None],
+        };
+        let deadline = bounds.into_iter().flatten().fold(deadline, Instant::min);
         self.connection.sleep.set_deadline(deadline);
     }
 
     /// Who has let the deadline pass.
-    const fn overdue(&self, waiting: Waiting) -> Failure {
+    fn overdue(&self, waiting: Waiting) -> Failure {
         let upload = &self.request.upload;
+        let is_over = |due: Option<Instant>| due.is_some_and(|due| due <= rt::now());
+        let is_bounded = matches!(
+            waiting,
+            Waiting::Connect | Waiting::Queue | Waiting::ResponseHead
+        );
+        if is_bounded && is_over(self.total_due) {
+            return Failure::TotalTimeout;
+        }
+        if is_bounded && waiting != Waiting::Queue && is_over(self.try_due) {
+            return Failure::TryTimeout;
+        }
         match waiting {
             Waiting::Client => Failure::ClientStuck,
+            Waiting::Queue => Failure::Busy,
             Waiting::ResponseHead if upload.is_active() && !upload.waits_for_backend() => {
                 Failure::BodyTimeout
             }

@@ -3,12 +3,14 @@
 //! The way of a request: `connection.rs` (a client's connection) → `admit.rs` (its bytes become a
 //! request, by `http1/request.rs`, `route.rs`, `keys.rs`) → `reach.rs`, `pool.rs` (a backend) →
 //! `exchange.rs` (both ways, between the two ends of `link.rs`) → `response.rs`, `set_cookie.rs` (the
-//! head of the response) → `upload.rs`, `passage.rs` (the bodies, by `http1/body.rs`) → `respond.rs` (what we answer
+//! head of the response) → `upload.rs`, `passage.rs` (the bodies, by `http1/body.rs`) →
+//! `upgrade.rs` (what follows a switch of protocols) → `respond.rs` (what we answer
 //! ourselves). Beside it: `check/` (health checks), over `stream.rs` and `tls/`.
 #![forbid(unsafe_code)]
 
 mod access_log;
 mod admit;
+mod budget;
 pub mod check;
 mod collect;
 mod connection;
@@ -20,6 +22,7 @@ mod keys;
 mod link;
 mod passage;
 mod pool;
+mod queue;
 mod reach;
 mod respond;
 mod response;
@@ -29,6 +32,7 @@ mod service;
 mod set_cookie;
 pub mod stream;
 pub mod tls;
+mod upgrade;
 mod upload;
 mod worker;
 

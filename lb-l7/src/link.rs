@@ -294,6 +294,22 @@ impl BackendLink {
         }
     }
 
+    /// Ends our side.
+    pub(crate) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Http1(stream) => stream.poll_shutdown(cx),
+            Self::Http2(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Makes the drop that follows tell the backend that the message is not whole.
+    pub(crate) fn reset_on_drop(&self) {
+        match self {
+            Self::Http1(stream) => stream.tcp().reset_on_drop(),
+            Self::Http2(stream) => stream.reset(),
+        }
+    }
+
     /// Whether messages are streams of HTTP/2.
     pub(crate) const fn is_http2(&self) -> bool {
         matches!(self, Self::Http2(_))

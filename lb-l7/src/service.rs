@@ -27,6 +27,7 @@ pub struct HttpService {
     /// Deadlines.
     pub timeouts: HttpTimeouts,
     pub(crate) limits: HttpLimits,
+    pub(crate) exchanges: plan::Exchanges,
     pub(crate) rules: RequestRules,
     routes: RouteTable,
     clusters: Vec<Served>,
@@ -121,6 +122,7 @@ impl HttpService {
         Ok(Self {
             timeouts: plan.timeouts,
             limits,
+            exchanges: plan.exchanges,
             rules: RequestRules {
                 head_bytes_max: limits.head_bytes_max as usize,
                 headers_max: usize::from(limits.headers_max),

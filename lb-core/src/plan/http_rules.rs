@@ -105,6 +105,7 @@ impl<'p> Validation<'p> {
         self.timeout(place, "request_head", http.timeouts.request_head);
         self.timeout(place, "keep_alive", http.timeouts.keep_alive);
         self.timeout(place, "body_idle", http.timeouts.body_idle);
+        self.exchanges(place, &http.exchanges);
         self.timeout(place, "response_head", http.timeouts.response_head);
     }
 

@@ -11,6 +11,8 @@ mod balance;
 mod cluster;
 mod cluster_rules;
 mod edge;
+mod exchange;
+mod exchange_rules;
 mod health;
 mod http;
 mod http_rules;
@@ -29,6 +31,7 @@ pub use affinity::{Affinity, CookieAffinity, CookieKey, CookieMode, SameSite, Se
 pub use balance::{Balance, HashKey, UnknownBalance};
 pub use cluster::{Backend, Cluster, Condition, Outlier, Tier};
 pub use edge::{Access, ConnectionLimits, Edge, KeepAlive, ListenSocket, ProxyIn, Rate, TcpSocket};
+pub use exchange::{ClusterExchanges, Exchanges, RetryBudget};
 pub use health::{
     Check, GrpcCheck, Health, HttpCheck, MalformedStatusRange, StatusRange, TlsCheck, UdpCheck,
     Verify,
