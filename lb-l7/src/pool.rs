@@ -76,9 +76,10 @@ impl BackendConnection {
     /// Whether it may be used for another exchange of `cluster`.
     fn is_good(&self, cluster: &Cluster, now: Instant) -> bool {
         let settings = &cluster.exchanges;
-        settings
-            .connection_exchanges_max
-            .is_none_or(|max| self.exchanges < max)
+        self.link.is_for(cluster)
+            && settings
+                .connection_exchanges_max
+                .is_none_or(|max| self.exchanges < max)
             && settings
                 .connection_age_max
                 .is_none_or(|age| now < self.made_at + age)

@@ -5,6 +5,8 @@
 //! turned out to be closed, then a new one), and every wait is bounded. A request is sent again
 //! only where `exchange.rs` says that it may be. Read next: `exchange.rs`.
 
+use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use crate::link::BackendLink;
 use crate::pool::BackendConnection;
 use crate::queue::Place;
 use crate::stream::Stream;
+use crate::tls::TlsClient;
 use crate::worker::HttpWorker;
 
 /// Where a request may be sent next.
@@ -263,7 +266,9 @@ impl Exchange<'_> {
         let backend: &Arc<Backend> = lease.backend();
         let _connecting = backend.counters(worker).connecting.hold();
         let started = rt::now();
-        let mut connecting = pin!(TcpStream::connect(backend.address));
+        let tls = self.request.cluster.map(|it| self.service.served(it));
+        let tls = tls.and_then(|served| served.tls.clone());
+        let mut connecting = pin!(connect(backend.address, tls));
         let connected = self
             .wait(Waiting::Connect, None, |_, cx| connecting.as_mut().poll(cx))
             .await;
@@ -271,7 +276,7 @@ impl Exchange<'_> {
             Ok(Ok(stream)) => {
                 let elapsed = rt::now().saturating_duration_since(started);
                 cluster.counters().of(worker).connect_time.observe(elapsed);
-                let link = BackendLink::Http1(Stream::Plain(stream));
+                let link = BackendLink::Http1(stream);
                 let connection = BackendConnection::new(link, Arc::clone(backend), worker);
                 Ok(match cluster.exchanges.connections_max {
                     Some(_) => connection.of_few(&self.connection.http.queue),
@@ -286,6 +291,18 @@ impl Exchange<'_> {
                 Err(Failure::BackendUnreachable)
             }
             Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// A new connection, with a handshake where there is to be one.
+async fn connect(address: SocketAddr, tls: Option<TlsClient>) -> io::Result<Stream> {
+    let stream = TcpStream::connect(address).await?;
+    match tls {
+        None => Ok(Stream::Plain(stream)),
+        Some(tls) => {
+            let handshake = Box::pin(tls.connect(stream, address.ip())); // it is large, and rare
+            handshake.await.map(Stream::Tls)
         }
     }
 }
