@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use lb_core::balance::{Fault, Lease};
 use lb_core::rt::{self, Chunk, Instant};
@@ -46,6 +47,12 @@ pub(crate) struct Exchange<'c> {
     started: Instant,
     /// When the response head must be there; known once the request has been sent.
     head_due: Option<Instant>,
+    /// When the next backend is tried.
+    pub(crate) try_due: Option<Instant>,
+    /// When no backend is tried any more.
+    pub(crate) total_due: Option<Instant>,
+    /// When nothing is waited for in the queue any more.
+    pub(crate) queue_due: Option<Instant>,
     sent_bytes: u64,
     /// Of the response that has been begun; 0 before.
     pub(crate) status: u16,
@@ -71,6 +78,8 @@ pub(crate) enum Waiting {
     Client,
     /// That a backend accepts a connection.
     Connect,
+    /// That a connection becomes free.
+    Queue,
     /// More of the response's body.
     ResponseBody,
     /// The response's head.
@@ -78,6 +87,9 @@ pub(crate) enum Waiting {
 }
 
 impl<'c> Exchange<'c> {
+    /// How often who waits in the queue looks for room without being called.
+    const QUEUE_LOOK: Duration = Duration::from_millis(100);
+
     pub(crate) fn new(
         connection: &'c mut Connection,
         service: Held<HttpService>,
@@ -99,6 +111,9 @@ impl<'c> Exchange<'c> {
             download: Passage::done(),
             started: rt::now(),
             head_due: None,
+            try_due: None,
+            total_due: None,
+            queue_due: None,
             sent_bytes: 0,
             status: 0,
             may_persist,
@@ -439,18 +454,40 @@ impl<'c> Exchange<'c> {
             Waiting::ResponseHead if !self.request.upload.is_active() => {
                 *self.head_due.get_or_insert(now + timeouts.response_head)
             }
+            Waiting::Queue => {
+                let again = now + Self::QUEUE_LOOK;
+                self.queue_due.map_or(again, |due| due.min(again))
+            }
             Waiting::Client | Waiting::ResponseBody | Waiting::ResponseHead => {
                 now + timeouts.body_idle
             }
         };
+        let bounds = match waiting {
+            Waiting::Connect | Waiting::ResponseHead => [self.try_due, self.total_due],
+            Waiting::Queue => [None, self.total_due],
+            Waiting::Client | Waiting::ResponseBody => [None, None],
+        };
+        let deadline = bounds.into_iter().flatten().fold(deadline, Instant::min);
         self.connection.sleep.set_deadline(deadline);
     }
 
     /// Who has let the deadline pass.
-    const fn overdue(&self, waiting: Waiting) -> Failure {
+    fn overdue(&self, waiting: Waiting) -> Failure {
         let upload = &self.request.upload;
+        let is_over = |due: Option<Instant>| due.is_some_and(|due| due <= rt::now());
+        let is_bounded = matches!(
+            waiting,
+            Waiting::Connect | Waiting::Queue | Waiting::ResponseHead
+        );
+        if is_bounded && is_over(self.total_due) {
+            return Failure::TotalTimeout;
+        }
+        if is_bounded && waiting != Waiting::Queue && is_over(self.try_due) {
+            return Failure::TryTimeout;
+        }
         match waiting {
             Waiting::Client => Failure::ClientStuck,
+            Waiting::Queue => Failure::Busy,
             Waiting::ResponseHead if upload.is_active() && !upload.waits_for_backend() => {
                 Failure::BodyTimeout
             }

@@ -11,6 +11,7 @@
 mod access_log;
 mod action;
 mod admit;
+mod budget;
 pub mod check;
 mod collect;
 mod connection;
@@ -23,6 +24,7 @@ mod keys;
 mod link;
 mod passage;
 mod pool;
+mod queue;
 mod reach;
 mod redirect;
 mod respond;

@@ -3,18 +3,22 @@
 //! Invariant: it never leaves its thread, so nothing in it is locked.
 //! Read next: `connection.rs` (its user), `pool.rs`.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use lb_core::balance::BackendId;
+use lb_core::balance::{BackendId, Cluster};
 use lb_core::rt;
 use lb_core::worker::Worker;
 
 use crate::access_log::AccessLog;
+use crate::budget::Budget;
 use crate::date::DateCache;
 use crate::http2::client::Backends;
 use crate::http2::server::Clients;
 use crate::pool::Pool;
+use crate::queue::Queue;
 use crate::rooms::Rooms;
 
 /// The HTTP side of one worker.
@@ -22,6 +26,9 @@ use crate::rooms::Rooms;
 pub struct HttpWorker {
     pub(crate) worker: Rc<Worker>,
     pub(crate) pool: Pool,
+    /// Exchanges that wait for a connection.
+    pub(crate) queue: Rc<Queue>,
+    budgets: RefCell<HashMap<String, Budget>>,
     pub(crate) date: DateCache,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) rooms: Rooms,
@@ -39,6 +46,8 @@ impl HttpWorker {
         let http = Rc::new(Self {
             worker,
             pool: Pool::default(),
+            queue: Rc::default(),
+            budgets: RefCell::default(),
             date: DateCache::default(),
             access_log,
             rooms: Rooms::default(),
@@ -74,9 +83,29 @@ impl HttpWorker {
         }
     }
 
+    /// Whether `cluster` may see one more retry, which is counted.
+    pub(crate) fn may_retry(&self, cluster: &Cluster) -> bool {
+        let Some(budget) = cluster.exchanges.retry_budget else {
+            return true;
+        };
+        let counters = cluster.counters().of(self.worker.index);
+        let mut budgets = self.budgets.borrow_mut();
+        if !budgets.contains_key(&cluster.name) {
+            budgets.insert(cluster.name.clone(), Budget::default());
+        }
+        let own = budgets.get_mut(&cluster.name);
+        let is_allowed = own.is_none_or(|it| it.take(budget, counters.exchanges.get(), rt::now()));
+        if !is_allowed {
+            counters.retries_denied.increment();
+        }
+        is_allowed
+    }
+
     fn sweep(&self) {
-        self.pool.sweep(rt::now());
+        let now = rt::now();
+        self.pool.sweep(now);
         self.backends.sweep();
+        self.budgets.borrow_mut().retain(|_, it| !it.is_old(now));
         self.flush_access_log();
         if self.worker.draining.get() {
             self.clients.drain();

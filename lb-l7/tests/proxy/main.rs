@@ -13,6 +13,8 @@ mod exchange;
 mod faults;
 /// What no client may send, and what it is answered.
 mod hostile;
+/// Connections to backends, and who waits for one.
+mod pool;
 /// Backends that die under load: what is asked again of another, and what must not be.
 mod retry;
 /// A proxy, scripted backends and a plain client.

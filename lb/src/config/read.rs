@@ -4,6 +4,7 @@
 //! Invariant: a key that is read is one that takes effect; CONFIG.md lists the same keys.
 //! Read next: `read_cluster.rs` (the keys of a cluster), `compile.rs`.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
@@ -16,7 +17,7 @@ use super::http2::http2;
 use super::problem::Located;
 use super::settings::{AFFINITY_ENTRIES, AccessLog, AdminAddress, Engine, LogFormat, Workers};
 use super::yaml::{Node, Value};
-use super::{edge, notation, read_cluster, routes, secret};
+use super::{edge, notation, read_cluster, routes, secret, tls};
 
 const FORWARDED_WORDS: [(&str, Forwarded); 3] = [
     ("append", Forwarded::Append),
@@ -213,6 +214,7 @@ fn http(node: &Node, problems: &mut Problems) -> Option<Http> {
         timeouts: fields.optional("timeouts", timeouts).unwrap_or_default(),
         forwarded: fields.optional("forwarded", decode::choice(&FORWARDED_WORDS)),
         http2: fields.optional("http2", http2).unwrap_or_default(),
+        tls: fields.optional("tls", tls::server).map(Rc::new),
     };
     fields.finish();
     Some(http)

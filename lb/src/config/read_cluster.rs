@@ -62,6 +62,7 @@ fn cluster(entry: &Entry, problems: &mut Problems) -> Cluster {
         tries: fields.optional("tries", decode::number(1..=plan::TRIES_LIMIT.into())),
         pool: fields.optional("pool", pool).unwrap_or_default(),
         protocol: fields.optional("protocol", decode::choice(&PROTOCOL_WORDS)),
+        tls: fields.optional("tls", super::tls::backend).flatten(),
     };
     fields.finish();
     cluster
@@ -393,7 +394,7 @@ fn udp_check(fields: &mut Fields<'_, '_>) -> UdpCheck {
 }
 
 /// `off`, `system`, or a PEM file with the certificates of the authorities to trust.
-fn verify(text: &str) -> Result<Verify, String> {
+pub(super) fn verify(text: &str) -> Result<Verify, String> {
     let roots = match text {
         "off" => return Ok(Verify::Off),
         "system" => tls::system_roots().map_err(|error| error.to_string()),
