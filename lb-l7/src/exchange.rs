@@ -169,12 +169,15 @@ impl<'c> Exchange<'c> {
         loop {
             match self.begin_response(link, lease)? {
                 Response::Final { persists } => {
-                    match self.status {
-                        500.. => lease.failed(Fault::Answer),
-                        _ => lease.answered(rt::now().saturating_duration_since(asked)),
+                    let latency = rt::now().saturating_duration_since(asked);
+                    if self.status >= 500 {
+                        lease.failed(Fault::Answer);
                     }
                     self.send(link).await?;
                     let is_clean = self.forward(link).await?;
+                    if self.status < 500 {
+                        lease.answered(latency); // a response that breaks off is none
+                    }
                     return Ok(
                         match persists && is_clean && self.request.upload.is_sent() {
                             true => After::Reuse,
@@ -246,11 +249,6 @@ impl<'c> Exchange<'c> {
         !self.request.head.is_empty()
     }
 
-    /// Whether the head of a final response was received.
-    pub(crate) const fn has_response(&self) -> bool {
-        self.status != 0
-    }
-
     /// Receives the rest of a response head that comes in pieces.
     async fn collect_head(&mut self, link: &BackendLink) -> Result<(), Failure> {
         let mut collector = HeadCollector::new(HEAD_BYTES_MAX);
@@ -279,6 +277,10 @@ impl<'c> Exchange<'c> {
             }
             if self.download.is_done() {
                 return Ok(self.received.is_empty());
+            }
+            self.forward_bulk(link).await?;
+            if !self.received.is_empty() || self.download.is_done() {
+                continue;
             }
             pieces = pieces.wrapping_add(1);
             if pieces.is_multiple_of(PIECES_PER_TURN) {
@@ -497,7 +499,10 @@ impl<'c> Exchange<'c> {
     }
 
     fn count_sent(&mut self) {
-        let bytes = self.outgoing.len();
+        self.count_sent_bytes(self.outgoing.len());
+    }
+
+    pub(crate) fn count_sent_bytes(&mut self, bytes: usize) {
         self.sent_bytes += bytes as u64;
         self.connection
             .registration

@@ -3,7 +3,7 @@
 //! The way of a request: `connection.rs` (a client's connection) → `admit.rs` (its bytes become a
 //! request, by `http1/request.rs`, `route.rs`, `keys.rs`) → `reach.rs`, `pool.rs` (a backend) →
 //! `exchange.rs` (both ways, between the two ends of `link.rs`) → `response.rs`, `set_cookie.rs` (the
-//! head of the response) → `upload.rs`, `passage.rs` (the bodies, by `http1/body.rs`) →
+//! head of the response) → `upload.rs`, `passage.rs` and `bulk.rs` (the bodies, by `http1/body.rs`) →
 //! `upgrade.rs` (what follows a switch of protocols) → `respond.rs` (what we answer
 //! ourselves). Beside it: `check/` (health checks), over `stream.rs` and `tls/`.
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@
 mod access_log;
 mod admit;
 mod budget;
+mod bulk;
 pub mod check;
 mod collect;
 mod connection;

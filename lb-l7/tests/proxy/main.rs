@@ -7,6 +7,8 @@
 
 /// What a backend is chosen by: hash keys, affinity by cookie and header, load.
 mod balance;
+/// Long bodies.
+mod bulk;
 /// What a client may rely on: framing, persistence, pipelining, forwarded fields, routing.
 mod exchange;
 /// Backends that refuse, hang, reset, close early or talk nonsense.
