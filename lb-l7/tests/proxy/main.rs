@@ -19,6 +19,8 @@ mod hostile;
 mod pool;
 /// Backends that die under load: what is asked again of another, and what must not be.
 mod retry;
+/// Slow clients, and bodies that are gathered.
+mod slow;
 /// A proxy, scripted backends and a plain client.
 mod support;
 /// Connections that go on in another protocol.

@@ -393,6 +393,7 @@ impl Compiler<'_> {
             limits: limits(&http.limits),
             timeouts: timeouts(&http.timeouts),
             forwarded: or(&http.forwarded, plan::Forwarded::default()),
+            exchanges: http.exchanges.compile(http.timeouts.upgrade_idle.as_ref()),
             ..plan::Http::default()
         }
     }

@@ -9,10 +9,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lb_core::plan::{
-    self, Affinity, BackendLimit, BackendSocket, Balance, CookieKey, Edge, Forwarded, HashKey,
-    Otherwise, ProxyOut, Relay,
+    self, Affinity, BackendLimit, BackendSocket, Balance, ClusterExchanges, CookieKey, Edge,
+    Forwarded, HashKey, Otherwise, ProxyOut, Relay,
 };
 
+use super::exchange::ListenerExchanges;
 use super::notation::BackendText;
 use super::problem::{Located, Place};
 use super::settings::{AccessLog, AdminAddress, Engine, LogFormat, Workers};
@@ -136,6 +137,7 @@ pub(crate) struct Http {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) forwarded: Option<Located<Forwarded>>,
+    pub(crate) exchanges: ListenerExchanges,
 }
 
 /// `limits:` of an HTTP listener. The inner `None` is the word `none`.
@@ -154,6 +156,7 @@ pub(crate) struct Timeouts {
     pub(crate) keep_alive: Option<Located<Duration>>,
     pub(crate) body_idle: Option<Located<Duration>>,
     pub(crate) response_head: Option<Located<Duration>>,
+    pub(crate) upgrade_idle: Option<Located<Duration>>,
 }
 
 /// A route.
@@ -183,6 +186,7 @@ pub(crate) struct Cluster {
     pub(crate) connect_timeout: Option<Located<Duration>>,
     pub(crate) tries: Option<Located<u64>>,
     pub(crate) pool: Pool,
+    pub(crate) exchanges: ClusterExchanges,
 }
 
 impl Listener {
@@ -213,6 +217,7 @@ impl Cluster {
             connect_timeout: None,
             tries: None,
             pool: Pool::default(),
+            exchanges: ClusterExchanges::default(),
         }
     }
 }

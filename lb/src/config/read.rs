@@ -9,6 +9,7 @@ use std::time::Duration;
 use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
 
 use super::decode::{self, Fields, Problems};
+use super::exchange::ListenerExchanges;
 use super::file::{
     File, Http, Limits, Listener, Protocol, Route, ServerName, ServerNames, Settings, Tcp,
     Timeouts, Udp,
@@ -209,6 +210,7 @@ fn http(node: &Node, problems: &mut Problems) -> Option<Http> {
         limits: fields.optional("limits", limits).unwrap_or_default(),
         timeouts: fields.optional("timeouts", timeouts).unwrap_or_default(),
         forwarded: fields.optional("forwarded", decode::choice(&FORWARDED_WORDS)),
+        exchanges: ListenerExchanges::read(&mut fields),
     };
     fields.finish();
     Some(http)
@@ -238,6 +240,7 @@ fn timeouts(node: &Node, problems: &mut Problems) -> Option<Timeouts> {
         keep_alive: fields.optional("keep_alive", duration),
         body_idle: fields.optional("body_idle", duration),
         response_head: fields.optional("response_head", duration),
+        upgrade_idle: fields.optional("upgrade_idle", duration),
     };
     fields.finish();
     Some(timeouts)
