@@ -21,6 +21,8 @@ mod pool;
 mod retry;
 /// Slow clients, and bodies that are gathered.
 mod slow;
+/// More of the same, by pieces; what backends must not answer; what reaches a backend.
+mod smuggling;
 /// A proxy, scripted backends and a plain client.
 mod support;
 /// Connections that go on in another protocol.
