@@ -274,11 +274,11 @@ impl Exchange<'_> {
 
     /// Tells outlier detection what was the backend's fault.
     fn report(&self, lease: &Lease<'_>, failure: Failure) {
-        if self.has_response() {
+        if self.status >= 500 {
             return; // reported by its status
         }
         match failure {
-            Failure::BackendClosed => lease.failed(Fault::Closed),
+            Failure::BackendBody(_) | Failure::BackendClosed => lease.failed(Fault::Closed),
             Failure::BackendTimeout | Failure::TryTimeout => lease.failed(Fault::Timeout),
             Failure::BackendHead(_) | Failure::BackendSwitched => lease.failed(Fault::Answer),
             _ => {}

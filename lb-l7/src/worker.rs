@@ -3,13 +3,14 @@
 //! Invariant: it never leaves its thread, so nothing in it is locked.
 //! Read next: `connection.rs` (its user), `pool.rs`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use lb_core::balance::{BackendId, Cluster};
-use lb_core::rt;
+use lb_core::balance::{Backend, BackendId, Cluster};
+use lb_core::rt::{self, TcpStream};
 use lb_core::worker::Worker;
 
 use crate::access_log::AccessLog;
@@ -17,9 +18,11 @@ use crate::budget::Budget;
 use crate::date::DateCache;
 use crate::http2::client::Backends;
 use crate::http2::server::Clients;
-use crate::pool::Pool;
+use crate::link::BackendLink;
+use crate::pool::{BackendConnection, Pool};
 use crate::queue::Queue;
 use crate::rooms::Rooms;
+use crate::stream::Stream;
 
 /// The HTTP side of one worker.
 #[derive(Debug)]
@@ -34,6 +37,10 @@ pub struct HttpWorker {
     pub(crate) rooms: Rooms,
     pub(crate) clients: Clients,
     pub(crate) backends: Backends,
+    /// Bytes of request bodies that are held until a backend has answered.
+    pub(crate) gathered: Cell<usize>,
+    /// Clusters whose backends are to have connections ready.
+    warm: RefCell<Vec<Arc<Cluster>>>,
 }
 
 impl HttpWorker {
@@ -53,6 +60,8 @@ impl HttpWorker {
             rooms: Rooms::default(),
             clients: Clients::default(),
             backends: Backends::default(),
+            gathered: Cell::default(),
+            warm: RefCell::default(),
         });
         let weak = Rc::downgrade(&http);
         rt::spawn(async move {
@@ -60,6 +69,7 @@ impl HttpWorker {
                 rt::sleep(Self::SWEEP_INTERVAL).await;
                 let Some(http) = weak.upgrade() else { return };
                 http.sweep();
+                http.warm_up();
             }
         });
         http
@@ -69,6 +79,34 @@ impl HttpWorker {
     pub fn close_pools(&self, gone: impl Fn(BackendId) -> bool) {
         self.pool.retain(|backend| !gone(backend));
         self.backends.retain(|backend| !gone(backend));
+    }
+
+    /// Keeps connections ready to the backends of those of `clusters` that ask for it, and no others.
+    pub fn keep_ready<'c>(&self, clusters: impl IntoIterator<Item = &'c Arc<Cluster>>) {
+        let asks = |it: &&Arc<Cluster>| it.exchanges.connections_ready > 0;
+        let clusters = clusters.into_iter().filter(asks).cloned();
+        *self.warm.borrow_mut() = clusters.collect();
+    }
+
+    /// Connects to backends that have too few connections ready.
+    fn warm_up(self: &Rc<Self>) {
+        for cluster in self.warm.borrow().iter() {
+            for backend in cluster.backends() {
+                let ready = usize::from(cluster.exchanges.connections_ready);
+                let counters = backend.counters(self.worker.index);
+                let coming = usize::try_from(counters.connecting.get()).unwrap_or(usize::MAX);
+                let lacking = ready.saturating_sub(self.pool.idle(backend.id()) + coming);
+                if backend.is_healthy() && !backend.is_ejected() {
+                    for _ in 0..lacking {
+                        rt::spawn(make_ready(
+                            Rc::clone(self),
+                            Arc::clone(cluster),
+                            Arc::clone(backend),
+                        ));
+                    }
+                }
+            }
+        }
     }
 
     /// Number of idle connections to backends.
@@ -111,4 +149,20 @@ impl HttpWorker {
             self.clients.drain();
         }
     }
+}
+
+/// Puts a new connection into the pool; whether it fails is found out by those who need one.
+async fn make_ready(http: Rc<HttpWorker>, cluster: Arc<Cluster>, backend: Arc<Backend>) {
+    let worker = http.worker.index;
+    let connecting = backend.counters(worker).connecting.hold();
+    let stream = rt::timeout(cluster.connect_timeout, TcpStream::connect(backend.address));
+    let Ok(Ok(stream)) = stream.await else { return };
+    drop(connecting);
+    let link = BackendLink::Http1(Stream::Plain(stream));
+    let connection = BackendConnection::new(link, Arc::clone(&backend), worker);
+    let connection = match cluster.exchanges.connections_max {
+        Some(_) => connection.of_few(&http.queue),
+        None => connection,
+    };
+    http.pool.put(connection, &cluster, rt::now());
 }

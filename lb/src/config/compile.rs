@@ -409,6 +409,7 @@ impl Compiler<'_> {
                 tls.warn(lb_core::rt::wall_clock(), self.warnings);
                 tls.server.clone()
             }),
+            exchanges: http.exchanges.compile(http.timeouts.upgrade_idle.as_ref()),
             ..plan::Http::default()
         }
     }

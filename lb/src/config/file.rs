@@ -10,11 +10,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lb_core::plan::{
-    self, Affinity, BackendLimit, BackendProtocol, BackendSocket, BackendTls, Balance, CookieKey,
-    Edge, Forwarded, HashKey, Http2, Matching, Otherwise, PathMatch, ProxyOut, Redirect, Relay,
-    Rewrite,
+    self, Affinity, BackendLimit, BackendProtocol, BackendSocket, BackendTls, Balance,
+    ClusterExchanges, CookieKey, Edge, Forwarded, HashKey, Http2, Matching, Otherwise, PathMatch,
+    ProxyOut, Redirect, Relay, Rewrite,
 };
 
+use super::exchange::ListenerExchanges;
 use super::notation::BackendText;
 use super::problem::{Located, Place};
 use super::settings::{AccessLog, AdminAddress, Engine, LogFormat, Workers};
@@ -143,6 +144,7 @@ pub(crate) struct Http {
     pub(crate) http2: Http2,
     /// Shared by all `--https` of the flags.
     pub(crate) tls: Option<Rc<Tls>>,
+    pub(crate) exchanges: ListenerExchanges,
 }
 
 /// `limits:` of an HTTP listener. The inner `None` is the word `none`.
@@ -161,6 +163,7 @@ pub(crate) struct Timeouts {
     pub(crate) keep_alive: Option<Located<Duration>>,
     pub(crate) body_idle: Option<Located<Duration>>,
     pub(crate) response_head: Option<Located<Duration>>,
+    pub(crate) upgrade_idle: Option<Located<Duration>>,
 }
 
 /// A route.
@@ -231,6 +234,7 @@ pub(crate) struct Cluster {
     pub(crate) pool: Pool,
     pub(crate) protocol: Option<Located<BackendProtocol>>,
     pub(crate) tls: Option<BackendTls>,
+    pub(crate) exchanges: ClusterExchanges,
 }
 
 impl Listener {
@@ -263,6 +267,7 @@ impl Cluster {
             pool: Pool::default(),
             protocol: None,
             tls: None,
+            exchanges: ClusterExchanges::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
 
 use super::decode::{self, Fields, Problems};
+use super::exchange::ListenerExchanges;
 use super::file::{
     File, Http, Limits, Listener, Protocol, ServerName, ServerNames, Settings, Tcp, Timeouts, Udp,
 };
@@ -215,6 +216,7 @@ fn http(node: &Node, problems: &mut Problems) -> Option<Http> {
         forwarded: fields.optional("forwarded", decode::choice(&FORWARDED_WORDS)),
         http2: fields.optional("http2", http2).unwrap_or_default(),
         tls: fields.optional("tls", tls::server).map(Rc::new),
+        exchanges: ListenerExchanges::read(&mut fields),
     };
     fields.finish();
     Some(http)
@@ -244,6 +246,7 @@ fn timeouts(node: &Node, problems: &mut Problems) -> Option<Timeouts> {
         keep_alive: fields.optional("keep_alive", duration),
         body_idle: fields.optional("body_idle", duration),
         response_head: fields.optional("response_head", duration),
+        upgrade_idle: fields.optional("upgrade_idle", duration),
     };
     fields.finish();
     Some(timeouts)
