@@ -6,9 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{
-    Affinity, BackendProtocol, BackendTls, Balance, ClusterExchanges, HashKey, Health,
-};
+use super::{Affinity, BackendProtocol, BackendTls, Balance, ClusterExchanges, HashKey, Health};
 
 /// A named set of backends.
 #[derive(Debug, Clone, PartialEq, Eq)]

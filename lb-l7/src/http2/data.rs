@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use lb_core::rt::Chunk;
 
-use super::core::{Core, Phase, Role};
+use super::core::{Core, Phase};
 use super::frame::{ConnectionError, ErrorCode, FrameHead, PAYLOAD_BYTES_MAX, flag, kind};
 use super::streams::{Ended, Stream, StreamKey};
 
