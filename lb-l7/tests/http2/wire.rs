@@ -77,223 +77,215 @@ const CLOSED: u32 = 5;
 const SIZE: u32 = 6;
 const COMPRESSION: u32 = 9;
 
+const CASES: &[(&str, &[Frame<'_>], Told)] = &[
+    ("a request", &[(1, 5, 1, GET)], Told::Response),
+    (
+        "unknown frames",
+        &[(0xBE, 0xFF, 3, b"x"), (1, 5, 1, GET)],
+        Told::Response,
+    ),
+    (
+        "priority",
+        &[(2, 0, 1, b"\0\0\0\0\x10"), (1, 5, 1, GET)],
+        Told::Response,
+    ),
+    (
+        "DATA on stream 0",
+        &[(0, 1, 0, b"x")],
+        Told::GoAway(PROTOCOL),
+    ),
+    (
+        "HEADERS on stream 0",
+        &[(1, 5, 0, GET)],
+        Told::GoAway(PROTOCOL),
+    ),
+    (
+        "SETTINGS on a stream",
+        &[(4, 0, 1, b"")],
+        Told::GoAway(PROTOCOL),
+    ),
+    (
+        "PING on a stream",
+        &[(6, 0, 1, b"12345678")],
+        Told::GoAway(PROTOCOL),
+    ),
+    (
+        "GOAWAY on a stream",
+        &[(7, 0, 1, b"12345678")],
+        Told::GoAway(PROTOCOL),
+    ),
+    ("an even stream", &[(1, 5, 2, GET)], Told::GoAway(PROTOCOL)),
+    (
+        "a push",
+        &[(5, 4, 1, b"\0\0\0\x02")],
+        Told::GoAway(PROTOCOL),
+    ),
+    (
+        "DATA on an idle stream",
+        &[(0, 1, 1, b"x")],
+        Told::GoAway(PROTOCOL),
+    ),
+    (
+        "RST_STREAM on an idle one",
+        &[(3, 0, 1, b"\0\0\0\0")],
+        Told::GoAway(PROTOCOL),
+    ),
+    (
+        "WINDOW_UPDATE on an idle one",
+        &[(8, 0, 1, b"\0\0\0\x01")],
+        Told::GoAway(PROTOCOL),
+    ),
+    (
+        "a lower stream",
+        &[(1, 4, 5, POST), (1, 5, 3, GET)],
+        Told::GoAway(CLOSED),
+    ),
+    (
+        "a frame too long",
+        &[(0xBE, 0, 0, &[0; 16_385])],
+        Told::GoAway(SIZE),
+    ),
+    ("a short PING", &[(6, 0, 0, b"1234567")], Told::GoAway(SIZE)),
+    (
+        "a short RST_STREAM",
+        &[(1, 4, 1, POST), (3, 0, 1, b"\0\0\0")],
+        Told::GoAway(SIZE),
+    ),
+    (
+        "a short WINDOW_UPDATE",
+        &[(8, 0, 0, b"\0\0\x01")],
+        Told::GoAway(SIZE),
+    ),
+    (
+        "broken SETTINGS",
+        &[(4, 0, 0, b"\0\0\0")],
+        Told::GoAway(SIZE),
+    ),
+    (
+        "SETTINGS in an ACK",
+        &[(4, 1, 0, b"\0\x03\0\0\0\0")],
+        Told::GoAway(SIZE),
+    ),
+    (
+        "a window of nothing",
+        &[(8, 0, 0, b"\0\0\0\0")],
+        Told::GoAway(PROTOCOL),
+    ),
+    (
+        "a window too large",
+        &[(8, 0, 0, b"\x7f\xff\xff\xff")],
+        Told::GoAway(FLOW_CONTROL),
+    ),
+    (
+        "a stream's window too large",
+        &[(1, 4, 1, POST), (8, 0, 1, b"\x7f\xff\xff\xff")],
+        Told::Reset(FLOW_CONTROL),
+    ),
+    (
+        "a stream's window of nothing",
+        &[(1, 4, 1, POST), (8, 0, 1, b"\0\0\0\0")],
+        Told::Reset(PROTOCOL),
+    ),
+    (
+        "an index nowhere",
+        &[(1, 5, 1, b"\xff\x7f")],
+        Told::GoAway(COMPRESSION),
+    ),
+    (
+        "a broken block",
+        &[(1, 5, 1, b"\x40")],
+        Told::GoAway(COMPRESSION),
+    ),
+    (
+        "CONTINUATION of nothing",
+        &[(9, 4, 1, b"")],
+        Told::GoAway(PROTOCOL),
+    ),
+    (
+        "an interrupted head",
+        &[(1, 1, 1, GET), (6, 0, 0, b"12345678")],
+        Told::GoAway(PROTOCOL),
+    ),
+    (
+        "too much padding",
+        &[(1, 0xD, 1, b"\xff\x82")],
+        Told::GoAway(PROTOCOL),
+    ),
+    (
+        "padded DATA too short",
+        &[(1, 4, 1, POST), (0, 8, 1, b"\x05abc")],
+        Told::GoAway(PROTOCOL),
+    ),
+    (
+        "capitals",
+        &[(1, 5, 1, b"\x82\x86\x84\x41\x04test\x00\x01A\x01b")],
+        Told::Reset(PROTOCOL),
+    ),
+    (
+        "a line end",
+        &[(1, 5, 1, b"\x82\x86\x84\x41\x04test\x00\x01a\x04b\r\nc")],
+        Told::Reset(PROTOCOL),
+    ),
+    (
+        "Connection",
+        &[(1, 5, 1, b"\x82\x86\x84\x41\x04test\x00\x0aconnection\x01x")],
+        Told::Reset(PROTOCOL),
+    ),
+    (
+        "no path",
+        &[(1, 5, 1, b"\x82\x86\x41\x04test")],
+        Told::Reset(PROTOCOL),
+    ),
+    (
+        "no method",
+        &[(1, 5, 1, b"\x86\x84\x41\x04test")],
+        Told::Reset(PROTOCOL),
+    ),
+    (
+        "a response's field",
+        &[(1, 5, 1, b"\x82\x86\x84\x41\x04test\x88")],
+        Told::Reset(PROTOCOL),
+    ),
+    (
+        "a late pseudo-field",
+        &[(1, 5, 1, b"\x82\x86\x41\x04test\x00\x01a\x01b\x84")],
+        Told::Reset(PROTOCOL),
+    ),
+    (
+        "DATA behind the end",
+        &[(1, 5, 1, b"\x82\x86\x85\x41\x04test"), (0, 1, 1, b"x")],
+        Told::Reset(CLOSED),
+    ),
+    (
+        "less than was declared",
+        &[
+            (1, 4, 1, b"\x83\x86\x84\x41\x04test\x0f\x0d\x015"),
+            (0, 1, 1, b"abcd"),
+        ],
+        Told::Reset(PROTOCOL),
+    ),
+    (
+        "more than was declared",
+        &[
+            (1, 4, 1, b"\x83\x86\x84\x41\x04test\x0f\x0d\x013"),
+            (0, 0, 1, b"abcd"),
+        ],
+        Told::Reset(PROTOCOL),
+    ),
+    (
+        "trailers that do not end",
+        &[(1, 4, 1, POST), (1, 4, 1, b"\x00\x01a\x01b")],
+        Told::Reset(PROTOCOL),
+    ),
+    (
+        "pseudo-fields in trailers",
+        &[(1, 4, 1, POST), (1, 5, 1, b"\x82")],
+        Told::Reset(PROTOCOL),
+    ),
+];
+
 #[test]
 fn what_breaks_the_rules_is_refused() {
-    let long = vec![0; 16_385];
-    let cases: Vec<(&str, Vec<Frame<'_>>, Told)> = vec![
-        ("a request", vec![(1, 5, 1, GET)], Told::Response),
-        (
-            "unknown frames",
-            vec![(0xBE, 0xFF, 3, b"x"), (1, 5, 1, GET)],
-            Told::Response,
-        ),
-        (
-            "priority",
-            vec![(2, 0, 1, b"\0\0\0\0\x10"), (1, 5, 1, GET)],
-            Told::Response,
-        ),
-        (
-            "DATA on stream 0",
-            vec![(0, 1, 0, b"x")],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "HEADERS on stream 0",
-            vec![(1, 5, 0, GET)],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "SETTINGS on a stream",
-            vec![(4, 0, 1, b"")],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "PING on a stream",
-            vec![(6, 0, 1, b"12345678")],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "GOAWAY on a stream",
-            vec![(7, 0, 1, b"12345678")],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "an even stream",
-            vec![(1, 5, 2, GET)],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "a push",
-            vec![(5, 4, 1, b"\0\0\0\x02")],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "DATA on an idle stream",
-            vec![(0, 1, 1, b"x")],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "RST_STREAM on an idle one",
-            vec![(3, 0, 1, b"\0\0\0\0")],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "WINDOW_UPDATE on an idle one",
-            vec![(8, 0, 1, b"\0\0\0\x01")],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "a lower stream",
-            vec![(1, 4, 5, POST), (1, 5, 3, GET)],
-            Told::GoAway(CLOSED),
-        ),
-        (
-            "a frame too long",
-            vec![(0xBE, 0, 0, &long)],
-            Told::GoAway(SIZE),
-        ),
-        (
-            "a short PING",
-            vec![(6, 0, 0, b"1234567")],
-            Told::GoAway(SIZE),
-        ),
-        (
-            "a short RST_STREAM",
-            vec![(1, 4, 1, POST), (3, 0, 1, b"\0\0\0")],
-            Told::GoAway(SIZE),
-        ),
-        (
-            "a short WINDOW_UPDATE",
-            vec![(8, 0, 0, b"\0\0\x01")],
-            Told::GoAway(SIZE),
-        ),
-        (
-            "broken SETTINGS",
-            vec![(4, 0, 0, b"\0\0\0")],
-            Told::GoAway(SIZE),
-        ),
-        (
-            "SETTINGS in an ACK",
-            vec![(4, 1, 0, b"\0\x03\0\0\0\0")],
-            Told::GoAway(SIZE),
-        ),
-        (
-            "a window of nothing",
-            vec![(8, 0, 0, b"\0\0\0\0")],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "a window too large",
-            vec![(8, 0, 0, b"\x7f\xff\xff\xff")],
-            Told::GoAway(FLOW_CONTROL),
-        ),
-        (
-            "a stream's window too large",
-            vec![(1, 4, 1, POST), (8, 0, 1, b"\x7f\xff\xff\xff")],
-            Told::Reset(FLOW_CONTROL),
-        ),
-        (
-            "a stream's window of nothing",
-            vec![(1, 4, 1, POST), (8, 0, 1, b"\0\0\0\0")],
-            Told::Reset(PROTOCOL),
-        ),
-        (
-            "an index nowhere",
-            vec![(1, 5, 1, b"\xff\x7f")],
-            Told::GoAway(COMPRESSION),
-        ),
-        (
-            "a broken block",
-            vec![(1, 5, 1, b"\x40")],
-            Told::GoAway(COMPRESSION),
-        ),
-        (
-            "CONTINUATION of nothing",
-            vec![(9, 4, 1, b"")],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "an interrupted head",
-            vec![(1, 1, 1, GET), (6, 0, 0, b"12345678")],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "too much padding",
-            vec![(1, 0xD, 1, b"\xff\x82")],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "padded DATA too short",
-            vec![(1, 4, 1, POST), (0, 8, 1, b"\x05abc")],
-            Told::GoAway(PROTOCOL),
-        ),
-        (
-            "capitals",
-            vec![(1, 5, 1, b"\x82\x86\x84\x41\x04test\x00\x01A\x01b")],
-            Told::Reset(PROTOCOL),
-        ),
-        (
-            "a line end",
-            vec![(1, 5, 1, b"\x82\x86\x84\x41\x04test\x00\x01a\x04b\r\nc")],
-            Told::Reset(PROTOCOL),
-        ),
-        (
-            "Connection",
-            vec![(1, 5, 1, b"\x82\x86\x84\x41\x04test\x00\x0aconnection\x01x")],
-            Told::Reset(PROTOCOL),
-        ),
-        (
-            "no path",
-            vec![(1, 5, 1, b"\x82\x86\x41\x04test")],
-            Told::Reset(PROTOCOL),
-        ),
-        (
-            "no method",
-            vec![(1, 5, 1, b"\x86\x84\x41\x04test")],
-            Told::Reset(PROTOCOL),
-        ),
-        (
-            "a response's field",
-            vec![(1, 5, 1, b"\x82\x86\x84\x41\x04test\x88")],
-            Told::Reset(PROTOCOL),
-        ),
-        (
-            "a late pseudo-field",
-            vec![(1, 5, 1, b"\x82\x86\x41\x04test\x00\x01a\x01b\x84")],
-            Told::Reset(PROTOCOL),
-        ),
-        (
-            "DATA behind the end",
-            vec![(1, 5, 1, b"\x82\x86\x85\x41\x04test"), (0, 1, 1, b"x")],
-            Told::Reset(CLOSED),
-        ),
-        (
-            "less than was declared",
-            vec![
-                (1, 4, 1, b"\x83\x86\x84\x41\x04test\x0f\x0d\x015"),
-                (0, 1, 1, b"abcd"),
-            ],
-            Told::Reset(PROTOCOL),
-        ),
-        (
-            "more than was declared",
-            vec![
-                (1, 4, 1, b"\x83\x86\x84\x41\x04test\x0f\x0d\x013"),
-                (0, 0, 1, b"abcd"),
-            ],
-            Told::Reset(PROTOCOL),
-        ),
-        (
-            "trailers that do not end",
-            vec![(1, 4, 1, POST), (1, 4, 1, b"\x00\x01a\x01b")],
-            Told::Reset(PROTOCOL),
-        ),
-        (
-            "pseudo-fields in trailers",
-            vec![(1, 4, 1, POST), (1, 5, 1, b"\x82")],
-            Told::Reset(PROTOCOL),
-        ),
-    ];
     on_each_engine(|engine| {
         // Slow enough that no answer comes first.
         let backend = Backend::responding(|request| {
@@ -303,7 +295,7 @@ fn what_breaks_the_rules_is_refused() {
             crate::support::ok(b"x")
         });
         let proxy = Proxy::to(engine, &[backend.address]);
-        for (what, frames, expected) in &cases {
+        for (what, frames, expected) in CASES {
             assert_eq!(after(&proxy, frames), *expected, "{what}");
         }
     });
