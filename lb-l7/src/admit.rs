@@ -39,6 +39,8 @@ pub(crate) struct Request {
     pub(crate) framing: Framing,
     pub(crate) method: Method,
     pub(crate) version: Version,
+    /// Whether the backend may switch to another protocol.
+    pub(crate) upgrades: bool,
     /// Whether the client wants to keep its connection.
     pub(crate) keep_alive: bool,
     /// Where it goes; otherwise the answer.
@@ -104,6 +106,9 @@ pub(crate) fn admit(
     if matches!(head.framing, Framing::Length(length) if length > data_bytes_max) {
         return Err(Failure::BodyTooLong);
     }
+    if !service.exchanges.upgrades {
+        head.ignore_upgrade();
+    }
     let mut body = Body::new(head.framing, data_bytes_max);
     if let ClientLink::Http2(stream) = link
         && !stream.is_received()
@@ -165,6 +170,7 @@ pub(crate) fn admit(
         framing: head.framing,
         method: head.method,
         version: head.version,
+        upgrades: head.upgrades(),
         keep_alive: head.keep_alive,
         cluster,
         location: routed.location,

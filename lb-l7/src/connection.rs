@@ -29,6 +29,7 @@ use crate::rooms::Rooms;
 use crate::service::HttpService;
 use crate::stream::Stream;
 use crate::tls::TlsFacts;
+use crate::upgrade::{Switched, Upgrade};
 use crate::worker::HttpWorker;
 
 /// How long a client may go on sending after we have ended our side.
@@ -63,7 +64,7 @@ pub fn serve_client<S: Into<Stream>>(
     let mut connection = Connection::new(link, peer, current, http, Rc::new(registration));
     let http = Rc::clone(&connection.http);
     async move {
-        loop {
+        let upgrade = loop {
             let first = match connection.wait_for_request().await {
                 Ok(first) => first,
                 Err(End::Close) => return drop(connection.flush().await),
@@ -74,10 +75,12 @@ pub fn serve_client<S: Into<Stream>>(
                 return Box::pin(connection.serve_http2(first)).await;
             }
             match Rooms::serve(&http, connection, first).await {
-                Some(again) => connection = again,
-                None => return,
+                Served::Again(again) => connection = again,
+                Served::Upgraded(upgrade) => break upgrade,
+                Served::Over => return,
             }
-        }
+        };
+        Box::pin(upgrade.run()).await;
     }
 }
 
@@ -146,10 +149,22 @@ pub(crate) enum End {
 }
 
 /// What follows an exchange.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Next {
     End(End),
     Request,
+    Switch(Switched),
+}
+
+/// What has become of a connection.
+#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
+#[derive(Debug)]
+pub(crate) enum Served {
+    /// Another request may follow.
+    Again(Connection),
+    /// Another protocol follows.
+    Upgraded(Box<Upgrade>),
+    Over,
 }
 
 impl Connection {
@@ -191,16 +206,22 @@ impl Connection {
 
     /// Serves one request, and ends the connection if it is to end after that. `first` is what is
     /// at hand of it; on a stream, all of its head.
-    pub(crate) async fn serve_one(mut self, first: Chunk) -> Option<Self> {
+    pub(crate) async fn serve_one(mut self, first: Chunk) -> Served {
         match self.exchange(first).await {
-            Next::Request => return Some(self),
+            Next::Request => return Served::Again(self),
+            Next::Switch(switched) => {
+                return Served::Upgraded(Box::new(Upgrade {
+                    connection: self,
+                    switched,
+                }));
+            }
             Next::End(End::Close | End::Linger) if self.client.is_http2() => {}
             Next::End(End::Close) => drop(self.flush().await),
             Next::End(End::Gone) => {}
             Next::End(End::Linger) => self.linger().await,
             Next::End(End::Reset) => self.client.reset_on_drop(),
         }
-        None
+        Served::Over
     }
 
     async fn exchange(&mut self, first: Chunk) -> Next {

@@ -25,6 +25,7 @@ use crate::pool::BackendConnection;
 use crate::respond::Answer;
 use crate::response::Response;
 use crate::service::{HEAD_BYTES_MAX, HttpService};
+use crate::upgrade::Switched;
 
 /// Pieces of a body that are passed on before other tasks have their turn.
 const PIECES_PER_TURN: u32 = 16;
@@ -50,6 +51,17 @@ pub(crate) struct Exchange<'c> {
     pub(crate) status: u16,
     /// Whether another exchange may follow on the connection.
     pub(crate) may_persist: bool,
+    /// The backend's connection, which goes on in another protocol.
+    pub(crate) switched: Option<BackendConnection>,
+}
+
+/// What becomes of a backend's connection after an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    Close,
+    Reuse,
+    /// It goes on in another protocol.
+    Switch,
 }
 
 /// What an exchange waits for.
@@ -90,13 +102,21 @@ impl<'c> Exchange<'c> {
             sent_bytes: 0,
             status: 0,
             may_persist,
+            switched: None,
         }
     }
 
     /// Answers the request, from a backend or by ourselves.
     pub(crate) async fn run(&mut self) -> Next {
         match self.proxy().await {
-            Ok(()) => self.next(),
+            Ok(()) => match (self.switched.take(), self.request.cluster) {
+                (Some(backend), Ok(cluster)) => Next::Switch(Switched {
+                    backend,
+                    service: self.service.clone(),
+                    cluster,
+                }),
+                _ => self.next(),
+            },
             Err(_) if self.status != 0 => Next::End(End::Reset),
             Err(failure) => match failure.status() {
                 Some(status) => self.answer(status, failure.reason()).await,
@@ -105,14 +125,14 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    /// Sends the request to a backend and its response to the client. True if the backend's
-    /// connection can be used again.
+    /// Sends the request to a backend and its response to the client; what becomes of the backend's
+    /// connection.
     pub(crate) async fn exchange_with(
         &mut self,
         backend: &BackendConnection,
         lease: &Lease<'_>,
         is_pooled: bool,
-    ) -> Result<bool, Failure> {
+    ) -> Result<After, Failure> {
         let asked = rt::now();
         self.head_due = None;
         let counters = backend.backend.counters(self.connection.http.worker.index);
@@ -140,9 +160,21 @@ impl<'c> Exchange<'c> {
                     }
                     self.send(link).await?;
                     let is_clean = self.forward(link).await?;
-                    return Ok(persists && is_clean && self.request.upload.is_sent());
+                    return Ok(
+                        match persists && is_clean && self.request.upload.is_sent() {
+                            true => After::Reuse,
+                            false => After::Close,
+                        },
+                    );
                 }
                 Response::Incomplete => self.collect_head(link).await?,
+                Response::Switched => {
+                    lease.answered(rt::now().saturating_duration_since(asked));
+                    let behind = std::mem::replace(&mut self.received, Chunk::empty());
+                    link.unread(behind);
+                    self.send(link).await?;
+                    return Ok(After::Switch);
+                }
                 Response::Interim => {
                     self.send(link).await?;
                     if self.received.is_empty()

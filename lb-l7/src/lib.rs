@@ -4,7 +4,7 @@
 //! request, by `http1/request.rs`, `route/`, `action.rs`, `keys.rs`) → `reach.rs`, `pool.rs` (a
 //! backend) → `exchange.rs` (both ways, between the two ends of `link.rs`) → `response.rs`,
 //! `set_cookie.rs` (the head of the response) → `upload.rs`, `passage.rs` (the bodies, by
-//! `http1/body.rs`) → `respond.rs` (what we answer
+//! `http1/body.rs`) → `upgrade.rs` (what follows a switch of protocols) → `respond.rs` (what we answer
 //! ourselves). Beside it: `check/` (health checks), over `stream.rs` and `tls/`.
 #![forbid(unsafe_code)]
 
@@ -34,6 +34,7 @@ mod service;
 mod set_cookie;
 pub mod stream;
 pub mod tls;
+mod upgrade;
 mod upload;
 mod worker;
 

@@ -30,7 +30,6 @@ pub(crate) enum BackendLink {
     /// A connection, used for one exchange after the other.
     Http1(Stream),
     /// One stream of a connection.
-    #[expect(dead_code, reason = "made by the HTTP/2 client")]
     Http2(Box<dyn BackendStream>),
 }
 
@@ -293,6 +292,22 @@ impl BackendLink {
         }
     }
 
+    /// Ends our side.
+    pub(crate) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Http1(stream) => stream.poll_shutdown(cx),
+            Self::Http2(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Makes the drop that follows tell the backend that the message is not whole.
+    pub(crate) fn reset_on_drop(&self) {
+        match self {
+            Self::Http1(stream) => stream.tcp().reset_on_drop(),
+            Self::Http2(stream) => stream.reset(),
+        }
+    }
+
     /// Whether messages are streams of HTTP/2.
     pub(crate) const fn is_http2(&self) -> bool {
         matches!(self, Self::Http2(_))
@@ -338,8 +353,9 @@ fn poll_send_http1(
     stream: &Stream,
     outgoing: &mut Outgoing,
 ) -> Poll<io::Result<()>> {
-    if outgoing.parts[0].is_none() {
-        return Poll::Ready(Ok(()));
+    if outgoing.parts[0].is_some() {
+        ready!(stream.poll_send(cx, &mut outgoing.parts))?;
     }
-    stream.poll_send(cx, &mut outgoing.parts)
+    outgoing.ends = false; // what is sent next is another message's, maybe
+    Poll::Ready(Ok(()))
 }

@@ -6,16 +6,20 @@
 //! only where `exchange.rs` says that it may be. Read next: `exchange.rs`.
 
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use lb_core::balance::{Backend, Choice, Cluster, Fault, Lease, Tried};
+use lb_core::plan::BackendProtocol;
 use lb_core::rt::{self, TcpStream};
 
-use crate::exchange::{Exchange, Waiting};
+use crate::exchange::{After, Exchange, Waiting};
 use crate::failure::Failure;
+use crate::http2::client::{Connecting, Turn, poll_connected};
 use crate::link::BackendLink;
 use crate::pool::BackendConnection;
 use crate::stream::Stream;
+use crate::worker::HttpWorker;
 
 impl Exchange<'_> {
     /// Has the request answered by a backend of its cluster.
@@ -85,15 +89,15 @@ impl Exchange<'_> {
 
     /// Asks one backend, by a pooled connection if there is one.
     async fn ask(&mut self, cluster: &Cluster, lease: &Lease<'_>) -> Result<(), Failure> {
-        let pooled = self.connection.http.pool.take(lease.backend().id());
+        let pooled = self.pooled(cluster, lease);
         let mut is_pooled = pooled.is_some();
         let mut connection = match pooled {
             Some(connection) => connection,
             None => self.connect(cluster, lease).await?,
         };
-        let is_clean = loop {
+        let after = loop {
             match self.exchange_with(&connection, lease, is_pooled).await {
-                Err(Failure::BackendStale) => {
+                Err(failure) if self.is_stale(failure, is_pooled) => {
                     self.count_retry(cluster);
                     connection = self.connect(cluster, lease).await?;
                     is_pooled = false;
@@ -102,14 +106,57 @@ impl Exchange<'_> {
                     self.report(lease, failure);
                     return Err(failure);
                 }
-                Ok(is_clean) => break is_clean,
+                Ok(after) => break after,
             }
         };
-        if is_clean && !connection.link.is_http2() {
-            let pool = &self.connection.http.pool;
-            pool.put(connection, cluster, rt::now());
+        match after {
+            After::Reuse if !connection.link.is_http2() => {
+                let pool = &self.connection.http.pool;
+                pool.put(connection, cluster, rt::now());
+            }
+            After::Switch => self.switched = Some(connection),
+            After::Close | After::Reuse => {}
         }
         Ok(())
+    }
+
+    /// A connection that is there, or a stream of one.
+    fn pooled(&self, cluster: &Cluster, lease: &Lease<'_>) -> Option<BackendConnection> {
+        let (http, backend) = (&self.connection.http, lease.backend());
+        match cluster.protocol {
+            BackendProtocol::Http1 => http.pool.take(backend.id()),
+            BackendProtocol::Http2 => {
+                let link = BackendLink::Http2(Box::new(http.backends.take(backend.id())?));
+                let worker = http.worker.index;
+                Some(BackendConnection::new(link, Arc::clone(backend), worker))
+            }
+        }
+    }
+
+    /// Whether the connection that was there took nothing any more, and another will.
+    fn is_stale(&self, failure: Failure, is_pooled: bool) -> bool {
+        let was_refused = failure == Failure::BackendRefused && is_pooled && self.has_request();
+        failure == Failure::BackendStale || was_refused
+    }
+
+    /// A stream of the connection that somebody else opens, or the turn to open one.
+    async fn join_http2<'h>(
+        &mut self,
+        http: &'h HttpWorker,
+        cluster: &Cluster,
+        lease: &Lease<'_>,
+    ) -> Result<Result<BackendConnection, Connecting<'h>>, Failure> {
+        loop {
+            let theirs = match http.backends.turn(lease.backend().id()) {
+                Turn::Ours(connecting) => return Ok(Err(connecting)),
+                Turn::Theirs(theirs) => theirs,
+            };
+            let mut poll = poll_connected(&theirs);
+            self.wait(Waiting::Connect, None, |_, cx| poll(cx)).await?;
+            if let Some(joined) = self.pooled(cluster, lease) {
+                return Ok(Ok(joined));
+            }
+        }
     }
 
     /// Tells outlier detection what was the backend's fault.
@@ -139,6 +186,14 @@ impl Exchange<'_> {
         let worker = self.connection.http.worker.index;
         let backend: &Arc<Backend> = lease.backend();
         let started = rt::now();
+        let http = Rc::clone(&self.connection.http);
+        let turn = match cluster.protocol {
+            BackendProtocol::Http1 => None,
+            BackendProtocol::Http2 => match self.join_http2(&http, cluster, lease).await? {
+                Ok(joined) => return Ok(joined),
+                Err(turn) => Some(turn),
+            },
+        };
         let mut connecting = pin!(TcpStream::connect(backend.address));
         let connected = self
             .wait(Waiting::Connect, None, |_, cx| connecting.as_mut().poll(cx))
@@ -147,7 +202,18 @@ impl Exchange<'_> {
             Ok(Ok(stream)) => {
                 let elapsed = rt::now().saturating_duration_since(started);
                 cluster.counters().of(worker).connect_time.observe(elapsed);
-                let link = BackendLink::Http1(Stream::Plain(stream));
+                let stream = Stream::Plain(stream);
+                let link = match turn {
+                    None => BackendLink::Http1(stream),
+                    Some(turn) => {
+                        let mut begun = pin!(turn.begin(stream, cluster, backend, worker));
+                        let begun = self
+                            .wait(Waiting::Connect, None, |_, cx| begun.as_mut().poll(cx))
+                            .await?;
+                        let begun = begun.map_err(|_| Failure::BackendUnreachable)?;
+                        BackendLink::Http2(Box::new(begun))
+                    }
+                };
                 Ok(BackendConnection::new(link, Arc::clone(backend), worker))
             }
             // Another backend may have a connection in the pool.

@@ -29,6 +29,8 @@ pub(crate) enum Response {
     },
     /// Not a whole head.
     Incomplete,
+    /// What follows is no HTTP any more, on either side.
+    Switched,
     /// The head of an interim response; another follows.
     Interim,
 }
@@ -49,7 +51,7 @@ impl Exchange<'_> {
         let Some(head) = parsed else {
             return Ok(Response::Incomplete);
         };
-        if head.status == 101 {
+        if head.status == 101 && !(self.request.upgrades && head.switches()) {
             return Err(Failure::BackendSwitched);
         }
         let transfer = self.transfer(&head, link);
@@ -57,6 +59,15 @@ impl Exchange<'_> {
         let out = self.client_head(&head, connection, transfer, lease)?;
         let head_len = out.len();
         self.received.advance(head.len());
+        if head.switches() {
+            self.outgoing = Outgoing {
+                parts: [Some(out.freeze()), None],
+                head_len: as_u16(head_len),
+                ..Outgoing::default()
+            };
+            self.status = head.status;
+            return Ok(Response::Switched);
+        }
         if head.is_interim() {
             // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
             let is_wanted = self.request.version == Version::Http11;

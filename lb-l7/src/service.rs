@@ -29,6 +29,7 @@ pub struct HttpService {
     /// Deadlines.
     pub timeouts: HttpTimeouts,
     pub(crate) limits: HttpLimits,
+    pub(crate) exchanges: plan::Exchanges,
     pub(crate) rules: RequestRules,
     pub(crate) http2: Http2,
     routes: Arc<RouteTable>,
@@ -118,6 +119,7 @@ impl HttpService {
         Ok(Self {
             timeouts: plan.timeouts,
             limits,
+            exchanges: plan.exchanges,
             http2: plan.http2,
             rules: RequestRules {
                 head_bytes_max: limits.head_bytes_max as usize,

@@ -12,6 +12,7 @@ use lb_core::worker::Worker;
 
 use crate::access_log::AccessLog;
 use crate::date::DateCache;
+use crate::http2::client::Backends;
 use crate::http2::server::Clients;
 use crate::pool::Pool;
 use crate::rooms::Rooms;
@@ -25,6 +26,7 @@ pub struct HttpWorker {
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) rooms: Rooms,
     pub(crate) clients: Clients,
+    pub(crate) backends: Backends,
 }
 
 impl HttpWorker {
@@ -41,6 +43,7 @@ impl HttpWorker {
             access_log,
             rooms: Rooms::default(),
             clients: Clients::default(),
+            backends: Backends::default(),
         });
         let weak = Rc::downgrade(&http);
         rt::spawn(async move {
@@ -56,11 +59,12 @@ impl HttpWorker {
     /// Closes idle connections to backends that are `gone` from the plan.
     pub fn close_pools(&self, gone: impl Fn(BackendId) -> bool) {
         self.pool.retain(|backend| !gone(backend));
+        self.backends.retain(|backend| !gone(backend));
     }
 
     /// Number of idle connections to backends.
     pub fn pooled(&self) -> usize {
-        self.pool.len()
+        self.pool.len() + self.backends.idle()
     }
 
     /// Hands the log lines over that have gathered; also done every second.
@@ -72,6 +76,7 @@ impl HttpWorker {
 
     fn sweep(&self) {
         self.pool.sweep(rt::now());
+        self.backends.sweep();
         self.flush_access_log();
         if self.worker.draining.get() {
             self.clients.drain();

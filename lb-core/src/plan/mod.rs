@@ -11,6 +11,8 @@ mod balance;
 mod cluster;
 mod cluster_rules;
 mod edge;
+mod exchange;
+mod exchange_rules;
 mod health;
 mod http;
 mod http2;
@@ -30,6 +32,7 @@ pub use affinity::{Affinity, CookieAffinity, CookieKey, CookieMode, SameSite, Se
 pub use balance::{Balance, HashKey, UnknownBalance};
 pub use cluster::{Backend, Cluster, Condition, Outlier, Tier};
 pub use edge::{Access, ConnectionLimits, Edge, KeepAlive, ListenSocket, ProxyIn, Rate, TcpSocket};
+pub use exchange::{ClusterExchanges, Exchanges, RetryBudget};
 pub use health::{
     Check, GrpcCheck, Health, HttpCheck, MalformedStatusRange, StatusRange, TlsCheck, UdpCheck,
     Verify,
@@ -38,7 +41,10 @@ pub use http::{
     Forwarded, HostMatching, Http, HttpLimits, HttpTimeouts, Matching, PathForm, PathMatch,
     Redirect, RequestId, Rewrite, Route, RouteAction, Scheme,
 };
-pub use http_rules::{PATTERN_BYTES_MAX, PATTERN_PROGRAM_BYTES_MAX, parse_pattern};
+pub use http_rules::{
+    PATTERN_BYTES_MAX, PATTERN_PROGRAM_BYTES_MAX, group_count, parse_pattern, pattern_problem,
+    rewrite_problem,
+};
 pub use http2::{BackendProtocol, Http2};
 pub use log::{AccessLog, ListenerLog, LogFormat, LogTarget};
 pub use tcp::{

@@ -233,14 +233,14 @@ impl Core {
             .map_err(|_| broken_block())
     }
 
-    /// Begins a stream of ours; `None` when the peer takes no more for now.
+    /// Begins a stream of ours that was reserved; `None` when the peer takes no more.
     pub(super) fn send_request(
         &mut self,
         text: &[u8],
         kind: RequestKind,
         ends: bool,
     ) -> Option<StreamKey> {
-        if !self.has_room() {
+        if !self.takes_streams() {
             return None;
         }
         let id = self.next_id;
@@ -261,7 +261,7 @@ impl Core {
 
     /// Whether another stream of ours may begin.
     pub(super) fn has_room(&self) -> bool {
-        self.streams.len() < self.peer.streams_max as usize && self.takes_streams()
+        self.streams.len() + self.reserved < self.peer.streams_max as usize && self.takes_streams()
     }
 
     /// Whether streams of ours may begin once others have ended.

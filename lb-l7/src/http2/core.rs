@@ -5,7 +5,7 @@
 //! Read next: `receive.rs` (frames), `block.rs` (heads), `data.rs` (bodies), `driver.rs` (the I/O).
 
 use std::collections::VecDeque;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use lb_core::rt::Instant;
 
@@ -78,6 +78,12 @@ pub(super) struct Core {
     pub(super) control: Budget,
     /// A PING of ours was not answered yet.
     pub(super) ping_is_out: bool,
+    /// Streams that are about to begin.
+    pub(super) reserved: usize,
+    /// Whether requests came, or go, over TLS.
+    pub(super) is_https: bool,
+    /// Who waits for the peer's settings.
+    pub(super) settling: Option<Waker>,
     recent: VecDeque<u32>,
     pub(super) counts: Counts,
     driver: Option<Waker>,
@@ -130,6 +136,9 @@ impl Core {
             resets: Budget::of_resets(),
             control: Budget::of_control(),
             ping_is_out: false,
+            reserved: 0,
+            is_https: false,
+            settling: None,
             recent: VecDeque::new(),
             counts: Counts::default(),
             driver: None,
@@ -152,6 +161,23 @@ impl Core {
             stream.wake_receiver();
             stream.wake_sender();
         }
+        if let Some(settling) = self.settling.take() {
+            settling.wake();
+        }
+    }
+
+    /// Waits for the peer's settings; false when the connection failed without.
+    pub(super) fn poll_settled(&mut self, cx: &Context<'_>) -> Poll<bool> {
+        if self.phase == Phase::Failed || self.input.has_settings {
+            return Poll::Ready(self.phase != Phase::Failed);
+        }
+        self.settling = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Whether no stream is open or about to be.
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.len() + self.reserved == 0
     }
 
     /// Tells the peer to begin no more streams; those under way go on.
@@ -267,8 +293,7 @@ impl Core {
             self.turn_is_taken = false;
             self.give_turn();
         }
-        let has_room = self.role == Role::Client;
-        if has_room || self.phase > Phase::Open || self.streams.len() == 0 {
+        if self.phase > Phase::Open || self.streams.len() == 0 {
             self.wake_driver();
         }
     }

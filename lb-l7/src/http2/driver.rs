@@ -155,7 +155,7 @@ impl<'s> Driver<'s> {
     }
 
     fn poll_deadlines(&mut self, core: &mut Core, cx: &mut Context<'_>) -> Poll<()> {
-        if core.streams.len() > 0 {
+        if !core.is_idle() {
             self.idle_since = None;
         } else if self.idle_since.is_none() {
             self.idle_since = Some(core.now);

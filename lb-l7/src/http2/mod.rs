@@ -6,6 +6,7 @@
 
 mod block;
 mod budget;
+pub(crate) mod client;
 mod core;
 mod data;
 mod driver;

@@ -20,7 +20,7 @@ use super::streams::{Ended, StreamKey};
 pub(super) struct Input {
     /// Bytes of the preface that are still to come.
     preface_left: usize,
-    has_settings: bool,
+    pub(super) has_settings: bool,
     /// The start of a frame that is not complete.
     partial: Vec<u8>,
     /// The DATA frame that we are in.
@@ -190,6 +190,9 @@ impl Core {
         let window = self.peer.window;
         self.peer.apply(payload, self.role == Role::Client)?;
         self.input.has_settings = true;
+        if let Some(settling) = self.settling.take() {
+            settling.wake();
+        }
         self.encoder.set_table_size(self.peer.table_bytes);
         let change = self.peer.window - window;
         if change != 0 {

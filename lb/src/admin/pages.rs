@@ -94,6 +94,7 @@ fn config(status: &Status) -> String {
     let page = json!({
         "generation": status.generation(),
         "refused": problems.iter().map(Problem::to_json).collect::<Vec<_>>(),
+        "objects": status.objects.as_ref().map(|it| it.to_json()),
         "engine": { "name": status.engine.engine.name(), "reason": status.engine.reason },
         "workers": status.workers.len(),
         "settings": show::settings_json(&status.settings.borrow()),

@@ -34,6 +34,8 @@ pub(crate) fn ports(bound: &Bound) -> impl Iterator<Item = (Transport, u16)> {
 pub(crate) struct NewSockets {
     pub(crate) by_worker: Vec<Sockets>,
     pub(crate) bound: Bound,
+    /// Listeners that may be left out, and were.
+    pub(crate) left_out: Vec<BindError>,
 }
 
 /// The listener that could not be bound, and one line that says why and what to do.
@@ -43,38 +45,53 @@ pub(crate) struct BindError {
     pub(crate) reason: String,
 }
 
-/// Binds those of `listeners` that are not in `already`, once for each worker.
+/// Binds those of `listeners` that are not in `already`, once for each worker. One that cannot be
+/// bound and is `optional` is left out; any other is an error.
 pub(crate) fn bind_new<'p>(
     listeners: impl IntoIterator<Item = &'p Arc<plan::Listener>>,
     already: &Bound,
     own_ports: &OwnPorts,
     workers: usize,
+    optional: &dyn Fn(&str) -> bool,
 ) -> Result<NewSockets, BindError> {
     let mut new = NewSockets {
         by_worker: (0..workers).map(|_| Sockets::new()).collect(),
         bound: Bound::new(),
+        left_out: Vec::new(),
     };
     let mut ports_now = OwnPorts::new();
     for listener in listeners {
-        try_options(listener).map_err(|refused| BindError {
-            listener: listener.name.clone(),
-            reason: format!("listener {}: {refused}", listener.name),
-        })?;
         let key = ListenerKey::of(listener);
-        if already.contains_key(&key) {
-            continue;
-        }
-        // An address of its own goes before all addresses, on one port.
-        let port = (key.transport, listener.address.port());
-        let own = !ports_now.insert(port) || own_ports.contains(&port);
-        let bind_each = match key.transport {
-            Transport::Tcp => bind_each,
-            Transport::Udp => bind_each_udp,
+        let sockets = match try_options(listener) {
+            Err(refused) => Err(format!("listener {}: {refused}", listener.name)),
+            Ok(()) if already.contains_key(&key) => continue,
+            Ok(()) => {
+                // An address of its own goes before all addresses, on one port.
+                let port = (key.transport, listener.address.port());
+                let own = ports_now.contains(&port) || own_ports.contains(&port);
+                let bind_each = match key.transport {
+                    Transport::Tcp => bind_each,
+                    Transport::Udp => bind_each_udp,
+                };
+                let sockets = bind_each(listener, own, workers);
+                ports_now.extend(sockets.is_ok().then_some(port));
+                sockets.map_err(|error| {
+                    advise(&listener.name, key.transport, listener.address, &error)
+                })
+            }
         };
-        let sockets = bind_each(listener, own, workers).map_err(|error| BindError {
-            listener: listener.name.clone(),
-            reason: advise(&listener.name, key.transport, listener.address, &error),
-        })?;
+        let sockets = match sockets {
+            Ok(sockets) => sockets,
+            Err(reason) => {
+                let listener = listener.name.clone();
+                let error = BindError { listener, reason };
+                if optional(&error.listener) {
+                    new.left_out.push(error);
+                    continue;
+                }
+                return Err(error);
+            }
+        };
         for (index, socket) in sockets.into_iter().enumerate() {
             if index == 0 {
                 let address = socket.local_addr().unwrap_or(listener.address);
@@ -229,6 +246,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    fn bind_new<'p>(
+        listeners: impl IntoIterator<Item = &'p Arc<plan::Listener>>,
+        already: &Bound,
+        own: &OwnPorts,
+        workers: usize,
+    ) -> Result<NewSockets, BindError> {
+        super::bind_new(listeners, already, own, workers, &|_| false)
+    }
 
     fn listener(address: SocketAddr) -> Arc<plan::Listener> {
         Arc::new(plan::Listener {

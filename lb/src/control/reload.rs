@@ -6,9 +6,8 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use lb_core::plan::Plan;
-
 use super::bind::{bind_new, ports};
+use super::objects::{LeftOut, leave_out};
 use super::status::Running;
 use super::{Control, Event, LoadNumber};
 use crate::change::Change;
@@ -50,7 +49,7 @@ impl Control {
 
     /// Runs a draft that was read and whose names are known.
     pub(super) fn take_up(&mut self, draft: Draft, names: Names) {
-        if let Err(problem) = self.publish(draft.plan(&names), &draft) {
+        if let Err(problem) = self.publish(&names, &draft) {
             self.refuse(vec![problem]);
             return self.resolve_later();
         }
@@ -69,7 +68,7 @@ impl Control {
         if names != self.names {
             let draft = self.draft.clone();
             log!(Info, "addresses of backends have changed");
-            if let Err(problem) = self.publish(draft.plan(&names), &draft) {
+            if let Err(problem) = self.publish(&names, &draft) {
                 log!(
                     Error,
                     "a change of addresses was refused",
@@ -97,19 +96,33 @@ impl Control {
         });
     }
 
-    /// Makes `plan` what runs.
-    fn publish(&mut self, plan: Plan, draft: &Draft) -> Result<(), Problem> {
+    /// Makes a draft and the objects beside it what runs.
+    pub(super) fn publish(&mut self, names: &Names, draft: &Draft) -> Result<(), Problem> {
         let current = self.status.snapshot();
+        let own = draft.plan(names);
+        let (mut plan, mut left_out) = match &mut self.objects {
+            Some(objects) => objects.join(own),
+            None => (own, LeftOut::new()),
+        };
         if plan == current.plan {
             log!(Info, "the configuration is as before");
             return Ok(());
         }
         let workers = self.status.workers.len();
+        let objects = self.objects.as_ref();
+        let optional = |name: &str| objects.is_some_and(|objects| objects.has_listener(name));
         let known: HashSet<_> = current.plan.listeners.iter().map(Arc::as_ptr).collect();
         let listeners = plan.listeners.iter();
         let different = listeners.filter(|it| !known.contains(&Arc::as_ptr(it)));
-        let new = bind_new(different, &self.bound, &self.own_ports, workers)
+        let new = bind_new(different, &self.bound, &self.own_ports, workers, &optional)
             .map_err(|error| draft.listener_problem(&error.listener, error.reason))?;
+        leave_out(&mut plan, new.left_out, &mut left_out);
+        if let Some(objects) = &mut self.objects {
+            objects.left_out(left_out, &self.sender);
+            if plan == current.plan {
+                return Ok(());
+            }
+        }
         let own_ports: Vec<_> = ports(&new.bound).collect();
         let opened: HashSet<ListenerKey> = new.bound.keys().cloned().collect();
         self.bound.extend(new.bound);
@@ -128,6 +141,9 @@ impl Control {
         });
         for (worker, sockets) in self.status.workers.iter().zip(new.by_worker) {
             worker.apply(Arc::clone(&change), sockets, draft.settings.drain_timeout);
+        }
+        if let Some(objects) = &mut self.objects {
+            objects.published(&self.status);
         }
         self.status.metrics.config_generation.set(generation);
         log!(

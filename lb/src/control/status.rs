@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use lb_core::rt::probe::Probe;
 
 use crate::access_log::AccessLogWriter;
 use crate::config::{Problem, Settings};
+use crate::kubernetes::KubernetesState;
 use crate::log;
 use crate::snapshot::{Ground, Snapshot};
 use crate::worker::{HEARTBEAT, WorkerHandle};
@@ -30,6 +32,8 @@ pub(crate) struct Status {
     pub(crate) settings: RefCell<Settings>,
     /// Why the configuration read last was refused; empty if it runs.
     pub(crate) problems: RefCell<Vec<Problem>>,
+    /// Kubernetes objects, if they are a source.
+    pub(crate) objects: Option<Rc<KubernetesState>>,
     pub(crate) draining: Cell<bool>,
     /// Where the admin API is bound, if it is.
     pub(crate) admin_address: Cell<Option<SocketAddr>>,
@@ -105,6 +109,9 @@ impl Status {
         };
         report.write(&mut text);
         self.write_affinity(&mut text);
+        if let Some(objects) = &self.objects {
+            objects.write_metrics(&mut text);
+        }
         text.family(
             "lb_log_lines_dropped_total",
             Kind::Counter,
