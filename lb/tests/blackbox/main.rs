@@ -61,5 +61,7 @@ mod reload;
 mod routes;
 /// Every scheduler, with origins that die and come back.
 mod schedulers;
+/// Kubernetes Services.
+mod services;
 /// Balancing as a user sees it.
 mod traffic;
