@@ -45,7 +45,9 @@ fn last_line(error: &dyn std::error::Error) -> String {
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
-fn pattern_problem(pattern: &str, ignore_case: bool) -> Option<String> {
+/// Why a regular expression cannot be that of a route, in a line; `None` if it can.
+#[must_use]
+pub fn pattern_problem(pattern: &str, ignore_case: bool) -> Option<String> {
     let hir = match parse_pattern(pattern, ignore_case) {
         Ok(hir) => hir,
         Err(problem) => return Some(problem),

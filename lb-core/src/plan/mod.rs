@@ -37,7 +37,7 @@ pub use http::{
     Forwarded, HostMatching, Http, HttpLimits, HttpTimeouts, Matching, PathForm, PathMatch,
     Redirect, RequestId, Rewrite, Route, RouteAction, Scheme,
 };
-pub use http_rules::{PATTERN_BYTES_MAX, PATTERN_PROGRAM_BYTES_MAX, parse_pattern};
+pub use http_rules::{PATTERN_BYTES_MAX, PATTERN_PROGRAM_BYTES_MAX, parse_pattern, pattern_problem};
 pub use log::{AccessLog, ListenerLog, LogFormat, LogTarget};
 pub use tcp::{
     BackendLimit, BackendSocket, Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames,
