@@ -190,13 +190,14 @@ impl Store {
         let service = labels.and_then(|labels| labels.get(SERVICE_NAME));
         let service = service.map(String::as_str).unwrap_or_default();
         let service = Name::new(Arc::clone(&name.namespace), service);
-        if let Some(before) = self.slice_services.get(&name).filter(|it| **it != service) {
-            let reference = ObjectRef {
-                kind: Kind::EndpointSlice,
-                name: name.clone(),
-            };
-            let _ = before;
-            self.remove(&reference);
+        if self
+            .slice_services
+            .get(&name)
+            .is_some_and(|it| *it != service)
+        {
+            let kind = Kind::EndpointSlice;
+            let name = name.clone();
+            self.remove(&ObjectRef { kind, name });
         }
         let of_service = self.slices.entry(service.clone()).or_default();
         let own = Arc::clone(&name.name);

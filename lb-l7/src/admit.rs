@@ -4,12 +4,11 @@
 //! Invariant: the bytes of a request are taken exactly: what is behind it goes back to the stream
 //! for the next one. Read next: `exchange.rs` (what happens to it).
 
-use std::net::IpAddr;
-
-use lb_core::rt::{Buffer, Chunk, TcpStream};
+use lb_core::rt::{Buffer, Chunk};
 
 use crate::access_log::Entry;
 use crate::action::Asked;
+use crate::connection::Peer;
 use crate::failure::Failure;
 use crate::http1::body::Body;
 use crate::http1::head::{Framing, Version};
@@ -17,6 +16,7 @@ use crate::http1::request::{
     Client, Method, RequestHead, leading_blank, parse_request, rewrite_request,
 };
 use crate::keys::Keys;
+use crate::link::{BackendLink, ClientLink, Outgoing};
 use crate::route::ClusterIndex;
 use crate::service::{HttpService, Served};
 use crate::upload::Upload;
@@ -30,12 +30,17 @@ pub(crate) const COPIED_BYTES_MAX: usize = 2048;
 pub(crate) struct Request {
     /// The head for the backend, and the body bytes at hand if they are few.
     pub(crate) head: Chunk,
+    /// So many bytes of it are the head.
+    pub(crate) head_len: u16,
     /// The body bytes at hand if they are many.
     pub(crate) body_at_hand: Option<Chunk>,
     /// The body that is still to come.
     pub(crate) upload: Upload,
+    pub(crate) framing: Framing,
     pub(crate) method: Method,
     pub(crate) version: Version,
+    /// Whether the backend may switch to another protocol.
+    pub(crate) upgrades: bool,
     /// Whether the client wants to keep its connection.
     pub(crate) keep_alive: bool,
     /// Where it goes; otherwise the answer.
@@ -44,10 +49,30 @@ pub(crate) struct Request {
     pub(crate) location: Chunk,
     /// What the cluster chooses by.
     pub(crate) keys: Keys,
+    /// It was sent, and must not be sent again unless it is known that it was not processed.
+    pub(crate) is_committed: bool,
     pub(crate) log: Option<Box<Entry>>,
 }
 
 impl Request {
+    /// Head and body at hand, for `backend`.
+    pub(crate) fn outgoing(&mut self, backend: &BackendLink) -> Outgoing {
+        self.upload.begin(backend);
+        let mut outgoing = Outgoing {
+            parts: [
+                Some(self.head.share()),
+                self.body_at_hand.as_ref().map(Chunk::share),
+            ],
+            head_len: self.head_len,
+            ends: self.upload.is_received(),
+            trailers: None,
+        };
+        if backend.is_http2() && self.framing == Framing::Chunked {
+            self.upload.take_off_chunks(&mut outgoing);
+        }
+        outgoing
+    }
+
     /// Gives back the buffers of what has been sent.
     pub(crate) fn forget(&mut self) {
         self.head = Chunk::empty();
@@ -56,6 +81,7 @@ impl Request {
 }
 
 /// What the bytes at hand turned out to be.
+#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
 #[derive(Debug)]
 pub(crate) enum Admission {
     /// A request.
@@ -64,23 +90,32 @@ pub(crate) enum Admission {
     Incomplete(Chunk),
 }
 
-/// Takes the request at the start of `received`.
+/// Takes the request at the start of `received`, which came from `peer` by `link`.
 pub(crate) fn admit(
     mut received: Chunk,
-    stream: &TcpStream,
-    client: IpAddr,
+    link: &ClientLink,
+    peer: &Peer,
     service: &HttpService,
     logs: bool,
 ) -> Result<Admission, Failure> {
     received.advance(leading_blank(&received));
-    let Some(head) = parse_request(&received, &service.rules).map_err(Failure::Head)? else {
+    let Some(mut head) = parse_request(&received, &service.rules).map_err(Failure::Head)? else {
         return Ok(Admission::Incomplete(received));
     };
     let data_bytes_max = service.limits.body_bytes_max.unwrap_or(u64::MAX);
     if matches!(head.framing, Framing::Length(length) if length > data_bytes_max) {
         return Err(Failure::BodyTooLong);
     }
-    let client = who(&head, stream, client);
+    if !service.exchanges.upgrades {
+        head.ignore_upgrade();
+    }
+    let mut body = Body::new(head.framing, data_bytes_max);
+    if let ClientLink::Http2(stream) = link
+        && !stream.is_received()
+    {
+        body = body_of_stream(&mut head, data_bytes_max);
+    }
+    let client = who(&head, link, peer);
     let asked = Asked {
         bytes: &received,
         head: &head,
@@ -106,7 +141,7 @@ pub(crate) fn admit(
             head.target.of_head(&received),
         );
         Box::new(Entry::of_request(
-            client.address,
+            peer.address,
             method,
             target,
             head.host(&received),
@@ -114,7 +149,7 @@ pub(crate) fn admit(
     });
     received.advance(head.len());
 
-    let mut body = Body::new(head.framing, data_bytes_max);
+    let head_len = out.len();
     let at_hand = body.take(&received).map_err(Failure::Body)?;
     let body_at_hand = if at_hand <= COPIED_BYTES_MAX && out.push(&received[..at_hand]) {
         received.advance(at_hand);
@@ -122,31 +157,52 @@ pub(crate) fn admit(
     } else {
         Some(received.split_to(at_hand))
     };
-    stream.unread(received);
+    link.unread(received);
     Ok(Admission::Admitted(Request {
         head: out.freeze(),
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a head is shorter than a buffer"
+        )]
+        head_len: head_len as u16,
         body_at_hand,
         upload: Upload::new(body),
+        framing: head.framing,
         method: head.method,
         version: head.version,
+        upgrades: head.upgrades(),
         keep_alive: head.keep_alive,
         cluster,
         location: routed.location,
         keys,
+        is_committed: false,
         log,
     }))
 }
 
+/// The body behind `head` on a stream of HTTP/2, which says by itself where it ends. A backend that
+/// speaks HTTP/1 gets one without a length in chunks.
+const fn body_of_stream(head: &mut RequestHead, data_bytes_max: u64) -> Body {
+    let declared = match head.framing {
+        Framing::Length(length) => Some(length),
+        _ => {
+            head.framing = Framing::Chunked;
+            None
+        }
+    };
+    Body::of_stream(declared, data_bytes_max)
+}
+
 /// Who the request is from.
-fn who(head: &RequestHead, stream: &TcpStream, address: IpAddr) -> Client {
+fn who(head: &RequestHead, link: &ClientLink, peer: &Peer) -> Client {
     let local = if head.lacks_authority() {
-        stream.local_addr().ok()
+        link.local_addr().ok()
     } else {
         None
     };
     Client {
-        address,
-        scheme: "http",
+        address: peer.address,
+        scheme: peer.scheme(),
         local,
     }
 }

@@ -17,6 +17,8 @@ pub enum Failure {
     BackendHead(HeadError),
     /// The backend's response body is not acceptable.
     BackendBody(ChunkError),
+    /// The backend said that it did not process the request, which may be sent again.
+    BackendRefused,
     /// A pooled connection had been closed by the backend; nothing of a response came, and the
     /// request may be sent again.
     BackendStale,
@@ -65,6 +67,7 @@ impl Failure {
             Self::BackendBody(_)
             | Self::BackendClosed
             | Self::BackendHead(_)
+            | Self::BackendRefused
             | Self::BackendStale
             | Self::BackendSwitched
             | Self::BackendTimeout
@@ -95,6 +98,7 @@ impl Failure {
             Self::BackendBody(_)
             | Self::BackendClosed
             | Self::BackendHead(_)
+            | Self::BackendRefused
             | Self::BackendStale
             | Self::BackendSwitched => 502,
             Self::BackendUnreachable | Self::Unavailable => 503,
@@ -112,6 +116,7 @@ impl Failure {
                 "the backend closed the connection before its response was complete"
             }
             Self::BackendHead(_) => "the backend's response head is malformed",
+            Self::BackendRefused => "the backend refused the request",
             Self::BackendSwitched => "the backend switched protocols without being asked to",
             Self::BackendTimeout => "the backend did not respond in time",
             Self::Body(ChunkError::TooLong) | Self::BodyTooLong => {
@@ -140,6 +145,7 @@ mod tests {
             Failure::BackendClosed,
             Failure::BackendHead(HeadError::Field),
             Failure::BackendBody(ChunkError::Malformed),
+            Failure::BackendRefused,
             Failure::BackendStale,
             Failure::BackendSwitched,
             Failure::BackendTimeout,

@@ -11,24 +11,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::balance::{Backend, BackendId, Cluster};
-use lb_core::rt::{Instant, TcpStream};
+use lb_core::rt::Instant;
 
-/// A connection to a backend; counted as long as it lives, in the pool or out of it.
+use crate::link::BackendLink;
+
+/// What an exchange has of a backend: a connection, counted as long as it lives, in the pool or out
+/// of it; or a stream of a connection, which counts itself.
 #[derive(Debug)]
 pub(crate) struct BackendConnection {
-    pub(crate) stream: TcpStream,
+    pub(crate) link: BackendLink,
     pub(crate) backend: Arc<Backend>,
     worker: usize,
 }
 
 impl BackendConnection {
-    /// Takes over a connection just established by `worker`.
-    pub(crate) fn new(stream: TcpStream, backend: Arc<Backend>, worker: usize) -> Self {
-        let counters = backend.counters(worker);
-        counters.connections.increment();
-        counters.connections_active.increment();
+    /// Takes over a connection just established by `worker`, or a stream of one.
+    pub(crate) fn new(link: BackendLink, backend: Arc<Backend>, worker: usize) -> Self {
+        if !link.is_http2() {
+            let counters = backend.counters(worker);
+            counters.connections.increment();
+            counters.connections_active.increment();
+        }
         Self {
-            stream,
+            link,
             backend,
             worker,
         }
@@ -37,10 +42,10 @@ impl BackendConnection {
 
 impl Drop for BackendConnection {
     fn drop(&mut self) {
-        self.backend
-            .counters(self.worker)
-            .connections_active
-            .decrement();
+        if !self.link.is_http2() {
+            let counters = self.backend.counters(self.worker);
+            counters.connections_active.decrement();
+        }
     }
 }
 
@@ -73,7 +78,7 @@ impl Pool {
         let mut stacks = self.stacks.borrow_mut();
         let idle = &mut stacks.get_mut(&backend)?.idle;
         while let Some(Idle { connection, .. }) = idle.pop_back() {
-            if !connection.stream.is_stale() {
+            if !connection.link.is_stale() {
                 return Some(connection);
             }
         }
@@ -102,7 +107,7 @@ impl Pool {
         self.stacks.borrow_mut().retain(|_, stack| {
             stack
                 .idle
-                .retain(|idle| now < idle.until && !idle.connection.stream.is_stale());
+                .retain(|idle| now < idle.until && !idle.connection.link.is_stale());
             !stack.idle.is_empty() || now < stack.used_at + Self::EMPTY_STACK_KEPT
         });
     }

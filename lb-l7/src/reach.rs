@@ -5,16 +5,21 @@
 //! turned out to be closed, then a new one), and every wait is bounded. A request is sent again
 //! only where `exchange.rs` says that it may be. Read next: `exchange.rs`.
 
-use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use lb_core::balance::{Backend, Choice, Cluster, Fault, Lease, Tried};
+use lb_core::plan::BackendProtocol;
 use lb_core::rt::{self, TcpStream};
 
-use crate::exchange::{Exchange, Waiting};
+use crate::exchange::{After, Exchange, Waiting};
 use crate::failure::Failure;
+use crate::http2::client::{Connecting, Turn, poll_connected};
+use crate::link::BackendLink;
 use crate::pool::BackendConnection;
+use crate::stream::Stream;
+use crate::worker::HttpWorker;
 
 impl Exchange<'_> {
     /// Has the request answered by a backend of its cluster.
@@ -26,11 +31,9 @@ impl Exchange<'_> {
         while let Some(lease) = self.next_backend(cluster, &tried) {
             tried.insert(lease.backend().index);
             match self.ask(cluster, &lease).await {
-                Err(error @ (Failure::BackendUnreachable | Failure::BackendClosed))
-                    if error == Failure::BackendUnreachable || self.may_send_again() =>
-                {
+                Err(error) if self.may_try_again(error) => {
                     // That a request was lost says more than that another backend is down.
-                    if failure == Failure::Unavailable && error == Failure::BackendClosed {
+                    if failure == Failure::Unavailable && error != Failure::BackendUnreachable {
                         failure = error;
                     }
                 }
@@ -42,6 +45,16 @@ impl Exchange<'_> {
             cluster.counters().of(worker).unavailable.increment();
         }
         Err(failure)
+    }
+
+    /// Whether another backend may be asked after this failure.
+    fn may_try_again(&self, failure: Failure) -> bool {
+        match failure {
+            Failure::BackendUnreachable => true,
+            Failure::BackendClosed => self.may_send_again(),
+            Failure::BackendRefused => self.has_request(),
+            _ => false,
+        }
     }
 
     /// The backend to try next, `None` when enough have been tried.
@@ -58,7 +71,7 @@ impl Exchange<'_> {
 
     fn pick<'a>(&self, cluster: &'a Cluster, tried: &Tried) -> Option<Lease<'a>> {
         let connection = &*self.connection;
-        let client = SocketAddr::new(connection.address, connection.port);
+        let client = connection.peer.socket_address();
         let keys = &self.request.keys;
         let mut choice = Choice {
             hash: keys.hash,
@@ -76,15 +89,15 @@ impl Exchange<'_> {
 
     /// Asks one backend, by a pooled connection if there is one.
     async fn ask(&mut self, cluster: &Cluster, lease: &Lease<'_>) -> Result<(), Failure> {
-        let pooled = self.connection.http.pool.take(lease.backend().id());
+        let pooled = self.pooled(cluster, lease);
         let mut is_pooled = pooled.is_some();
         let mut connection = match pooled {
             Some(connection) => connection,
             None => self.connect(cluster, lease).await?,
         };
-        let is_clean = loop {
+        let after = loop {
             match self.exchange_with(&connection, lease, is_pooled).await {
-                Err(Failure::BackendStale) => {
+                Err(failure) if self.is_stale(failure, is_pooled) => {
                     self.count_retry(cluster);
                     connection = self.connect(cluster, lease).await?;
                     is_pooled = false;
@@ -93,14 +106,57 @@ impl Exchange<'_> {
                     self.report(lease, failure);
                     return Err(failure);
                 }
-                Ok(is_clean) => break is_clean,
+                Ok(after) => break after,
             }
         };
-        if is_clean {
-            let pool = &self.connection.http.pool;
-            pool.put(connection, cluster, rt::now());
+        match after {
+            After::Reuse if !connection.link.is_http2() => {
+                let pool = &self.connection.http.pool;
+                pool.put(connection, cluster, rt::now());
+            }
+            After::Switch => self.switched = Some(connection),
+            After::Close | After::Reuse => {}
         }
         Ok(())
+    }
+
+    /// A connection that is there, or a stream of one.
+    fn pooled(&self, cluster: &Cluster, lease: &Lease<'_>) -> Option<BackendConnection> {
+        let (http, backend) = (&self.connection.http, lease.backend());
+        match cluster.protocol {
+            BackendProtocol::Http1 => http.pool.take(backend.id()),
+            BackendProtocol::Http2 => {
+                let link = BackendLink::Http2(Box::new(http.backends.take(backend.id())?));
+                let worker = http.worker.index;
+                Some(BackendConnection::new(link, Arc::clone(backend), worker))
+            }
+        }
+    }
+
+    /// Whether the connection that was there took nothing any more, and another will.
+    fn is_stale(&self, failure: Failure, is_pooled: bool) -> bool {
+        let was_refused = failure == Failure::BackendRefused && is_pooled && self.has_request();
+        failure == Failure::BackendStale || was_refused
+    }
+
+    /// A stream of the connection that somebody else opens, or the turn to open one.
+    async fn join_http2<'h>(
+        &mut self,
+        http: &'h HttpWorker,
+        cluster: &Cluster,
+        lease: &Lease<'_>,
+    ) -> Result<Result<BackendConnection, Connecting<'h>>, Failure> {
+        loop {
+            let theirs = match http.backends.turn(lease.backend().id()) {
+                Turn::Ours(connecting) => return Ok(Err(connecting)),
+                Turn::Theirs(theirs) => theirs,
+            };
+            let mut poll = poll_connected(&theirs);
+            self.wait(Waiting::Connect, None, |_, cx| poll(cx)).await?;
+            if let Some(joined) = self.pooled(cluster, lease) {
+                return Ok(Ok(joined));
+            }
+        }
     }
 
     /// Tells outlier detection what was the backend's fault.
@@ -130,6 +186,14 @@ impl Exchange<'_> {
         let worker = self.connection.http.worker.index;
         let backend: &Arc<Backend> = lease.backend();
         let started = rt::now();
+        let http = Rc::clone(&self.connection.http);
+        let turn = match cluster.protocol {
+            BackendProtocol::Http1 => None,
+            BackendProtocol::Http2 => match self.join_http2(&http, cluster, lease).await? {
+                Ok(joined) => return Ok(joined),
+                Err(turn) => Some(turn),
+            },
+        };
         let mut connecting = pin!(TcpStream::connect(backend.address));
         let connected = self
             .wait(Waiting::Connect, None, |_, cx| connecting.as_mut().poll(cx))
@@ -138,7 +202,19 @@ impl Exchange<'_> {
             Ok(Ok(stream)) => {
                 let elapsed = rt::now().saturating_duration_since(started);
                 cluster.counters().of(worker).connect_time.observe(elapsed);
-                Ok(BackendConnection::new(stream, Arc::clone(backend), worker))
+                let stream = Stream::Plain(stream);
+                let link = match turn {
+                    None => BackendLink::Http1(stream),
+                    Some(turn) => {
+                        let mut begun = pin!(turn.begin(stream, cluster, backend, worker));
+                        let begun = self
+                            .wait(Waiting::Connect, None, |_, cx| begun.as_mut().poll(cx))
+                            .await?;
+                        let begun = begun.map_err(|_| Failure::BackendUnreachable)?;
+                        BackendLink::Http2(Box::new(begun))
+                    }
+                };
+                Ok(BackendConnection::new(link, Arc::clone(backend), worker))
             }
             // Another backend may have a connection in the pool.
             Ok(Err(error)) if rt::is_own_shortage(&error) => Err(Failure::BackendUnreachable),

@@ -9,6 +9,7 @@ use lb_core::rt::{Buffer, Chunk};
 use crate::date::DateText;
 use crate::http1::response::ClientConnection;
 use crate::http1::text::DecimalText;
+use crate::link::Outgoing;
 
 /// An answer of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,19 @@ impl Answer<'_> {
             parts.iter().chain(&body).for_each(|part| push(part));
         }
         out.freeze()
+    }
+
+    /// The same for a link.
+    pub(crate) fn outgoing(&self, date: &DateText) -> Outgoing {
+        let text = self.write(date);
+        let head_len = memchr::memmem::find(&text, b"\r\n\r\n").map_or(0, |end| end + 4);
+        Outgoing {
+            parts: [Some(text), None],
+            #[expect(clippy::cast_possible_truncation, reason = "an answer is short")]
+            head_len: head_len as u16,
+            ends: true,
+            trailers: None,
+        }
     }
 }
 

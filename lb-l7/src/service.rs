@@ -3,10 +3,11 @@
 //! Invariant: a service that was built can serve: its clusters exist and its limits are ones that
 //! the code keeps. Read next: `connection.rs` (who serves it).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use lb_core::balance::Cluster;
-use lb_core::plan::{self, Affinity, HttpLimits, HttpTimeouts, PathForm};
+use lb_core::plan::{self, Affinity, Http2, HttpLimits, HttpTimeouts, PathForm};
 use lb_core::rt::Buffer;
 
 use crate::action::{Action, Asked, Routed};
@@ -23,17 +24,20 @@ pub const HEAD_ROOM_BYTES: usize = 1024;
 pub const HEAD_BYTES_MAX: usize = Buffer::CAPACITY - HEAD_ROOM_BYTES;
 
 /// What an HTTP listener serves.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HttpService {
     /// Deadlines.
     pub timeouts: HttpTimeouts,
     pub(crate) limits: HttpLimits,
+    pub(crate) exchanges: plan::Exchanges,
     pub(crate) rules: RequestRules,
-    routes: RouteTable,
+    pub(crate) http2: Http2,
+    routes: Arc<RouteTable>,
     paths: PathForm,
     /// By route.
-    actions: Vec<Action>,
-    clusters: Vec<Served>,
+    actions: Arc<[Action]>,
+    clusters: Arc<[Served]>,
+    over_tls: bool,
     default_cluster: Option<ClusterIndex>,
 }
 
@@ -46,10 +50,9 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    fn new(cluster: Arc<Cluster>) -> Self {
+    fn new(cluster: Arc<Cluster>, over_tls: bool) -> Self {
         let set_cookie = match cluster.affinity() {
-            // No listener of ours ends TLS, so clients come in the clear.
-            Some(Affinity::Cookie(cookie)) => Some(SetCookie::new(cookie, false)),
+            Some(Affinity::Cookie(cookie)) => Some(SetCookie::new(cookie, over_tls)),
             _ => None,
         };
         Self {
@@ -96,6 +99,7 @@ impl HttpService {
         let mut clusters = Clusters {
             by_name: cluster_by_name,
             list: Vec::new(),
+            positions: HashMap::new(),
         };
         let mut actions = Vec::with_capacity(plan.routes.len());
         for route in &plan.routes {
@@ -115,17 +119,42 @@ impl HttpService {
         Ok(Self {
             timeouts: plan.timeouts,
             limits,
+            exchanges: plan.exchanges,
+            http2: plan.http2,
             rules: RequestRules {
                 head_bytes_max: limits.head_bytes_max as usize,
                 headers_max: usize::from(limits.headers_max),
                 forwarded: plan.forwarded,
             },
             routes: RouteTable::build(&plan.routes, plan.matching.hosts)
+                .map(Arc::new)
                 .map_err(BuildError::Route)?,
             paths: plan.matching.paths,
-            actions,
-            clusters: clusters.list.into_iter().map(Served::new).collect(),
+            actions: actions.into(),
+            clusters: clusters
+                .list
+                .into_iter()
+                .map(|cluster| Served::new(cluster, plan.tls.is_some()))
+                .collect(),
             default_cluster,
+            over_tls: plan.tls.is_some(),
+        })
+    }
+
+    /// The same listener with the clusters of another snapshot: its routes are not looked at again.
+    /// `None` if a cluster is missing there.
+    #[must_use]
+    pub fn with_clusters(
+        &self,
+        cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
+    ) -> Option<Self> {
+        let served = |it: &Served| {
+            let cluster = cluster_by_name(&it.cluster.name)?;
+            Some(Served::new(cluster, self.over_tls))
+        };
+        Some(Self {
+            clusters: self.clusters.iter().map(served).collect::<Option<_>>()?,
+            ..self.clone()
         })
     }
 
@@ -151,20 +180,18 @@ impl HttpService {
 struct Clusters<'a> {
     by_name: &'a dyn Fn(&str) -> Option<Arc<Cluster>>,
     list: Vec<Arc<Cluster>>,
+    positions: HashMap<String, ClusterIndex>,
 }
 
 impl Clusters<'_> {
-    fn position(&self, name: &str) -> Option<ClusterIndex> {
-        let position = self.list.iter().position(|cluster| cluster.name == name)?;
-        u32::try_from(position).ok()
-    }
-
     fn index(&mut self, name: &str) -> Result<ClusterIndex, BuildError> {
-        if let Some(index) = self.position(name) {
-            return Ok(index);
+        if let Some(index) = self.positions.get(name) {
+            return Ok(*index);
         }
         let unknown = || BuildError::UnknownCluster(name.to_owned());
+        let index = ClusterIndex::try_from(self.list.len()).map_err(|_| unknown())?;
         self.list.push((self.by_name)(name).ok_or_else(unknown)?);
-        self.position(name).ok_or_else(unknown)
+        self.positions.insert(name.to_owned(), index);
+        Ok(index)
     }
 }

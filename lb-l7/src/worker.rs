@@ -12,6 +12,8 @@ use lb_core::worker::Worker;
 
 use crate::access_log::AccessLog;
 use crate::date::DateCache;
+use crate::http2::client::Backends;
+use crate::http2::server::Clients;
 use crate::pool::Pool;
 use crate::rooms::Rooms;
 
@@ -23,6 +25,8 @@ pub struct HttpWorker {
     pub(crate) date: DateCache,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) rooms: Rooms,
+    pub(crate) clients: Clients,
+    pub(crate) backends: Backends,
 }
 
 impl HttpWorker {
@@ -38,6 +42,8 @@ impl HttpWorker {
             date: DateCache::default(),
             access_log,
             rooms: Rooms::default(),
+            clients: Clients::default(),
+            backends: Backends::default(),
         });
         let weak = Rc::downgrade(&http);
         rt::spawn(async move {
@@ -50,14 +56,15 @@ impl HttpWorker {
         http
     }
 
-    /// Closes idle connections to backends that are not `present` in a new snapshot.
-    pub fn retain_pools(&self, present: impl Fn(BackendId) -> bool) {
-        self.pool.retain(present);
+    /// Closes idle connections to backends that are `gone` from the plan.
+    pub fn close_pools(&self, gone: impl Fn(BackendId) -> bool) {
+        self.pool.retain(|backend| !gone(backend));
+        self.backends.retain(|backend| !gone(backend));
     }
 
     /// Number of idle connections to backends.
     pub fn pooled(&self) -> usize {
-        self.pool.len()
+        self.pool.len() + self.backends.idle()
     }
 
     /// Hands the log lines over that have gathered; also done every second.
@@ -69,6 +76,10 @@ impl HttpWorker {
 
     fn sweep(&self) {
         self.pool.sweep(rt::now());
+        self.backends.sweep();
         self.flush_access_log();
+        if self.worker.draining.get() {
+            self.clients.drain();
+        }
     }
 }

@@ -8,6 +8,7 @@
 mod access_log;
 mod admin;
 mod args;
+mod change;
 mod check;
 mod checker;
 mod config;

@@ -52,6 +52,8 @@ impl Cluster {
             tries_max: plan.tries_max,
             pool_idle_max: plan.pool_idle_max,
             pool_idle_timeout: plan.pool_idle_timeout,
+            protocol: plan.protocol,
+            exchanges: plan.exchanges,
             health: plan.health.clone(),
             view: ViewWord::new(epoch, View::of(&tiers, plan.panic_threshold)),
             panic_threshold: plan.panic_threshold,

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::TlsServer;
+use super::{Exchanges, Http2, TlsServer};
 
 /// The settings of an HTTP listener; by default without a route.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,8 +25,12 @@ pub struct Http {
     pub forwarded: Forwarded,
     /// Whether backends are given an X-Request-ID.
     pub request_id: RequestId,
+    /// How exchanges go on behind routing.
+    pub exchanges: Exchanges,
     /// How connections are encrypted; `None`: they are not.
     pub tls: Option<TlsServer>,
+    /// HTTP/2 with clients.
+    pub http2: Http2,
 }
 
 /// One routing rule.

@@ -45,7 +45,13 @@ fn last_line(error: &dyn std::error::Error) -> String {
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
-/// Why a regular expression cannot be that of a route, in a line; `None` if it can.
+/// The groups of a regular expression; 0 if it is none.
+#[must_use]
+pub fn group_count(pattern: &str) -> usize {
+    parse_pattern(pattern, false).map_or(0, |hir| hir.properties().explicit_captures_len())
+}
+
+/// What is wrong with the regular expression of a route, in a line.
 #[must_use]
 pub fn pattern_problem(pattern: &str, ignore_case: bool) -> Option<String> {
     let hir = match parse_pattern(pattern, ignore_case) {
@@ -60,6 +66,16 @@ pub fn pattern_problem(pattern: &str, ignore_case: bool) -> Option<String> {
         Some(limit) => format!("it needs more than {limit} bytes; are its repetitions too many?"),
         None => last_line(&error),
     })
+}
+
+/// What is wrong with a rewrite on a route for `path`, in a line.
+#[must_use]
+pub fn rewrite_problem(rewrite: &Rewrite, path: &PathMatch) -> Option<&'static str> {
+    let is_regex = matches!(path, PathMatch::Regex { .. });
+    match rewrite {
+        Rewrite::Path(text) => whole_path_problem(text, is_regex),
+        Rewrite::Prefix(text) => prefix_problem(text, path),
+    }
 }
 
 impl<'p> Validation<'p> {
@@ -108,6 +124,7 @@ impl<'p> Validation<'p> {
         self.timeout(place, "request_head", http.timeouts.request_head);
         self.timeout(place, "keep_alive", http.timeouts.keep_alive);
         self.timeout(place, "body_idle", http.timeouts.body_idle);
+        self.exchanges(place, &http.exchanges);
         self.timeout(place, "response_head", http.timeouts.response_head);
         if let Some(tls) = &http.tls {
             self.tls_server(place, tls);
@@ -161,12 +178,8 @@ impl<'p> Validation<'p> {
     }
 
     fn rewrite(&mut self, place: &Place, route: &Route, rewrite: &Rewrite) {
-        let is_regex = matches!(route.path, PathMatch::Regex { .. });
-        let (text, problem) = match rewrite {
-            Rewrite::Path(path) => (path, whole_path_problem(path, is_regex)),
-            Rewrite::Prefix(path) => (path, prefix_problem(path, &route.path)),
-        };
-        if let Some(reason) = problem {
+        let (Rewrite::Path(text) | Rewrite::Prefix(text)) = rewrite;
+        if let Some(reason) = rewrite_problem(rewrite, &route.path) {
             self.malformed(place, "rewrite", text, reason);
         }
     }

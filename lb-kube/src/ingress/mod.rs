@@ -73,7 +73,6 @@ pub(crate) struct Output {
     pub(crate) listeners: Vec<Arc<plan::Listener>>,
     /// The clusters that the routes of `listeners` name; one may be asked for more than once.
     pub(crate) clusters: Vec<ClusterRequest>,
-    /// Origins are filled in by the compiler.
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -123,6 +122,10 @@ impl Ingresses {
         let before = std::mem::take(&mut self.output);
         self.output = routes::join(&self.parts, store, &options.ingress, &mut self.certificates);
         self.output.problems.extend(self.notes.values().cloned());
+        for problem in &mut self.output.problems {
+            let ingress = store.ingresses().get(&problem.object.name);
+            problem.origin = ingress.and_then(|kept| kept.origin.clone());
+        }
         self.output.keep(&before);
         true
     }

@@ -316,7 +316,7 @@ impl Reader<'_> {
                 }
                 _ => None,
             });
-        let (tls, suffix) = match protocol {
+        let (tls, is_http2, suffix) = match protocol {
             None | Some(BackendProtocol::Http) => {
                 let template = None;
                 let request = ClusterRequest {
@@ -326,14 +326,18 @@ impl Reader<'_> {
                 };
                 return Leads::To { cluster, request };
             }
-            Some(BackendProtocol::Https) => (true, "https"),
-            Some(BackendProtocol::Grpc | BackendProtocol::Grpcs | BackendProtocol::Unknown) => {
-                return Leads::Nowhere;
-            }
+            Some(BackendProtocol::Https) => (true, false, "https"),
+            Some(BackendProtocol::Grpc) => (false, true, "grpc"),
+            Some(BackendProtocol::Grpcs) => (true, true, "grpcs"),
+            Some(BackendProtocol::Unknown) => return Leads::Nowhere,
         };
         let cluster = format!("{cluster}+{suffix}");
         let template = plan::Cluster {
             tls: tls.then(BackendTls::default),
+            protocol: match is_http2 {
+                true => plan::BackendProtocol::Http2,
+                false => plan::BackendProtocol::Http1,
+            },
             ..plan::Cluster::new(cluster.clone(), Vec::new())
         };
         let template = Some(Arc::new(template));

@@ -13,7 +13,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 
 use super::choose::{Endpoint, Hints};
 use super::node::NodeView;
-use super::read::{Distribution, Family, TargetPort, Transport, Wish, WishedPort};
+use super::wish::{Distribution, Family, TargetPort, Transport, Wish, WishedPort};
 use crate::object::{Kind, Name, ObjectRef};
 use crate::problem::{Problem, Severity};
 use crate::store::{Kept, Store};

@@ -13,7 +13,7 @@ use lb_core::rt::Buffer;
 use super::authority::Authority;
 use super::head::{
     Connection, Cuts, DeclaredLength, Field, Framing, HEADERS_MAX, HeadError, HeadWriter, Lines,
-    Span, Version,
+    Span, Upgrade, Version,
 };
 use super::text::{AddressText, DecimalText};
 
@@ -96,6 +96,8 @@ pub struct RequestHead {
     has_forwarded_host: bool,
     has_forwarded_proto: bool,
     fields: Span,
+    /// Other protocols that may follow; only where there is no body.
+    upgrade: Option<Span>,
     cuts: Cuts,
 }
 
@@ -158,6 +160,17 @@ impl RequestHead {
     #[must_use]
     pub fn authority<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.authority.of_head(head)
+    }
+
+    /// Whether the client wants to go on in another protocol.
+    #[must_use]
+    pub const fn upgrades(&self) -> bool {
+        self.upgrade.is_some()
+    }
+
+    /// The backend is not told that the client wants to go on in another protocol.
+    pub const fn ignore_upgrade(&mut self) {
+        self.upgrade = None;
     }
 
     /// Whether the backend needs a Host that the request does not have, for
@@ -245,6 +258,11 @@ pub fn rewrite_request(
     if !request.has_host_field {
         write_host(head, request, client, &mut out);
     }
+    if let Some(protocols) = request.upgrade {
+        out.push(b"Connection: upgrade\r\nUpgrade: ");
+        out.push(protocols.of_head(head));
+        out.push(b"\r\n");
+    }
     if request.framing == Framing::Chunked {
         out.push(b"Transfer-Encoding: chunked\r\n");
     }
@@ -279,13 +297,16 @@ fn check(
     };
     let lines = Lines::new(head, request.headers)?;
     let fields = Fields::read(&lines, version, rules)?;
+    let framing = fields.length.framing(version)?.unwrap_or(Framing::None);
+    let may_upgrade =
+        fields.connection.upgrades() && version == Version::Http11 && framing == Framing::None;
     let (authority, host) = fields
         .authority(head, &target, version)?
         .unwrap_or_default();
     Ok(RequestHead {
         method,
         version,
-        framing: fields.length.framing(version)?.unwrap_or(Framing::None),
+        framing,
         keep_alive: fields.connection.persists(version),
         method_name,
         target: target.whole,
@@ -304,6 +325,7 @@ fn check(
         has_forwarded_host: fields.has_forwarded_host,
         has_forwarded_proto: fields.has_forwarded_proto,
         fields: Span::new(lines.start(), lines.end()),
+        upgrade: fields.upgrade.protocols().filter(|_| may_upgrade),
         cuts: fields.cuts,
     })
 }
@@ -407,6 +429,7 @@ struct Fields<'a> {
     has_forwarded_for: bool,
     has_forwarded_host: bool,
     has_forwarded_proto: bool,
+    upgrade: Upgrade,
     cuts: Cuts,
 }
 
@@ -431,6 +454,7 @@ impl<'a> Fields<'a> {
                     fields.has_forwarded_for = true;
                     forwarded_for_end = Some(lines.value_end(header));
                 }
+                Field::Upgrade => fields.upgrade.read(lines.head(), header.value),
                 Field::XForwardedHost => fields.has_forwarded_host |= !removed,
                 Field::XForwardedProto => fields.has_forwarded_proto |= !removed,
                 _ => {}
@@ -475,7 +499,7 @@ impl<'a> Fields<'a> {
 /// Whether a field of a request is not forwarded as it came, whatever Connection names.
 fn is_removed(field: Field, value: &[u8], version: Version, rules: &RequestRules) -> bool {
     match field {
-        Field::Connection | Field::HopByHop | Field::TransferEncoding => true,
+        Field::Connection | Field::HopByHop | Field::TransferEncoding | Field::Upgrade => true,
         // Expect from HTTP/1.0 is to be ignored (RFC 9110 section 10.1.1).
         Field::Expect => version == Version::Http10,
         // Forwarded too: a backend that reads it would believe the client.

@@ -17,3 +17,5 @@ mod hostile;
 mod retry;
 /// A proxy, scripted backends and a plain client.
 mod support;
+/// Connections that go on in another protocol.
+mod upgrade;

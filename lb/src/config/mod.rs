@@ -11,10 +11,12 @@ mod decode;
 mod edge;
 pub(crate) mod file;
 mod flags;
+mod http2;
 mod notation;
 mod problem;
 mod read;
 mod read_cluster;
+mod routes;
 mod secret;
 mod settings;
 mod yaml;
@@ -148,3 +150,6 @@ fn read_text(path: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod routes_tests;

@@ -47,8 +47,8 @@ pub(crate) struct BindError {
 
 /// Binds those of `listeners` that are not in `already`, once for each worker. One that cannot be
 /// bound and is `optional` is left out; any other is an error.
-pub(crate) fn bind_new(
-    listeners: &[Arc<plan::Listener>],
+pub(crate) fn bind_new<'p>(
+    listeners: impl IntoIterator<Item = &'p Arc<plan::Listener>>,
     already: &Bound,
     own_ports: &OwnPorts,
     workers: usize,
@@ -247,8 +247,8 @@ mod tests {
 
     use super::*;
 
-    fn bind_new(
-        listeners: &[Arc<plan::Listener>],
+    fn bind_new<'p>(
+        listeners: impl IntoIterator<Item = &'p Arc<plan::Listener>>,
         already: &Bound,
         own: &OwnPorts,
         workers: usize,
@@ -278,19 +278,13 @@ mod tests {
     fn all_workers_share_the_port_that_the_kernel_chose() {
         in_runtime(|| {
             let listener = listener("127.0.0.1:0".parse().unwrap());
-            let new = bind_new(
-                std::slice::from_ref(&listener),
-                &Bound::new(),
-                &HashSet::new(),
-                3,
-            )
-            .unwrap();
+            let new = bind_new([&listener], &Bound::new(), &HashSet::new(), 3).unwrap();
             let address = new.bound[&ListenerKey::of(&listener)];
             assert_ne!(address.port(), 0);
             let sockets = new.by_worker.iter().flat_map(|sockets| sockets.values());
             let bound: Vec<_> = sockets.map(|socket| socket.local_addr().unwrap()).collect();
             assert_eq!(bound, [address; 3]);
-            let again = bind_new(&[listener], &new.bound, &HashSet::new(), 3).unwrap();
+            let again = bind_new([&listener], &new.bound, &HashSet::new(), 3).unwrap();
             assert!(
                 again.bound.is_empty(),
                 "what is bound already is left alone"
@@ -310,7 +304,7 @@ mod tests {
             .listen(1)
             .unwrap();
             let address = taken.local_addr().unwrap();
-            let bind = |own_ports| bind_new(&[listener(address)], &Bound::new(), &own_ports, 1);
+            let bind = |own_ports| bind_new([&listener(address)], &Bound::new(), &own_ports, 1);
             let port = address.port();
             assert!(
                 bind(OwnPorts::from([(Transport::Tcp, port)])).is_ok(),
@@ -333,19 +327,19 @@ mod tests {
         in_runtime(|| {
             let tcp = listener("127.0.0.1:0".parse().unwrap());
             let none = Bound::new();
-            let new = bind_new(std::slice::from_ref(&tcp), &none, &OwnPorts::new(), 1).unwrap();
+            let new = bind_new([&tcp], &none, &OwnPorts::new(), 1).unwrap();
             let mut udp = plan::Listener::clone(&tcp);
             udp.address = new.bound[&ListenerKey::of(&tcp)];
             udp.protocol = plan::Protocol::Udp(plan::Udp::to("c"));
-            let udp = &[Arc::new(udp)];
+            let udp = &Arc::new(udp);
             let own = ports(&new.bound).collect();
-            let both = bind_new(udp, &new.bound, &own, 2).unwrap();
+            let both = bind_new([udp], &new.bound, &own, 2).unwrap();
             assert_eq!(both.by_worker.iter().map(Sockets::len).sum::<usize>(), 2);
-            let error = bind_new(udp, &none, &own, 1).err().unwrap();
+            let error = bind_new([udp], &none, &own, 1).err().unwrap();
             assert!(error.reason.contains("ss -lunp"), "{}", error.reason);
             let own = ports(&both.bound).collect();
             assert!(
-                bind_new(udp, &none, &own, 1).is_ok(),
+                bind_new([udp], &none, &own, 1).is_ok(),
                 "our own may be replaced"
             );
         });

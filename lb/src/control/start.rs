@@ -14,7 +14,6 @@ use lb_core::metrics::ControlMetrics;
 use lb_core::plan::Plan;
 use lb_core::rt::EngineKind;
 use lb_core::rt::probe::{EngineChoice, Probe, probe};
-use lb_core::snapshot::Publisher;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
@@ -22,11 +21,13 @@ use tokio::task;
 
 use super::bind::{Bound, OwnPorts, advise, bind_new, ports};
 use super::objects::{LeftOut, Objects, leave_out};
+use super::status::Running;
 use super::watch::Watch;
 use super::{Control, Event, LoadNumber, Status, cpus, events, signals};
 use crate::access_log::AccessLogWriter;
 use crate::admin;
 use crate::args::EXIT_USAGE;
+use crate::change::Change;
 use crate::config::{AdminAddress, Draft, Engine, Names, Place, Problem, Sources};
 use crate::log::{self, log};
 use crate::resolve::{Schedule, resolve};
@@ -226,7 +227,7 @@ fn start_workers(
         let name = listener.stats.name();
         log!(Info, "listening", listener = name, address = listener.bound);
     }
-    let publisher = Publisher::new(snapshot);
+    let change = Arc::new(Change::between(None, &snapshot, Status::FIRST_GENERATION));
     let peers = Arc::<Peers>::default();
     let start = |((index, cpu), sockets): ((usize, Option<usize>), Sockets)| {
         let start = Start {
@@ -234,7 +235,7 @@ fn start_workers(
             workers,
             engine: engine.engine,
             cpu,
-            subscriber: publisher.subscribe(),
+            change: Arc::clone(&change),
             affinity: Arc::clone(&ground.affinity),
             sockets,
             access_log: access_log.lines(),
@@ -251,12 +252,15 @@ fn start_workers(
         .map_err(|error| format!("cannot start the workers: {error}"))?;
     peers.meet(handles.iter().map(WorkerHandle::peer));
     let metrics = ControlMetrics::default();
-    metrics.config_generation.set(publisher.generation());
+    metrics.config_generation.set(change.generation);
     metrics.last_reload_successful.set(1);
     let status = Status {
         engine,
         ground,
-        publisher: RefCell::new(publisher),
+        running: RefCell::new(Running {
+            generation: change.generation,
+            snapshot: Arc::new(snapshot),
+        }),
         workers: handles,
         metrics,
         settings: RefCell::new(draft.settings.clone()),

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use lb_core::metrics::{ControlMetrics, Kind, Report, Text, WorkerMetrics};
 use lb_core::rt::probe::Probe;
-use lb_core::snapshot::Publisher;
 
 use crate::access_log::AccessLogWriter;
 use crate::config::{Problem, Settings};
@@ -27,7 +26,7 @@ const HEARTBEAT_LATE: Duration = HEARTBEAT.saturating_mul(5);
 pub(crate) struct Status {
     pub(crate) engine: Probe,
     pub(crate) ground: Ground,
-    pub(crate) publisher: RefCell<Publisher<Snapshot>>,
+    pub(crate) running: RefCell<Running>,
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) metrics: ControlMetrics,
     pub(crate) settings: RefCell<Settings>,
@@ -41,10 +40,25 @@ pub(crate) struct Status {
     pub(crate) access_log: RefCell<AccessLogWriter>,
 }
 
+/// What the workers run, or have been told to run.
+pub(crate) struct Running {
+    /// One more with each change.
+    pub(crate) generation: u64,
+    pub(crate) snapshot: Arc<Snapshot>,
+}
+
 impl Status {
+    /// The generation of the snapshot that a process starts with.
+    pub(crate) const FIRST_GENERATION: u64 = 1;
+
     /// What runs.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
-        self.publisher.borrow().current()
+        Arc::clone(&self.running.borrow().snapshot)
+    }
+
+    /// How many snapshots have run, with this one.
+    pub(crate) fn generation(&self) -> u64 {
+        self.running.borrow().generation
     }
 
     /// Whether every listener of the snapshot accepts, on all workers; else what is missing.
@@ -52,7 +66,7 @@ impl Status {
         if self.draining.get() {
             return Err("draining".to_owned());
         }
-        let published = self.publisher.borrow().generation();
+        let published = self.generation();
         let behind = self
             .workers
             .iter()
