@@ -47,6 +47,8 @@ mod grpc;
 mod health;
 /// Out of file descriptors.
 mod limits;
+/// A folder of Kubernetes objects.
+mod manifests;
 /// Backend connections of a chosen kind, in a network of the test's own.
 mod namespace;
 /// TLS routed by server name.
