@@ -4,9 +4,9 @@
 //! Invariant: the bytes of a request are taken exactly: what is behind it goes back to the stream
 //! for the next one. Read next: `exchange.rs` (what happens to it).
 
+use lb_core::plan::RequestId;
 use lb_core::rt::{Buffer, Chunk};
 
-use crate::access_log::Entry;
 use crate::action::Asked;
 use crate::connection::Peer;
 use crate::failure::Failure;
@@ -17,9 +17,11 @@ use crate::http1::request::{
 };
 use crate::keys::Keys;
 use crate::link::{BackendLink, ClientLink, Outgoing};
+use crate::log::{Early, Record};
 use crate::route::ClusterIndex;
 use crate::service::{HttpService, Served};
 use crate::upload::Upload;
+use crate::worker::HttpWorker;
 
 /// Body bytes up to this are copied behind the head, to be sent as one piece: cheaper than a
 /// second part of the send, and the received buffer is free at once.
@@ -51,7 +53,7 @@ pub(crate) struct Request {
     pub(crate) keys: Keys,
     /// It was sent, and must not be sent again unless it is known that it was not processed.
     pub(crate) is_committed: bool,
-    pub(crate) log: Option<Box<Entry>>,
+    pub(crate) log: Option<Box<Record>>,
 }
 
 impl Request {
@@ -96,7 +98,7 @@ pub(crate) fn admit(
     link: &ClientLink,
     peer: &Peer,
     service: &HttpService,
-    logs: bool,
+    (http, requests): (&HttpWorker, u32),
 ) -> Result<Admission, Failure> {
     received.advance(leading_blank(&received));
     let Some(mut head) = parse_request(&received, &service.rules).map_err(Failure::Head)? else {
@@ -115,7 +117,11 @@ pub(crate) fn admit(
     {
         body = body_of_stream(&mut head, data_bytes_max);
     }
-    let client = who(&head, link, peer);
+    let mut client = who(&head, link, peer);
+    let passes_id = service.rules.request_id != RequestId::Off;
+    let lacks_id = !head.has_request_id() && (passes_id || service.log.is_some());
+    let request_id = lacks_id.then(|| http.request_ids.next());
+    client.request_id = request_id.filter(|_| passes_id);
     let asked = Asked {
         bytes: &received,
         head: &head,
@@ -135,17 +141,19 @@ pub(crate) fn admit(
             keys.read(&received, &head, cluster)
         },
     );
-    let log = logs.then(|| {
-        let (method, target) = (
-            head.method_name.of_head(&received),
-            head.target.of_head(&received),
-        );
-        Box::new(Entry::of_request(
-            peer.address,
-            method,
-            target,
-            head.host(&received),
-        ))
+    let log = service.log.as_ref().map(|log| {
+        let mut record = http.lines.record();
+        let early = Early {
+            request: Some((&received, &head)),
+            peer,
+            link,
+            route: routed.route,
+            request_id: request_id.as_ref(),
+            requests,
+        };
+        record.begin(log, &early);
+        record.received_bytes = received.len() as u64;
+        record
     });
     received.advance(head.len());
 
@@ -204,5 +212,6 @@ fn who(head: &RequestHead, link: &ClientLink, peer: &Peer) -> Client {
         address: peer.address,
         scheme: peer.scheme(),
         local,
+        request_id: None,
     }
 }

@@ -8,7 +8,6 @@
 //! ourselves). Beside it: `check/` (health checks), over `stream.rs` and `tls/`.
 #![forbid(unsafe_code)]
 
-mod access_log;
 mod action;
 mod admit;
 pub mod check;
@@ -20,10 +19,12 @@ mod failure;
 pub mod http1;
 mod keys;
 mod link;
+mod log;
 mod passage;
 mod pool;
 mod reach;
 mod redirect;
+mod request_id;
 mod respond;
 mod response;
 mod rewrite;
@@ -37,8 +38,8 @@ mod upgrade;
 mod upload;
 mod worker;
 
-pub use access_log::{AccessLog, LineSink};
 pub use connection::{Peer, serve, serve_client};
 pub use failure::{Failure, Side};
+pub use log::{LineSink, Log, Template, TemplateError};
 pub use service::{BuildError, HEAD_BYTES_MAX, HEAD_ROOM_BYTES, HttpService};
 pub use worker::HttpWorker;

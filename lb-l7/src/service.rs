@@ -13,6 +13,7 @@ use crate::action::{Action, Asked, Routed};
 use crate::http1::head::{HEADERS_MAX, HeadError};
 use crate::http1::request::RequestRules;
 use crate::keys::WantedKeys;
+use crate::log::Log;
 use crate::route::{ClusterIndex, RouteError, RouteTable};
 use crate::set_cookie::SetCookie;
 
@@ -36,6 +37,7 @@ pub struct HttpService {
     actions: Vec<Action>,
     clusters: Vec<Served>,
     default_cluster: Option<ClusterIndex>,
+    pub(crate) log: Option<Log>,
 }
 
 /// A cluster, and what it takes to choose in it.
@@ -121,6 +123,7 @@ impl HttpService {
                 head_bytes_max: limits.head_bytes_max as usize,
                 headers_max: usize::from(limits.headers_max),
                 forwarded: plan.forwarded,
+                request_id: plan.request_id,
             },
             routes: RouteTable::build(&plan.routes, plan.matching.hosts)
                 .map_err(BuildError::Route)?,
@@ -128,7 +131,17 @@ impl HttpService {
             actions,
             clusters: clusters.list.into_iter().map(Served::new).collect(),
             default_cluster,
+            log: None,
         })
+    }
+
+    /// The same with an access log.
+    #[must_use]
+    pub fn logged(self, log: Log) -> Self {
+        Self {
+            log: Some(log),
+            ..self
+        }
     }
 
     /// What the routes say of a request.

@@ -10,9 +10,10 @@ use lb_core::balance::BackendId;
 use lb_core::rt;
 use lb_core::worker::Worker;
 
-use crate::access_log::AccessLog;
 use crate::date::DateCache;
+use crate::log::Lines;
 use crate::pool::Pool;
+use crate::request_id::RequestIds;
 use crate::rooms::Rooms;
 
 /// The HTTP side of one worker.
@@ -21,7 +22,8 @@ pub struct HttpWorker {
     pub(crate) worker: Rc<Worker>,
     pub(crate) pool: Pool,
     pub(crate) date: DateCache,
-    pub(crate) access_log: Option<AccessLog>,
+    pub(crate) lines: Lines,
+    pub(crate) request_ids: RequestIds,
     pub(crate) rooms: Rooms,
 }
 
@@ -31,12 +33,13 @@ impl HttpWorker {
 
     /// Without idle connections; starts a task on the calling thread's runtime that closes the
     /// ones that grow old. It ends when the last owner of the `HttpWorker` is gone.
-    pub fn new(worker: Rc<Worker>, access_log: Option<AccessLog>) -> Rc<Self> {
+    pub fn new(worker: Rc<Worker>) -> Rc<Self> {
         let http = Rc::new(Self {
             worker,
             pool: Pool::default(),
             date: DateCache::default(),
-            access_log,
+            lines: Lines::default(),
+            request_ids: RequestIds::new(),
             rooms: Rooms::default(),
         });
         let weak = Rc::downgrade(&http);
@@ -62,9 +65,7 @@ impl HttpWorker {
 
     /// Hands the log lines over that have gathered; also done every second.
     pub fn flush_access_log(&self) {
-        if let Some(log) = &self.access_log {
-            log.flush();
-        }
+        self.lines.flush();
     }
 
     fn sweep(&self) {

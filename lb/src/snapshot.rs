@@ -12,16 +12,19 @@ use std::sync::Arc;
 use lb_core::balance::affinity::{AffinityTable, random_key};
 use lb_core::balance::{Backend, BackendId, Cluster, Context};
 use lb_core::metrics::ListenerStats;
-use lb_core::plan::{self, CookieKey, ListenSocket, Plan};
+use lb_core::plan::{self, AccessLog, CookieKey, ListenSocket, Plan};
 use lb_l4::limits::Gate;
 use lb_l4::{TcpService, UdpService};
 use lb_l7::HttpService;
 
+use crate::access_log::AccessLogs;
 use crate::checker::{Checker, LastError};
 
 /// What runs.
 pub(crate) struct Snapshot {
     pub(crate) plan: Plan,
+    /// Of listeners that have no say of their own.
+    pub(crate) log: Option<AccessLog>,
     pub(crate) listeners: Vec<Arc<Listener>>,
     pub(crate) clusters: Vec<Arc<Cluster>>,
     /// How the backends of the clusters that have checks are checked, by the clusters' names.
@@ -113,6 +116,7 @@ impl Snapshot {
         plan: Plan,
         ground: &Ground,
         bound: &HashMap<ListenerKey, SocketAddr>,
+        (logs, log): (&AccessLogs, Option<AccessLog>),
         previous: Option<&Self>,
     ) -> Result<Self, String> {
         let workers = ground.workers;
@@ -157,11 +161,12 @@ impl Snapshot {
                 key,
                 stats: Arc::new(ListenerStats::build(listener, workers, stats)),
                 gate: Gate::build(&listener.edge, gate).map(Arc::new),
-                service: Service::build(&listener.protocol, &by_name)?,
+                service: Service::build(listener, &by_name, (logs, log.as_ref()))?,
             }));
         }
         Ok(Self {
             plan,
+            log,
             listeners,
             clusters,
             checkers,
@@ -217,16 +222,23 @@ fn build_checkers(
 
 impl Service {
     fn build(
-        protocol: &plan::Protocol,
+        listener: &plan::Listener,
         cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
+        (logs, log): (&AccessLogs, Option<&AccessLog>),
     ) -> Result<Self, String> {
         let known = |name: &str| {
             cluster_by_name(name).ok_or_else(|| format!("there is no cluster \"{name}\""))
         };
-        match protocol {
-            plan::Protocol::Http(http) => HttpService::build(http, cluster_by_name)
-                .map(|service| Self::Http(Arc::new(service)))
-                .map_err(|error| error.to_string()),
+        match &listener.protocol {
+            plan::Protocol::Http(http) => {
+                let service = HttpService::build(http, cluster_by_name);
+                let service = service.map_err(|error| error.to_string())?;
+                let service = match logs.log(listener, log)? {
+                    Some(log) => service.logged(log),
+                    None => service,
+                };
+                Ok(Self::Http(Arc::new(service)))
+            }
             plan::Protocol::Tcp(tcp) => TcpService::build(tcp, cluster_by_name)
                 .map(|service| Self::Tcp(Arc::new(service)))
                 .ok_or_else(|| "a cluster is missing".to_owned()),

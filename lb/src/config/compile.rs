@@ -297,7 +297,7 @@ impl Compiler<'_> {
                         name,
                         address: address.value,
                         edge: listener.edge.clone(),
-                        access_log: plan::ListenerLog::default(),
+                        access_log: listener.access_log.clone(),
                         protocol: protocol.clone(),
                     });
                 }
@@ -404,6 +404,7 @@ impl Compiler<'_> {
             limits: limits(&http.limits),
             timeouts: timeouts(&http.timeouts),
             forwarded: or(&http.forwarded, plan::Forwarded::default()),
+            request_id: or(&http.request_id, plan::RequestId::default()),
             ..plan::Http::default()
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lb_core::plan::{
     self, Affinity, BackendLimit, BackendSocket, Balance, CookieKey, Edge, Forwarded, HashKey,
-    Matching, Otherwise, PathMatch, ProxyOut, Redirect, Relay, Rewrite,
+    ListenerLog, Matching, Otherwise, PathMatch, ProxyOut, Redirect, Relay, RequestId, Rewrite,
 };
 
 use super::notation::BackendText;
@@ -36,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) engine: Option<Located<Engine>>,
     pub(crate) admin: Option<Located<AdminAddress>>,
     pub(crate) access_log: Option<Located<AccessLog>>,
+    pub(crate) access_log_format: Option<Located<plan::LogFormat>>,
     pub(crate) drain_timeout: Option<Located<Duration>>,
     pub(crate) log_format: Option<Located<LogFormat>>,
     pub(crate) affinity_entries: Option<Located<u64>>,
@@ -50,6 +51,7 @@ pub(crate) struct Listener {
     pub(crate) last_port: Option<u16>,
     /// Filled in already: nothing of it depends on other parts of the source.
     pub(crate) edge: Edge,
+    pub(crate) access_log: ListenerLog,
     pub(crate) protocol: Protocol,
 }
 
@@ -137,6 +139,7 @@ pub(crate) struct Http {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) forwarded: Option<Located<Forwarded>>,
+    pub(crate) request_id: Option<Located<RequestId>>,
 }
 
 /// `limits:` of an HTTP listener. The inner `None` is the word `none`.

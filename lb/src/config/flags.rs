@@ -9,8 +9,8 @@
 use std::net::SocketAddr;
 
 use lb_core::plan::{
-    Affinity, BackendSocket, Balance, Check, Edge, HashKey, ListenSocket, ProxyOut, ProxyVersion,
-    Relay, TcpSocket,
+    Affinity, BackendSocket, Balance, Check, Edge, HashKey, ListenSocket, ListenerLog, ProxyOut,
+    ProxyVersion, Relay, TcpSocket,
 };
 use lb_core::prefixes::Prefix;
 
@@ -447,6 +447,7 @@ impl Flags {
             },
             last_port: listen.last_port,
             edge,
+            access_log: ListenerLog::default(),
             protocol,
         }
     }

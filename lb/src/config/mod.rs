@@ -11,6 +11,7 @@ mod decode;
 mod edge;
 pub(crate) mod file;
 mod flags;
+pub(crate) mod logs;
 mod notation;
 mod problem;
 mod read;

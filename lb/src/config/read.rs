@@ -6,21 +6,27 @@
 
 use std::time::Duration;
 
-use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
+use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay, RequestId};
 
 use super::decode::{self, Fields, Problems};
 use super::file::{
     File, Http, Limits, Listener, Protocol, ServerName, ServerNames, Settings, Tcp, Timeouts, Udp,
 };
 use super::problem::Located;
-use super::settings::{AFFINITY_ENTRIES, AccessLog, AdminAddress, Engine, LogFormat, Workers};
+use super::settings::{AFFINITY_ENTRIES, AdminAddress, Engine, LogFormat, Workers};
 use super::yaml::{Node, Value};
-use super::{edge, notation, read_cluster, routes, secret};
+use super::{edge, logs, notation, read_cluster, routes, secret};
 
 const FORWARDED_WORDS: [(&str, Forwarded); 3] = [
     ("append", Forwarded::Append),
     ("off", Forwarded::Off),
     ("replace", Forwarded::Replace),
+];
+
+const REQUEST_ID_WORDS: [(&str, RequestId); 3] = [
+    ("accept", RequestId::Accept),
+    ("off", RequestId::Off),
+    ("replace", RequestId::Replace),
 ];
 
 const OTHERWISE_WORDS: [(&str, Otherwise); 2] =
@@ -33,6 +39,7 @@ pub(crate) const PROXY_VERSION_WORDS: [(&str, ProxyVersion); 2] =
 /// Reads a whole document.
 pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
     let mut fields = Fields::of(root, problems)?;
+    let mut access_log_format = None;
     let file = File {
         listeners: fields
             .optional("listeners", decode::list(listener))
@@ -49,7 +56,13 @@ pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
             workers: fields.optional("workers", decode::parsed(Workers::parse)),
             engine: fields.optional("engine", decode::parsed(Engine::parse)),
             admin: fields.optional("admin", decode::parsed(AdminAddress::parse)),
-            access_log: fields.optional("access_log", decode::parsed(AccessLog::parse)),
+            access_log: fields
+                .optional("access_log", logs::access_log)
+                .and_then(|written| {
+                    access_log_format = written.format;
+                    written.to
+                }),
+            access_log_format,
             drain_timeout: fields.optional("drain_timeout", duration),
             log_format: fields.optional("log_format", decode::parsed(LogFormat::parse)),
             affinity_entries: fields.optional("affinity_entries", decode::number(AFFINITY_ENTRIES)),
@@ -67,6 +80,10 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     let tcp = fields.optional("tcp", tcp);
     let udp = fields.optional("udp", udp);
     let edge = edge::read(&mut fields);
+    if !fields.has("http") {
+        fields.refuse("access_log", "only what \"http\" listeners serve is logged");
+    }
+    let access_log = fields.optional("access_log", logs::listener_log);
     for key in edge::KEYS {
         if fields.has("udp") && fields.has(key) {
             let reason = "is not supported on a UDP listener by this version yet";
@@ -94,6 +111,7 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
         },
         last_port,
         edge,
+        access_log: access_log.unwrap_or_default(),
         protocol,
     })
 }
@@ -211,6 +229,7 @@ fn http(node: &Node, problems: &mut Problems) -> Option<Http> {
         limits: fields.optional("limits", limits).unwrap_or_default(),
         timeouts: fields.optional("timeouts", timeouts).unwrap_or_default(),
         forwarded: fields.optional("forwarded", decode::choice(&FORWARDED_WORDS)),
+        request_id: fields.optional("request_id", decode::choice(&REQUEST_ID_WORDS)),
     };
     fields.finish();
     Some(http)

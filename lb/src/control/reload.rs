@@ -9,6 +9,7 @@ use lb_core::plan::Plan;
 
 use super::bind::{bind_new, ports};
 use super::{Control, Event, LoadNumber};
+use crate::access_log::default_log;
 use crate::config::{Draft, Names, Problem};
 use crate::log::log;
 use crate::resolve::resolve;
@@ -18,7 +19,7 @@ impl Control {
     /// Reads the sources again. Names that are new are resolved first; meanwhile all goes on.
     pub(super) fn reload(&mut self, why: &'static str) {
         log!(Info, "reading the configuration", because = why);
-        self.status.access_log.borrow().reopen();
+        self.status.access_logs.reopen();
         self.load = LoadNumber(self.load.0 + 1);
         let draft = match self.sources.load() {
             Ok(draft) => draft,
@@ -97,7 +98,8 @@ impl Control {
     /// Makes `plan` what runs.
     fn publish(&mut self, plan: Plan, draft: &Draft) -> Result<(), Problem> {
         let current = self.status.snapshot();
-        if plan == current.plan {
+        let log = default_log(&draft.settings);
+        if plan == current.plan && log == current.log {
             log!(Info, "the configuration is as before");
             return Ok(());
         }
@@ -107,8 +109,18 @@ impl Control {
         let mut bound = self.bound.clone();
         bound.extend(new.bound);
         bound.retain(|key, _| plan.listeners.iter().any(|it| ListenerKey::of(it) == *key));
-        let snapshot = Snapshot::build(plan, &self.status.ground, &bound, Some(&current))
-            .map_err(|reason| draft.listener_problem("", reason))?;
+        let logs = &self.status.access_logs;
+        let snapshot = logs
+            .open(&plan, log.as_ref())
+            .and_then(|()| {
+                let ground = &self.status.ground;
+                Snapshot::build(plan, ground, &bound, (logs, log), Some(&current))
+            })
+            .map_err(|reason| {
+                logs.retain(&current.plan, current.log.as_ref());
+                draft.listener_problem("", reason)
+            })?;
+        logs.retain(&snapshot.plan, snapshot.log.as_ref());
         self.log_listeners(&current, &snapshot);
         let generation = self.status.publisher.borrow_mut().publish(snapshot);
         for (worker, sockets) in self.status.workers.iter().zip(new.by_worker) {
@@ -167,9 +179,8 @@ impl Control {
                 setting = name
             );
         }
-        let access_log = &draft.settings.access_log;
-        self.status.access_log.borrow_mut().switch(access_log);
         settings.access_log = draft.settings.access_log.clone();
+        settings.access_log_format = draft.settings.access_log_format.clone();
         settings.drain_timeout = draft.settings.drain_timeout;
     }
 }

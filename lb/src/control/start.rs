@@ -22,7 +22,7 @@ use tokio::task;
 use super::bind::{Bound, OwnPorts, advise, bind_new, ports};
 use super::watch::Watch;
 use super::{Control, Event, LoadNumber, Status, cpus, events, signals};
-use crate::access_log::AccessLogWriter;
+use crate::access_log::{AccessLogs, default_log};
 use crate::admin;
 use crate::args::EXIT_USAGE;
 use crate::config::{AdminAddress, Draft, Engine, Names, Place, Problem, Sources};
@@ -86,7 +86,6 @@ impl Control {
         let (sender, events) = events();
         signals::forward(&sender).map_err(|error| format!("cannot handle signals: {error}"))?;
         let engine = find_engine(draft.settings.engine)?;
-        let access_log = AccessLogWriter::start(&draft.settings.access_log)?;
         let admin = bind_admin(draft.settings.admin).await?;
         log::start(draft.settings.log_format)
             .map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -101,7 +100,7 @@ impl Control {
         draft.log_warnings();
         let hosts = draft.host_names().into_iter().map(str::to_owned);
         let names = resolve(hosts.collect(), Names::new()).await.logged();
-        let (status, bound) = start_workers(&draft, &names, engine, access_log, &sender)?;
+        let (status, bound) = start_workers(&draft, &names, engine, &sender)?;
         if let Some(listener) = admin {
             if let Ok(address) = listener.local_addr() {
                 log!(Info, "admin API", address = address);
@@ -172,17 +171,19 @@ fn start_workers(
     draft: &Draft,
     names: &Names,
     engine: Probe,
-    access_log: AccessLogWriter,
     sender: &UnboundedSender<Event>,
 ) -> Result<(Rc<Status>, Bound), StartError> {
     let plan = draft.plan(names);
+    let log = default_log(&draft.settings);
+    let access_logs = AccessLogs::default();
+    access_logs.open(&plan, log.as_ref())?;
     let cpus = cpus::place(draft.settings.workers);
     let workers = cpus.len();
     let new = bind_new(&plan.listeners, &Bound::new(), &OwnPorts::new(), workers)
         .map_err(|error| draft.listener_problem(&error.listener, error.reason))?;
     let ground = Ground::new(workers, draft.settings.affinity_entries)
         .map_err(|error| format!("cannot have random numbers: {error}"))?;
-    let snapshot = Snapshot::build(plan, &ground, &new.bound, None)?;
+    let snapshot = Snapshot::build(plan, &ground, &new.bound, (&access_logs, log), None)?;
     for listener in &snapshot.listeners {
         let name = listener.stats.name();
         log!(Info, "listening", listener = name, address = listener.bound);
@@ -198,7 +199,6 @@ fn start_workers(
             subscriber: publisher.subscribe(),
             affinity: Arc::clone(&ground.affinity),
             sockets,
-            access_log: access_log.lines(),
             peers: Arc::clone(&peers),
         };
         let sender = sender.clone();
@@ -224,7 +224,7 @@ fn start_workers(
         problems: RefCell::default(),
         draining: Cell::new(false),
         admin_address: Cell::new(None),
-        access_log: RefCell::new(access_log),
+        access_logs,
     };
     Ok((Rc::new(status), new.bound))
 }

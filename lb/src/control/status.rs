@@ -12,7 +12,7 @@ use lb_core::metrics::{ControlMetrics, Kind, Report, Text, WorkerMetrics};
 use lb_core::rt::probe::Probe;
 use lb_core::snapshot::Publisher;
 
-use crate::access_log::AccessLogWriter;
+use crate::access_log::AccessLogs;
 use crate::config::{Problem, Settings};
 use crate::log;
 use crate::snapshot::{Ground, Snapshot};
@@ -34,7 +34,7 @@ pub(crate) struct Status {
     pub(crate) draining: Cell<bool>,
     /// Where the admin API is bound, if it is.
     pub(crate) admin_address: Cell<Option<SocketAddr>>,
-    pub(crate) access_log: RefCell<AccessLogWriter>,
+    pub(crate) access_logs: AccessLogs,
 }
 
 impl Status {
@@ -102,7 +102,7 @@ impl Status {
             Kind::Counter,
             "Access log lines that were not written, because their file was too slow or full.",
         )
-        .sample(&[], self.access_log.borrow().dropped());
+        .sample(&[], self.access_logs.dropped());
         text.finish()
     }
 
