@@ -43,6 +43,8 @@ pub(crate) struct Request {
     pub(crate) version: Version,
     /// Whether the backend may switch to another protocol.
     pub(crate) upgrades: bool,
+    /// Whether the client waits to be told to send its body.
+    pub(crate) expects_continue: bool,
     /// Whether the client wants to keep its connection.
     pub(crate) keep_alive: bool,
     /// Where it goes; otherwise the answer.
@@ -174,11 +176,12 @@ pub(crate) fn admit(
         )]
         head_len: head_len as u16,
         body_at_hand,
-        upload: Upload::new(body),
+        upload: Upload::new(body, service.exchanges.body_rate_min),
         framing: head.framing,
         method: head.method,
         version: head.version,
         upgrades: head.upgrades(),
+        expects_continue: head.expects_continue(),
         keep_alive: head.keep_alive,
         cluster,
         location: routed.location,

@@ -152,7 +152,6 @@ pub(crate) enum Next {
 }
 
 /// What has become of a connection.
-#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
 #[derive(Debug)]
 pub(crate) enum Served {
     /// Another request may follow.

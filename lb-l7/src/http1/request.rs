@@ -100,6 +100,7 @@ pub struct RequestHead {
     has_forwarded_host: bool,
     has_forwarded_proto: bool,
     has_request_id: bool,
+    expects: bool,
     fields: Span,
     /// Other protocols that may follow; only where there is no body.
     upgrade: Option<Span>,
@@ -167,6 +168,12 @@ impl RequestHead {
     #[must_use]
     pub fn authority<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.authority.of_head(head)
+    }
+
+    /// Whether the client waits to be told to send its body (RFC 9110 section 10.1.1).
+    #[must_use]
+    pub const fn expects_continue(&self) -> bool {
+        self.expects
     }
 
     /// Whether the client wants to go on in another protocol.
@@ -339,6 +346,7 @@ fn check(
         has_forwarded_host: fields.has_forwarded_host,
         has_forwarded_proto: fields.has_forwarded_proto,
         has_request_id: fields.has_request_id,
+        expects: fields.expects && version == Version::Http11,
         fields: Span::new(lines.start(), lines.end()),
         upgrade: fields.upgrade.protocols().filter(|_| may_upgrade),
         cuts: fields.cuts,
@@ -445,6 +453,7 @@ struct Fields<'a> {
     has_forwarded_host: bool,
     has_forwarded_proto: bool,
     has_request_id: bool,
+    expects: bool,
     upgrade: Upgrade,
     cuts: Cuts,
 }
@@ -470,6 +479,7 @@ impl<'a> Fields<'a> {
                     fields.has_forwarded_for = true;
                     forwarded_for_end = Some(lines.value_end(header));
                 }
+                Field::Expect => fields.expects = true,
                 Field::Upgrade => fields.upgrade.read(lines.head(), header.value),
                 Field::XForwardedHost => fields.has_forwarded_host |= !removed,
                 Field::XForwardedProto => fields.has_forwarded_proto |= !removed,

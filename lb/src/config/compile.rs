@@ -405,6 +405,7 @@ impl Compiler<'_> {
             timeouts: timeouts(&http.timeouts),
             forwarded: or(&http.forwarded, plan::Forwarded::default()),
             request_id: or(&http.request_id, plan::RequestId::default()),
+            exchanges: http.exchanges.compile(http.timeouts.upgrade_idle.as_ref()),
             ..plan::Http::default()
         }
     }

@@ -82,6 +82,7 @@ pub(super) fn compile(
         tries_max: or(&cluster.tries, 3) as u8,
         pool_idle_max: or(&cluster.pool.idle, 64) as u16,
         pool_idle_timeout: or(&cluster.pool.idle_timeout, Duration::from_secs(30)),
+        exchanges: cluster.exchanges,
         tls: None,
         ..plan::Cluster::new(cluster.name.value.clone(), Vec::new())
     }

@@ -9,10 +9,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lb_core::plan::{
-    self, Affinity, BackendLimit, BackendSocket, Balance, CookieKey, Edge, Forwarded, HashKey,
-    ListenerLog, Matching, Otherwise, PathMatch, ProxyOut, Redirect, Relay, RequestId, Rewrite,
+    self, Affinity, BackendLimit, BackendSocket, Balance, ClusterExchanges, CookieKey, Edge,
+    Forwarded, HashKey, ListenerLog, Matching, Otherwise, PathMatch, ProxyOut, Redirect, Relay,
+    RequestId, Rewrite,
 };
 
+use super::exchange::ListenerExchanges;
 use super::notation::BackendText;
 use super::problem::{Located, Place};
 use super::settings::{AccessLog, AdminAddress, Engine, LogFormat, Workers};
@@ -140,6 +142,7 @@ pub(crate) struct Http {
     pub(crate) timeouts: Timeouts,
     pub(crate) forwarded: Option<Located<Forwarded>>,
     pub(crate) request_id: Option<Located<RequestId>>,
+    pub(crate) exchanges: ListenerExchanges,
 }
 
 /// `limits:` of an HTTP listener. The inner `None` is the word `none`.
@@ -158,6 +161,7 @@ pub(crate) struct Timeouts {
     pub(crate) keep_alive: Option<Located<Duration>>,
     pub(crate) body_idle: Option<Located<Duration>>,
     pub(crate) response_head: Option<Located<Duration>>,
+    pub(crate) upgrade_idle: Option<Located<Duration>>,
 }
 
 /// A route.
@@ -226,6 +230,7 @@ pub(crate) struct Cluster {
     pub(crate) connect_timeout: Option<Located<Duration>>,
     pub(crate) tries: Option<Located<u64>>,
     pub(crate) pool: Pool,
+    pub(crate) exchanges: ClusterExchanges,
 }
 
 impl Listener {
@@ -256,6 +261,7 @@ impl Cluster {
             connect_timeout: None,
             tries: None,
             pool: Pool::default(),
+            exchanges: ClusterExchanges::default(),
         }
     }
 }

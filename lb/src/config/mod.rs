@@ -9,6 +9,7 @@ mod compile;
 mod compile_cluster;
 mod decode;
 mod edge;
+mod exchange;
 pub(crate) mod file;
 mod flags;
 pub(crate) mod logs;

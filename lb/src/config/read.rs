@@ -9,6 +9,7 @@ use std::time::Duration;
 use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay, RequestId};
 
 use super::decode::{self, Fields, Problems};
+use super::exchange::ListenerExchanges;
 use super::file::{
     File, Http, Limits, Listener, Protocol, ServerName, ServerNames, Settings, Tcp, Timeouts, Udp,
 };
@@ -230,6 +231,7 @@ fn http(node: &Node, problems: &mut Problems) -> Option<Http> {
         timeouts: fields.optional("timeouts", timeouts).unwrap_or_default(),
         forwarded: fields.optional("forwarded", decode::choice(&FORWARDED_WORDS)),
         request_id: fields.optional("request_id", decode::choice(&REQUEST_ID_WORDS)),
+        exchanges: ListenerExchanges::read(&mut fields),
     };
     fields.finish();
     Some(http)
@@ -259,6 +261,7 @@ fn timeouts(node: &Node, problems: &mut Problems) -> Option<Timeouts> {
         keep_alive: fields.optional("keep_alive", duration),
         body_idle: fields.optional("body_idle", duration),
         response_head: fields.optional("response_head", duration),
+        upgrade_idle: fields.optional("upgrade_idle", duration),
     };
     fields.finish();
     Some(timeouts)

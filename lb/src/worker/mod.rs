@@ -273,6 +273,7 @@ impl Local {
             .map(|backend| backend.id())
             .collect();
         self.http.retain_pools(|backend| present.contains(&backend));
+        self.http.keep_ready(&snapshot.clusters);
         self.drain_backends(present, drain_timeout);
         if complete {
             self.worker.metrics.config_generation.set(generation);
