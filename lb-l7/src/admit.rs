@@ -18,6 +18,7 @@ use crate::http1::request::{
 use crate::keys::Keys;
 use crate::link::{BackendLink, ClientLink, Outgoing};
 use crate::log::{Early, Record};
+use crate::request_id::RequestIdText;
 use crate::route::ClusterIndex;
 use crate::service::{HttpService, Served};
 use crate::upload::Upload;
@@ -106,24 +107,10 @@ pub(crate) fn admit(
     let Some(mut head) = parse_request(&received, &service.rules).map_err(Failure::Head)? else {
         return Ok(Admission::Incomplete(received));
     };
-    let data_bytes_max = service.limits.body_bytes_max.unwrap_or(u64::MAX);
-    if matches!(head.framing, Framing::Length(length) if length > data_bytes_max) {
-        return Err(Failure::BodyTooLong);
-    }
-    if !service.exchanges.upgrades {
-        head.ignore_upgrade();
-    }
-    let mut body = Body::new(head.framing, data_bytes_max);
-    if let ClientLink::Http2(stream) = link
-        && !stream.is_received()
-    {
-        body = body_of_stream(&mut head, data_bytes_max);
-    }
+    let mut body = expected_body(&mut head, link, service)?;
     let mut client = who(&head, link, peer);
-    let passes_id = service.rules.request_id != RequestId::Off;
-    let lacks_id = !head.has_request_id() && (passes_id || service.log.is_some());
-    let request_id = lacks_id.then(|| http.request_ids.next());
-    client.request_id = request_id.filter(|_| passes_id);
+    let request_id = fresh_id(&head, service, http);
+    client.request_id = request_id.filter(|_| service.rules.request_id != RequestId::Off);
     let asked = Asked {
         bytes: &received,
         head: &head,
@@ -136,31 +123,26 @@ pub(crate) fn admit(
     rewrite_request(&received, &head, &service.rules, &client, target, &mut out)
         .map_err(Failure::Head)?;
     let cluster = routed.cluster;
-    let keys = cluster.map_or_else(
-        |_| Keys::default(),
-        |index| {
-            let Served { keys, cluster, .. } = service.served(index);
-            keys.read(&received, &head, cluster)
-        },
-    );
-    let log = service.log.as_ref().map(|log| {
-        let mut record = http.lines.record();
-        let early = Early {
-            request: Some((&received, &head)),
-            peer,
-            link,
-            route: routed.route,
-            request_id: request_id.as_ref(),
-            requests,
-        };
-        record.begin(log, &early);
-        record.received_bytes = received.len() as u64;
-        record
-    });
+    let keys = keys(&received, &head, cluster, service);
+    let early = Early {
+        request: Some((&received, &head)),
+        peer,
+        link,
+        route: routed.route,
+        request_id: request_id.as_ref(),
+        requests,
+    };
+    let mut log = service
+        .log
+        .as_ref()
+        .map(|log| http.lines.begin(log, &early));
     received.advance(head.len());
 
     let head_len = out.len();
     let at_hand = body.take(&received).map_err(Failure::Body)?;
+    if let Some(record) = &mut log {
+        record.received_bytes = (head.len() + at_hand) as u64;
+    }
     let body_at_hand = if at_hand <= COPIED_BYTES_MAX && out.push(&received[..at_hand]) {
         received.advance(at_hand);
         None
@@ -189,6 +171,50 @@ pub(crate) fn admit(
         is_committed: false,
         log,
     }))
+}
+
+/// The body that `head` announces.
+fn expected_body(
+    head: &mut RequestHead,
+    link: &ClientLink,
+    service: &HttpService,
+) -> Result<Body, Failure> {
+    let data_bytes_max = service.limits.body_bytes_max.unwrap_or(u64::MAX);
+    if matches!(head.framing, Framing::Length(length) if length > data_bytes_max) {
+        return Err(Failure::BodyTooLong);
+    }
+    if !service.exchanges.upgrades {
+        head.ignore_upgrade();
+    }
+    Ok(match link {
+        ClientLink::Http2(stream) if !stream.is_received() => body_of_stream(head, data_bytes_max),
+        _ => Body::new(head.framing, data_bytes_max),
+    })
+}
+
+/// What the cluster chooses by.
+fn keys(
+    received: &[u8],
+    head: &RequestHead,
+    cluster: Result<ClusterIndex, Failure>,
+    service: &HttpService,
+) -> Keys {
+    let Ok(index) = cluster else {
+        return Keys::default();
+    };
+    let Served { keys, cluster, .. } = service.served(index);
+    keys.read(received, head, cluster)
+}
+
+/// An id for a request that has none, where a backend or the log is to have one.
+fn fresh_id(head: &RequestHead, service: &HttpService, http: &HttpWorker) -> Option<RequestIdText> {
+    let is_passed = service.rules.request_id != RequestId::Off;
+    let is_wanted = is_passed
+        || service
+            .log
+            .as_ref()
+            .is_some_and(|it| it.template().makes_ids);
+    (is_wanted && !head.has_request_id()).then(|| http.request_ids.next())
 }
 
 /// The body behind `head` on a stream of HTTP/2, which says by itself where it ends. A backend that

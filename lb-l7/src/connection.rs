@@ -332,7 +332,6 @@ impl Connection {
     /// Logs what was no acceptable request; `sizes` are those of the answer and of its head.
     fn log_refused(&self, service: &HttpService, status: u16, [sent_bytes, head_bytes]: [u64; 2]) {
         let Some(log) = &service.log else { return };
-        let mut record = self.http.lines.record();
         let early = Early {
             request: None,
             peer: &self.peer,
@@ -341,7 +340,7 @@ impl Connection {
             request_id: None,
             requests: self.exchanges.saturating_add(1),
         };
-        record.begin(log, &early);
+        let mut record = self.http.lines.begin(log, &early);
         record.head_bytes = head_bytes;
         let outcome = Outcome {
             status,

@@ -26,7 +26,7 @@ impl RequestIds {
     /// Begins anywhere; without random numbers, at the time.
     pub(crate) fn new() -> Self {
         let time = u128::from(lb_core::rt::now_precise().as_nanos());
-        let seed = random_key().unwrap_or(time.to_le_bytes());
+        let seed = random_key().unwrap_or_else(|_| time.to_le_bytes());
         let [low, high] = [0, 8].map(|at| {
             let mut word = [0; 8];
             word.copy_from_slice(&seed[at..at + 8]);

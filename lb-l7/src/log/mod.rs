@@ -97,13 +97,14 @@ impl Lines {
     /// Larger records are not kept.
     const RECORD_BYTES_MAX: usize = 4 * 1024;
 
-    /// A record for an exchange.
-    pub(crate) fn record(&self) -> Box<Record> {
-        self.vacant.borrow_mut().pop().unwrap_or_default()
+    /// A record of a request, with what is known of it early.
+    pub(crate) fn begin(&self, log: &Log, early: &Early<'_>) -> Box<Record> {
+        let mut record = self.vacant.borrow_mut().pop().unwrap_or_default();
+        record.begin(log, early);
+        record
     }
 
-    /// Takes a record back.
-    pub(crate) fn keep(&self, mut record: Box<Record>) {
+    fn keep(&self, mut record: Box<Record>) {
         let mut vacant = self.vacant.borrow_mut();
         if vacant.len() < Self::VACANT_MAX && record.held_bytes() <= Self::RECORD_BYTES_MAX {
             record.clear();

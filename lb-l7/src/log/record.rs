@@ -110,7 +110,7 @@ impl Record {
     }
 
     /// Writes what is known with the request's head.
-    pub(crate) fn begin(&mut self, log: &Log, early: &Early<'_>) {
+    pub(super) fn begin(&mut self, log: &Log, early: &Early<'_>) {
         for part in &log.template.parts {
             let Part::Early(pieces) = part else { continue };
             for piece in pieces {

@@ -34,6 +34,8 @@ pub struct Template {
     pub(super) parts: Box<[Part]>,
     /// Whether some part is known with the response's head.
     pub(super) reads_response: bool,
+    /// Whether a request without an id gets one for its line.
+    pub(crate) makes_ids: bool,
 }
 
 /// A part of a line.
@@ -80,7 +82,7 @@ const JSON: [(&str, &str); 26] = [
     ("time", "time_iso8601"),
     ("client", "client"),
     ("listener", "listener"),
-    ("request_id", "http_x_request_id"),
+    ("request_id", "request_id"),
     ("method", "method"),
     ("scheme", "scheme"),
     ("host", "host"),
@@ -170,7 +172,10 @@ impl Template {
                 is_optional: true,
             });
         }
-        builder.finish("}\n")
+        Self {
+            makes_ids: false, // many have no use for them
+            ..builder.finish("}\n")
+        }
     }
 
     /// The nearest names to one that is not known are among these.
@@ -226,6 +231,10 @@ impl Builder {
     fn finish(self, end: &str) -> Template {
         let reads_response =
             (self.pieces.iter()).any(|piece| piece.variable.stage() == Stage::Response);
+        let makes_ids = self
+            .pieces
+            .iter()
+            .any(|it| it.variable == Variable::RequestId);
         let mut parts = Vec::new();
         let mut early = Vec::new();
         for piece in self.pieces {
@@ -245,6 +254,7 @@ impl Builder {
         Template {
             parts: parts.into(),
             reads_response,
+            makes_ids,
         }
     }
 }

@@ -57,6 +57,9 @@ pub(crate) enum Variable {
     TimeLocal,
 }
 
+/// Makes a variable of the user's part of a name.
+type FromName = fn(&str) -> Variable;
+
 /// When a variable has its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -143,7 +146,7 @@ impl Variable {
     ];
 
     /// Names that go on with one of the user's, in which `_` is `-` where it is a field's.
-    const FAMILIES: [(&'static str, fn(&str) -> Self); 5] = [
+    const FAMILIES: [(&'static str, FromName); 5] = [
         ("arg_", |name| Self::Arg(name.as_bytes().into())),
         ("cookie_", |name| Self::Cookie(name.as_bytes().into())),
         ("http_", |name| Self::Field(field_name(name))),

@@ -387,7 +387,7 @@ impl Compiler<'_> {
             if let Some(first) = seen.insert(key.to_owned(), &route.place) {
                 self.twice(&route.place, "route", &what, first);
             }
-            routes::missing_groups(route, &mut self.problems);
+            routes::missing_groups(route, self.problems);
             routes.push(plan::Route {
                 host: route.host.clone(),
                 path: route.path.clone(),

@@ -58,6 +58,10 @@ pub(crate) struct Listener {
 }
 
 /// What a listener speaks.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are as many as are written"
+)]
 #[derive(Debug)]
 pub(crate) enum Protocol {
     Http(Http),
