@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::configuration;
-use super::scenario::{Mode, Scenario, Subject};
+use super::scenario::{Mode, Scenario, Speech, Subject};
 
 /// The file for access logs, in the working folder; HAProxy's goes to its standard output.
 pub(super) const ACCESS_LOG: &str = "access.log";
@@ -66,6 +66,10 @@ pub struct Site {
     pub secure: bool,
     /// The length of an answer's body.
     pub answer_bytes: usize,
+    /// What clients speak.
+    pub speech: Speech,
+    /// Whether origins are spoken to by HTTP/2.
+    pub http2_to_origins: bool,
 }
 
 /// How to start a balancer.
@@ -149,6 +153,9 @@ impl Program {
     pub fn supports(&self, scenario: Scenario) -> Result<(), String> {
         let is_ours = matches!(self.peer, Peer::Lb | Peer::LbEpoll);
         match (self.peer, scenario.spec().mode, scenario.spec().subject) {
+            (Peer::Nginx, _, _) if scenario == Scenario::H2cToH2c => {
+                Err("it speaks HTTP/2 with backends only for gRPC".to_owned())
+            }
             (Peer::Haproxy, Mode::Udp, _) => Err("it forwards no UDP".to_owned()),
             (_, _, Subject::Spread) if !is_ours => {
                 Err("it does not say how many connections each worker has".to_owned())
@@ -157,12 +164,24 @@ impl Program {
         }
     }
 
+    /// By flags alone where they say everything.
+    fn launch_lb(&self, site: &Site, file: &str) -> (String, Option<String>) {
+        let engine = match self.peer {
+            Peer::LbEpoll => "epoll",
+            _ => "uring",
+        };
+        if site.http2_to_origins {
+            (format!("--config {file}"), Some(lb_file(site, engine)))
+        } else {
+            (lb_arguments(site, engine), None)
+        }
+    }
+
     /// How it is started at `site`, its configuration called `file`.
     pub fn launch(&self, site: &Site, file: &str) -> Launch {
         let (arguments, configuration) = match self.peer {
             Peer::Haproxy => (format!("-db -f {file}"), Some(configuration::haproxy(site))),
-            Peer::Lb => (lb_arguments(site, "uring"), None),
-            Peer::LbEpoll => (lb_arguments(site, "epoll"), None),
+            Peer::Lb | Peer::LbEpoll => self.launch_lb(site, file),
             Peer::Nginx => (
                 format!("-p ./ -e stderr -c {file}"),
                 Some(configuration::nginx(site, self.stream_module.as_deref())),
@@ -175,6 +194,30 @@ impl Program {
             configuration,
         }
     }
+}
+
+/// What flags do not say: how origins are spoken to.
+fn lb_file(site: &Site, engine: &str) -> String {
+    let [first, second] = site.backends;
+    format!(
+        "listeners:
+  - address: {listen}
+    http:
+      cluster: origins
+clusters:
+  origins:
+    protocol: http2
+    backends:
+      - {first}
+      - {second}
+workers: {workers}
+engine: {engine}
+admin: {admin}
+",
+        listen = site.listen,
+        workers = site.workers,
+        admin = site.admin,
+    )
 }
 
 fn lb_arguments(site: &Site, engine: &str) -> String {
