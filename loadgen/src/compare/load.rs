@@ -170,6 +170,7 @@ mod tests {
     use super::super::peers::Site;
     use super::super::scenario::Subject;
     use super::*;
+    use crate::run::LoadMode;
 
     const TIMING: Timing = Timing {
         warmup: Duration::from_millis(300),
@@ -223,7 +224,8 @@ mod tests {
                 let Command::Run(args) = Cli::try_parse_from(words).unwrap().command else {
                     panic!("{command:?} is no load");
                 };
-                assert_eq!(args.rate, rate);
+                let mode = rate.map(|rate_per_s| LoadMode::Open { rate_per_s });
+                assert_eq!(args.rate, mode);
                 run::Config::try_from(&*args).unwrap();
             }
         }
