@@ -220,7 +220,7 @@ impl Client {
             match &self.protocol {
                 Protocol::Tcp(tcp) => tcp.ask_name(&stream).await,
                 Protocol::WebSocket(websocket) => websocket.upgrade(&stream).await,
-                Protocol::Http(_) | Protocol::Http2(_) => return Ok(None),
+                Protocol::Http(_) | Protocol::Http2(_) => Ok(None),
             }
         };
         let greeted = rt::timeout(self.timeout, greeting).await;
