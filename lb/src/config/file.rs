@@ -12,6 +12,7 @@ use lb_core::plan::{
     self, Affinity, BackendLimit, BackendProtocol, BackendSocket, Balance, CookieKey, Edge,
     Forwarded, HashKey, Http2, Matching, Otherwise, PathMatch, ProxyOut, Redirect, Relay, Rewrite,
 };
+use lb_core::rt::shown;
 
 use super::notation::BackendText;
 use super::problem::{Located, Place};
@@ -111,6 +112,7 @@ pub(crate) struct Udp {
     pub(crate) requests: Option<Located<Option<u64>>>,
     pub(crate) flows_max: Option<Located<u64>>,
     pub(crate) flows_per_source_max: Option<Located<Option<u64>>>,
+    pub(crate) proxy_out: Option<ProxyOut>,
 }
 
 impl Udp {
@@ -123,6 +125,7 @@ impl Udp {
             requests: None,
             flows_max: None,
             flows_per_source_max: None,
+            proxy_out: None,
         }
     }
 }
@@ -233,7 +236,7 @@ impl Listener {
         if is_udp {
             format!("{address}/udp")
         } else {
-            address.to_string()
+            shown(address).to_string()
         }
     }
 }

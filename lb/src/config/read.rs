@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
+use lb_core::rt::is_unix;
 
 use super::decode::{self, Fields, Problems};
 use super::file::{
@@ -68,10 +69,13 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     let tcp = fields.optional("tcp", tcp);
     let udp = fields.optional("udp", udp);
     let edge = edge::read(&mut fields);
-    for key in edge::KEYS {
-        if fields.has("udp") && fields.has(key) {
-            let reason = "is not supported on a UDP listener by this version yet";
-            fields.problem(format!("\"{key}\" {reason}"));
+    if let Some(Located { value, .. }) = &address {
+        let is_unix = is_unix(value.0.ip());
+        if let Some(why) = edge::misplaced(&edge.socket, fields.has("udp"), is_unix) {
+            fields.problem(why);
+        }
+        if is_unix && fields.has("udp") {
+            fields.problem("datagrams are not relayed from Unix sockets");
         }
     }
     let written = ["http", "tcp", "udp"].into_iter();
@@ -188,6 +192,7 @@ fn udp(node: &Node, problems: &mut Problems) -> Option<Udp> {
     let requests = fields.optional("requests", count());
     let flows_max = fields.optional("flows_max", decode::number(1..=flows_limit));
     let flows_per_source_max = fields.optional("flows_per_source_max", flows);
+    let proxy_out = fields.optional("proxy_out", proxy_out);
     fields.finish();
     Some(Udp {
         cluster: cluster?,
@@ -196,6 +201,7 @@ fn udp(node: &Node, problems: &mut Problems) -> Option<Udp> {
         requests,
         flows_max,
         flows_per_source_max,
+        proxy_out,
     })
 }
 

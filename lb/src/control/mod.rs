@@ -12,6 +12,7 @@ mod reload;
 mod signals;
 mod start;
 mod status;
+mod unix;
 mod watch;
 
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::LocalSet;
 
-use self::bind::{Bound, OwnPorts};
+use self::bind::{Bound, OwnPorts, SocketFiles};
 use self::objects::Objects;
 pub(crate) use self::start::StartError;
 pub(crate) use self::status::Status;
@@ -61,6 +62,8 @@ struct Control {
     bound: Bound,
     /// Kubernetes objects, if they are a source.
     objects: Option<Objects>,
+    /// Files that go when their listeners do.
+    files: SocketFiles,
     /// Ports of which this process has, or has had, sockets.
     own_ports: OwnPorts,
     sender: UnboundedSender<Event>,

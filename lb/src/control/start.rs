@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task;
 
-use super::bind::{Bound, OwnPorts, advise, bind_new, ports};
+use super::bind::{Bound, OwnPorts, SocketFiles, advise, bind_new, ports};
 use super::objects::{LeftOut, Objects, leave_out};
 use super::status::Running;
 use super::watch::Watch;
@@ -115,7 +115,7 @@ impl Control {
             objects: objects.as_mut(),
             draft: &draft,
         };
-        let (status, bound) = start_workers(plan, engine, access_log, &sender)?;
+        let (status, bound, files) = start_workers(plan, engine, access_log, &sender)?;
         if let Some(objects) = &mut objects {
             objects.start(flags.healthz, &status, &sender)?;
         }
@@ -143,6 +143,7 @@ impl Control {
             load: LoadNumber(0),
             own_ports: ports(&bound).collect(),
             bound,
+            files,
             sender,
             events,
         })
@@ -198,7 +199,7 @@ fn start_workers(
     engine: Probe,
     access_log: AccessLogWriter,
     sender: &UnboundedSender<Event>,
-) -> Result<(Rc<Status>, Bound), StartError> {
+) -> Result<(Rc<Status>, Bound, SocketFiles), StartError> {
     let Planned {
         plan,
         mut objects,
@@ -225,7 +226,12 @@ fn start_workers(
     let snapshot = Snapshot::build(plan, &ground, &new.bound, None)?;
     for listener in &snapshot.listeners {
         let name = listener.stats.name();
-        log!(Info, "listening", listener = name, address = listener.bound);
+        log!(
+            Info,
+            "listening",
+            listener = name,
+            address = lb_core::rt::shown(listener.bound)
+        );
     }
     let change = Arc::new(Change::between(None, &snapshot, Status::FIRST_GENERATION));
     let peers = Arc::<Peers>::default();
@@ -270,7 +276,7 @@ fn start_workers(
         admin_address: Cell::new(None),
         access_log: RefCell::new(access_log),
     };
-    Ok((Rc::new(status), new.bound))
+    Ok((Rc::new(status), new.bound, new.files))
 }
 
 /// Sends an event whenever a configuration file has changed.

@@ -45,6 +45,8 @@ fn listen_socket_json(socket: &ListenSocket) -> Value {
         fast_open,
         v6_only,
         drops_all,
+        free_bind,
+        mode,
         tcp,
     } = socket;
     let mut value = json!({ "backlog": backlog });
@@ -59,6 +61,12 @@ fn listen_socket_json(socket: &ListenSocket) -> Value {
     }
     if *drops_all {
         value["drops_all"] = json!(true);
+    }
+    if *free_bind {
+        value["free_bind"] = json!(true);
+    }
+    if let Some(mode) = mode {
+        value["mode"] = json!(format!("{mode:03o}"));
     }
     add_tcp_socket(tcp, &mut value);
     value
@@ -131,6 +139,15 @@ fn limits_json(limits: &ConnectionLimits) -> Value {
     Value::Object(value)
 }
 
+/// What backends are told.
+pub(crate) fn proxy_out_json(ProxyOut { version, checksum }: ProxyOut) -> Value {
+    let version = match version {
+        ProxyVersion::V1 => "v1",
+        ProxyVersion::V2 => "v2",
+    };
+    json!({ "version": version, "checksum": checksum })
+}
+
 /// What a TCP listener does.
 pub(crate) fn tcp_json(tcp: &Tcp) -> Value {
     let Tcp {
@@ -150,12 +167,8 @@ pub(crate) fn tcp_json(tcp: &Tcp) -> Value {
     if let Some(lifetime) = lifetime {
         value["lifetime"] = json!(duration(*lifetime));
     }
-    if let Some(ProxyOut { version, checksum }) = proxy_out {
-        let version = match version {
-            ProxyVersion::V1 => "v1",
-            ProxyVersion::V2 => "v2",
-        };
-        value["proxy_out"] = json!({ "version": version, "checksum": checksum });
+    if let Some(proxy) = proxy_out {
+        value["proxy_out"] = proxy_out_json(*proxy);
     }
     if let Some(limit) = backend_limit {
         value["backend_limit"] = json!({

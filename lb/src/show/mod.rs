@@ -13,7 +13,7 @@ use std::time::Duration;
 use lb_core::plan::{Forwarded, Http, Listener, Plan, Protocol, Udp};
 use serde_json::{Value, json};
 
-use self::edge::{add_edge, tcp_json};
+use self::edge::{add_edge, proxy_out_json, tcp_json};
 use crate::config::{AccessLog, Engine, LogFormat, Settings, Workers};
 
 /// A plan as JSON.
@@ -27,7 +27,7 @@ pub(crate) fn plan_json(plan: &Plan) -> Value {
 }
 
 fn listener_json(listener: &Listener) -> Value {
-    let mut value = json!({ "name": listener.name, "address": listener.address.to_string() });
+    let mut value = json!({ "name": listener.name, "address": lb_core::rt::shown(listener.address).to_string() });
     match &listener.protocol {
         Protocol::Http(http) => value["http"] = http_json(http),
         Protocol::Tcp(tcp) => value["tcp"] = tcp_json(tcp),
@@ -38,14 +38,18 @@ fn listener_json(listener: &Listener) -> Value {
 }
 
 fn udp_json(udp: &Udp) -> Value {
-    json!({
+    let mut value = json!({
         "cluster": udp.cluster,
         "idle_timeout": duration(udp.idle_timeout),
         "replies": udp.replies,
         "requests": udp.requests,
         "flows_max": udp.flows_max,
         "flows_per_source_max": udp.flows_per_source_max,
-    })
+    });
+    if let Some(proxy) = &udp.proxy_out {
+        value["proxy_out"] = proxy_out_json(*proxy);
+    }
+    value
 }
 
 fn http_json(http: &Http) -> Value {
@@ -126,6 +130,7 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
         protocol,
         ..
     } = listener;
+    let address = lb_core::rt::shown(*address);
     match protocol {
         Protocol::Tcp(tcp) => {
             write!(text, "listener {name}: tcp on {address}")?;

@@ -13,6 +13,8 @@ on_both_engines!(
     lists_are_kept_and_change_with_the_configuration,
     limits_are_kept,
     a_backends_limit_is_kept,
+    who_waits_for_a_backend_keeps_the_place_over_a_reload,
+    an_address_may_come_later,
     sockets_have_their_settings,
 );
 
@@ -125,6 +127,60 @@ fn a_backends_limit_is_kept(engine: &str) {
     assert!(first.echoes());
     drop(first);
     assert!(waits.join().unwrap(), "it has its turn");
+}
+
+fn who_waits_for_a_backend_keeps_the_place_over_a_reload(engine: &str) {
+    let folder = Folder::new();
+    let origin = origin::tcp("a");
+    let text = |idle: &str| {
+        let limit = "backend_limit: {connections: 1, queue: 2, queue_timeout: 1m}";
+        yaml("", &format!(", {limit}, idle_timeout: {idle}"), origin)
+    };
+    let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &text("1h"))]);
+    let address = lb.listener("db");
+    let first = Session::open(address);
+    let active = "lb_client_connections_active{listener=\"db\"}";
+    let wait = |count: f64| {
+        let waits = std::thread::spawn(move || Session::open(address));
+        wait_until("one more to wait", || lb.metric(active) == count);
+        waits
+    };
+    let second = wait(2.0);
+    folder.replace("lb.yaml", &text("2h"));
+    lb.wait_for_generation(2);
+    let third = wait(3.0);
+    is_reset(address);
+    assert_eq!(refused(&lb, "queue_full"), 1.0, "both wait in one queue");
+    drop(first);
+    let mut second = second.join().unwrap();
+    assert!(
+        second.echoes() && !third.is_finished(),
+        "the first comes first"
+    );
+    drop(second);
+    assert!(third.join().unwrap().echoes());
+}
+
+/// 192.0.2.0/24 is nobody's (RFC 5737).
+fn an_address_may_come_later(engine: &str) {
+    let folder = Folder::new();
+    let origin = origin::tcp("a");
+    let one = |protocol: &str, keys: &str| {
+        format!(
+            "listeners: [{{name: db, address: '192.0.2.77:0'{keys}, {protocol}: {{cluster: \
+             c}}}}]\nclusters: {{c: {{backends: ['{origin}']}}}}\n"
+        )
+    };
+    for protocol in ["tcp", "udp", "http"] {
+        let config = folder.write("lb.yaml", &one(protocol, ", socket: {free_bind: true}"));
+        let lb = Lb::start(engine, &["--config", &config]);
+        assert_eq!(lb.listener("db").ip().to_string(), "192.0.2.77");
+        drop(lb);
+        let config = folder.write("lb.yaml", &one(protocol, ""));
+        let refused = output(&["--config", &config, "--admin", "off"]);
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(said.contains("free_bind"), "{said}");
+    }
 }
 
 fn sockets_have_their_settings(engine: &str) {

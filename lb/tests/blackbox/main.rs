@@ -27,6 +27,8 @@ mod affinity;
 mod balance;
 /// `lb check`, and what is said about a bad configuration.
 mod check;
+/// Lists, limits and PROXY headers of UDP listeners.
+mod datagram_edge;
 /// UDP.
 mod datagrams;
 /// `lb demo`.
@@ -61,3 +63,5 @@ mod routes;
 mod schedulers;
 /// Balancing as a user sees it.
 mod traffic;
+/// Unix sockets.
+mod unix;
