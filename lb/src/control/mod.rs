@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::process::{getpriority_process, setpriority_process};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::LocalSet;
 
@@ -99,6 +100,7 @@ pub(crate) fn run(sources: Sources, on_ready: impl FnOnce(&Rc<Status>)) -> ExitC
 
 impl Control {
     async fn run(&mut self) -> ExitCode {
+        step_back();
         self.resolve_later();
         while let Some(event) = self.events.recv().await {
             match event {
@@ -127,6 +129,17 @@ impl Control {
             }
         }
         ExitCode::FAILURE // not reached: `self` holds a sender
+    }
+}
+
+/// Building a big plan takes milliseconds, in which a worker on the same CPU would serve nobody: it
+/// goes first from now on. The workers, which have started, keep what they have, as this is one
+/// thread's (setpriority(2), "C library/kernel differences").
+fn step_back() {
+    const NICE: i32 = 10;
+    if let Ok(now) = getpriority_process(None) {
+        // All it costs is a longer wait for the next generation on a busy CPU.
+        let _ = setpriority_process(None, (now + NICE).min(19));
     }
 }
 

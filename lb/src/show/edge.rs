@@ -4,6 +4,8 @@
 //! form; what was not written and has no default is left out.
 //! Read next: `mod.rs`.
 
+use std::fmt::{self, Write as _};
+
 use lb_core::plan::{
     Access, BackendSocket, ConnectionLimits, Edge, ListenSocket, Otherwise, ProxyOut, ProxyVersion,
     Rate, ServerNames, Source, Tcp, TcpSocket,
@@ -37,6 +39,48 @@ pub(crate) fn add_edge(edge: &Edge, listener: &mut Value) {
         listener["socket"] = listen_socket_json(socket);
     }
 }
+
+/// What is asked of connections, as text: a line for each kind of rule that there is.
+pub(crate) fn write_edge(text: &mut String, edge: &Edge) -> fmt::Result {
+    let Edge {
+        proxy_in,
+        access: Access { allow, deny },
+        limits,
+        socket: _,
+    } = edge;
+    let list = |prefixes: &[Prefix]| {
+        let shown: Vec<_> = prefixes
+            .iter()
+            .take(SHOWN_MAX)
+            .map(Prefix::to_string)
+            .collect();
+        let more = prefixes.len().saturating_sub(SHOWN_MAX);
+        let more = (more > 0).then(|| format!(" and {more} more"));
+        shown.join(", ") + &more.unwrap_or_default()
+    };
+    if let Some(proxy) = proxy_in {
+        let trusted = list(&proxy.trusted);
+        writeln!(text, "  behind a PROXY header, from {trusted} only")?;
+    }
+    for (word, prefixes) in [("allows", allow), ("denies", deny)] {
+        if !prefixes.is_empty() {
+            writeln!(text, "  {word} {}", list(prefixes))?;
+        }
+    }
+    if let Some(most) = limits.connections_max {
+        writeln!(text, "  at most {most} at a time")?;
+    }
+    if let Some(most) = limits.per_source_max {
+        writeln!(text, "  at most {most} at a time from one source")?;
+    }
+    if let Some(Rate { per_second, burst }) = limits.rate {
+        writeln!(text, "  at most {per_second} a second, {burst} at once")?;
+    }
+    Ok(())
+}
+
+/// Prefixes of a list that are shown as text.
+const SHOWN_MAX: usize = 5;
 
 fn listen_socket_json(socket: &ListenSocket) -> Value {
     let ListenSocket {

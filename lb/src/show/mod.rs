@@ -13,7 +13,7 @@ use std::time::Duration;
 use lb_core::plan::{Forwarded, Http, Listener, Plan, Protocol, Udp};
 use serde_json::{Value, json};
 
-use self::edge::{add_edge, proxy_out_json, tcp_json};
+use self::edge::{add_edge, proxy_out_json, tcp_json, write_edge};
 use crate::config::{AccessLog, Engine, LogFormat, Settings, Workers};
 
 /// A plan as JSON.
@@ -128,6 +128,7 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
         name,
         address,
         protocol,
+        edge,
         ..
     } = listener;
     let address = lb_core::rt::shown(*address);
@@ -165,7 +166,8 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
                 None => writeln!(text, "  everything else is answered 404"),
             }
         }
-    }
+    }?;
+    write_edge(text, edge)
 }
 
 /// In the notation of the YAML form, with the largest unit that keeps it whole.

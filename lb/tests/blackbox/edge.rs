@@ -227,3 +227,22 @@ fn a_setting_that_the_kernel_refuses_is_named_at_the_start() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("TCP_CONGESTION"), "{text}");
 }
+
+#[test]
+fn check_shows_what_is_asked_of_connections() {
+    let folder = Folder::new();
+    let keys = "  deny: [10.0.0.0/8]\n  proxy_in: {trusted: [192.0.2.1]}\n  limits: {connections: 7, \
+                per_source: 3, rate: 5, burst: 9}";
+    let config = folder.write("lb.yaml", &yaml(keys, "", "127.0.0.1:1".parse().unwrap()));
+    let output = output(&["check", "--config", &config]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "  behind a PROXY header, from 192.0.2.1 only",
+        "  denies 10.0.0.0/8",
+        "  at most 7 at a time",
+        "  at most 3 at a time from one source",
+        "  at most 5 a second, 9 at once",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line:?} in\n{text}");
+    }
+}
