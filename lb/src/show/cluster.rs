@@ -56,7 +56,7 @@ fn own(cluster: &Cluster) -> Value {
 fn backend(backend: &Backend) -> Value {
     json!({
         "name": backend.name,
-        "address": backend.address.to_string(),
+        "address": lb_core::rt::shown(backend.address).to_string(),
         "weight": backend.weight,
         "backup": backend.tier == Tier::Backup,
         "drain": backend.condition == Condition::Draining,
@@ -237,7 +237,7 @@ pub(super) fn write(text: &mut String, cluster: &Cluster) -> fmt::Result {
 }
 
 fn write_backend(text: &mut String, backend: &Backend) -> fmt::Result {
-    let address = backend.address.to_string();
+    let address = lb_core::rt::shown(backend.address).to_string();
     write!(text, "  {address}")?;
     if backend.name != address {
         write!(text, " ({})", backend.name)?;

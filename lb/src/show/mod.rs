@@ -14,7 +14,7 @@ use std::time::Duration;
 use lb_core::plan::{Forwarded, Http, Listener, Plan, Protocol, RequestId, Udp};
 use serde_json::{Value, json};
 
-use self::edge::{add_edge, tcp_json};
+use self::edge::{add_edge, proxy_out_json, tcp_json, write_edge};
 use crate::config::logs::format_text;
 use crate::config::{AccessLog, Engine, LogFormat, Settings, Workers};
 
@@ -29,7 +29,7 @@ pub(crate) fn plan_json(plan: &Plan) -> Value {
 }
 
 fn listener_json(listener: &Listener) -> Value {
-    let mut value = json!({ "name": listener.name, "address": listener.address.to_string() });
+    let mut value = json!({ "name": listener.name, "address": lb_core::rt::shown(listener.address).to_string() });
     match &listener.protocol {
         Protocol::Http(http) => value["http"] = http_json(http),
         Protocol::Tcp(tcp) => value["tcp"] = tcp_json(tcp),
@@ -40,14 +40,18 @@ fn listener_json(listener: &Listener) -> Value {
 }
 
 fn udp_json(udp: &Udp) -> Value {
-    json!({
+    let mut value = json!({
         "cluster": udp.cluster,
         "idle_timeout": duration(udp.idle_timeout),
         "replies": udp.replies,
         "requests": udp.requests,
         "flows_max": udp.flows_max,
         "flows_per_source_max": udp.flows_per_source_max,
-    })
+    });
+    if let Some(proxy) = &udp.proxy_out {
+        value["proxy_out"] = proxy_out_json(*proxy);
+    }
+    value
 }
 
 fn http_json(http: &Http) -> Value {
@@ -136,8 +140,10 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
         name,
         address,
         protocol,
+        edge,
         ..
     } = listener;
+    let address = lb_core::rt::shown(*address);
     match protocol {
         Protocol::Tcp(tcp) => {
             write!(text, "listener {name}: tcp on {address}")?;
@@ -172,7 +178,8 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
                 None => writeln!(text, "  everything else is answered 404"),
             }
         }
-    }
+    }?;
+    write_edge(text, edge)
 }
 
 /// In the notation of the YAML form, with the largest unit that keeps it whole.

@@ -29,6 +29,8 @@ mod affinity;
 mod balance;
 /// `lb check`, and what is said about a bad configuration.
 mod check;
+/// Lists, limits and PROXY headers of UDP listeners.
+mod datagram_edge;
 /// UDP.
 mod datagrams;
 /// `lb demo`.
@@ -69,3 +71,5 @@ mod schedulers;
 mod services;
 /// Balancing as a user sees it.
 mod traffic;
+/// Unix sockets.
+mod unix;
