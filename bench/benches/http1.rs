@@ -77,6 +77,7 @@ fn request(criterion: &mut Criterion) {
         address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
         scheme: "http",
         local: None,
+        certificate: b"",
     };
     let mut group = criterion.benchmark_group("request");
     for (name, bytes) in [("small", SMALL_REQUEST), ("browser", BROWSER_REQUEST)] {

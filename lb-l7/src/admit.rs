@@ -191,6 +191,7 @@ fn rewrite(
         address: peer.address,
         scheme: peer.scheme(),
         local,
+        certificate: peer.tls.as_ref().map_or(&[], |tls| &tls.client_fields),
     };
     let mut out = Buffer::new();
     rewrite_request(received, head, &service.rules, &client, &mut out)?;

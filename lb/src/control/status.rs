@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lb_core::metrics::{ControlMetrics, Kind, Report, Text, WorkerMetrics};
 use lb_core::rt::probe::Probe;
@@ -91,6 +91,7 @@ impl Status {
         };
         report.write(&mut text);
         self.write_affinity(&mut text);
+        write_certificates(&snapshot, &mut text);
         text.family(
             "lb_log_lines_dropped_total",
             Kind::Counter,
@@ -160,6 +161,26 @@ fn all_beat(since: impl Iterator<Item = Duration>) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("stuck: {}", stuck.join(", ")))
+    }
+}
+
+/// When certificates end, for an alert some weeks before.
+fn write_certificates(snapshot: &Snapshot, text: &mut Text) {
+    let mut family = text.family(
+        "lb_tls_certificate_not_after_seconds",
+        Kind::Gauge,
+        "When the certificate ends to be valid, in seconds since 1970.",
+    );
+    for listener in &snapshot.listeners {
+        let certificates = listener.tls.iter().flat_map(|tls| tls.certificates());
+        for certificate in certificates {
+            let labels = [
+                ("listener", listener.stats.name()),
+                ("certificate", certificate.plan.name.as_str()),
+            ];
+            let since = certificate.not_after.duration_since(SystemTime::UNIX_EPOCH);
+            family.sample(&labels, since.unwrap_or_default().as_secs());
+        }
     }
 }
 

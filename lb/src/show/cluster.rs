@@ -16,7 +16,7 @@ use super::duration;
 
 /// A cluster as JSON.
 pub(super) fn json(cluster: &Cluster) -> Value {
-    json!({
+    let mut value = json!({
         "name": cluster.name,
         "backends": cluster.backends.iter().map(backend).collect::<Vec<_>>(),
         "balance": cluster.balance.to_string(),
@@ -33,7 +33,11 @@ pub(super) fn json(cluster: &Cluster) -> Value {
             "idle": cluster.pool_idle_max,
             "idle_timeout": duration(cluster.pool_idle_timeout),
         },
-    })
+    });
+    if let Some(tls) = &cluster.tls {
+        value["tls"] = super::tls::backend_json(tls);
+    }
+    value
 }
 
 fn backend(backend: &Backend) -> Value {

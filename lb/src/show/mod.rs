@@ -5,6 +5,7 @@
 
 mod cluster;
 mod edge;
+mod tls;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -56,7 +57,7 @@ fn http_json(http: &Http) -> Value {
         })
     });
     let (limits, timeouts) = (&http.limits, &http.timeouts);
-    json!({
+    let mut value = json!({
         "cluster": http.default_cluster,
         "routes": routes.collect::<Vec<_>>(),
         "limits": {
@@ -76,7 +77,11 @@ fn http_json(http: &Http) -> Value {
             Forwarded::Off => "off",
             Forwarded::Replace => "replace",
         },
-    })
+    });
+    if let Some(tls) = &http.tls {
+        value["tls"] = tls::server_json(tls);
+    }
+    value
 }
 
 /// Settings as JSON.
@@ -150,7 +155,13 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
             )
         }
         Protocol::Http(http) => {
-            writeln!(text, "listener {name}: http on {address}")?;
+            match &http.tls {
+                None => writeln!(text, "listener {name}: http on {address}")?,
+                Some(tls) => {
+                    writeln!(text, "listener {name}: https on {address}")?;
+                    tls::write_server(text, tls)?;
+                }
+            }
             for route in &http.routes {
                 let host = route.host.as_deref().unwrap_or("*");
                 writeln!(

@@ -58,4 +58,6 @@ mod reload;
 /// Every scheduler, with origins that die and come back.
 mod schedulers;
 /// Balancing as a user sees it.
+/// Clients and backends over TLS.
+mod tls;
 mod traffic;
