@@ -57,7 +57,7 @@ mod proxy_protocol;
 mod reload;
 /// Every scheduler, with origins that die and come back.
 mod schedulers;
-/// Balancing as a user sees it.
 /// Clients and backends over TLS.
 mod tls;
+/// Balancing as a user sees it.
 mod traffic;
