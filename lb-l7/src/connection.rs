@@ -22,6 +22,7 @@ use crate::collect::HeadCollector;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::http1::response::ClientConnection;
+use crate::http2::server::{self, ServerConnection};
 use crate::link::ClientLink;
 use crate::respond::Answer;
 use crate::rooms::Rooms;
@@ -69,6 +70,10 @@ pub fn serve_client<S: Into<Stream>>(
                 Err(End::Close) => return drop(connection.finish().await),
                 Err(_) => return,
             };
+            if connection.exchanges == 0 && connection.speaks_http2(&first) {
+                // In a box of its own: it must not make the others larger.
+                return Box::pin(connection.serve_http2(first)).await;
+            }
             match Rooms::serve(&http, connection, first).await {
                 Served::Again(again) => connection = again,
                 Served::Upgraded(upgrade) => break upgrade,
@@ -178,6 +183,24 @@ impl Connection {
             sleep: rt::sleep_until(Instant::default()),
             exchanges: 0,
         }
+    }
+
+    /// Whether the client speaks HTTP/2, be it that it was agreed on or that it knew before.
+    fn speaks_http2(&self, first: &Chunk) -> bool {
+        server::is_http2(first) && self.current.get().http2.enabled
+    }
+
+    async fn serve_http2(self, first: Chunk) {
+        let ClientLink::Http1(stream) = self.client else {
+            return; // a stream is no connection
+        };
+        let connection = ServerConnection {
+            peer: self.peer,
+            current: self.current,
+            http: self.http,
+            registration: self.registration,
+        };
+        connection.serve(stream, first).await;
     }
 
     /// Serves one request, and ends the connection if it is to end after that. `first` is what is
@@ -316,6 +339,7 @@ impl Connection {
             reason: failure.reason(),
             connection: ClientConnection::Close,
             without_body: false,
+            location: &[],
         };
         let mut answer = answer.outgoing(&self.http.date.text());
         listener.sent_bytes.add(answer.len() as u64);

@@ -22,7 +22,6 @@ pub(crate) enum ClientLink {
     /// Its connection.
     Http1(Stream),
     /// One stream of its connection.
-    #[expect(dead_code, reason = "made by the HTTP/2 server")]
     Http2(Box<dyn Http2Stream>),
 }
 
@@ -32,7 +31,6 @@ pub(crate) enum BackendLink {
     /// A connection, used for one exchange after the other.
     Http1(Stream),
     /// One stream of a connection.
-    #[expect(dead_code, reason = "made by the HTTP/2 client")]
     Http2(Box<dyn BackendStream>),
 }
 
@@ -366,8 +364,9 @@ fn poll_send_http1(
     stream: &Stream,
     outgoing: &mut Outgoing,
 ) -> Poll<io::Result<()>> {
-    if outgoing.parts[0].is_none() {
-        return Poll::Ready(Ok(()));
+    if outgoing.parts[0].is_some() {
+        ready!(stream.poll_send(cx, &mut outgoing.parts))?;
     }
-    stream.poll_send(cx, &mut outgoing.parts)
+    outgoing.ends = false; // what is sent next is another message's, maybe
+    Poll::Ready(Ok(()))
 }

@@ -12,11 +12,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lb_core::balance::{Backend, BackendId, Choice, Cluster, Fault, Lease, Tried};
-use lb_core::plan::TRIES_LIMIT;
+use lb_core::plan::{BackendProtocol, TRIES_LIMIT};
 use lb_core::rt::{self, TcpStream};
 
 use crate::exchange::{After, Exchange, Waiting};
 use crate::failure::Failure;
+use crate::http2::client::{Connecting, Turn, poll_connected};
 use crate::link::BackendLink;
 use crate::pool::BackendConnection;
 use crate::queue::Place;
@@ -37,9 +38,7 @@ impl Exchange<'_> {
     /// Has the request answered by a backend of its cluster.
     pub(crate) async fn proxy(&mut self) -> Result<(), Failure> {
         let service = self.service.clone();
-        let cluster = &service
-            .served(self.request.cluster.ok_or(Failure::NoRoute)?)
-            .cluster;
+        let cluster = &service.served(self.request.cluster?).cluster;
         let counters = cluster.counters().of(self.connection.http.worker.index);
         counters.exchanges.increment();
         let settings = &cluster.exchanges;
@@ -201,11 +200,7 @@ impl Exchange<'_> {
 
     /// Asks one backend, by a pooled connection if there is one.
     async fn ask(&mut self, cluster: &Cluster, lease: &Lease<'_>) -> Result<(), Failure> {
-        let pooled = self
-            .connection
-            .http
-            .pool
-            .take(lease.backend().id(), cluster);
+        let pooled = self.pooled(cluster, lease);
         let mut is_pooled = pooled.is_some();
         let mut connection = match pooled {
             Some(connection) => connection,
@@ -214,7 +209,7 @@ impl Exchange<'_> {
         let after = loop {
             connection.begin();
             match self.exchange_with(&connection, lease, is_pooled).await {
-                Err(Failure::BackendStale) => {
+                Err(failure) if self.is_stale(failure, is_pooled) => {
                     self.count_retry(cluster);
                     drop(connection); // room for the next one
                     connection = self.connect(cluster, lease).await?;
@@ -236,6 +231,45 @@ impl Exchange<'_> {
             After::Close | After::Reuse => {}
         }
         Ok(())
+    }
+
+    /// A connection that is there, or a stream of one.
+    fn pooled(&self, cluster: &Cluster, lease: &Lease<'_>) -> Option<BackendConnection> {
+        let (http, backend) = (&self.connection.http, lease.backend());
+        match cluster.protocol {
+            BackendProtocol::Http1 => http.pool.take(backend.id(), cluster),
+            BackendProtocol::Http2 => {
+                let link = BackendLink::Http2(Box::new(http.backends.take(backend.id())?));
+                let worker = http.worker.index;
+                Some(BackendConnection::new(link, Arc::clone(backend), worker))
+            }
+        }
+    }
+
+    /// Whether the connection that was there took nothing any more, and another will.
+    fn is_stale(&self, failure: Failure, is_pooled: bool) -> bool {
+        let was_refused = failure == Failure::BackendRefused && is_pooled && self.has_request();
+        failure == Failure::BackendStale || was_refused
+    }
+
+    /// A stream of the connection that somebody else opens, or the turn to open one.
+    async fn join_http2<'h>(
+        &mut self,
+        http: &'h HttpWorker,
+        cluster: &Cluster,
+        lease: &Lease<'_>,
+    ) -> Result<Result<BackendConnection, Connecting<'h>>, Failure> {
+        loop {
+            let theirs = match http.backends.turn(lease.backend().id()) {
+                Turn::Ours(connecting) => return Ok(Err(connecting)),
+                Turn::Theirs(theirs) => theirs,
+            };
+            let mut poll = poll_connected(&theirs);
+            self.wait(Waiting::Connect, None, |_, cx| poll(cx)).await?;
+            if let Some(joined) = self.pooled(cluster, lease) {
+                return Ok(Ok(joined));
+            }
+        }
     }
 
     /// Tells outlier detection what was the backend's fault.
@@ -266,8 +300,16 @@ impl Exchange<'_> {
         let backend: &Arc<Backend> = lease.backend();
         let _connecting = backend.counters(worker).connecting.hold();
         let started = rt::now();
-        let tls = self.request.cluster.map(|it| self.service.served(it));
-        let tls = tls.and_then(|served| served.tls.clone());
+        let http = Rc::clone(&self.connection.http);
+        let turn = match cluster.protocol {
+            BackendProtocol::Http1 => None,
+            BackendProtocol::Http2 => match self.join_http2(&http, cluster, lease).await? {
+                Ok(joined) => return Ok(joined),
+                Err(turn) => Some(turn),
+            },
+        };
+        let served = self.request.cluster.ok().map(|it| self.service.served(it));
+        let tls = served.and_then(|served| served.tls.clone());
         let mut connecting = pin!(connect(backend.address, tls));
         let connected = self
             .wait(Waiting::Connect, None, |_, cx| connecting.as_mut().poll(cx))
@@ -276,7 +318,17 @@ impl Exchange<'_> {
             Ok(Ok(stream)) => {
                 let elapsed = rt::now().saturating_duration_since(started);
                 cluster.counters().of(worker).connect_time.observe(elapsed);
-                let link = BackendLink::Http1(stream);
+                let link = match turn {
+                    None => BackendLink::Http1(stream),
+                    Some(turn) => {
+                        let mut begun = pin!(turn.begin(stream, cluster, backend, worker));
+                        let begun = self
+                            .wait(Waiting::Connect, None, |_, cx| begun.as_mut().poll(cx))
+                            .await?;
+                        let begun = begun.map_err(|_| Failure::BackendUnreachable)?;
+                        BackendLink::Http2(Box::new(begun))
+                    }
+                };
                 let connection = BackendConnection::new(link, Arc::clone(backend), worker);
                 Ok(match cluster.exchanges.connections_max {
                     Some(_) => connection.of_few(&self.connection.http.queue),

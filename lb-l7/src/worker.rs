@@ -15,6 +15,8 @@ use lb_core::worker::Worker;
 use crate::access_log::AccessLog;
 use crate::budget::Budget;
 use crate::date::DateCache;
+use crate::http2::client::Backends;
+use crate::http2::server::Clients;
 use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::rooms::Rooms;
@@ -30,6 +32,8 @@ pub struct HttpWorker {
     pub(crate) date: DateCache,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) rooms: Rooms,
+    pub(crate) clients: Clients,
+    pub(crate) backends: Backends,
 }
 
 impl HttpWorker {
@@ -47,6 +51,8 @@ impl HttpWorker {
             date: DateCache::default(),
             access_log,
             rooms: Rooms::default(),
+            clients: Clients::default(),
+            backends: Backends::default(),
         });
         let weak = Rc::downgrade(&http);
         rt::spawn(async move {
@@ -59,14 +65,15 @@ impl HttpWorker {
         http
     }
 
-    /// Closes idle connections to backends that are not `present` in a new snapshot.
-    pub fn retain_pools(&self, present: impl Fn(BackendId) -> bool) {
-        self.pool.retain(present);
+    /// Closes idle connections to backends that are `gone` from the plan.
+    pub fn close_pools(&self, gone: impl Fn(BackendId) -> bool) {
+        self.pool.retain(|backend| !gone(backend));
+        self.backends.retain(|backend| !gone(backend));
     }
 
     /// Number of idle connections to backends.
     pub fn pooled(&self) -> usize {
-        self.pool.len()
+        self.pool.len() + self.backends.idle()
     }
 
     /// Hands the log lines over that have gathered; also done every second.
@@ -97,7 +104,11 @@ impl HttpWorker {
     fn sweep(&self) {
         let now = rt::now();
         self.pool.sweep(now);
+        self.backends.sweep();
         self.budgets.borrow_mut().retain(|_, it| !it.is_old(now));
         self.flush_access_log();
+        if self.worker.draining.get() {
+            self.clients.drain();
+        }
     }
 }

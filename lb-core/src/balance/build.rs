@@ -52,6 +52,7 @@ impl Cluster {
             tries_max: plan.tries_max,
             pool_idle_max: plan.pool_idle_max,
             pool_idle_timeout: plan.pool_idle_timeout,
+            protocol: plan.protocol,
             exchanges: plan.exchanges,
             tls: build_tls(plan.tls.as_ref(), previous),
             health: plan.health.clone(),

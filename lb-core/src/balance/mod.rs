@@ -88,6 +88,8 @@ pub struct Cluster {
     pub pool_idle_max: u16,
     /// How long an idle HTTP connection is kept.
     pub pool_idle_timeout: Duration,
+    /// The version of HTTP that the backends are spoken to in.
+    pub protocol: plan::BackendProtocol,
     /// How HTTP exchanges reach the backends.
     pub exchanges: plan::ClusterExchanges,
     /// How HTTP connections are encrypted. The same as long as the plan says the same, so that a

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Affinity, BackendTls, Balance, ClusterExchanges, HashKey, Health};
+use super::{Affinity, BackendProtocol, BackendTls, Balance, ClusterExchanges, HashKey, Health};
 
 /// A named set of backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct Cluster {
     pub exchanges: ClusterExchanges,
     /// How HTTP connections to backends are encrypted; `None`: they are not.
     pub tls: Option<BackendTls>,
+    /// The version of HTTP that its backends are spoken to in.
+    pub protocol: BackendProtocol,
 }
 
 impl Cluster {
@@ -88,6 +90,7 @@ impl Cluster {
             pool_idle_timeout: Self::POOL_IDLE_TIMEOUT_DEFAULT,
             exchanges: ClusterExchanges::default(),
             tls: None,
+            protocol: BackendProtocol::default(),
         }
     }
 }

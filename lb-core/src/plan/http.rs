@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Exchanges, TlsServer};
+use super::{Exchanges, Http2, TlsServer};
 
 /// The settings of an HTTP listener; by default without a route.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,6 +29,8 @@ pub struct Http {
     pub exchanges: Exchanges,
     /// How connections are encrypted; `None`: they are not.
     pub tls: Option<TlsServer>,
+    /// HTTP/2 with clients.
+    pub http2: Http2,
 }
 
 /// One routing rule.

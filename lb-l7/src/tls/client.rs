@@ -10,14 +10,13 @@ use std::sync::Arc;
 use lb_core::plan::{BackendTls, TlsCheck, Verify};
 use lb_core::rt::TcpStream;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConfig, Resumption, UnbufferedClientConnection};
+use rustls::client::{ClientConfig, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::certificate::{CertificateError, ServerCertificate};
-use super::handshake::Handshaking;
 use super::server::{provider, versions};
 use super::stream::TlsStream;
 
@@ -125,10 +124,7 @@ impl TlsClient {
     pub async fn connect(&self, stream: TcpStream, address: IpAddr) -> io::Result<TlsStream> {
         let name = self.server_name.clone();
         let name = name.unwrap_or_else(|| ServerName::IpAddress(address.to_canonical().into()));
-        let connection = UnbufferedClientConnection::new(Arc::clone(&self.config), name);
-        let connection = connection.map_err(io::Error::other)?;
-        let side = Handshaking::Client(Box::new(connection));
-        let stream = TlsStream::handshake(stream, side, &mut None).await?;
+        let stream = TlsStream::connect(stream, Arc::clone(&self.config), name).await?;
         Ok(stream.made_by(self.plan.as_ref()))
     }
 }

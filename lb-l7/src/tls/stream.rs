@@ -17,7 +17,10 @@ use std::task::{Context, Poll, ready};
 
 use lb_core::plan::BackendTls;
 use lb_core::rt::{Chunk, TcpStream};
-use rustls::server::{ServerConfig, UnbufferedServerConnection};
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::server::UnbufferedServerConnection;
+use rustls::{ClientConfig, ServerConfig};
 
 use super::duplex::Duplex;
 use super::facts::TlsFacts;
@@ -66,6 +69,21 @@ impl TlsStream {
             stream,
             inner: Box::new(inner),
         })
+    }
+
+    /// Makes the handshake of a client; `config` allows that its secrets are extracted.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept), with the server in the client's place.
+    pub async fn connect(
+        stream: TcpStream,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Self> {
+        debug_assert!(config.enable_secret_extraction);
+        let connection = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
+        let side = Handshaking::Client(Box::new(connection));
+        Self::handshake(stream, side, &mut None).await
     }
 
     /// Makes the handshake of a server; `config` allows that its secrets are extracted.

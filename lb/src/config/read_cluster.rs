@@ -11,6 +11,7 @@ use lb_l7::tls;
 
 use super::decode::{self, Fields, Problems};
 use super::file::{Backend, Cluster, Health, Outlier, Pool};
+use super::http2::PROTOCOL_WORDS;
 use super::problem::{Located, Problem};
 use super::read::{duration, name};
 use super::yaml::{Entry, Node, Value};
@@ -60,6 +61,7 @@ fn cluster(entry: &Entry, problems: &mut Problems) -> Cluster {
         connect_timeout: fields.optional("connect_timeout", duration),
         tries: fields.optional("tries", decode::number(1..=plan::TRIES_LIMIT.into())),
         pool: fields.optional("pool", pool).unwrap_or_default(),
+        protocol: fields.optional("protocol", decode::choice(&PROTOCOL_WORDS)),
         tls: fields.optional("tls", super::tls::backend).flatten(),
     };
     fields.finish();

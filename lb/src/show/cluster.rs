@@ -7,8 +7,8 @@
 use std::fmt::{self, Write as _};
 
 use lb_core::plan::{
-    Affinity, Backend, Check, Cluster, Condition, CookieAffinity, CookieMode, HashKey, Health,
-    HttpCheck, Outlier, SameSite, Secure, StatusRange, Tier, TlsCheck, Verify,
+    Affinity, Backend, BackendProtocol, Check, Cluster, Condition, CookieAffinity, CookieMode,
+    HashKey, Health, HttpCheck, Outlier, SameSite, Secure, StatusRange, Tier, TlsCheck, Verify,
 };
 use serde_json::{Value, json};
 
@@ -32,6 +32,10 @@ pub(super) fn json(cluster: &Cluster) -> Value {
         "pool": {
             "idle": cluster.pool_idle_max,
             "idle_timeout": duration(cluster.pool_idle_timeout),
+        },
+        "protocol": match cluster.protocol {
+            BackendProtocol::Http1 => "http1",
+            BackendProtocol::Http2 => "http2",
         },
     });
     if let Some(tls) = &cluster.tls {

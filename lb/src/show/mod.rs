@@ -5,6 +5,7 @@
 
 mod cluster;
 mod edge;
+pub(crate) mod routes;
 mod tls;
 
 use std::fmt::Write as _;
@@ -49,17 +50,12 @@ fn udp_json(udp: &Udp) -> Value {
 }
 
 fn http_json(http: &Http) -> Value {
-    let routes = http.routes.iter().map(|route| {
-        json!({
-            "host": route.host.as_deref().unwrap_or("*"),
-            "path": format!("{:?}", route.path),
-            "cluster": route.action.cluster(),
-        })
-    });
+    let routes = http.routes.iter().map(routes::json);
     let (limits, timeouts) = (&http.limits, &http.timeouts);
     let mut value = json!({
         "cluster": http.default_cluster,
         "routes": routes.collect::<Vec<_>>(),
+        "matching": routes::matching(http.matching),
         "limits": {
             "head": limits.head_bytes_max,
             "headers": limits.headers_max,
@@ -77,6 +73,11 @@ fn http_json(http: &Http) -> Value {
             Forwarded::Off => "off",
             Forwarded::Replace => "replace",
         },
+        "http2": http.http2.enabled.then(|| json!({
+            "streams": http.http2.streams_max,
+            "window": http.http2.window_bytes,
+            "ping_interval": duration(http.http2.ping_interval),
+        })),
     });
     if let Some(tls) = &http.tls {
         value["tls"] = tls::server_json(tls);
@@ -163,12 +164,7 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
                 }
             }
             for route in &http.routes {
-                let host = route.host.as_deref().unwrap_or("*");
-                writeln!(
-                    text,
-                    "  {host}{:?} to cluster {:?}",
-                    route.path, route.action
-                )?;
+                writeln!(text, "  {}", routes::text(route))?;
             }
             match &http.default_cluster {
                 Some(cluster) => writeln!(text, "  everything else to cluster {cluster}"),

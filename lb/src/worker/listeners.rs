@@ -22,8 +22,9 @@ use lb_l7::tls::TlsAcceptor;
 use lb_l7::{HttpService, HttpWorker};
 
 use super::{BoundSocket, Local, Sockets, tls};
+use crate::change::Change;
 use crate::log::{Limiter, log};
-use crate::snapshot::{Listener, ListenerKey, Service, Snapshot};
+use crate::snapshot::{Listener, ListenerKey, Service};
 
 /// How long accepting pauses when descriptors or memory have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -49,25 +50,23 @@ struct Accepting {
 }
 
 impl Listeners {
-    /// Makes these the listeners of `snapshot`; `sockets` has those that are new. False if one of
-    /// them has no socket (yet).
-    pub(super) fn apply(
-        &self,
-        local: &Rc<Local>,
-        snapshot: &Snapshot,
-        mut sockets: Sockets,
-    ) -> bool {
+    /// Takes up what has changed; `sockets` has those of the listeners that are new. False if one
+    /// of them has no socket.
+    pub(super) fn apply(&self, local: &Rc<Local>, change: &Change, mut sockets: Sockets) -> bool {
         let mut open = self.open.borrow_mut();
-        let planned = |key: &ListenerKey| snapshot.listeners.iter().any(|it| it.key == *key);
-        for (key, gone) in open.extract_if(|key, _| !planned(key)) {
+        for closed in &change.closed {
+            let Some(gone) = open.remove(&closed.key) else {
+                continue;
+            };
             let is_udp = matches!(gone, Open::Udp(_));
             let task = rt::spawn(gone.close());
             if is_udp {
-                self.draining.borrow_mut().insert(key, task);
+                let mut draining = self.draining.borrow_mut();
+                draining.insert(closed.key.clone(), task);
             }
         }
         let mut complete = true;
-        for listener in &snapshot.listeners {
+        for listener in &change.listeners {
             if let Some(open) = open.get(&listener.key) {
                 open.switch(listener, local.worker.index);
                 continue;

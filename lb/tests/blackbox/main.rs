@@ -55,6 +55,8 @@ mod peers;
 mod proxy_protocol;
 /// Changes of the configuration while it runs.
 mod reload;
+/// Routes of every kind.
+mod routes;
 /// Every scheduler, with origins that die and come back.
 mod schedulers;
 /// Clients and backends over TLS.
