@@ -25,7 +25,7 @@ pub(super) fn json(cluster: &Cluster) -> Value {
 }
 
 fn own(cluster: &Cluster) -> Value {
-    json!({
+    let mut value = json!({
         "name": cluster.name,
         "backends": cluster.backends.iter().map(backend).collect::<Vec<_>>(),
         "balance": cluster.balance.to_string(),
@@ -50,7 +50,11 @@ fn own(cluster: &Cluster) -> Value {
             BackendProtocol::Http1 => "http1",
             BackendProtocol::Http2 => "http2",
         },
-    })
+    });
+    if let Some(tls) = &cluster.tls {
+        value["tls"] = super::tls::backend_json(tls);
+    }
+    value
 }
 
 fn backend(backend: &Backend) -> Value {

@@ -7,6 +7,7 @@ mod cluster;
 mod edge;
 mod exchange;
 pub(crate) mod routes;
+mod tls;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -57,7 +58,7 @@ fn udp_json(udp: &Udp) -> Value {
 fn http_json(http: &Http) -> Value {
     let routes = http.routes.iter().map(routes::json);
     let (limits, timeouts) = (&http.limits, &http.timeouts);
-    json!({
+    let mut value = json!({
         "cluster": http.default_cluster,
         "routes": routes.collect::<Vec<_>>(),
         "matching": routes::matching(http.matching),
@@ -92,7 +93,11 @@ fn http_json(http: &Http) -> Value {
             "window": http.http2.window_bytes,
             "ping_interval": duration(http.http2.ping_interval),
         })),
-    })
+    });
+    if let Some(tls) = &http.tls {
+        value["tls"] = tls::server_json(tls);
+    }
+    value
 }
 
 /// Settings as JSON.
@@ -169,7 +174,13 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
             )
         }
         Protocol::Http(http) => {
-            writeln!(text, "listener {name}: http on {address}")?;
+            match &http.tls {
+                None => writeln!(text, "listener {name}: http on {address}")?,
+                Some(tls) => {
+                    writeln!(text, "listener {name}: https on {address}")?;
+                    tls::write_server(text, tls)?;
+                }
+            }
             for route in &http.routes {
                 writeln!(text, "  {}", routes::text(route))?;
             }

@@ -69,6 +69,8 @@ mod routes;
 mod schedulers;
 /// Kubernetes Services.
 mod services;
+/// Clients and backends over TLS.
+mod tls;
 /// Balancing as a user sees it.
 mod traffic;
 /// Unix sockets.
