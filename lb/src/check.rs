@@ -13,6 +13,8 @@ use serde_json::json;
 use lb_kube::Severity;
 use lb_kube::files::{PassedOver, Report};
 
+use lb_core::plan::Plan;
+
 use crate::args::{CheckFormat, EXIT_USAGE};
 use crate::config::{Draft, Names, Problem, Sources};
 use crate::kubernetes::{Kubernetes, join, passed_over_json, report_json};
@@ -42,7 +44,7 @@ pub(crate) fn run(sources: &Sources, format: CheckFormat) -> ExitCode {
     };
     let (plan, found) = match (own, objects) {
         (Some(own), Some(mut objects)) => {
-            let (plan, left_out) = join(own, objects.plan());
+            let (plan, left_out) = join(own, objects.plan(), &Plan::default());
             objects.leave_out(left_out);
             (Some(plan), Found::of(&objects))
         }

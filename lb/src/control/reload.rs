@@ -108,7 +108,7 @@ impl Control {
         let current = self.status.snapshot();
         let own = draft.plan(names);
         let (mut plan, mut left_out) = match &mut self.objects {
-            Some(objects) => objects.join(own),
+            Some(objects) => objects.join(own, &current.plan),
             None => (own, LeftOut::new()),
         };
         if plan == current.plan {
