@@ -8,12 +8,10 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::json;
-
+use lb_core::plan::Plan;
 use lb_kube::Severity;
 use lb_kube::files::{PassedOver, Report};
-
-use lb_core::plan::Plan;
+use serde_json::json;
 
 use crate::args::{CheckFormat, EXIT_USAGE};
 use crate::config::{Draft, Names, Problem, Sources};
