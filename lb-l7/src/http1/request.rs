@@ -95,6 +95,7 @@ pub struct RequestHead {
     has_forwarded_for: bool,
     has_forwarded_host: bool,
     has_forwarded_proto: bool,
+    expects: bool,
     fields: Span,
     /// Other protocols that may follow; only where there is no body.
     upgrade: Option<Span>,
@@ -160,6 +161,12 @@ impl RequestHead {
     #[must_use]
     pub fn authority<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.authority.of_head(head)
+    }
+
+    /// Whether the client waits to be told to send its body (RFC 9110 section 10.1.1).
+    #[must_use]
+    pub const fn expects_continue(&self) -> bool {
+        self.expects
     }
 
     /// Whether the client wants to go on in another protocol.
@@ -324,6 +331,7 @@ fn check(
         has_forwarded_for: fields.has_forwarded_for,
         has_forwarded_host: fields.has_forwarded_host,
         has_forwarded_proto: fields.has_forwarded_proto,
+        expects: fields.expects && version == Version::Http11,
         fields: Span::new(lines.start(), lines.end()),
         upgrade: fields.upgrade.protocols().filter(|_| may_upgrade),
         cuts: fields.cuts,
@@ -429,6 +437,7 @@ struct Fields<'a> {
     has_forwarded_for: bool,
     has_forwarded_host: bool,
     has_forwarded_proto: bool,
+    expects: bool,
     upgrade: Upgrade,
     cuts: Cuts,
 }
@@ -454,6 +463,7 @@ impl<'a> Fields<'a> {
                     fields.has_forwarded_for = true;
                     forwarded_for_end = Some(lines.value_end(header));
                 }
+                Field::Expect => fields.expects = true,
                 Field::Upgrade => fields.upgrade.read(lines.head(), header.value),
                 Field::XForwardedHost => fields.has_forwarded_host |= !removed,
                 Field::XForwardedProto => fields.has_forwarded_proto |= !removed,

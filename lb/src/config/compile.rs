@@ -405,6 +405,11 @@ impl Compiler<'_> {
             timeouts: timeouts(&http.timeouts),
             forwarded: or(&http.forwarded, plan::Forwarded::default()),
             http2: http.http2,
+            tls: http.tls.as_ref().map(|tls| {
+                tls.warn(lb_core::rt::wall_clock(), self.warnings);
+                tls.server.clone()
+            }),
+            exchanges: http.exchanges.compile(http.timeouts.upgrade_idle.as_ref()),
             ..plan::Http::default()
         }
     }

@@ -6,16 +6,20 @@
 //! to a plan).
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use lb_core::plan::{
-    self, Affinity, BackendLimit, BackendProtocol, BackendSocket, Balance, CookieKey, Edge,
-    Forwarded, HashKey, Http2, Matching, Otherwise, PathMatch, ProxyOut, Redirect, Relay, Rewrite,
+    self, Affinity, BackendLimit, BackendProtocol, BackendSocket, BackendTls, Balance,
+    ClusterExchanges, CookieKey, Edge, Forwarded, HashKey, Http2, Matching, Otherwise, PathMatch,
+    ProxyOut, Redirect, Relay, Rewrite,
 };
 
+use super::exchange::ListenerExchanges;
 use super::notation::BackendText;
 use super::problem::{Located, Place};
 use super::settings::{AccessLog, AdminAddress, Engine, LogFormat, Workers};
+use super::tls::Tls;
 
 /// One source.
 #[derive(Debug, Default)]
@@ -138,6 +142,9 @@ pub(crate) struct Http {
     pub(crate) timeouts: Timeouts,
     pub(crate) forwarded: Option<Located<Forwarded>>,
     pub(crate) http2: Http2,
+    /// Shared by all `--https` of the flags.
+    pub(crate) tls: Option<Rc<Tls>>,
+    pub(crate) exchanges: ListenerExchanges,
 }
 
 /// `limits:` of an HTTP listener. The inner `None` is the word `none`.
@@ -156,6 +163,7 @@ pub(crate) struct Timeouts {
     pub(crate) keep_alive: Option<Located<Duration>>,
     pub(crate) body_idle: Option<Located<Duration>>,
     pub(crate) response_head: Option<Located<Duration>>,
+    pub(crate) upgrade_idle: Option<Located<Duration>>,
 }
 
 /// A route.
@@ -225,6 +233,8 @@ pub(crate) struct Cluster {
     pub(crate) tries: Option<Located<u64>>,
     pub(crate) pool: Pool,
     pub(crate) protocol: Option<Located<BackendProtocol>>,
+    pub(crate) tls: Option<BackendTls>,
+    pub(crate) exchanges: ClusterExchanges,
 }
 
 impl Listener {
@@ -256,6 +266,8 @@ impl Cluster {
             tries: None,
             pool: Pool::default(),
             protocol: None,
+            tls: None,
+            exchanges: ClusterExchanges::default(),
         }
     }
 }

@@ -4,11 +4,13 @@
 //! Invariant: a key that is read is one that takes effect; CONFIG.md lists the same keys.
 //! Read next: `read_cluster.rs` (the keys of a cluster), `compile.rs`.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
 
 use super::decode::{self, Fields, Problems};
+use super::exchange::ListenerExchanges;
 use super::file::{
     File, Http, Limits, Listener, Protocol, ServerName, ServerNames, Settings, Tcp, Timeouts, Udp,
 };
@@ -16,7 +18,7 @@ use super::http2::http2;
 use super::problem::Located;
 use super::settings::{AFFINITY_ENTRIES, AccessLog, AdminAddress, Engine, LogFormat, Workers};
 use super::yaml::{Node, Value};
-use super::{edge, notation, read_cluster, routes, secret};
+use super::{edge, notation, read_cluster, routes, secret, tls};
 
 const FORWARDED_WORDS: [(&str, Forwarded); 3] = [
     ("append", Forwarded::Append),
@@ -213,6 +215,8 @@ fn http(node: &Node, problems: &mut Problems) -> Option<Http> {
         timeouts: fields.optional("timeouts", timeouts).unwrap_or_default(),
         forwarded: fields.optional("forwarded", decode::choice(&FORWARDED_WORDS)),
         http2: fields.optional("http2", http2).unwrap_or_default(),
+        tls: fields.optional("tls", tls::server).map(Rc::new),
+        exchanges: ListenerExchanges::read(&mut fields),
     };
     fields.finish();
     Some(http)
@@ -242,6 +246,7 @@ fn timeouts(node: &Node, problems: &mut Problems) -> Option<Timeouts> {
         keep_alive: fields.optional("keep_alive", duration),
         body_idle: fields.optional("body_idle", duration),
         response_head: fields.optional("response_head", duration),
+        upgrade_idle: fields.optional("upgrade_idle", duration),
     };
     fields.finish();
     Some(timeouts)

@@ -22,7 +22,14 @@ impl Control {
         log!(Info, "reading the configuration", because = why);
         self.status.access_log.borrow().reopen();
         self.load = LoadNumber(self.load.0 + 1);
-        let draft = match self.sources.load() {
+        let loaded = self.sources.load();
+        self.watched.send_if_modified(|watched| {
+            let named: Vec<_> = self.sources.named.borrow().iter().cloned().collect();
+            let is_new = *watched != named;
+            *watched = named;
+            is_new
+        });
+        let draft = match loaded {
             Ok(draft) => draft,
             Err(problems) => {
                 self.refuse(problems);

@@ -17,6 +17,7 @@ use lb_core::rt::probe::{EngineChoice, Probe, probe};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 use tokio::task;
 
 use super::bind::{Bound, OwnPorts, advise, bind_new, ports};
@@ -84,8 +85,10 @@ impl StartError {
 impl Control {
     /// Everything up to workers that accept. Must be called within a `LocalSet`.
     pub(super) async fn start(sources: Sources) -> Result<Self, StartError> {
-        let watch = Watch::new(&sources.files); // before reading, so that no change is missed
+        let (watched, files) = watch::channel(sources.named_by_flags());
+        let watch = Watch::new(files); // before reading, so that no change is missed
         let draft = sources.load().map_err(StartError::of_sources)?;
+        watched.send_replace(sources.named.borrow().iter().cloned().collect());
         let flags = &sources.kubernetes;
         let mut objects = Objects::read(flags).map_err(|line| StartError {
             lines: vec![line],
@@ -142,6 +145,7 @@ impl Control {
             schedule: Schedule::new(),
             load: LoadNumber(0),
             own_ports: ports(&bound).collect(),
+            watched,
             bound,
             sender,
             events,

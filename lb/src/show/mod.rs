@@ -5,6 +5,7 @@
 
 mod cluster;
 mod edge;
+mod exchange;
 pub(crate) mod routes;
 
 use std::fmt::Write as _;
@@ -66,7 +67,11 @@ fn http_json(http: &Http) -> Value {
             "keep_alive": duration(timeouts.keep_alive),
             "body_idle": duration(timeouts.body_idle),
             "response_head": duration(timeouts.response_head),
+            "upgrade_idle": duration(http.exchanges.upgrade_idle),
         },
+        "upgrades": http.exchanges.upgrades,
+        "body_rate": http.exchanges.body_rate_min,
+        "request_buffer": http.exchanges.request_buffer,
         "forwarded": match http.forwarded {
             Forwarded::Append => "append",
             Forwarded::Off => "off",

@@ -268,6 +268,7 @@ impl Local {
                 .close_pools(|backend| change.gone.contains(&backend));
             self.end_sessions(change.gone.clone(), drain_timeout);
         }
+        self.http.keep_ready(&change.kept_ready);
         if complete {
             self.worker.metrics.config_generation.set(change.generation);
         }

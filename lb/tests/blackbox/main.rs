@@ -41,6 +41,8 @@ mod failures;
 mod families;
 /// What is said about bad flags, and about ports that cannot be had.
 mod flags;
+/// gRPC.
+mod grpc;
 /// Health checks.
 mod health;
 /// Out of file descriptors.
