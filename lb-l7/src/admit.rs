@@ -15,6 +15,7 @@ use crate::http1::head::{Framing, Version};
 use crate::http1::request::{
     Client, Method, RequestHead, leading_blank, parse_request, rewrite_request,
 };
+use crate::http2::grpc;
 use crate::keys::Keys;
 use crate::link::{BackendLink, ClientLink, Outgoing};
 use crate::route::ClusterIndex;
@@ -39,6 +40,8 @@ pub(crate) struct Request {
     pub(crate) framing: Framing,
     pub(crate) method: Method,
     pub(crate) version: Version,
+    /// Whether it is a call of gRPC, whose client wants failures told its way.
+    pub(crate) is_grpc: bool,
     /// Whether the backend may switch to another protocol.
     pub(crate) upgrades: bool,
     /// Whether the client waits to be told to send its body.
@@ -59,7 +62,7 @@ pub(crate) struct Request {
 impl Request {
     /// Head and body at hand, for `backend`.
     pub(crate) fn outgoing(&mut self, backend: &BackendLink) -> Outgoing {
-        self.upload.begin(backend);
+        self.upload.begin(backend, self.framing);
         let mut outgoing = Outgoing {
             parts: [
                 Some(self.head.share()),
@@ -149,6 +152,7 @@ pub(crate) fn admit(
             head.host(&received),
         ))
     });
+    let is_grpc = link.is_http2() && is_grpc(&head, &received);
     received.advance(head.len());
 
     let head_len = out.len();
@@ -172,6 +176,7 @@ pub(crate) fn admit(
         framing: head.framing,
         method: head.method,
         version: head.version,
+        is_grpc,
         upgrades: head.upgrades(),
         expects_continue: head.expects_continue(),
         keep_alive: head.keep_alive,
@@ -194,6 +199,14 @@ const fn body_of_stream(head: &mut RequestHead, data_bytes_max: u64) -> Body {
         }
     };
     Body::of_stream(declared, data_bytes_max)
+}
+
+/// Calls of gRPC are POSTs, each with its Content-Type.
+fn is_grpc(head: &RequestHead, received: &[u8]) -> bool {
+    let mut fields = head.fields(received);
+    head.method == Method::Other
+        && fields
+            .any(|(name, value)| name.eq_ignore_ascii_case(b"content-type") && grpc::is_grpc(value))
 }
 
 /// Who the request is from.

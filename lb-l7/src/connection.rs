@@ -187,7 +187,13 @@ impl Connection {
 
     /// Whether the client speaks HTTP/2, be it that it was agreed on or that it knew before.
     fn speaks_http2(&self, first: &Chunk) -> bool {
-        server::is_http2(first) && self.current.get().http2.enabled
+        match &self.client {
+            ClientLink::Http1(Stream::Plain(_)) => {
+                server::is_http2(first) && self.current.get().http2.enabled
+            }
+            ClientLink::Http1(Stream::Tls(tls)) => tls.alpn_protocol().as_deref() == Some(b"h2"),
+            ClientLink::Http2(_) => false,
+        }
     }
 
     async fn serve_http2(self, first: Chunk) {

@@ -352,7 +352,12 @@ impl<'c> Exchange<'c> {
             without_body: self.request.method == Method::Head,
             location: &self.request.location,
         };
-        self.outgoing = answer.outgoing(&self.connection.http.date.text());
+        let date = self.connection.http.date.text();
+        self.outgoing = if self.request.is_grpc {
+            answer.grpc_outgoing(&date)
+        } else {
+            answer.outgoing(&date)
+        };
         self.count_sent();
         let sent = self.wait(Waiting::Client, None, Self::poll_send);
         match sent.await {

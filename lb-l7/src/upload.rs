@@ -49,10 +49,11 @@ impl Upload {
     }
 
     /// Sets how the body goes to `backend`, of which nothing has been sent yet.
-    pub(crate) const fn begin(&mut self, backend: &BackendLink) {
+    pub(crate) fn begin(&mut self, backend: &BackendLink, framing: Framing) {
         let transfer = match (backend.is_http2(), self.passage.is_chunked()) {
             (true, true) => Transfer::Dechunk,
-            (false, false) if self.passage.ends_by_close() => Transfer::Chunk,
+            // A stream without a declared length.
+            (false, false) if framing == Framing::Chunked => Transfer::Chunk,
             _ => Transfer::AsIs,
         };
         self.passage.set_transfer(transfer);

@@ -321,7 +321,7 @@ fn shown(root: &Path, path: &Path) -> Arc<str> {
     path.display().to_string().into()
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let file = File::open(path)?;
     let bytes = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;

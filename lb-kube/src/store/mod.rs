@@ -306,8 +306,8 @@ impl Store {
         self.services.get(name).map(|it| &*it.object)
     }
 
-    pub(crate) fn secret(&self, name: &Name) -> Option<&Secret> {
-        self.secrets.get(name).map(|it| &*it.object)
+    pub(crate) fn secret_shared(&self, name: &Name) -> Option<Arc<Secret>> {
+        self.secrets.get(name).map(|it| Arc::clone(&it.object))
     }
 
     pub(crate) fn config_map(&self, name: &Name) -> Option<&ConfigMap> {

@@ -41,10 +41,14 @@ mod failures;
 mod families;
 /// What is said about bad flags, and about ports that cannot be had.
 mod flags;
+/// gRPC.
+mod grpc;
 /// Health checks.
 mod health;
 /// Out of file descriptors.
 mod limits;
+/// A folder of Kubernetes objects.
+mod manifests;
 /// Backend connections of a chosen kind, in a network of the test's own.
 mod namespace;
 /// TLS routed by server name.
