@@ -111,7 +111,7 @@ impl Control {
         let current = self.status.snapshot();
         let own = draft.plan(names);
         let (mut plan, mut left_out) = match &mut self.objects {
-            Some(objects) => objects.join(own),
+            Some(objects) => objects.join(own, &current.plan),
             None => (own, LeftOut::new()),
         };
         let log = default_log(&draft.settings);

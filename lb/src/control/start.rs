@@ -210,7 +210,7 @@ fn start_workers(
     let cpus = cpus::place(draft.settings.workers);
     let workers = cpus.len();
     let (mut plan, mut left_out) = match &mut objects {
-        Some(objects) => objects.join(plan),
+        Some(objects) => objects.join(plan, &Plan::default()),
         None => (plan, LeftOut::new()),
     };
     let of_objects = objects.as_deref();

@@ -215,12 +215,13 @@ fn a_bad_object_affects_itself_only(engine: &str) {
         "---\napiVersion: v1\nkind: Service\nmetadata: {{name: wrong}}\nspec: {{ports: [{{port: \
          http}}]}}\n---\napiVersion: v1\nkind: Service\nmetadata: {{name: taken}}\nspec: {{type: \
          NodePort, ports: [{{port: 80, nodePort: {taken}}}]}}\n---\napiVersion: v1\nkind: \
-         Service\nmetadata: {{name: twice}}\nspec: {{type: NodePort, ports: [{{port: 80, nodePort: \
+         Service\nmetadata: {{name: zz-twice}}\nspec: {{type: NodePort, ports: [{{port: 80, nodePort: \
          {port}}}]}}\n---\napiVersion: v1\nkind: Secret\nmetadata: {{name: huge}}\ndata: {{x: {}}}\n",
         "QUFB".repeat(1 << 20)
     );
     let text = service(port, "type: NodePort") + &slices(&[(one.address, "")]);
-    folder.write("web.yaml", &(text + &bad));
+    let of_taken = slices(&[(one.address, "")]).replace("web", "taken");
+    folder.write("web.yaml", &(text + &bad + &of_taken));
     let lb = start(engine, &folder, &[]);
     assert_eq!(body(at(port)), "one");
     let config = lb.config();
@@ -228,7 +229,7 @@ fn a_bad_object_affects_itself_only(engine: &str) {
     for part in [
         "Service default/wrong",
         "default/taken",
-        "Service default/twice",
+        "Service default/zz-twice",
         "Secret default/huge",
     ] {
         assert!(problems.contains(part), "{part} in {problems}");
@@ -236,11 +237,8 @@ fn a_bad_object_affects_itself_only(engine: &str) {
     let check = output(&["check", "--manifests", folder.as_ref().to_str().unwrap()]);
     assert_eq!(check.status.code(), Some(1));
     let said = String::from_utf8(check.stdout).unwrap();
-    let place = "web.yaml:13:9: Service default/wrong: spec.ports[0].port: ";
-    assert!(
-        said.contains(place) || said.contains("Service default/wrong: spec.ports[0].port: "),
-        "{said}"
-    );
+    let problem = "Service default/wrong: spec.ports[0].port: ";
+    assert!(said.contains(problem), "{said}");
 }
 
 fn a_load_balancer_address_takes_clients_of_its_ranges(engine: &str) {
@@ -254,12 +252,8 @@ fn a_load_balancer_address_takes_clients_of_its_ranges(engine: &str) {
     let own = crate::harness::free_ports(1)[0];
     text = text.replace("port: 80", &format!("port: {own}"));
     folder.write("web.yaml", &(text + &slices(&[(one.address, "")])));
-    let _lb = start(engine, &folder, &["--lb-pool", "127.77.0.0/24"]);
-    let found = (0..4).map(|last| SocketAddr::from(([127, 77, 0, last], own)));
-    let address = found
-        .into_iter()
-        .find(|address| TcpStream::connect(address).is_ok())
-        .expect("an address of the pool");
+    let _lb = start(engine, &folder, &["--lb-pool", "127.77.0.5/32"]);
+    let address = SocketAddr::from(([127, 77, 0, 5], own));
     let mut inside = Connection::open_from(Ipv4Addr::new(127, 0, 0, 9), address);
     assert_eq!(inside.get("/").body, "one");
     let outside = TcpStream::connect(address);
