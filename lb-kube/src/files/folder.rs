@@ -39,10 +39,6 @@ pub struct Folder {
 
 /// What happened to an object.
 #[derive(Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "taken apart as soon as it is made"
-)]
 pub enum Change {
     /// It is new, or may differ from before.
     Apply(Found),

@@ -9,6 +9,7 @@ mod choose;
 mod claims;
 mod endpoints;
 mod fields;
+mod inspect;
 mod node;
 mod part;
 mod read;

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use lb_core::plan::{
     self, Affinity, BackendLimit, BackendProtocol, BackendSocket, BackendTls, Balance,
-    ClusterExchanges, CookieKey, Edge, Forwarded, HashKey, Http2, Matching, Otherwise, PathMatch,
-    ProxyOut, Redirect, Relay, Rewrite,
+    ClusterExchanges, CookieKey, Edge, Forwarded, HashKey, Http2, ListenerLog, Matching, Otherwise,
+    PathMatch, ProxyOut, Redirect, Relay, RequestId, Rewrite,
 };
 
 use super::exchange::ListenerExchanges;
@@ -40,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) engine: Option<Located<Engine>>,
     pub(crate) admin: Option<Located<AdminAddress>>,
     pub(crate) access_log: Option<Located<AccessLog>>,
+    pub(crate) access_log_format: Option<Located<plan::LogFormat>>,
     pub(crate) drain_timeout: Option<Located<Duration>>,
     pub(crate) log_format: Option<Located<LogFormat>>,
     pub(crate) affinity_entries: Option<Located<u64>>,
@@ -54,10 +55,15 @@ pub(crate) struct Listener {
     pub(crate) last_port: Option<u16>,
     /// Filled in already: nothing of it depends on other parts of the source.
     pub(crate) edge: Edge,
+    pub(crate) access_log: ListenerLog,
     pub(crate) protocol: Protocol,
 }
 
 /// What a listener speaks.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are as many as are written"
+)]
 #[derive(Debug)]
 pub(crate) enum Protocol {
     Http(Http),
@@ -144,6 +150,7 @@ pub(crate) struct Http {
     pub(crate) http2: Http2,
     /// Shared by all `--https` of the flags.
     pub(crate) tls: Option<Rc<Tls>>,
+    pub(crate) request_id: Option<Located<RequestId>>,
     pub(crate) exchanges: ListenerExchanges,
 }
 

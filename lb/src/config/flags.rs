@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use lb_core::plan::{
-    Affinity, BackendSocket, Balance, Check, Edge, HashKey, ListenSocket, ProxyOut, ProxyVersion,
-    Relay, TcpSocket,
+    Affinity, BackendSocket, Balance, Check, Edge, HashKey, ListenSocket, ListenerLog, ProxyOut,
+    ProxyVersion, Relay, TcpSocket,
 };
 use lb_core::prefixes::Prefix;
 
@@ -477,6 +477,7 @@ impl Flags {
             },
             last_port: listen.last_port,
             edge,
+            access_log: ListenerLog::default(),
             protocol,
         }
     }

@@ -19,6 +19,8 @@ mod origin;
 /// Other people's servers.
 mod others;
 
+/// Access logs: formats, hostile input, changes while it runs.
+mod access_log;
 /// `/readyz`, `/livez`, `/metrics`, `/status`, `/config`.
 mod admin;
 /// Clients and keys that stay where they are.
@@ -65,5 +67,7 @@ mod reload;
 mod routes;
 /// Every scheduler, with origins that die and come back.
 mod schedulers;
+/// Kubernetes Services.
+mod services;
 /// Balancing as a user sees it.
 mod traffic;

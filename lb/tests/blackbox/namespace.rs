@@ -23,7 +23,7 @@ on_both_engines!(
 const INSIDE: &str = "LB_TEST_NAMESPACE";
 
 /// Whether the test goes on here: inside of a namespace. Outside it runs itself inside.
-fn is_inside(engine: &str, test: &str) -> bool {
+pub(crate) fn is_inside(engine: &str, module: &str, test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -45,7 +45,7 @@ fn is_inside(engine: &str, test: &str) -> bool {
     inside.args([
         "--exact",
         "--nocapture",
-        &format!("namespace::{engine}::{test}"),
+        &format!("{module}::{engine}::{test}"),
     ]);
     let output = inside.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -57,7 +57,7 @@ fn is_inside(engine: &str, test: &str) -> bool {
     false
 }
 
-fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip")
         .args(arguments.split(' '))
         .output()
@@ -129,7 +129,7 @@ fn start(engine: &str, folder: &Folder, text: &str) -> Lb {
 }
 
 fn backends_see_the_client(engine: &str) {
-    if !is_inside(engine, "backends_see_the_client") {
+    if !is_inside(engine, "namespace", "backends_see_the_client") {
         return;
     }
     ip("link set lo up");
@@ -171,7 +171,7 @@ fn backends_see_the_client(engine: &str) {
 }
 
 fn a_mark_and_a_device_are_used(engine: &str) {
-    if !is_inside(engine, "a_mark_and_a_device_are_used") {
+    if !is_inside(engine, "namespace", "a_mark_and_a_device_are_used") {
         return;
     }
     ip("link set lo up");

@@ -247,7 +247,8 @@ impl Store {
                         self.slices.remove(&service);
                     }
                 }
-                changes.endpoints.insert(service) || true // it was there, whether or not it had changed before
+                changes.endpoints.insert(service);
+                true
             }
             Kind::Ingress => take(&mut self.ingresses, &mut changes.ingresses, name),
             Kind::IngressClass => take(
