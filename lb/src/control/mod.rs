@@ -42,6 +42,8 @@ enum Event {
     Reload(&'static str),
     /// The folder of Kubernetes objects has changed.
     Objects(Seen),
+    /// The host names that objects lead to, resolved.
+    ObjectNames(Resolved, LoadNumber),
     /// Listeners that were left out are tried again.
     TryAgain,
     /// The names of a draft that waited for them.
@@ -114,6 +116,7 @@ impl Control {
                     self.objects_changed(&Seen::everything());
                 }
                 Event::Objects(seen) => self.objects_changed(&seen),
+                Event::ObjectNames(resolved, round) => self.take_object_names(resolved, round),
                 Event::TryAgain => self.try_again(),
                 Event::Loaded(draft, names, load) if load == self.load => {
                     self.take_up(*draft, names);

@@ -53,6 +53,8 @@ mod health;
 mod limits;
 /// A folder of Kubernetes objects.
 mod manifests;
+/// Certificates of Ingresses.
+mod manifests_tls;
 /// Backend connections of a chosen kind, in a network of the test's own.
 mod namespace;
 /// TLS routed by server name.
