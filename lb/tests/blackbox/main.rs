@@ -69,3 +69,5 @@ mod schedulers;
 mod services;
 /// Balancing as a user sees it.
 mod traffic;
+/// WebSockets.
+mod upgrades;
