@@ -77,3 +77,5 @@ mod tls;
 mod traffic;
 /// Unix sockets.
 mod unix;
+/// WebSockets.
+mod upgrades;
