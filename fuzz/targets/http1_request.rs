@@ -36,7 +36,7 @@ fuzz_target!(|input: &[u8]| {
         return; // HTTP/1.0 without Host: the address it came to is needed
     }
     let mut out = Buffer::new();
-    if rewrite_request(head, &request, &rules, &CLIENT, &mut out).is_err() {
+    if rewrite_request(head, &request, &rules, &CLIENT, None, &mut out).is_err() {
         return; // longer than there is room for
     }
     let sent = out.as_slice();

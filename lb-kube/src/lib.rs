@@ -8,6 +8,7 @@
 
 mod compile;
 mod decode;
+pub mod files;
 mod health;
 pub mod ingress;
 mod object;

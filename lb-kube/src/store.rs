@@ -288,6 +288,10 @@ impl Store {
         &self.services
     }
 
+    pub(crate) const fn nodes(&self) -> &BTreeMap<Name, Kept<Node>> {
+        &self.nodes
+    }
+
     pub(crate) const fn ingresses(&self) -> &BTreeMap<Name, Kept<Ingress>> {
         &self.ingresses
     }

@@ -7,10 +7,11 @@
 use lb_core::rt::{Buffer, Chunk};
 
 use crate::access_log::Entry;
+use crate::action::Asked;
 use crate::connection::Peer;
 use crate::failure::Failure;
 use crate::http1::body::Body;
-use crate::http1::head::{Framing, HeadError, Version};
+use crate::http1::head::{Framing, Version};
 use crate::http1::request::{
     Client, Method, RequestHead, leading_blank, parse_request, rewrite_request,
 };
@@ -45,8 +46,10 @@ pub(crate) struct Request {
     pub(crate) upgrades: bool,
     /// Whether the client wants to keep its connection.
     pub(crate) keep_alive: bool,
-    /// `None` if no route matches.
-    pub(crate) cluster: Option<ClusterIndex>,
+    /// Where it goes; otherwise the answer.
+    pub(crate) cluster: Result<ClusterIndex, Failure>,
+    /// Where the answer sends the client; mostly empty.
+    pub(crate) location: Chunk,
     /// What the cluster chooses by.
     pub(crate) keys: Keys,
     /// It was sent, and must not be sent again unless it is known that it was not processed.
@@ -115,12 +118,26 @@ pub(crate) fn admit(
     {
         body = body_of_stream(&mut head, data_bytes_max);
     }
-    let mut out = rewrite(&received, &head, link, peer, service).map_err(Failure::Head)?;
-    let cluster = service.route(head.host(&received), head.path(&received));
-    let keys = cluster.map_or_else(Keys::default, |index| {
-        let Served { keys, cluster, .. } = service.served(index);
-        keys.read(&received, &head, cluster)
-    });
+    let client = who(&head, link, peer);
+    let asked = Asked {
+        bytes: &received,
+        head: &head,
+        scheme: client.scheme,
+        local: client.local,
+    };
+    let routed = service.route(&asked).map_err(Failure::Head)?;
+    let mut out = Buffer::new();
+    let target = routed.target.as_ref().map(Buffer::as_slice);
+    rewrite_request(&received, &head, &service.rules, &client, target, &mut out)
+        .map_err(Failure::Head)?;
+    let cluster = routed.cluster;
+    let keys = cluster.map_or_else(
+        |_| Keys::default(),
+        |index| {
+            let Served { keys, cluster, .. } = service.served(index);
+            keys.read(&received, &head, cluster)
+        },
+    );
     let log = logs.then(|| {
         let (method, target) = (
             head.method_name.of_head(&received),
@@ -161,6 +178,7 @@ pub(crate) fn admit(
         upgrades: head.upgrades(),
         keep_alive: head.keep_alive,
         cluster,
+        location: routed.location,
         keys,
         is_committed: false,
         log,
@@ -188,24 +206,16 @@ fn is_grpc(head: &RequestHead, received: &[u8]) -> bool {
             .any(|(name, value)| name.eq_ignore_ascii_case(b"content-type") && grpc::is_grpc(value))
 }
 
-fn rewrite(
-    received: &[u8],
-    head: &RequestHead,
-    link: &ClientLink,
-    peer: &Peer,
-    service: &HttpService,
-) -> Result<Buffer, HeadError> {
+/// Who the request is from.
+fn who(head: &RequestHead, link: &ClientLink, peer: &Peer) -> Client {
     let local = if head.lacks_authority() {
         link.local_addr().ok()
     } else {
         None
     };
-    let client = Client {
+    Client {
         address: peer.address,
         scheme: peer.scheme(),
         local,
-    };
-    let mut out = Buffer::new();
-    rewrite_request(received, head, &service.rules, &client, &mut out)?;
-    Ok(out)
+    }
 }

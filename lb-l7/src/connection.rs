@@ -345,6 +345,7 @@ impl Connection {
             reason: failure.reason(),
             connection: ClientConnection::Close,
             without_body: false,
+            location: &[],
         };
         let mut answer = answer.outgoing(&self.http.date.text());
         listener.sent_bytes.add(answer.len() as u64);

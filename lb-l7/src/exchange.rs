@@ -110,7 +110,7 @@ impl<'c> Exchange<'c> {
     pub(crate) async fn run(&mut self) -> Next {
         match self.proxy().await {
             Ok(()) => match (self.switched.take(), self.request.cluster) {
-                (Some(backend), Some(cluster)) => Next::Switch(Switched {
+                (Some(backend), Ok(cluster)) => Next::Switch(Switched {
                     backend,
                     service: self.service.clone(),
                     cluster,
@@ -311,6 +311,7 @@ impl<'c> Exchange<'c> {
             reason,
             connection: self.connection_if(self.may_persist),
             without_body: self.request.method == Method::Head,
+            location: &self.request.location,
         };
         let date = self.connection.http.date.text();
         self.outgoing = if self.request.is_grpc {
@@ -437,7 +438,7 @@ impl<'c> Exchange<'c> {
         let (now, timeouts) = (rt::now(), &self.service.timeouts);
         let deadline = match waiting {
             Waiting::Connect => {
-                let served = self.request.cluster.map(|it| self.service.served(it));
+                let served = self.request.cluster.ok().map(|it| self.service.served(it));
                 now + served.map_or(timeouts.response_head, |it| it.cluster.connect_timeout)
             }
             Waiting::ResponseHead if !self.request.upload.is_active() => {

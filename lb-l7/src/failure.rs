@@ -9,6 +9,8 @@ use crate::http1::head::HeadError;
 /// Why an exchange fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
+    /// None, really: the route of the request says to answer so.
+    Answered(u16),
     /// The backend closed the connection, or broke it, before its response was complete.
     BackendClosed,
     /// The backend's response head is not acceptable.
@@ -78,7 +80,7 @@ impl Failure {
             | Self::ClientStuck
             | Self::Head(_)
             | Self::HeadTimeout => Side::Client,
-            Self::NoRoute => Side::Proxy,
+            Self::Answered(_) | Self::NoRoute => Side::Proxy,
         }
     }
 
@@ -87,6 +89,7 @@ impl Failure {
     pub const fn status(self) -> Option<u16> {
         Some(match self {
             Self::ClientGone | Self::ClientStuck => return None,
+            Self::Answered(status) => status,
             Self::Head(error) => error.status(),
             Self::Body(ChunkError::TooLong) | Self::BodyTooLong => 413,
             Self::Body(_) => 400,
@@ -107,6 +110,7 @@ impl Failure {
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
+            Self::Answered(_) => "",
             Self::BackendBody(_) => "the backend's response body is malformed",
             Self::BackendClosed | Self::BackendStale => {
                 "the backend closed the connection before its response was complete"

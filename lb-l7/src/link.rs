@@ -316,7 +316,7 @@ impl BackendLink {
     /// True if an idle connection must not be used again. A stream is used once.
     pub(crate) fn is_stale(&self) -> bool {
         match self {
-            Self::Http1(stream) => stream.tcp().is_stale(),
+            Self::Http1(stream) => stream.is_stale(),
             Self::Http2(_) => true,
         }
     }

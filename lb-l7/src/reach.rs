@@ -25,9 +25,7 @@ impl Exchange<'_> {
     /// Has the request answered by a backend of its cluster.
     pub(crate) async fn proxy(&mut self) -> Result<(), Failure> {
         let service = self.service.clone();
-        let cluster = &service
-            .served(self.request.cluster.ok_or(Failure::NoRoute)?)
-            .cluster;
+        let cluster = &service.served(self.request.cluster?).cluster;
         let mut tried = Tried::default();
         let mut failure = Failure::Unavailable;
         while let Some(lease) = self.next_backend(cluster, &tried) {

@@ -96,7 +96,7 @@ impl Exchange<'_> {
         transfer: Transfer,
         lease: &Lease<'_>,
     ) -> Result<Buffer, Failure> {
-        let served = self.request.cluster.map(|it| self.service.served(it));
+        let served = self.request.cluster.ok().map(|it| self.service.served(it));
         let set_cookie = served.and_then(|it| it.set_cookie.as_ref());
         let is_due = lease.affinity() == Held::Chosen && !head.is_interim();
         let cookie = set_cookie.filter(|_| is_due);

@@ -33,6 +33,15 @@ impl Stream {
         }
     }
 
+    /// True if an idle connection must not be used again.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_stale(),
+            Self::Tls(stream) => stream.is_stale(),
+        }
+    }
+
     /// Gives back bytes that were received but not used; the next receive returns them first.
     ///
     /// # Panics

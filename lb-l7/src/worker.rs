@@ -56,10 +56,10 @@ impl HttpWorker {
         http
     }
 
-    /// Closes idle connections to backends that are not `present` in a new snapshot.
-    pub fn retain_pools(&self, present: impl Fn(BackendId) -> bool) {
-        self.pool.retain(&present);
-        self.backends.retain(present);
+    /// Closes idle connections to backends that are `gone` from the plan.
+    pub fn close_pools(&self, gone: impl Fn(BackendId) -> bool) {
+        self.pool.retain(|backend| !gone(backend));
+        self.backends.retain(|backend| !gone(backend));
     }
 
     /// Number of idle connections to backends.

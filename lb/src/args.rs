@@ -11,12 +11,15 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use lb_core::plan::{Balance, HashKey, ProxyVersion, Relay};
+use lb_core::prefixes::Prefix;
 
 use crate::config::{
     self, AccessLog, AdminAddress, AffinityFlag, Engine, Flags, HealthFlag, ListenFlag, Located,
     LogFormat, NameFlag, PROXY_VERSION_WORDS, Place, RouteFlag, Sources, TrustedFlag, Workers,
     WrittenSettings,
 };
+
+use crate::kubernetes::{HealthzAddress, KubernetesFlags, NodePortFlag};
 
 /// Heading of the flags about all backends that are given as flags.
 const BALANCING: &str = "Balancing, of backends given as flags";
@@ -137,7 +140,70 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME", value_parser = config::parse_congestion)]
     tcp_congestion: Option<String>,
     #[command(flatten)]
+    kubernetes: KubernetesArgs,
+    #[command(flatten)]
     process: ProcessArgs,
+}
+
+/// Kubernetes objects as a source.
+#[derive(Debug, Args, Default)]
+#[command(next_help_heading = "Kubernetes objects")]
+pub(crate) struct KubernetesArgs {
+    /// Folder of Kubernetes manifests (YAML, JSON), with its sub-folders; read again as it changes
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// The Node that this process runs on, for what is local to it
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// Where NodePorts are answered: all, primary, or prefixes, as 10.0.0.0/8 [default: all]
+    #[arg(long, value_name = "CIDR[,…]", value_parser = NodePortFlag::parse)]
+    nodeport_addresses: Option<NodePortFlag>,
+    /// Addresses for Services of type LoadBalancer that name none: 192.0.2.0/28
+    #[arg(long, value_name = "CIDR[,…]", value_delimiter = ',')]
+    lb_pool: Vec<Prefix>,
+    /// The loadBalancerClass that is served [default: Services without one]
+    #[arg(long, value_name = "NAME")]
+    lb_class: Option<String>,
+    /// Answer on the cluster IPs of Services, made local by routes (CAP_NET_ADMIN)
+    #[arg(long)]
+    cluster_ips: bool,
+    /// Answer on externalIPs: whoever may write a Service can take any address by them
+    #[arg(long)]
+    external_ips: bool,
+    /// Let Ingresses lead to Services of type ExternalName, to wherever their name leads
+    #[arg(long)]
+    external_names: bool,
+    /// The only class of Ingresses that is served [default: any that is ours or nginx's]
+    #[arg(long, value_name = "NAME")]
+    ingress_class: Option<String>,
+    /// Where Ingresses are answered in the clear, or off [default: 0.0.0.0:80]
+    #[arg(long, value_name = "LISTEN", value_parser = HealthzAddress::parse)]
+    ingress_http: Option<HealthzAddress>,
+    /// Where Ingresses with TLS are answered, or off [default: 0.0.0.0:443]
+    #[arg(long, value_name = "LISTEN", value_parser = HealthzAddress::parse)]
+    ingress_https: Option<HealthzAddress>,
+    /// Address of /healthz and /livez as kube-proxy has them, or off [default: 0.0.0.0:10256]
+    #[arg(long, value_name = "LISTEN", value_parser = HealthzAddress::parse)]
+    healthz: Option<HealthzAddress>,
+}
+
+impl KubernetesArgs {
+    fn flags(&self) -> KubernetesFlags {
+        KubernetesFlags {
+            manifests: self.manifests.clone(),
+            node_name: self.node_name.clone(),
+            nodeport_addresses: self.nodeport_addresses.clone(),
+            lb_pool: self.lb_pool.clone(),
+            lb_class: self.lb_class.clone(),
+            cluster_ips: self.cluster_ips,
+            external_ips: self.external_ips,
+            external_names: self.external_names,
+            ingress_class: self.ingress_class.clone(),
+            ingress_http: self.ingress_http,
+            ingress_https: self.ingress_https,
+            healthz: self.healthz,
+        }
+    }
 }
 
 /// How the process runs.
@@ -200,18 +266,7 @@ const CHECK_FORMATS: [(&str, CheckFormat); 2] =
     [("json", CheckFormat::Json), ("text", CheckFormat::Text)];
 
 /// Flags of the design that later versions bring.
-const NOT_YET: [&str; 10] = [
-    "--cluster-ips",
-    "--https",
-    "--ingress-class",
-    "--ingress-http",
-    "--ingress-https",
-    "--kubernetes",
-    "--lb-pool",
-    "--manifests",
-    "--node-name",
-    "--nodeport-addresses",
-];
+const NOT_YET: [&str; 2] = ["--https", "--kubernetes"];
 
 impl Cli {
     /// Parses the process's arguments; the error is what to print and the exit code.
@@ -239,11 +294,18 @@ impl RunArgs {
     /// Whether there is anything to run.
     pub(crate) fn has_sources(&self) -> bool {
         let listeners = [&self.tcp, &self.udp, &self.tls_passthrough, &self.http];
-        !(self.config.is_empty() && listeners.iter().all(|it| it.is_empty()))
+        let is_empty = self.config.is_empty() && listeners.iter().all(|it| it.is_empty());
+        !is_empty || self.kubernetes.manifests.is_some()
+    }
+
+    /// A flag about Kubernetes objects that was given without any.
+    pub(crate) fn flag_without_objects(&self) -> Option<&'static str> {
+        self.kubernetes.flags().without_objects()
     }
 
     /// The sources that the flags name.
     pub(crate) fn sources(self) -> Sources {
+        let kubernetes = self.kubernetes.flags();
         let flags = Flags {
             tcp: self.tcp,
             passthrough: self.tls_passthrough,
@@ -263,6 +325,7 @@ impl RunArgs {
         Sources {
             files: self.config,
             flags,
+            kubernetes,
             settings: self.process.settings(),
             ..Sources::default()
         }
@@ -280,6 +343,11 @@ impl CheckArgs {
     /// The sources to check.
     pub(crate) fn sources(self) -> Sources {
         self.run.sources()
+    }
+
+    /// As [`RunArgs::flag_without_objects`].
+    pub(crate) fn flag_without_objects(&self) -> Option<&'static str> {
+        self.run.flag_without_objects()
     }
 
     /// Whether there is anything to check.

@@ -18,7 +18,7 @@ use crate::compare;
 use crate::faults;
 use crate::origin::{self, Delay, Service};
 use crate::report;
-use crate::run::{self, HttpRequest, LoadMode, Scheme, Sources, TcpRequest, UdpRequest, Url};
+use crate::run::{self, Grpc, HttpRequest, LoadMode, Scheme, Sources, TcpRequest, UdpRequest, Url};
 use crate::strategies;
 use crate::tcp::TcpMode;
 use crate::tls::{Group, Identity, Suite, TlsRequest, Version};
@@ -58,10 +58,11 @@ Prints one line when it accepts, with the addresses really bound:
   ready http=127.0.0.1:8081 tcp=127.0.0.1:9081 udp=127.0.0.1:9091
 Runs until SIGTERM or Ctrl-C.")]
 pub struct OriginArgs {
-    /// Addresses to answer HTTP/1.1 on (port 0: any free port).
+    /// Addresses to answer HTTP/1.1, HTTP/2 (prior knowledge), gRPC (echo) and WebSocket (echo)
+    /// on (port 0: any free port).
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub http: Vec<SocketAddr>,
-    /// Addresses to answer HTTP/1.1 over TLS on.
+    /// Addresses to answer the same over TLS on.
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub https: Vec<SocketAddr>,
     /// Addresses to answer TCP on.
@@ -115,11 +116,15 @@ command line was wrong.
 Examples:
   loadgen run http://127.0.0.1:8080/ -c 64 -d 10s --rate 20000
   loadgen run tcp://127.0.0.1:9000 -c 64 -d 10s --closed --message 128 --json -
+  loadgen run h2c://127.0.0.1:8080/ -c 16 -m 16 -d 10s
+  loadgen run https://127.0.0.1:8443/ --http2 -c 4 -m 32 --grpc stream:10 --message 1KiB
+  loadgen run ws://127.0.0.1:8080/chat -c 64 --message 128
   loadgen run https://127.0.0.1:8443/ -c 64 --new-connections --resume 0.8
   loadgen run udp://127.0.0.1:9000 -c 128 -d 10s --one-way --message 1200
   loadgen run http://127.0.0.1:8080/ -c 64 --new-connections --sources 1000:1.1")]
 pub struct RunArgs {
-    /// `http://HOST[:PORT][/PATH]`, `https://…`, `tcp://HOST:PORT` or `udp://HOST:PORT`.
+    /// `http://HOST[:PORT][/PATH]`, `https://…`, `h2c://…`, `ws://…`, `wss://…`, `tcp://HOST:PORT`
+    /// or `udp://HOST:PORT`.
     #[arg(value_name = "URL")]
     pub url: Url,
     /// Requests due per second over all connections, whatever the answers do; latency counts
@@ -144,7 +149,7 @@ pub struct RunArgs {
     /// A new connection for each request; opening it is part of the latency.
     #[arg(long)]
     pub new_connections: bool,
-    /// http: further request header; repeatable.
+    /// http, ws: further request header; repeatable.
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = parse_header)]
     pub headers: Vec<(String, String)>,
     /// http: request method [default: GET].
@@ -153,6 +158,16 @@ pub struct RunArgs {
     /// http: size of the request body [default: none].
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub body: Option<usize>,
+    /// https: speak HTTP/2 (h2c:// does so without TLS).
+    #[arg(long)]
+    pub http2: bool,
+    /// HTTP/2: requests that each connection has under way at a time [default: 1].
+    #[arg(short = 'm', long, value_name = "N")]
+    pub streams: Option<usize>,
+    /// HTTP/2: gRPC calls that echo messages of --message bytes: unary, or stream:N for calls
+    /// with N messages each way.
+    #[arg(long, value_name = "KIND", value_parser = parse_grpc)]
+    pub grpc: Option<usize>,
     /// https: part of the connections that resume a TLS session where they can, 0 to 1; whether
     /// a handshake was whole or resumed is counted [default: 0].
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
@@ -174,7 +189,7 @@ pub struct RunArgs {
     /// it any certificate will do, and none is verified.
     #[arg(long, value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
-    /// tcp, udp: size of the message [default: 64].
+    /// tcp, udp, ws, gRPC: size of the message [default: 64].
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub message: Option<usize>,
     /// tcp: what the server does: echo sends back each byte; stream:BYTES answers each line with
@@ -315,6 +330,12 @@ impl TryFrom<&RunArgs> for run::Config {
                 headers: args.headers.clone(),
                 body: args.body.unwrap_or(http.body),
             },
+            http2: args.http2,
+            streams: args.streams.unwrap_or(1),
+            grpc: args.grpc.map(|messages| Grpc {
+                messages,
+                message: args.message.unwrap_or(tcp.message),
+            }),
             tls: args.tls()?,
             tcp: TcpRequest {
                 mode: args.tcp_mode.unwrap_or(tcp.mode),
@@ -333,23 +354,33 @@ impl TryFrom<&RunArgs> for run::Config {
 
 impl RunArgs {
     fn refuse_settings_of_the_other_scheme(&self) -> Result<(), String> {
-        use Scheme::{Http, Https, Tcp, Udp};
-        let flags: [(&str, bool, &[Scheme]); 16] = [
-            ("--header", !self.headers.is_empty(), &[Http, Https]),
-            ("--method", self.method.is_some(), &[Http, Https]),
-            ("--body", self.body.is_some(), &[Http, Https]),
+        use Scheme::{H2c, Http, Https, Tcp, Udp, Ws, Wss};
+        let with_headers = &[Http, Https, H2c, Ws, Wss][..];
+        let with_bodies = &[Http, Https, H2c][..];
+        let secure = &[Https, Wss][..];
+        let flags: [(&str, bool, &[Scheme]); 19] = [
+            ("--header", !self.headers.is_empty(), with_headers),
+            ("--method", self.method.is_some(), with_bodies),
+            ("--body", self.body.is_some(), with_bodies),
             (
                 "--new-connections",
                 self.new_connections,
-                &[Http, Https, Tcp],
+                &[Http, Https, H2c, Ws, Wss, Tcp],
             ),
-            ("--resume", self.resume.is_some(), &[Https]),
-            ("--tls-version", self.tls_version.is_some(), &[Https]),
-            ("--tls-groups", !self.tls_groups.is_empty(), &[Https]),
-            ("--tls-suites", !self.tls_suites.is_empty(), &[Https]),
-            ("--tls-name", self.tls_name.is_some(), &[Https]),
-            ("--tls-ca", self.tls_ca.is_some(), &[Https]),
-            ("--message", self.message.is_some(), &[Tcp, Udp]),
+            ("--http2", self.http2, &[Https]),
+            ("-m", self.streams.is_some(), &[H2c, Https]),
+            ("--grpc", self.grpc.is_some(), &[H2c, Https]),
+            ("--resume", self.resume.is_some(), secure),
+            ("--tls-version", self.tls_version.is_some(), secure),
+            ("--tls-groups", !self.tls_groups.is_empty(), secure),
+            ("--tls-suites", !self.tls_suites.is_empty(), secure),
+            ("--tls-name", self.tls_name.is_some(), secure),
+            ("--tls-ca", self.tls_ca.is_some(), secure),
+            (
+                "--message",
+                self.message.is_some(),
+                &[H2c, Https, Ws, Wss, Tcp, Udp],
+            ),
             ("--tcp-mode", self.tcp_mode.is_some(), &[Tcp]),
             ("--who", self.who, &[Tcp]),
             ("--one-way", self.one_way, &[Udp]),
@@ -369,6 +400,7 @@ impl RunArgs {
                 self.url
             ));
         }
+        self.refuse_bad_http2()?;
         let streams = matches!(self.tcp_mode, Some(TcpMode::Stream(_)));
         match self.message {
             Some(_) if streams => Err("--message is for --tcp-mode echo".into()),
@@ -376,6 +408,30 @@ impl RunArgs {
             _ if self.url.scheme == Udp => self.refuse_bad_datagrams(),
             _ => Ok(()),
         }
+    }
+
+    fn refuse_bad_http2(&self) -> Result<(), String> {
+        let is_http2 = self.http2 || self.url.scheme == Scheme::H2c;
+        let streams = self.streams.unwrap_or(1);
+        if !is_http2 && (self.streams.is_some() || self.grpc.is_some()) {
+            return Err("-m and --grpc are for HTTP/2: give --http2, too".into());
+        }
+        if streams == 0 {
+            return Err("-m 0: at least 1 request has to be under way".into());
+        }
+        if streams > 1 && self.new_connections {
+            return Err("-m is for connections that last, and not for --new-connections".into());
+        }
+        if self.message.is_some() && self.url.scheme.is_http() && self.grpc.is_none() {
+            let is_websocket = matches!(self.url.scheme, Scheme::Ws | Scheme::Wss);
+            if !is_websocket {
+                return Err("--message is for --grpc; the size of a request is its --body".into());
+            }
+        }
+        if self.grpc.is_some() && (self.method.is_some() || self.body.is_some()) {
+            return Err("--grpc calls have a method and a body of their own: --message".into());
+        }
+        Ok(())
     }
 
     fn refuse_bad_datagrams(&self) -> Result<(), String> {
@@ -460,6 +516,15 @@ impl PlacementArgs {
             threads => Ok(threads),
         }
     }
+}
+
+fn parse_grpc(text: &str) -> Result<usize, String> {
+    let messages = match text.split_once(':') {
+        None if text == "unary" => Some(1),
+        Some(("stream", count)) => count.parse().ok().filter(|count| *count > 0),
+        _ => None,
+    };
+    messages.ok_or_else(|| "write unary or, for example, stream:10".into())
 }
 
 fn parse_share(text: &str) -> Result<f64, String> {

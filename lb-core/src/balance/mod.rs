@@ -88,10 +88,10 @@ pub struct Cluster {
     pub pool_idle_max: u16,
     /// How long an idle HTTP connection is kept.
     pub pool_idle_timeout: Duration,
-    /// How HTTP exchanges reach the backends.
-    pub exchanges: plan::ClusterExchanges,
     /// The version of HTTP that the backends are spoken to in.
     pub protocol: plan::BackendProtocol,
+    /// How HTTP exchanges reach the backends.
+    pub exchanges: plan::ClusterExchanges,
     /// Active health checks; `None` leaves every backend healthy.
     pub health: Option<plan::Health>,
     backends: Box<[Arc<Backend>]>,

@@ -7,6 +7,7 @@
 mod flows;
 mod report;
 mod text;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crossbeam_utils::CachePadded;
 pub use flows::{FlowCounters, FlowEnd, FlowShed};
 pub use report::Report;
 pub use text::{Family, Kind, Text};
+pub use tls::{TlsCounters, TlsFailure};
 
 use crate::plan;
 
@@ -240,6 +242,8 @@ pub struct ListenerCounters {
     refusals: [Counter; Refusal::ALL.len()],
     /// Of a UDP listener.
     pub flows: FlowCounters,
+    /// Of an HTTP listener that takes TLS.
+    pub tls: TlsCounters,
 }
 
 impl ListenerCounters {

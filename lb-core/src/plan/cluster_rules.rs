@@ -248,21 +248,15 @@ impl<'p> Validation<'p> {
 }
 
 /// Whether listeners use a cluster, and none of them speaks HTTP.
+/// Whether listeners send to the cluster, and none of them by HTTP.
 fn is_without_http(plan: &Plan, cluster: &str) -> bool {
     let mut is_used = false;
     for listener in &plan.listeners {
-        match &listener.protocol {
-            Protocol::Http(http) => {
-                let routed = http.routes.iter().filter_map(|it| it.action.cluster());
-                if routed
-                    .chain(http.default_cluster.as_deref())
-                    .any(|name| name == cluster)
-                {
-                    return false;
-                }
+        if listener.clusters().any(|name| name == cluster) {
+            if matches!(listener.protocol, Protocol::Http(_)) {
+                return false;
             }
-            Protocol::Tcp(tcp) => is_used |= tcp.clusters().any(|name| name == cluster),
-            Protocol::Udp(udp) => is_used |= udp.cluster == cluster,
+            is_used = true;
         }
     }
     is_used

@@ -32,6 +32,7 @@ pub fn parse_pattern(pattern: &str, ignore_case: bool) -> Result<Hir, String> {
         .utf8(false)
         .unicode(false)
         .case_insensitive(ignore_case)
+        .dot_matches_new_line(true)
         .nest_limit(64)
         .build();
     parser.parse(pattern).map_err(|error| last_line(&error))
@@ -44,7 +45,15 @@ fn last_line(error: &dyn std::error::Error) -> String {
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
-fn pattern_problem(pattern: &str, ignore_case: bool) -> Option<String> {
+/// The groups of a regular expression; 0 if it is none.
+#[must_use]
+pub fn group_count(pattern: &str) -> usize {
+    parse_pattern(pattern, false).map_or(0, |hir| hir.properties().explicit_captures_len())
+}
+
+/// What is wrong with the regular expression of a route, in a line.
+#[must_use]
+pub fn pattern_problem(pattern: &str, ignore_case: bool) -> Option<String> {
     let hir = match parse_pattern(pattern, ignore_case) {
         Ok(hir) => hir,
         Err(problem) => return Some(problem),
@@ -57,6 +66,16 @@ fn pattern_problem(pattern: &str, ignore_case: bool) -> Option<String> {
         Some(limit) => format!("it needs more than {limit} bytes; are its repetitions too many?"),
         None => last_line(&error),
     })
+}
+
+/// What is wrong with a rewrite on a route for `path`, in a line.
+#[must_use]
+pub fn rewrite_problem(rewrite: &Rewrite, path: &PathMatch) -> Option<&'static str> {
+    let is_regex = matches!(path, PathMatch::Regex { .. });
+    match rewrite {
+        Rewrite::Path(text) => whole_path_problem(text, is_regex),
+        Rewrite::Prefix(text) => prefix_problem(text, path),
+    }
 }
 
 impl<'p> Validation<'p> {
@@ -107,6 +126,9 @@ impl<'p> Validation<'p> {
         self.timeout(place, "body_idle", http.timeouts.body_idle);
         self.exchanges(place, &http.exchanges);
         self.timeout(place, "response_head", http.timeouts.response_head);
+        if let Some(tls) = &http.tls {
+            self.tls_server(place, tls);
+        }
     }
 
     fn route(&mut self, place: &Place, route: &'p Route) {
@@ -156,12 +178,8 @@ impl<'p> Validation<'p> {
     }
 
     fn rewrite(&mut self, place: &Place, route: &Route, rewrite: &Rewrite) {
-        let is_regex = matches!(route.path, PathMatch::Regex { .. });
-        let (text, problem) = match rewrite {
-            Rewrite::Path(path) => (path, whole_path_problem(path, is_regex)),
-            Rewrite::Prefix(path) => (path, prefix_problem(path, &route.path)),
-        };
-        if let Some(reason) = problem {
+        let (Rewrite::Path(text) | Rewrite::Prefix(text)) = rewrite;
+        if let Some(reason) = rewrite_problem(rewrite, &route.path) {
             self.malformed(place, "rewrite", text, reason);
         }
     }

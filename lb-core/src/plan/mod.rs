@@ -41,7 +41,10 @@ pub use http::{
     Forwarded, HostMatching, Http, HttpLimits, HttpTimeouts, Matching, PathForm, PathMatch,
     Redirect, RequestId, Rewrite, Route, RouteAction, Scheme,
 };
-pub use http_rules::{PATTERN_BYTES_MAX, PATTERN_PROGRAM_BYTES_MAX, parse_pattern};
+pub use http_rules::{
+    PATTERN_BYTES_MAX, PATTERN_PROGRAM_BYTES_MAX, group_count, parse_pattern, pattern_problem,
+    rewrite_problem,
+};
 pub use http2::{BackendProtocol, Http2};
 pub use log::{AccessLog, ListenerLog, LogFormat, LogTarget};
 pub use tcp::{
@@ -83,6 +86,24 @@ pub struct Listener {
     pub access_log: ListenerLog,
     /// What is spoken there.
     pub protocol: Protocol,
+}
+
+impl Listener {
+    /// The names of the clusters that it sends to, some of them more than once.
+    pub fn clusters(&self) -> impl Iterator<Item = &str> {
+        let (http, tcp, udp) = match &self.protocol {
+            Protocol::Http(http) => (Some(http), None, None),
+            Protocol::Tcp(tcp) => (None, Some(tcp), None),
+            Protocol::Udp(udp) => (None, None, Some(udp)),
+        };
+        let of_http = http.into_iter().flat_map(|http| {
+            let routes = http.routes.iter().filter_map(|it| it.action.cluster());
+            routes.chain(http.default_cluster.as_deref())
+        });
+        let of_tcp = tcp.into_iter().flat_map(Tcp::clusters);
+        let of_udp = udp.map(|udp| &*udp.cluster);
+        of_http.chain(of_tcp).chain(of_udp)
+    }
 }
 
 /// What a listener does with a connection.

@@ -260,6 +260,7 @@ mod tests {
                     user_timeout: Some(Duration::ZERO),
                     congestion: Some(String::new()),
                 },
+                ..ListenSocket::default()
             },
         };
         let expected = [

@@ -4,6 +4,7 @@
 //! itself changes; endpoints come and go below it.
 //! Read next: `../service/mod.rs` (the Services that routes lead to).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lb_core::plan;
@@ -15,8 +16,30 @@ use crate::service::Services;
 use crate::store::{Changes, Store};
 
 /// Settings of Ingresses.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct IngressOptions {}
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngressOptions {
+    /// The only class that is served. `None`: every class whose controller is ours or nginx's.
+    pub class: Option<String>,
+    /// Where requests in the clear are answered.
+    pub http: Option<SocketAddr>,
+    /// Where requests over TLS are answered.
+    pub https: Option<SocketAddr>,
+    /// The certificate of hosts without a usable one of their own; without it there is no TLS.
+    pub fallback: Option<Arc<plan::Certificate>>,
+}
+
+impl Default for IngressOptions {
+    /// The ports of HTTP and HTTPS on all IPv4 addresses.
+    fn default() -> Self {
+        let all = |port| Some(SocketAddr::from(([0, 0, 0, 0], port)));
+        Self {
+            class: None,
+            http: all(80),
+            https: all(443),
+            fallback: None,
+        }
+    }
+}
 
 /// All Ingresses, compiled.
 #[derive(Debug, Default)]

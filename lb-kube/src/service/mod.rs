@@ -2,10 +2,21 @@
 //!
 //! Invariant: a Service's part of the plan follows from the Service, its endpoints, the own Node,
 //! and what it was granted of addresses and ports that others may want too.
-//! Read next: `../ingress/mod.rs` (which asks for clusters of Services).
+//! Read next: in the order of the data, `read.rs`, `claims.rs`, `endpoints.rs`, `choose.rs`, `part.rs`.
+
+mod choose;
+mod claims;
+mod endpoints;
+mod node;
+mod part;
+mod read;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
+pub(crate) use self::claims::{Claims, Grant};
+pub(crate) use self::node::NodeView;
+pub(crate) use self::part::{Builder, Part};
+pub(crate) use self::read::Wish;
 use crate::object::Name;
 use crate::options::Options;
 use crate::store::Store;

@@ -156,6 +156,12 @@ impl RequestHead {
         self.host.of_head(head)
     }
 
+    /// Host and port, as they came; empty only in HTTP/1.0 without Host.
+    #[must_use]
+    pub fn authority<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.authority.of_head(head)
+    }
+
     /// Whether the client wants to go on in another protocol.
     #[must_use]
     pub const fn upgrades(&self) -> bool {
@@ -220,7 +226,8 @@ pub fn parse_request(bytes: &[u8], rules: &RequestRules) -> Result<Option<Reques
     }
 }
 
-/// Writes the head that the backend gets for the request `head`, of which `request` tells.
+/// Writes the head that the backend gets for the request `head`, of which `request` tells; with
+/// `target` instead of its path and query, if there is one.
 ///
 /// # Errors
 /// `HeadTooLong` when it does not fit into `out`.
@@ -229,14 +236,16 @@ pub fn rewrite_request(
     request: &RequestHead,
     rules: &RequestRules,
     client: &Client,
+    target: Option<&[u8]>,
     out: &mut Buffer,
 ) -> Result<(), HeadError> {
     let address = AddressText::of(client.address);
     let mut out = HeadWriter::new(out);
-    let from = if request.form == Form::Origin && request.version == Version::Http11 {
+    let is_kept = request.form == Form::Origin && request.version == Version::Http11;
+    let from = if is_kept && target.is_none() {
         0
     } else {
-        write_request_line(head, request, &mut out);
+        write_request_line(head, request, target, &mut out);
         request.fields.start()
     };
     request.cuts.copy(
@@ -388,7 +397,7 @@ fn starts_with_ignore_case(bytes: &[u8], start: &[u8]) -> bool {
 
 /// Whether an element of the path is `.` or `..`. Clients resolve them before they send (RFC 3986
 /// section 5.2.4); one that arrives would be routed by one path and served by another.
-fn has_dot_segment(path: &[u8]) -> bool {
+pub(crate) fn has_dot_segment(path: &[u8]) -> bool {
     memchr::memchr2(b'.', b'%', path).is_some()
         && path
             .split(|byte| matches!(byte, b'/' | b'\\'))
@@ -506,13 +515,22 @@ fn is_removed(field: Field, value: &[u8], version: Version, rules: &RequestRules
     }
 }
 
-fn write_request_line(head: &[u8], request: &RequestHead, out: &mut HeadWriter<'_>) {
+fn write_request_line(
+    head: &[u8],
+    request: &RequestHead,
+    target: Option<&[u8]>,
+    out: &mut HeadWriter<'_>,
+) {
     out.push(request.method_name.of_head(head));
     out.push(b" ");
-    if request.path.is_empty() {
-        out.push(request.implied_path());
+    if let Some(target) = target {
+        out.push(target);
+    } else {
+        if request.path.is_empty() {
+            out.push(request.implied_path());
+        }
+        out.push(request.resource.of_head(head));
     }
-    out.push(request.resource.of_head(head));
     out.push(b" HTTP/1.1\r\n");
 }
 
@@ -617,7 +635,7 @@ mod tests {
         let request = parse_request(head.as_bytes(), rules)?.expect("a complete head");
         assert_eq!(request.len(), head.len());
         let mut out = Buffer::new();
-        rewrite_request(head.as_bytes(), &request, rules, &client(), &mut out)?;
+        rewrite_request(head.as_bytes(), &request, rules, &client(), None, &mut out)?;
         Ok(String::from_utf8(out.as_slice().to_vec()).unwrap())
     }
 
@@ -909,7 +927,7 @@ mod tests {
             let rules = RequestRules { forwarded, ..RULES };
             if let Ok(Some(request)) = parse_request(&head, &rules) {
                 let mut out = Buffer::new();
-                let written = rewrite_request(&head, &request, &rules, &client(), &mut out);
+                let written = rewrite_request(&head, &request, &rules, &client(), None, &mut out);
                 prop_assert_eq!(written, Ok(()));
                 let again = parse_request(out.as_slice(), &rules).unwrap().unwrap();
                 prop_assert_eq!(again.len(), out.len());

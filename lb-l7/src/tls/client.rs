@@ -10,11 +10,12 @@ use std::sync::Arc;
 use lb_core::plan::{TlsCheck, Verify};
 use lb_core::rt::TcpStream;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConfig, ClientConnection, Resumption};
+use rustls::client::{ClientConfig, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::certificate::CertificateError;
 use super::stream::TlsStream;
 
 /// How connections to the backends of one cluster are secured; made once, used by all.
@@ -30,9 +31,18 @@ pub enum TlsConfigError {
     /// A certificate to verify by cannot be read, or is none; with its position, from 0.
     #[error("certificate {0} to verify by: {1}")]
     Root(usize, rustls::Error),
+    /// A list of revoked certificates cannot be read; with its position, from 0.
+    #[error("list {0} of revoked certificates: {1}")]
+    Revoked(usize, String),
+    /// A certificate, or its key, cannot be used; with its name.
+    #[error("certificate {0}: {1}")]
+    Certificate(String, CertificateError),
     /// The name is neither a DNS name nor an IP address.
     #[error("the server name {0:?} is neither a DNS name nor an IP address")]
     ServerName(String),
+    /// There is nothing to show to clients.
+    #[error("there is no certificate")]
+    NoCertificate,
     /// The library refuses what is asked of it.
     #[error(transparent)]
     Tls(#[from] rustls::Error),
@@ -61,6 +71,7 @@ impl TlsClient {
         let mut config = builder.with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.resumption = Resumption::disabled();
+        config.enable_secret_extraction = true; // for `record.rs`
         Ok(Self {
             config: Arc::new(config),
             server_name: server_name.transpose()?,
@@ -76,13 +87,11 @@ impl TlsClient {
     pub async fn connect(&self, stream: TcpStream, address: IpAddr) -> io::Result<TlsStream> {
         let name = self.server_name.clone();
         let name = name.unwrap_or_else(|| ServerName::IpAddress(address.to_canonical().into()));
-        let connection = ClientConnection::new(Arc::clone(&self.config), name);
-        let connection = connection.map_err(io::Error::other)?;
-        TlsStream::handshake(stream, connection).await
+        TlsStream::connect(stream, Arc::clone(&self.config), name).await
     }
 }
 
-fn root_store(roots: &[Vec<u8>]) -> Result<RootCertStore, TlsConfigError> {
+pub(super) fn root_store(roots: &[Vec<u8>]) -> Result<RootCertStore, TlsConfigError> {
     let mut store = RootCertStore::empty();
     for (position, root) in roots.iter().enumerate() {
         store

@@ -14,13 +14,15 @@ use lb_core::plan::{self, Condition, CookieKey, PlanError, Tier};
 use super::compile_cluster::{self, Uses};
 use super::decode::Problems;
 use super::file::{
-    Backend, Cluster, File, Http, Limits, Listener, Protocol, Route, ServerNames, Tcp, Timeouts,
-    Udp,
+    Action, Backend, Cluster, File, Http, Limits, Listener, Protocol, Route, ServerNames, Tcp,
+    Timeouts, Udp,
 };
 use super::notation::Host;
 use super::problem::{Located, Place, Problem};
+use super::routes;
 use super::settings::Settings;
 use crate::log::log;
+use crate::show;
 
 /// A plan but for the addresses of host names.
 #[derive(Debug, Clone)]
@@ -373,16 +375,24 @@ impl Compiler<'_> {
         let mut seen = HashMap::new();
         let mut routes = Vec::new();
         for route in http.routes.iter().chain(shared_routes) {
-            let what = format!("{}{}", route.host.as_deref().unwrap_or("*"), route.path);
-            if let Some(first) = seen.insert(what.clone(), &route.place) {
+            let host = route.host.as_deref().unwrap_or("*");
+            let what = format!("{host}{}", show::routes::path(&route.path));
+            // A slash at the end of a prefix makes no difference.
+            let is_prefix = matches!(route.path, plan::PathMatch::Prefix(_));
+            let key = if is_prefix {
+                what.trim_end_matches('/')
+            } else {
+                &what
+            };
+            if let Some(first) = seen.insert(key.to_owned(), &route.place) {
                 self.twice(&route.place, "route", &what, first);
             }
-            let cluster = self.known_cluster(&route.cluster);
-            routes.push(plan::Route::to(
-                route.host.as_deref(),
-                &route.path,
-                &cluster,
-            ));
+            routes::missing_groups(route, &mut self.problems);
+            routes.push(plan::Route {
+                host: route.host.clone(),
+                path: route.path.clone(),
+                action: self.action(&route.action),
+            });
         }
         plan::Http {
             routes,
@@ -390,11 +400,23 @@ impl Compiler<'_> {
                 .cluster
                 .as_ref()
                 .map(|cluster| self.known_cluster(cluster)),
+            matching: http.matching,
             limits: limits(&http.limits),
             timeouts: timeouts(&http.timeouts),
             forwarded: or(&http.forwarded, plan::Forwarded::default()),
             http2: http.http2,
             ..plan::Http::default()
+        }
+    }
+
+    fn action(&mut self, action: &Action) -> plan::RouteAction {
+        match action {
+            Action::Answer(status) => plan::RouteAction::Answer { status: *status },
+            Action::Cluster { cluster, rewrite } => plan::RouteAction::Cluster {
+                name: self.known_cluster(cluster),
+                rewrite: rewrite.clone(),
+            },
+            Action::Redirect(redirect) => plan::RouteAction::Redirect(redirect.clone()),
         }
     }
 

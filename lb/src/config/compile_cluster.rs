@@ -37,7 +37,9 @@ impl<'f> Uses<'f> {
                     }
                     Protocol::Http(http) => {
                         let routes = http.routes.iter().chain(&file.routes);
-                        let clusters = routes.map(|route| &route.cluster).chain(&http.cluster);
+                        let clusters = routes
+                            .filter_map(|route| route.cluster())
+                            .chain(&http.cluster);
                         uses.http.extend(clusters.map(|cluster| &*cluster.value));
                     }
                 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lb_core::plan::{
     self, Affinity, BackendLimit, BackendProtocol, BackendSocket, Balance, CookieKey, Edge,
-    Forwarded, HashKey, Http2, Otherwise, ProxyOut, Relay,
+    Forwarded, HashKey, Http2, Matching, Otherwise, PathMatch, ProxyOut, Redirect, Relay, Rewrite,
 };
 
 use super::notation::BackendText;
@@ -133,6 +133,7 @@ pub(crate) struct Http {
     /// Where requests go that no route matches.
     pub(crate) cluster: Option<Located<String>>,
     pub(crate) routes: Vec<Route>,
+    pub(crate) matching: Matching,
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) forwarded: Option<Located<Forwarded>>,
@@ -163,8 +164,47 @@ pub(crate) struct Route {
     pub(crate) place: Place,
     /// `None` matches any host.
     pub(crate) host: Option<String>,
-    pub(crate) path: String,
-    pub(crate) cluster: Located<String>,
+    pub(crate) path: PathMatch,
+    pub(crate) action: Action,
+}
+
+impl Route {
+    /// To a cluster by a path prefix.
+    pub(crate) fn to(
+        place: Place,
+        host: Option<String>,
+        prefix: String,
+        cluster: Located<String>,
+    ) -> Self {
+        Self {
+            place,
+            host,
+            path: PathMatch::Prefix(prefix),
+            action: Action::Cluster {
+                cluster,
+                rewrite: None,
+            },
+        }
+    }
+
+    /// The cluster that it leads to, if there is one.
+    pub(crate) fn cluster(&self) -> Option<&Located<String>> {
+        match &self.action {
+            Action::Cluster { cluster, .. } => Some(cluster),
+            Action::Answer(_) | Action::Redirect(_) => None,
+        }
+    }
+}
+
+/// What a route does.
+#[derive(Debug, Clone)]
+pub(crate) enum Action {
+    Answer(u16),
+    Cluster {
+        cluster: Located<String>,
+        rewrite: Option<Rewrite>,
+    },
+    Redirect(Redirect),
 }
 
 /// A cluster. The inner `None` is the word `none` or `off`.

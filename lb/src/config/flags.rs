@@ -363,12 +363,7 @@ impl Flags {
                 .push(self.cluster(cluster.clone(), &route.backends));
         }
         let (host, path) = (route.host.clone(), route.path.clone());
-        file.routes.push(Route {
-            place,
-            host,
-            path,
-            cluster,
-        });
+        file.routes.push(Route::to(place, host, path, cluster));
     }
 
     fn cluster(&self, name: Located<String>, backends: &[BackendText]) -> Cluster {

@@ -16,6 +16,7 @@ mod notation;
 mod problem;
 mod read;
 mod read_cluster;
+mod routes;
 mod secret;
 mod settings;
 mod yaml;
@@ -33,12 +34,14 @@ pub(crate) use self::flags::{
 };
 pub(crate) use self::notation::{
     BackendText, Host, congestion as parse_congestion, duration as parse_duration,
-    listen_local as parse_listen_local, word as parse_word,
+    listen as parse_listen, listen_local as parse_listen_local, prefixes as parse_prefixes,
+    word as parse_word,
 };
 pub(crate) use self::problem::{Located, Place, Problem};
 pub(crate) use self::read::PROXY_VERSION_WORDS;
 pub(crate) use self::settings::{AccessLog, AdminAddress, Engine, LogFormat, Settings, Workers};
 use self::yaml::Node;
+use crate::kubernetes::KubernetesFlags;
 
 /// Largest configuration file, so that a wrong path (`/dev/zero`, a log) ends in a message.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -48,6 +51,8 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 pub(crate) struct Sources {
     pub(crate) files: Vec<PathBuf>,
     pub(crate) flags: Flags,
+    /// Kubernetes objects: beside what all others say.
+    pub(crate) kubernetes: KubernetesFlags,
     /// What nobody wrote: the demo.
     pub(crate) built_in: Option<File>,
     /// Given as flags: they win over those of files.
@@ -65,7 +70,9 @@ impl Sources {
             .collect();
         files.extend(self.flags.file(&mut problems));
         let files: Vec<&File> = files.iter().chain(&self.built_in).collect();
-        if problems.is_empty() && files.iter().all(|file| file.listeners.is_empty()) {
+        let has_objects = self.kubernetes.manifests.is_some();
+        if problems.is_empty() && !has_objects && files.iter().all(|file| file.listeners.is_empty())
+        {
             problems.push(self.no_listener());
         }
         let mut draft = compile::compile(&files, &mut problems);
@@ -143,3 +150,6 @@ fn read_text(path: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod routes_tests;

@@ -10,14 +10,13 @@ use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
 
 use super::decode::{self, Fields, Problems};
 use super::file::{
-    File, Http, Limits, Listener, Protocol, Route, ServerName, ServerNames, Settings, Tcp,
-    Timeouts, Udp,
+    File, Http, Limits, Listener, Protocol, ServerName, ServerNames, Settings, Tcp, Timeouts, Udp,
 };
 use super::http2::http2;
 use super::problem::Located;
 use super::settings::{AFFINITY_ENTRIES, AccessLog, AdminAddress, Engine, LogFormat, Workers};
 use super::yaml::{Node, Value};
-use super::{edge, notation, read_cluster, secret};
+use super::{edge, notation, read_cluster, routes, secret};
 
 const FORWARDED_WORDS: [(&str, Forwarded); 3] = [
     ("append", Forwarded::Append),
@@ -40,7 +39,7 @@ pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
             .optional("listeners", decode::list(listener))
             .unwrap_or_default(),
         routes: fields
-            .optional("routes", decode::list(route))
+            .optional("routes", decode::list(routes::route))
             .unwrap_or_default(),
         clusters: fields
             .optional("clusters", read_cluster::clusters)
@@ -205,7 +204,10 @@ fn http(node: &Node, problems: &mut Problems) -> Option<Http> {
     let http = Http {
         cluster: fields.optional("cluster", name),
         routes: fields
-            .optional("routes", decode::list(route))
+            .optional("routes", decode::list(routes::route))
+            .unwrap_or_default(),
+        matching: fields
+            .optional("matching", routes::matching)
             .unwrap_or_default(),
         limits: fields.optional("limits", limits).unwrap_or_default(),
         timeouts: fields.optional("timeouts", timeouts).unwrap_or_default(),
@@ -243,24 +245,6 @@ fn timeouts(node: &Node, problems: &mut Problems) -> Option<Timeouts> {
     };
     fields.finish();
     Some(timeouts)
-}
-
-fn route(node: &Node, problems: &mut Problems) -> Option<Route> {
-    let mut fields = Fields::of(node, problems)?;
-    let host = decode::parsed(|text| match text {
-        "*" => Ok(None),
-        _ => notation::route_host(text).map(Some),
-    });
-    let host = fields.optional("host", host);
-    let path = fields.optional("path", decode::parsed(notation::route_path));
-    let cluster = fields.required("cluster", name);
-    fields.finish();
-    Some(Route {
-        place: node.place.clone(),
-        host: host.and_then(|host| host.value),
-        path: path.map_or_else(|| "/".to_owned(), |path| path.value),
-        cluster: cluster?,
-    })
 }
 
 pub(super) fn name(node: &Node, problems: &mut Problems) -> Option<Located<String>> {

@@ -5,7 +5,7 @@ use lb_core::plan::{Affinity, Balance, Check, HashKey, Relay};
 use super::*;
 
 /// Reads one YAML text as if it were the file `lb.yaml`.
-fn load(text: &str) -> Result<Draft, Vec<String>> {
+pub(super) fn load(text: &str) -> Result<Draft, Vec<String>> {
     let mut problems = Vec::new();
     let file = match Node::parse(&"lb.yaml".into(), text) {
         Ok(root) => read::file(&root, &mut problems),
@@ -582,6 +582,14 @@ fn the_annotated_example_loads() {
         let plan = load(&text).unwrap().plan(&Names::new());
         assert!(plan.clusters[0].affinity.is_some(), "{text}");
     }
+
+    let (_, routes) = guide.split_once("## Routes").unwrap();
+    let routes = routes.split("```").nth(1).unwrap();
+    let routes = routes.strip_prefix("yaml").unwrap();
+    let clusters =
+        "clusters: {users: {}, shop: {}, images: {}}".replace("{}", "{backends: ['b:1']}");
+    let text = format!("listeners:\n  - address: 80\n    http:\n{routes}{clusters}\n");
+    load(&text).unwrap();
 }
 
 proptest::proptest! {

@@ -52,12 +52,12 @@ fn cannot_bind(error: &io::Error) -> String {
 fn file(demo_args: &DemoArgs, origins: &Origins) -> File {
     let http_place = flag("--http", demo_args.http);
     let tcp_place = flag("--tcp", demo_args.tcp);
-    let routes = vec![Route {
-        place: http_place.clone(),
-        host: None,
-        path: "/demo".to_owned(),
-        cluster: at(&http_place, STATS.to_owned()),
-    }];
+    let routes = vec![Route::to(
+        http_place.clone(),
+        None,
+        "/demo".to_owned(),
+        at(&http_place, STATS.to_owned()),
+    )];
     let http = Http {
         cluster: Some(at(&http_place, HTTP.to_owned())),
         routes,

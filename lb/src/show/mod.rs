@@ -5,6 +5,7 @@
 
 mod cluster;
 mod edge;
+pub(crate) mod routes;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -48,17 +49,12 @@ fn udp_json(udp: &Udp) -> Value {
 }
 
 fn http_json(http: &Http) -> Value {
-    let routes = http.routes.iter().map(|route| {
-        json!({
-            "host": route.host.as_deref().unwrap_or("*"),
-            "path": format!("{:?}", route.path),
-            "cluster": route.action.cluster(),
-        })
-    });
+    let routes = http.routes.iter().map(routes::json);
     let (limits, timeouts) = (&http.limits, &http.timeouts);
     json!({
         "cluster": http.default_cluster,
         "routes": routes.collect::<Vec<_>>(),
+        "matching": routes::matching(http.matching),
         "limits": {
             "head": limits.head_bytes_max,
             "headers": limits.headers_max,
@@ -157,12 +153,7 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
         Protocol::Http(http) => {
             writeln!(text, "listener {name}: http on {address}")?;
             for route in &http.routes {
-                let host = route.host.as_deref().unwrap_or("*");
-                writeln!(
-                    text,
-                    "  {host}{:?} to cluster {:?}",
-                    route.path, route.action
-                )?;
+                writeln!(text, "  {}", routes::text(route))?;
             }
             match &http.default_cluster {
                 Some(cluster) => writeln!(text, "  everything else to cluster {cluster}"),

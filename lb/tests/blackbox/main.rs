@@ -57,6 +57,8 @@ mod peers;
 mod proxy_protocol;
 /// Changes of the configuration while it runs.
 mod reload;
+/// Routes of every kind.
+mod routes;
 /// Every scheduler, with origins that die and come back.
 mod schedulers;
 /// Balancing as a user sees it.

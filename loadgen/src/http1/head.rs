@@ -7,6 +7,7 @@
 use httparse::{EMPTY_HEADER, Header, Request, Response, Status};
 
 use super::Body;
+use crate::websocket::{ACCEPT_BYTES, accept};
 
 /// Headers of one message; more make it malformed.
 const HEADERS_MAX: usize = 100;
@@ -94,6 +95,8 @@ pub(crate) struct RequestHead {
     pub(crate) keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub(crate) expects_continue: bool,
+    /// The client wants to speak by WebSocket, and to be answered with this `Sec-WebSocket-Accept`.
+    pub(crate) websocket: Option<[u8; ACCEPT_BYTES]>,
 }
 
 impl Meaning for RequestHead {
@@ -112,6 +115,7 @@ impl Meaning for RequestHead {
                 body: common.body.unwrap_or(Body::NONE),
                 keep_alive: common.keep_alive,
                 expects_continue: common.expects_continue,
+                websocket: websocket(request.headers),
             },
         )))
     }
@@ -206,6 +210,16 @@ impl CommonHeaders {
     }
 }
 
+/// What an upgrade is to be answered with (RFC 6455 §4.2), if it is one.
+fn websocket(headers: &[Header<'_>]) -> Option<[u8; ACCEPT_BYTES]> {
+    let value = |name: &str| {
+        let is_it = |header: &&Header<'_>| header.name.eq_ignore_ascii_case(name);
+        headers.iter().find(is_it).map(|header| header.value)
+    };
+    value("upgrade").filter(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))?;
+    value("sec-websocket-key").map(accept)
+}
+
 fn has_word(list: &[u8], word: &str) -> bool {
     list.split(|byte| *byte == b',')
         .any(|item| item.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
@@ -232,6 +246,7 @@ mod tests {
             body: Body::NONE,
             keep_alive: true,
             expects_continue: false,
+            websocket: None,
         };
         assert_eq!(head, plain);
         let (_, head) = request(

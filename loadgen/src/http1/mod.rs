@@ -8,4 +8,4 @@ mod body;
 mod head;
 
 pub(crate) use body::{BadFraming, Body};
-pub(crate) use head::{Heads, RequestHead, ResponseHead};
+pub(crate) use head::{Heads, Meaning, RequestHead, ResponseHead};

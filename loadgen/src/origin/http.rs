@@ -1,4 +1,5 @@
-//! An HTTP/1.1 origin: every request gets the same answer.
+//! An HTTP origin: every request gets the same answer. Who begins with the preface of HTTP/2 is
+//! served by `http2.rs`, who asks for a WebSocket by `websocket.rs`.
 //!
 //! Invariant: an answer is sent for each complete request, in order, and nothing is allocated for
 //! a request whose head was seen before and came in one piece.
@@ -14,11 +15,15 @@ use std::time::Duration;
 use lb_core::rt::{self, Chunk, TcpListener, TcpStream};
 use lb_l7::stream::Stream;
 use lb_l7::tls::TlsStream;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConfig;
 
 use super::accept;
-use super::service::Counter;
+use super::http2::{self, Answers2};
+use super::service::{Counter, Turn};
+use super::websocket;
 use crate::http1::{BadFraming, Heads, RequestHead};
+use crate::http2::PREFACE;
+use crate::websocket::ACCEPT_BYTES;
 
 /// Pipelined requests that are answered by one send.
 const BATCH_MAX: usize = 16;
@@ -26,6 +31,8 @@ const BATCH_MAX: usize = 16;
 const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// So much of an answer is encrypted at a time.
 const SECURE_BYTES_MAX: usize = 256 * 1024;
+/// By these a client of HTTP/2 is told from others.
+const PREFACE_BEGIN_BYTES: usize = 4;
 /// A client that takes longer for its handshake is gone.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,6 +43,7 @@ const BAD_REQUEST: &[u8] =
 /// What all connections of a thread to one address share.
 pub(super) struct Http {
     answers: Answers,
+    answers2: Answers2,
     heads: RefCell<Heads<RequestHead>>,
     counter: RefCell<Counter>,
     /// How connections are secured, where they are.
@@ -51,6 +59,7 @@ impl Http {
     ) -> Self {
         Self {
             answers: Answers::new(name, body),
+            answers2: Answers2::new(name, body),
             heads: RefCell::new(Heads::new()),
             counter: RefCell::new(counter),
             tls,
@@ -69,18 +78,31 @@ impl Http {
         }
     }
 
-    async fn serve_connection(&self, stream: TcpStream) -> io::Result<()> {
+    /// The answers for HTTP/2.
+    pub(super) const fn answers2(&self) -> &Answers2 {
+        &self.answers2
+    }
+
+    /// What becomes of one more request.
+    pub(super) fn turn(&self) -> Turn {
+        self.counter.borrow_mut().turn(rt::now_precise)
+    }
+
+    async fn serve_connection(self: &Rc<Self>, stream: TcpStream) -> io::Result<()> {
         let stream = match &self.tls {
             None => Stream::Plain(stream),
             Some(config) => {
-                let connection = ServerConnection::new(Arc::clone(config));
-                let connection = connection.map_err(io::Error::other)?;
-                let handshake = TlsStream::handshake(stream, connection);
+                let mut name = None;
+                let handshake = TlsStream::accept(stream, Arc::clone(config), &mut name);
                 let done = rt::timeout(HANDSHAKE_TIMEOUT, handshake).await;
                 Stream::Tls(done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?)
             }
         };
-        Connection::new(self, stream).serve().await
+        let input = stream.recv().await?;
+        if input.first_chunk() == PREFACE.first_chunk::<PREFACE_BEGIN_BYTES>() {
+            return http2::serve(self, stream, input).await;
+        }
+        Connection::new(self, stream, input).serve().await
     }
 }
 
@@ -100,6 +122,8 @@ struct Answers {
     failure: Chunk,
     /// The same, ending the connection.
     last_failure: Chunk,
+    /// The answer to an upgrade, but for what shows that it was understood.
+    upgrade: Vec<u8>,
 }
 
 impl Answers {
@@ -128,6 +152,11 @@ impl Answers {
             last: Chunk::from_vec(last),
             failure: ending(""),
             last_failure: ending("Connection: close\r\n"),
+            upgrade: format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 X-Origin: {name}\r\nSec-WebSocket-Accept: "
+            )
+            .into_bytes(),
         }
     }
 
@@ -148,7 +177,7 @@ impl Answers {
 }
 
 /// The origin's name over and over, as far as it fits; text, so that `curl` shows it well.
-fn body_of(name: &str, bytes: usize) -> Vec<u8> {
+pub(super) fn body_of(name: &str, bytes: usize) -> Vec<u8> {
     format!("{name}\n").bytes().cycle().take(bytes).collect()
 }
 
@@ -180,11 +209,11 @@ enum End {
 }
 
 impl<'http> Connection<'http> {
-    const fn new(http: &'http Http, stream: Stream) -> Self {
+    const fn new(http: &'http Http, stream: Stream, input: Chunk) -> Self {
         Self {
             http,
             stream,
-            input: Chunk::empty(),
+            input,
             partial: Vec::new(),
             owed: 0,
         }
@@ -194,6 +223,10 @@ impl<'http> Connection<'http> {
         loop {
             match self.next_request().await {
                 Ok(request) if self.may_wait(&request) => self.owed += 1,
+                Ok(RequestHead {
+                    websocket: Some(accept),
+                    ..
+                }) => return self.upgrade(&accept).await,
                 Ok(request) => {
                     self.pay().await?;
                     self.answer(&request).await?;
@@ -268,7 +301,8 @@ impl<'http> Connection<'http> {
 
     /// True if the answer may go out together with those of the requests that follow.
     fn may_wait(&self, request: &RequestHead) -> bool {
-        request.keep_alive && !request.is_head && self.http.counter.borrow().is_idle()
+        let is_plain = request.keep_alive && !request.is_head && request.websocket.is_none();
+        is_plain && self.http.counter.borrow().is_idle()
     }
 
     async fn pay(&mut self) -> io::Result<()> {
@@ -289,8 +323,16 @@ impl<'http> Connection<'http> {
         self.stream.send(answer).await
     }
 
+    /// Goes over to speaking by WebSocket.
+    async fn upgrade(mut self, accept: &[u8; ACCEPT_BYTES]) -> io::Result<()> {
+        self.pay().await?;
+        let answer = [&*self.http.answers.upgrade, accept, b"\r\n\r\n"].concat();
+        self.stream.send(Chunk::from_vec(answer)).await?;
+        websocket::serve(self.http, &self.stream, self.input).await
+    }
+
     async fn answer(&self, request: &RequestHead) -> io::Result<()> {
-        let turn = self.http.counter.borrow_mut().turn(rt::now_precise);
+        let turn = self.http.turn();
         if let Some(at) = turn.at {
             rt::sleep_until_precise(at).await;
         }
@@ -340,6 +382,7 @@ mod tests {
             body: crate::http1::Body::NONE,
             keep_alive: true,
             expects_continue: false,
+            websocket: None,
         };
         assert_eq!(&*answers.one(&request), format!("{head}\r\n").as_bytes());
         let last = RequestHead {

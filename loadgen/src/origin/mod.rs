@@ -3,13 +3,15 @@
 //! They share a core with the generator, so they do as little as they can: the answer is made
 //! once, a request head seen before is recognised by its bytes, echoed bytes are never copied.
 //! Invariant: every answer names its origin, so that the client can count who answered.
-//! Read next: `http.rs`, `tcp.rs`, `udp.rs`.
+//! Read next: `http.rs`, `http2.rs`, `websocket.rs`, `tcp.rs`, `udp.rs`.
 
 mod delay;
 mod http;
+mod http2;
 mod service;
 mod tcp;
 mod udp;
+mod websocket;
 
 pub use delay::Delay;
 pub use service::Service;
@@ -37,9 +39,10 @@ use udp::Udp;
 /// What to serve.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Addresses for HTTP/1.1; port 0 takes any free port.
+    /// Addresses for HTTP/1.1, HTTP/2 (by prior knowledge), gRPC and WebSocket; port 0 takes any
+    /// free port.
     pub http: Vec<SocketAddr>,
-    /// Addresses for HTTP/1.1 over TLS.
+    /// Addresses for the same over TLS; HTTP/2 by ALPN.
     pub https: Vec<SocketAddr>,
     /// Addresses for TCP.
     pub tcp: Vec<SocketAddr>,
@@ -216,7 +219,7 @@ fn tls(config: &Config) -> io::Result<Option<Arc<ServerConfig>>> {
         Some(identity) => Ok(identity.clone()),
         None => Identity::self_signed(&["localhost", "127.0.0.1"]),
     };
-    let server = identity.and_then(|identity| identity.server(&[b"http/1.1"]));
+    let server = identity.and_then(|identity| identity.server(&[b"h2", b"http/1.1"]));
     server.map(Some).map_err(io::Error::other)
 }
 

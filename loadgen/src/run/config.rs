@@ -39,8 +39,14 @@ pub struct Config {
     pub timeout: Duration,
     /// A connection of its own for each request; opening it is part of the latency.
     pub new_connections: bool,
-    /// What one request is, for `http://` and `https://`.
+    /// What one request is, where HTTP is spoken.
     pub http: HttpRequest,
+    /// HTTP/2 for `https://`.
+    pub http2: bool,
+    /// HTTP/2: requests that a connection has under way at a time, at least 1.
+    pub streams: usize,
+    /// HTTP/2: requests are gRPC calls that echo.
+    pub grpc: Option<Grpc>,
     /// What connections offer, for `https://`.
     pub tls: TlsRequest,
     /// What one request is, for `tcp://`.
@@ -71,6 +77,9 @@ impl Config {
             timeout: Duration::from_secs(10),
             new_connections: false,
             http: HttpRequest::default(),
+            http2: false,
+            streams: 1,
+            grpc: None,
             tls: TlsRequest::default(),
             tcp: TcpRequest::default(),
             udp: UdpRequest::default(),
@@ -80,6 +89,44 @@ impl Config {
             cpu: None,
             engine,
         }
+    }
+}
+
+impl Config {
+    /// Whether requests share connections by HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.http2 || self.url.scheme == Scheme::H2c
+    }
+
+    /// The method of its requests.
+    pub fn method(&self) -> &str {
+        if self.grpc.is_some() {
+            "POST"
+        } else {
+            &self.http.method
+        }
+    }
+}
+
+/// A gRPC call: so many messages, each of which comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grpc {
+    /// Messages of a call: 1 for a unary one, or more to be streamed both ways.
+    pub messages: usize,
+    /// Bytes of each.
+    pub message: usize,
+}
+
+impl Grpc {
+    /// The messages, each after its flag and length.
+    pub(super) fn body(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        for number in 0..self.messages {
+            body.push(0);
+            body.extend_from_slice(&(self.message as u32).to_be_bytes());
+            body.resize(body.len() + self.message, number as u8);
+        }
+        body
     }
 }
 
@@ -157,8 +204,8 @@ impl Default for UdpRequest {
     }
 }
 
-/// Where to send requests: `http://HOST[:PORT][/PATH]`, `https://HOST[:PORT][/PATH]`,
-/// `tcp://HOST:PORT` or `udp://HOST:PORT`.
+/// Where to send requests: `http://HOST[:PORT][/PATH]`, `https://…`, `h2c://…`, `ws://…`,
+/// `wss://…`, `tcp://HOST:PORT` or `udp://HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
     /// The whole, as written.
@@ -176,12 +223,18 @@ pub struct Url {
 pub enum Scheme {
     /// HTTP/1.1 without TLS.
     Http,
-    /// HTTP/1.1 over TLS.
+    /// HTTP/2 without TLS, by prior knowledge (RFC 9113 §3.3).
+    H2c,
+    /// HTTP/1.1 or, with [`Config::http2`], HTTP/2 over TLS.
     Https,
     /// Bytes, as [`TcpRequest`] says.
     Tcp,
     /// Datagrams, as [`UdpRequest`] says.
     Udp,
+    /// Messages of a WebSocket, as [`TcpRequest::message`] says, each echoed.
+    Ws,
+    /// The same over TLS.
+    Wss,
 }
 
 impl Scheme {
@@ -189,20 +242,23 @@ impl Scheme {
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::Http => "http://",
+            Self::H2c => "h2c://",
             Self::Https => "https://",
             Self::Tcp => "tcp://",
             Self::Udp => "udp://",
+            Self::Ws => "ws://",
+            Self::Wss => "wss://",
         }
     }
 
     /// Whether requests of it have a path and headers.
     pub const fn is_http(self) -> bool {
-        matches!(self, Self::Http | Self::Https)
+        !matches!(self, Self::Tcp | Self::Udp)
     }
 
     /// Whether its connections begin with a handshake.
     pub const fn is_secure(self) -> bool {
-        matches!(self, Self::Https)
+        matches!(self, Self::Https | Self::Wss)
     }
 }
 
@@ -256,7 +312,10 @@ impl FromStr for Url {
             scheme,
             match scheme {
                 "http" => Scheme::Http,
+                "h2c" => Scheme::H2c,
                 "https" => Scheme::Https,
+                "ws" => Scheme::Ws,
+                "wss" => Scheme::Wss,
                 "tcp" => Scheme::Tcp,
                 "udp" => Scheme::Udp,
                 _ => return Err(format!("`{scheme}://` is not supported; {example}")),

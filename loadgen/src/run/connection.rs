@@ -4,23 +4,30 @@
 //! and the answer: waiting for this connection, opening it, a lost one that had to be replaced.
 //! Read next: `http.rs` and `tcp.rs`, what an exchange is; `../tls/client.rs`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
-use lb_core::rt::{self, Chunk, Elapsed, Instant, TcpStream};
+use lb_core::rt::{self, Chunk, Elapsed, Instant, Notify, TcpStream};
 use lb_l7::stream::Stream;
 
 use super::config::{Config, Scheme};
 use super::http::Http;
+use super::http2::{Http2, Session as Session2};
 use super::recorder::{Failure, OriginId, Recorder};
 use super::sources::{Clients, Sources};
 use super::tcp::Tcp;
+use super::websocket::WebSocket;
 use crate::tls::{Dialer, Session};
 
 /// How long to wait for a server to close a connection that it said it would close.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// Connections on which a request that servers do not process is tried.
+const TRIES_MAX: usize = 4;
 
 /// What all connections of a thread share.
 pub(super) struct Client {
@@ -40,7 +47,9 @@ pub(super) struct Client {
 
 enum Protocol {
     Http(Http),
+    Http2(Http2),
     Tcp(Tcp),
+    WebSocket(WebSocket),
 }
 
 /// A complete answer.
@@ -56,10 +65,43 @@ pub(super) struct Answer {
     pub(super) keep_alive: bool,
 }
 
+/// A place for a connection over HTTP/2, which some share.
+#[derive(Default)]
+pub(super) struct Place {
+    session: RefCell<Option<Rc<Session2>>>,
+    /// Somebody opens it.
+    is_opening: Cell<bool>,
+    opened: Notify,
+}
+
+impl Place {
+    /// The session, if there is one that takes requests.
+    fn session(&self) -> Option<Rc<Session2>> {
+        let session = self.session.borrow();
+        session
+            .as_ref()
+            .filter(|session| !session.is_over())
+            .cloned()
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_open = self.session().is_some();
+        f.debug_struct("Place")
+            .field("is_open", &is_open)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A place for a connection, filled while there is one.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Option<Stream>,
+    /// The connection that it shares with others, over HTTP/2.
+    place: Rc<Place>,
+    /// It was opened since the last request.
+    is_new: bool,
     /// What its handshake was, over TLS.
     session: Option<Session>,
     /// The client that it is, where clients have addresses of their own.
@@ -73,9 +115,11 @@ pub(super) struct Connection {
 impl Connection {
     /// Nothing open yet. `number` tells the connections of a thread apart: their messages begin
     /// far from each other.
-    pub(super) const fn new(number: usize) -> Self {
+    pub(super) fn new(number: usize, place: Rc<Place>) -> Self {
         Self {
             stream: None,
+            place,
+            is_new: false,
             session: None,
             client: None,
             origin: None,
@@ -83,8 +127,14 @@ impl Connection {
         }
     }
 
-    pub(super) const fn is_open(&self) -> bool {
-        self.stream.is_some()
+    /// Whether it is open, for the first time.
+    pub(super) fn is_open(&self) -> bool {
+        self.stream.is_some() || self.place.session().is_some()
+    }
+
+    /// What was opened so far is what the run begins with.
+    pub(super) const fn begin(&mut self) {
+        self.is_new = false;
     }
 }
 
@@ -95,15 +145,21 @@ impl Client {
     /// When TLS cannot be spoken as it is asked for.
     pub(super) fn new(config: &Config, address: SocketAddr, thread: usize) -> io::Result<Self> {
         let protocol = match config.url.scheme {
-            Scheme::Http | Scheme::Https => {
+            _ if config.is_http2() => Protocol::Http2(Http2::new(config)),
+            Scheme::Http | Scheme::H2c | Scheme::Https => {
                 Protocol::Http(Http::new(&config.url, &config.http, config.new_connections))
             }
+            Scheme::Ws | Scheme::Wss => Protocol::WebSocket(WebSocket::new(config)),
             Scheme::Tcp | Scheme::Udp => Protocol::Tcp(Tcp::new(&config.tcp)),
         };
         let clients = |sources| RefCell::new(Clients::new(sources, thread, config.threads));
         let dialer = config.url.scheme.is_secure().then(|| {
-            Dialer::new(&config.tls, config.url.host(), &[b"http/1.1"], thread)
-                .map_err(io::Error::other)
+            let alpn: &[u8] = if config.is_http2() {
+                b"h2"
+            } else {
+                b"http/1.1"
+            };
+            Dialer::new(&config.tls, config.url.host(), &[alpn], thread).map_err(io::Error::other)
         });
         let watched = config.sources.map_or(0, |sources| sources.count);
         Ok(Self {
@@ -120,6 +176,32 @@ impl Client {
 
     /// Opens the connection, within the time limit, and asks who is there if that is wanted.
     pub(super) async fn open(&self, connection: &mut Connection) -> Result<(), Failure> {
+        let Protocol::Http2(http2) = &self.protocol else {
+            let stream = self.open_stream(connection).await?;
+            connection.stream = Some(stream);
+            return Ok(());
+        };
+        let place = Rc::clone(&connection.place);
+        while place.session().is_none() {
+            if place.is_opening.replace(true) {
+                place.opened.notified().await;
+                continue;
+            }
+            let opened = async {
+                let stream = self.open_stream(connection).await?;
+                let opened = rt::timeout(self.timeout, http2.open(stream)).await;
+                opened.unwrap_or(Err(Failure::Timeout))
+            };
+            let opened = opened.await;
+            place.is_opening.set(false);
+            place.opened.notify();
+            *place.session.borrow_mut() = Some(Rc::new(opened?));
+        }
+        Ok(())
+    }
+
+    /// Opens a connection that is nobody else's.
+    async fn open_stream(&self, connection: &mut Connection) -> Result<Stream, Failure> {
         let connected = rt::timeout(self.timeout, self.connect(connection))
             .await
             .unwrap_or_else(|Elapsed| Err(io::ErrorKind::TimedOut.into()));
@@ -127,13 +209,18 @@ impl Client {
             self.connect_error.borrow_mut().get_or_insert(error);
             Failure::Connect
         })?;
-        if let Protocol::Tcp(tcp) = &self.protocol {
-            let asked = rt::timeout(self.timeout, tcp.ask_name(&stream)).await;
-            let name = asked.unwrap_or(Err(Failure::Timeout))?;
-            connection.origin = name.map(|name| self.recorder.borrow_mut().origin(&name));
-        }
-        connection.stream = Some(stream);
-        Ok(())
+        connection.is_new = true;
+        let greeting = async {
+            match &self.protocol {
+                Protocol::Tcp(tcp) => tcp.ask_name(&stream).await,
+                Protocol::WebSocket(websocket) => websocket.upgrade(&stream).await,
+                Protocol::Http(_) | Protocol::Http2(_) => return Ok(None),
+            }
+        };
+        let greeted = rt::timeout(self.timeout, greeting).await;
+        let name = greeted.unwrap_or(Err(Failure::Timeout))?;
+        connection.origin = name.map(|name| self.recorder.borrow_mut().origin(&name));
+        Ok(stream)
     }
 
     async fn connect(&self, connection: &mut Connection) -> io::Result<Stream> {
@@ -168,11 +255,8 @@ impl Client {
         due: Instant,
         counts: impl Fn(Instant) -> bool,
     ) -> Result<(), Failure> {
-        let reopen = match &connection.stream {
-            Some(stream) => is_stale(stream).await,
-            None => true,
-        };
-        let result = self.exchange(connection, reopen).await;
+        let result = self.exchange(connection).await;
+        let is_new = std::mem::take(&mut connection.is_new);
         let now = rt::now_precise();
         let outcome = match &result {
             Ok(Answer {
@@ -189,7 +273,7 @@ impl Client {
         };
         if counts(now) {
             let mut recorder = self.recorder.borrow_mut();
-            if reopen && outcome != Err(Failure::Connect) {
+            if is_new {
                 recorder.reconnect(connection.session);
             }
             match outcome {
@@ -208,20 +292,27 @@ impl Client {
         outcome.map(|_| ())
     }
 
-    async fn exchange(&self, connection: &mut Connection, reopen: bool) -> Result<Answer, Failure> {
-        if reopen {
+    async fn exchange(&self, connection: &mut Connection) -> Result<Answer, Failure> {
+        if let Protocol::Http2(http2) = &self.protocol {
+            return self.exchange_shared(http2, connection).await;
+        }
+        let is_usable = match &connection.stream {
+            Some(stream) => !is_stale(stream).await,
+            None => false,
+        };
+        if !is_usable {
             connection.stream = None;
             self.open(connection).await?;
         }
         let stream = connection.stream.as_ref().ok_or(Failure::Connect)?;
         connection.message = connection.message.wrapping_add(1);
+        let (number, recorder) = (connection.message, &self.recorder);
         let exchange = async {
             match &self.protocol {
-                Protocol::Http(http) => http.exchange(stream, &self.recorder).await,
-                Protocol::Tcp(tcp) => {
-                    tcp.exchange(stream, connection.message, &self.recorder)
-                        .await
-                }
+                Protocol::Http(http) => http.exchange(stream, recorder).await,
+                Protocol::Tcp(tcp) => tcp.exchange(stream, number, recorder).await,
+                Protocol::WebSocket(websocket) => websocket.exchange(stream, number).await,
+                Protocol::Http2(_) => Err(Failure::Connect),
             }
         };
         rt::timeout(self.timeout, exchange)
@@ -229,8 +320,33 @@ impl Client {
             .unwrap_or(Err(Failure::Timeout))
     }
 
+    /// The same on a connection that others use, too.
+    async fn exchange_shared(
+        &self,
+        http2: &Http2,
+        connection: &mut Connection,
+    ) -> Result<Answer, Failure> {
+        for _ in 0..TRIES_MAX {
+            self.open(connection).await?;
+            let Some(session) = connection.place.session() else {
+                continue;
+            };
+            let exchange = http2.exchange(&session, &self.recorder);
+            match rt::timeout(self.timeout, exchange).await {
+                Ok(Some(result)) => return result,
+                Ok(None) => {}
+                Err(Elapsed) => return Err(Failure::Timeout),
+            }
+        }
+        Err(Failure::Reset)
+    }
+
     /// Keeps the connection for the next request, or ends it.
     async fn after(&self, connection: &mut Connection, result: &Result<Answer, Failure>) {
+        if self.one_each {
+            // The last to use it has it closed.
+            connection.place.session.take();
+        }
         let Ok(Answer { keep_alive, .. }) = result else {
             connection.stream = None;
             return;

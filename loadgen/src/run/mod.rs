@@ -11,6 +11,7 @@ mod flow;
 mod gather;
 mod health;
 mod http;
+mod http2;
 mod progress;
 mod recorder;
 mod schedule;
@@ -18,9 +19,10 @@ mod sources;
 mod summary;
 mod tcp;
 mod udp;
+mod websocket;
 mod worker;
 
-pub use config::{Config, DELAYED_AFTER, HttpRequest, Scheme, TcpRequest, UdpRequest, Url};
+pub use config::{Config, DELAYED_AFTER, Grpc, HttpRequest, Scheme, TcpRequest, UdpRequest, Url};
 pub use progress::Progress;
 pub use sources::{SOURCES_MAX, Sources};
 pub use summary::{
@@ -127,8 +129,8 @@ pub fn run(config: &Config, observer: &mut dyn Observer, stop: &Gate) -> Result<
             };
             let named = thread::Builder::new().name(format!("generator-{thread}"));
             named.spawn(move || match job.config.url.scheme {
-                Scheme::Http | Scheme::Https | Scheme::Tcp => worker::run(&job),
                 Scheme::Udp => udp::run(&job),
+                _ => worker::run(&job),
             })
         })
         .collect();

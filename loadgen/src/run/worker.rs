@@ -16,7 +16,7 @@ use lb_core::rt::{self, Either, Instant, Notify, Runtime};
 
 use super::LoadMode;
 use super::config::Config;
-use super::connection::{Client, Connection};
+use super::connection::{Client, Connection, Place};
 use super::health::ThreadTimes;
 use super::recorder::{Failure, Interval, Totals};
 use super::schedule::{Pace, Schedule};
@@ -166,11 +166,17 @@ impl Opening {
             connections,
             threads,
             new_connections,
+            streams,
             ..
         } = *job.config;
         let places = (job.thread..connections)
             .step_by(threads)
-            .map(Connection::new);
+            .flat_map(|number| {
+                let place = Rc::new(Place::default());
+                let shared =
+                    move |stream| Connection::new(number * streams + stream, Rc::clone(&place));
+                (0..streams).map(shared)
+            });
         if new_connections {
             return places.collect();
         }
@@ -193,6 +199,7 @@ impl Opening {
     async fn open(self: Rc<Self>, client: Rc<Client>, mut connection: Connection) {
         // One that fails is tried again when a request is due for it, and counted then.
         let _ = client.open(&mut connection).await;
+        connection.begin();
         self.tried.borrow_mut().push(connection);
         self.under_way.set(self.under_way.get() - 1);
         self.one_tried.notify();

@@ -7,6 +7,8 @@
 //! - `origin.rs`: our origins, spoken to by hand
 //! - `pair.rs`: our generator against our origins
 //! - `program.rs`: the program itself: flags, exit status, signals, output
+//! - `secure.rs`: TLS, at both ends
+//! - `shared.rs`: HTTP/2, gRPC and WebSocket, at both ends
 //! - `support.rs`: engines, scripted servers, short runs
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
@@ -19,4 +21,5 @@ mod origin;
 mod pair;
 mod program;
 mod secure;
+mod shared;
 mod support;
