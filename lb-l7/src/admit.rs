@@ -115,6 +115,7 @@ pub(crate) fn admit(
     let mut body = Body::new(head.framing, data_bytes_max);
     if let ClientLink::Http2(stream) = link
         && !stream.is_received()
+        && !stream.is_websocket()
     {
         body = body_of_stream(&mut head, data_bytes_max);
     }

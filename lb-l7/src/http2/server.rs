@@ -21,7 +21,7 @@ use super::driver::{Deadlines, Driver, Shared, broken};
 use super::frame::ErrorCode;
 use super::settings::LocalSettings;
 use super::streams::StreamKey;
-use crate::connection::{Connection, Peer};
+use crate::connection::{Connection, Peer, Served};
 use crate::link::{ClientLink, Http2Stream};
 use crate::rooms::Rooms;
 use crate::service::HttpService;
@@ -94,7 +94,11 @@ impl ServerConnection {
                     Rc::clone(&self.registration),
                 );
                 let guest = Rooms::serve(&self.http, connection, head);
-                rt::spawn(async move { drop(guest.await) });
+                rt::spawn(async move {
+                    if let Served::Upgraded(upgrade) = guest.await {
+                        Box::pin(upgrade.run()).await;
+                    }
+                });
             }
         }
     }
@@ -156,6 +160,11 @@ impl Http2Stream for ServerStream {
 
     fn is_received(&self) -> bool {
         self.shared.core.borrow_mut().is_received(self.key)
+    }
+
+    fn is_websocket(&self) -> bool {
+        let mut core = self.shared.core.borrow_mut();
+        core.streams.get(self.key).is_some_and(|it| it.is_websocket)
     }
 
     fn take_trailers(&self) -> Option<Chunk> {
