@@ -7,24 +7,28 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use lb_core::balance::{Fault, Lease};
 use lb_core::rt::{self, Chunk, Instant};
 use lb_core::snapshot::Held;
 
-use crate::access_log::Outcome;
 use crate::admit::Request;
 use crate::collect::HeadCollector;
 use crate::connection::{Connection, End, Next};
 use crate::failure::Failure;
+use crate::gather::Gathered;
 use crate::http1::request::Method;
 use crate::link::{BackendLink, Outgoing};
+use crate::log::Outcome;
 use crate::passage::Passage;
 use crate::pool::BackendConnection;
 use crate::respond::Answer;
 use crate::response::Response;
 use crate::service::{HEAD_BYTES_MAX, HttpService};
+use crate::slow::Patience;
 use crate::upgrade::Switched;
 
 /// Pieces of a body that are passed on before other tasks have their turn.
@@ -46,11 +50,21 @@ pub(crate) struct Exchange<'c> {
     started: Instant,
     /// When the response head must be there; known once the request has been sent.
     head_due: Option<Instant>,
+    /// When the next backend is tried.
+    pub(crate) try_due: Option<Instant>,
+    /// When no backend is tried any more.
+    pub(crate) total_due: Option<Instant>,
+    /// When nothing is waited for in the queue any more.
+    pub(crate) queue_due: Option<Instant>,
     sent_bytes: u64,
     /// Of the response that has been begun; 0 before.
     pub(crate) status: u16,
     /// Whether another exchange may follow on the connection.
     pub(crate) may_persist: bool,
+    /// With a client that takes the response.
+    patience: Patience,
+    /// Of the request's body.
+    pub(crate) gathered: Gathered,
     /// The backend's connection, which goes on in another protocol.
     pub(crate) switched: Option<BackendConnection>,
 }
@@ -71,6 +85,10 @@ pub(crate) enum Waiting {
     Client,
     /// That a backend accepts a connection.
     Connect,
+    /// That a connection becomes free.
+    Queue,
+    /// More of the request's body, before a backend is asked.
+    RequestBody,
     /// More of the response's body.
     ResponseBody,
     /// The response's head.
@@ -78,11 +96,15 @@ pub(crate) enum Waiting {
 }
 
 impl<'c> Exchange<'c> {
+    /// How often who waits in the queue looks for room without being called.
+    const QUEUE_LOOK: Duration = Duration::from_millis(100);
+
     pub(crate) fn new(
         connection: &'c mut Connection,
         service: Held<HttpService>,
         request: Request,
     ) -> Self {
+        let rate = service.exchanges.body_rate_min;
         let limit = service.limits.requests_per_connection_max;
         let may_persist = request.keep_alive && limit.is_none_or(|max| connection.exchanges < max);
         connection
@@ -99,16 +121,32 @@ impl<'c> Exchange<'c> {
             download: Passage::done(),
             started: rt::now(),
             head_due: None,
+            try_due: None,
+            total_due: None,
+            queue_due: None,
             sent_bytes: 0,
             status: 0,
             may_persist,
+            patience: Patience::new(rate),
+            gathered: Gathered::default(),
             switched: None,
         }
     }
 
     /// Answers the request, from a backend or by ourselves.
     pub(crate) async fn run(&mut self) -> Next {
-        match self.proxy().await {
+        let may_gather =
+            self.service.exchanges.request_buffer > 0 && self.request.upload.is_active();
+        let gathered = if may_gather {
+            Box::pin(self.gather()).await
+        } else {
+            Ok(())
+        };
+        let asked = match gathered {
+            Ok(()) => self.proxy().await,
+            Err(failure) => Err(failure),
+        };
+        match asked {
             Ok(()) => match (self.switched.take(), self.request.cluster) {
                 (Some(backend), Ok(cluster)) => Next::Switch(Switched {
                     backend,
@@ -138,8 +176,9 @@ impl<'c> Exchange<'c> {
         let counters = backend.backend.counters(self.connection.http.worker.index);
         counters.exchanges.increment();
         let _active = counters.exchanges_active.hold();
-        if let Some(entry) = &mut self.request.log {
-            entry.backend = Some(backend.backend.name.clone());
+        if let Some(record) = &mut self.request.log {
+            record.backend = Some(Arc::clone(&backend.backend));
+            record.asked = Some(asked);
         }
         let link = &backend.link;
         self.send_request(link, is_pooled).await?;
@@ -154,12 +193,15 @@ impl<'c> Exchange<'c> {
         loop {
             match self.begin_response(link, lease)? {
                 Response::Final { persists } => {
-                    match self.status {
-                        500.. => lease.failed(Fault::Answer),
-                        _ => lease.answered(rt::now().saturating_duration_since(asked)),
+                    let latency = rt::now().saturating_duration_since(asked);
+                    if self.status >= 500 {
+                        lease.failed(Fault::Answer);
                     }
                     self.send(link).await?;
                     let is_clean = self.forward(link).await?;
+                    if self.status < 500 {
+                        lease.answered(latency); // a response that breaks off is none
+                    }
                     return Ok(
                         match persists && is_clean && self.request.upload.is_sent() {
                             true => After::Reuse,
@@ -231,11 +273,6 @@ impl<'c> Exchange<'c> {
         !self.request.head.is_empty()
     }
 
-    /// Whether the head of a final response was received.
-    pub(crate) const fn has_response(&self) -> bool {
-        self.status != 0
-    }
-
     /// Receives the rest of a response head that comes in pieces.
     async fn collect_head(&mut self, link: &BackendLink) -> Result<(), Failure> {
         let mut collector = HeadCollector::new(HEAD_BYTES_MAX);
@@ -264,6 +301,10 @@ impl<'c> Exchange<'c> {
             }
             if self.download.is_done() {
                 return Ok(self.received.is_empty());
+            }
+            self.forward_bulk(link).await?;
+            if !self.received.is_empty() || self.download.is_done() {
+                continue;
             }
             pieces = pieces.wrapping_add(1);
             if pieces.is_multiple_of(PIECES_PER_TURN) {
@@ -319,6 +360,9 @@ impl<'c> Exchange<'c> {
         } else {
             answer.outgoing(&date)
         };
+        if let Some(record) = &mut self.request.log {
+            record.head_bytes = u64::from(self.outgoing.head_len);
+        }
         self.count_sent();
         let sent = self.wait(Waiting::Client, None, Self::poll_send);
         match sent.await {
@@ -337,6 +381,7 @@ impl<'c> Exchange<'c> {
         let sent = self
             .wait(Waiting::Client, Some(backend), Self::poll_send)
             .await?;
+        self.patience.moved(0, rt::now);
         sent.map_err(|_| Failure::ClientGone)
     }
 
@@ -421,6 +466,9 @@ impl<'c> Exchange<'c> {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(failure)) => return Poll::Ready(failure),
                 Poll::Ready(Ok(bytes)) => {
+                    if let Some(record) = &mut self.request.log {
+                        record.received_bytes += bytes as u64;
+                    }
                     if bytes > 0 {
                         self.request.forget(); // its body cannot be had again
                     }
@@ -444,21 +492,50 @@ impl<'c> Exchange<'c> {
             Waiting::ResponseHead if !self.request.upload.is_active() => {
                 *self.head_due.get_or_insert(now + timeouts.response_head)
             }
-            Waiting::Client | Waiting::ResponseBody | Waiting::ResponseHead => {
-                now + timeouts.body_idle
+            Waiting::Queue => {
+                let again = now + Self::QUEUE_LOOK;
+                self.queue_due.map_or(again, |due| due.min(again))
             }
+            Waiting::Client
+            | Waiting::RequestBody
+            | Waiting::ResponseBody
+            | Waiting::ResponseHead => now + timeouts.body_idle,
         };
+        let bounds = match waiting {
+            Waiting::Connect | Waiting::ResponseHead => [self.try_due, self.total_due],
+            Waiting::Queue => [None, self.total_due],
+            Waiting::Client | Waiting::RequestBody | Waiting::ResponseBody => [None, None],
+        };
+        let slow = match waiting {
+            Waiting::Client => self.patience.wait(now),
+            _ => self.request.upload.due(),
+        };
+        let bounds = bounds.into_iter().chain([slow]);
+        let deadline = bounds.flatten().fold(deadline, Instant::min);
         self.connection.sleep.set_deadline(deadline);
     }
 
     /// Who has let the deadline pass.
-    const fn overdue(&self, waiting: Waiting) -> Failure {
+    fn overdue(&self, waiting: Waiting) -> Failure {
         let upload = &self.request.upload;
+        let is_over = |due: Option<Instant>| due.is_some_and(|due| due <= rt::now());
+        let is_bounded = matches!(
+            waiting,
+            Waiting::Connect | Waiting::Queue | Waiting::ResponseHead
+        );
+        if is_bounded && is_over(self.total_due) {
+            return Failure::TotalTimeout;
+        }
+        if is_bounded && waiting != Waiting::Queue && is_over(self.try_due) {
+            return Failure::TryTimeout;
+        }
         match waiting {
             Waiting::Client => Failure::ClientStuck,
-            Waiting::ResponseHead if upload.is_active() && !upload.waits_for_backend() => {
-                Failure::BodyTimeout
-            }
+            Waiting::Queue => Failure::Busy,
+            Waiting::RequestBody => Failure::BodyTimeout,
+            Waiting::ResponseHead if upload.waits_for_client() => Failure::BodyTimeout,
+            // The response has begun, and the client does not send what it is for.
+            Waiting::ResponseBody if upload.waits_for_client() => Failure::ClientStuck,
             Waiting::Connect | Waiting::ResponseBody | Waiting::ResponseHead => {
                 Failure::BackendTimeout
             }
@@ -466,7 +543,11 @@ impl<'c> Exchange<'c> {
     }
 
     fn count_sent(&mut self) {
-        let bytes = self.outgoing.len();
+        self.count_sent_bytes(self.outgoing.len());
+    }
+
+    pub(crate) fn count_sent_bytes(&mut self, bytes: usize) {
+        self.patience.moved(bytes, rt::now);
         self.sent_bytes += bytes as u64;
         self.connection
             .registration
@@ -479,6 +560,7 @@ impl<'c> Exchange<'c> {
 impl Drop for Exchange<'_> {
     /// Counts and logs it, however it ended.
     fn drop(&mut self) {
+        self.gathered.leave(self.connection);
         let listener = self.connection.registration.listener();
         let duration = rt::now().saturating_duration_since(self.started);
         listener.exchanges_active.decrement();
@@ -486,18 +568,16 @@ impl Drop for Exchange<'_> {
         if self.status != 0 {
             listener.exchange_answered(self.status);
         }
-        if let (Some(log), Some(entry)) = (&self.connection.http.access_log, &self.request.log) {
-            let Self {
-                status, sent_bytes, ..
-            } = *self;
-            log.write(
-                entry,
-                Outcome {
-                    status,
-                    sent_bytes,
-                    duration,
-                },
-            );
+        if let (Some(log), Some(record)) = (&self.service.log, self.request.log.take()) {
+            let cluster = self.request.cluster.ok();
+            let cluster = cluster.map(|it| &*self.service.served(it).cluster.name);
+            let outcome = Outcome {
+                status: self.status,
+                sent_bytes: self.sent_bytes,
+                duration,
+                cluster,
+            };
+            self.connection.http.lines.write(log, record, &outcome);
         }
     }
 }

@@ -26,6 +26,12 @@ pub enum Failure {
     BackendSwitched,
     /// The backend did not take the request, or did not respond, in time.
     BackendTimeout,
+    /// All connections are busy, and none became free in time.
+    Busy,
+    /// One try took too long; another backend may be faster.
+    TryTimeout,
+    /// All tries together took too long.
+    TotalTimeout,
     /// The backend did not accept a connection; another may.
     BackendUnreachable,
     /// The client's chunks are not acceptable.
@@ -72,6 +78,9 @@ impl Failure {
             | Self::BackendSwitched
             | Self::BackendTimeout
             | Self::BackendUnreachable
+            | Self::Busy
+            | Self::TotalTimeout
+            | Self::TryTimeout
             | Self::Unavailable => Side::Backend,
             Self::Body(_)
             | Self::BodyTimeout
@@ -101,8 +110,8 @@ impl Failure {
             | Self::BackendRefused
             | Self::BackendStale
             | Self::BackendSwitched => 502,
-            Self::BackendUnreachable | Self::Unavailable => 503,
-            Self::BackendTimeout => 504,
+            Self::BackendUnreachable | Self::Busy | Self::Unavailable => 503,
+            Self::BackendTimeout | Self::TotalTimeout | Self::TryTimeout => 504,
         })
     }
 
@@ -118,7 +127,10 @@ impl Failure {
             Self::BackendHead(_) => "the backend's response head is malformed",
             Self::BackendRefused => "the backend refused the request",
             Self::BackendSwitched => "the backend switched protocols without being asked to",
-            Self::BackendTimeout => "the backend did not respond in time",
+            Self::BackendTimeout | Self::TotalTimeout | Self::TryTimeout => {
+                "the backend did not respond in time"
+            }
+            Self::Busy => "all backends are busy",
             Self::Body(ChunkError::TooLong) | Self::BodyTooLong => {
                 "the body is longer than allowed"
             }
@@ -150,6 +162,9 @@ mod tests {
             Failure::BackendSwitched,
             Failure::BackendTimeout,
             Failure::BackendUnreachable,
+            Failure::Busy,
+            Failure::TotalTimeout,
+            Failure::TryTimeout,
             Failure::Unavailable,
         ] {
             assert_eq!(failure.side(), Side::Backend);

@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 
+use lb_core::balance::Cluster;
 use lb_core::rt::Chunk;
 
 use crate::passage::Parts;
@@ -316,6 +317,16 @@ impl BackendLink {
     /// Whether messages are streams of HTTP/2.
     pub(crate) const fn is_http2(&self) -> bool {
         matches!(self, Self::Http2(_))
+    }
+
+    /// Whether it was made as `cluster` says now: in the clear, or by its settings of TLS.
+    pub(crate) fn is_for(&self, cluster: &Cluster) -> bool {
+        match (self, &cluster.tls) {
+            (Self::Http1(Stream::Plain(_)), tls) => tls.is_none(),
+            (Self::Http1(Stream::Tls(stream)), Some(tls)) => stream.is_of(tls),
+            (Self::Http1(Stream::Tls(_)), None) => false,
+            (Self::Http2(_), _) => true,
+        }
     }
 
     /// True if an idle connection must not be used again. A stream is used once.

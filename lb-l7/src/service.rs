@@ -14,8 +14,10 @@ use crate::action::{Action, Asked, Routed};
 use crate::http1::head::{HEADERS_MAX, HeadError};
 use crate::http1::request::RequestRules;
 use crate::keys::WantedKeys;
+use crate::log::Log;
 use crate::route::{ClusterIndex, RouteError, RouteTable};
 use crate::set_cookie::SetCookie;
+use crate::tls::{TlsClient, TlsConfigError};
 
 /// Room that a rewritten head has for the fields that we add.
 pub const HEAD_ROOM_BYTES: usize = 1024;
@@ -39,6 +41,7 @@ pub struct HttpService {
     clusters: Arc<[Served]>,
     over_tls: bool,
     default_cluster: Option<ClusterIndex>,
+    pub(crate) log: Option<Arc<Log>>,
 }
 
 /// A cluster, and what it takes to choose in it.
@@ -47,19 +50,26 @@ pub(crate) struct Served {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) keys: WantedKeys,
     pub(crate) set_cookie: Option<SetCookie>,
+    /// How connections to its backends are encrypted, if they are.
+    pub(crate) tls: Option<TlsClient>,
 }
 
 impl Served {
-    fn new(cluster: Arc<Cluster>, over_tls: bool) -> Self {
+    fn new(cluster: Arc<Cluster>, over_tls: bool) -> Result<Self, BuildError> {
         let set_cookie = match cluster.affinity() {
             Some(Affinity::Cookie(cookie)) => Some(SetCookie::new(cookie, over_tls)),
             _ => None,
         };
-        Self {
+        let tls = cluster.tls.as_ref();
+        let tls = tls.map(|tls| TlsClient::for_backends(tls, &[b"http/1.1"]));
+        let failed =
+            |error: TlsConfigError| BuildError::Tls(cluster.name.clone(), error.to_string());
+        Ok(Self {
+            tls: tls.transpose().map_err(failed)?,
             keys: WantedKeys::of(cluster.hash_key(), cluster.affinity()),
             set_cookie,
             cluster,
-        }
+        })
     }
 }
 
@@ -75,6 +85,9 @@ pub enum BuildError {
     /// The routes do not make a table.
     #[error(transparent)]
     Route(RouteError),
+    /// The TLS of a cluster cannot be used.
+    #[error("the TLS of cluster {0:?} cannot be used: {1}")]
+    Tls(String, String),
     /// A route or the default names a cluster that does not exist.
     #[error("there is no cluster named {0:?}")]
     UnknownCluster(String),
@@ -125,6 +138,7 @@ impl HttpService {
                 head_bytes_max: limits.head_bytes_max as usize,
                 headers_max: usize::from(limits.headers_max),
                 forwarded: plan.forwarded,
+                request_id: plan.request_id,
             },
             routes: RouteTable::build(&plan.routes, plan.matching.hosts)
                 .map(Arc::new)
@@ -135,9 +149,10 @@ impl HttpService {
                 .list
                 .into_iter()
                 .map(|cluster| Served::new(cluster, plan.tls.is_some()))
-                .collect(),
+                .collect::<Result<_, _>>()?,
             default_cluster,
             over_tls: plan.tls.is_some(),
+            log: None,
         })
     }
 
@@ -150,12 +165,21 @@ impl HttpService {
     ) -> Option<Self> {
         let served = |it: &Served| {
             let cluster = cluster_by_name(&it.cluster.name)?;
-            Some(Served::new(cluster, self.over_tls))
+            Served::new(cluster, self.over_tls).ok()
         };
         Some(Self {
             clusters: self.clusters.iter().map(served).collect::<Option<_>>()?,
             ..self.clone()
         })
+    }
+
+    /// The same with an access log.
+    #[must_use]
+    pub fn logged(self, log: Log) -> Self {
+        Self {
+            log: Some(Arc::new(log)),
+            ..self
+        }
     }
 
     /// What the routes say of a request.

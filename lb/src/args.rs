@@ -15,8 +15,8 @@ use lb_core::prefixes::Prefix;
 
 use crate::config::{
     self, AccessLog, AdminAddress, AffinityFlag, Engine, Flags, HealthFlag, ListenFlag, Located,
-    LogFormat, NameFlag, PROXY_VERSION_WORDS, Place, RouteFlag, Sources, TrustedFlag, Workers,
-    WrittenSettings,
+    LogFormat, NameFlag, PROXY_VERSION_WORDS, Place, RouteFlag, Sources, TlsFlags, TrustedFlag,
+    Workers, WrittenSettings,
 };
 
 use crate::kubernetes::{HealthzAddress, KubernetesFlags, NodePortFlag};
@@ -94,7 +94,25 @@ pub(crate) struct RunArgs {
     )]
     #[arg(value_parser = ListenFlag::http)]
     http: Vec<ListenFlag>,
-    /// Route of every --http listener: shop.example/cart=10.0.0.2:80; `*` is any host.
+    /// As --http, over TLS: 8443=10.0.0.1:80
+    #[arg(
+        long,
+        value_name = "[NAME@]LISTEN[=BACKENDS]",
+        help_heading = "Sources"
+    )]
+    #[arg(value_parser = ListenFlag::http)]
+    https: Vec<ListenFlag>,
+    /// Certificate of every --https, PEM with its chain; chosen by name, the first is the default
+    #[arg(long, value_name = "FILE", help_heading = "Sources")]
+    tls_cert: Vec<PathBuf>,
+    /// Private key of the --tls-cert at the same position, PEM
+    #[arg(long, value_name = "FILE", help_heading = "Sources")]
+    tls_key: Vec<PathBuf>,
+    /// Writes the secrets of every --https connection to the file that SSLKEYLOGFILE names, to
+    /// decrypt captured packets. Never in production
+    #[arg(long)]
+    tls_key_log: bool,
+    /// Route of every --http and --https listener: shop.example/cart=10.0.0.2:80; `*` is any host.
     #[arg(long, value_name = "HOST[/PATH]=BACKENDS", help_heading = "Sources")]
     #[arg(value_parser = RouteFlag::parse)]
     route: Vec<RouteFlag>,
@@ -218,9 +236,13 @@ pub(crate) struct ProcessArgs {
     /// Address of /readyz, /livez, /metrics, /status and /config, or off [default: 127.0.0.1:9900]
     #[arg(long, value_name = "ADDRESS", value_parser = AdminAddress::parse)]
     admin: Option<AdminAddress>,
-    /// A line of JSON for each HTTP request: off, stdout or a file [default: off]
+    /// A line for each HTTP request: off, stdout or a file [default: off]
     #[arg(long, value_name = "FILE", value_parser = AccessLog::parse)]
     access_log: Option<AccessLog>,
+    /// What is in it: json, common, combined, or a template, as '$remote_addr "$request" $status'
+    /// [default: json]
+    #[arg(long, value_name = "FORMAT", value_parser = config::logs::parse_format)]
+    access_log_format: Option<lb_core::plan::LogFormat>,
     /// How long exchanges in flight may take to end at SIGTERM [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
     drain_timeout: Option<Duration>,
@@ -266,7 +288,7 @@ const CHECK_FORMATS: [(&str, CheckFormat); 2] =
     [("json", CheckFormat::Json), ("text", CheckFormat::Text)];
 
 /// Flags of the design that later versions bring.
-const NOT_YET: [&str; 2] = ["--https", "--kubernetes"];
+const NOT_YET: [&str; 1] = ["--kubernetes"];
 
 impl Cli {
     /// Parses the process's arguments; the error is what to print and the exit code.
@@ -285,15 +307,19 @@ impl Cli {
 /// The flag, if `argument` is one that is not supported yet.
 fn not_yet(argument: &OsString) -> Option<String> {
     let flag = argument.to_str()?.split('=').next()?;
-    let is_tls = flag.starts_with("--tls-") && flag != "--tls-passthrough";
-    let refused = NOT_YET.contains(&flag) || is_tls;
-    refused.then(|| flag.to_owned())
+    NOT_YET.contains(&flag).then(|| flag.to_owned())
 }
 
 impl RunArgs {
     /// Whether there is anything to run.
     pub(crate) fn has_sources(&self) -> bool {
-        let listeners = [&self.tcp, &self.udp, &self.tls_passthrough, &self.http];
+        let listeners = [
+            &self.tcp,
+            &self.udp,
+            &self.tls_passthrough,
+            &self.http,
+            &self.https,
+        ];
         let is_empty = self.config.is_empty() && listeners.iter().all(|it| it.is_empty());
         !is_empty || self.kubernetes.manifests.is_some()
     }
@@ -312,6 +338,12 @@ impl RunArgs {
             names: self.sni,
             udp: self.udp,
             http: self.http,
+            https: self.https,
+            tls: TlsFlags {
+                certificates: self.tls_cert,
+                keys: self.tls_key,
+                key_log: self.tls_key_log,
+            },
             routes: self.route,
             balance: self.balance,
             relay: self.relay,
@@ -370,6 +402,7 @@ impl ProcessArgs {
             engine: located("--engine", self.engine),
             admin: located("--admin", self.admin),
             access_log: located("--access-log", self.access_log),
+            access_log_format: located("--access-log-format", self.access_log_format),
             drain_timeout: located("--drain-timeout", self.drain_timeout),
             log_format: located("--log-format", self.log_format),
             affinity_entries: None,

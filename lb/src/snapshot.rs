@@ -13,17 +13,20 @@ use std::sync::Arc;
 use lb_core::balance::affinity::{AffinityTable, random_key};
 use lb_core::balance::{Backend, BackendId, Cluster, Context};
 use lb_core::metrics::ListenerStats;
-use lb_core::plan::{self, CookieKey, ListenSocket, Plan};
+use lb_core::plan::{self, AccessLog, CookieKey, ListenSocket, Plan};
 use lb_l4::limits::Gate;
 use lb_l4::{TcpService, UdpService};
 use lb_l7::HttpService;
 use lb_l7::tls::{TlsAcceptor, TlsContext};
 
+use crate::access_log::AccessLogs;
 use crate::checker::{Checker, LastError};
 
 /// What runs.
 pub(crate) struct Snapshot {
     pub(crate) plan: Plan,
+    /// Of listeners that have no say of their own.
+    pub(crate) log: Option<AccessLog>,
     /// In the order of the plan, as the clusters are.
     pub(crate) listeners: Vec<Arc<Listener>>,
     pub(crate) clusters: Vec<Arc<Cluster>>,
@@ -129,6 +132,7 @@ impl Snapshot {
         plan: Plan,
         ground: &Ground,
         bound: &HashMap<ListenerKey, SocketAddr>,
+        (logs, log): (&AccessLogs, Option<AccessLog>),
         previous: Option<&Self>,
     ) -> Result<Self, String> {
         let (clusters, changed) = build_clusters(&plan, ground, previous);
@@ -142,8 +146,9 @@ impl Snapshot {
             let before = previous.zip(found);
             let key = ListenerKey::of(listener);
             let bound = bound.get(&key).copied().unwrap_or(listener.address);
-            let is_planned_as_before =
-                before.is_some_and(|(previous, at)| previous.plan.listeners[at] == *listener);
+            let is_planned_as_before = before.is_some_and(|(previous, at)| {
+                previous.plan.listeners[at] == *listener && previous.log == log
+            });
             if let Some((previous, at)) = before
                 && is_planned_as_before
                 && previous.listeners[at].bound == bound
@@ -165,12 +170,13 @@ impl Snapshot {
                 stats: Arc::new(ListenerStats::build(listener, ground.workers, stats)),
                 gate: Gate::build(&listener.edge, gate).map(Arc::new),
                 tls: build_acceptor(&listener.protocol, &ground.tls, acceptor)?,
-                service: Service::build(&listener.protocol, service, &by_name)?,
+                service: Service::build(listener, service, &by_name, (logs, log.as_ref()))?,
             }));
         }
         drop((planned, before, changed));
         Ok(Self {
             plan,
+            log,
             listeners,
             clusters,
             checks,
@@ -321,9 +327,10 @@ impl<'p, T> ByName<'p, T> {
 impl Service {
     /// `before` is a service of the same protocol with the same settings, if there was one.
     fn build(
-        protocol: &plan::Protocol,
+        listener: &plan::Listener,
         before: Option<&Self>,
         cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
+        (logs, log): (&AccessLogs, Option<&AccessLog>),
     ) -> Result<Self, String> {
         let known = |name: &str| {
             cluster_by_name(name).ok_or_else(|| format!("there is no cluster \"{name}\""))
@@ -333,10 +340,16 @@ impl Service {
         {
             return Ok(Self::Http(Arc::new(http)));
         }
-        match protocol {
-            plan::Protocol::Http(http) => HttpService::build(http, cluster_by_name)
-                .map(|service| Self::Http(Arc::new(service)))
-                .map_err(|error| error.to_string()),
+        match &listener.protocol {
+            plan::Protocol::Http(http) => {
+                let service = HttpService::build(http, cluster_by_name);
+                let service = service.map_err(|error| error.to_string())?;
+                let service = match logs.log(listener, log)? {
+                    Some(log) => service.logged(log),
+                    None => service,
+                };
+                Ok(Self::Http(Arc::new(service)))
+            }
             plan::Protocol::Tcp(tcp) => TcpService::build(tcp, cluster_by_name)
                 .map(|service| Self::Tcp(Arc::new(service)))
                 .ok_or_else(|| "a cluster is missing".to_owned()),

@@ -92,6 +92,9 @@ pub struct Cluster {
     pub protocol: plan::BackendProtocol,
     /// How HTTP exchanges reach the backends.
     pub exchanges: plan::ClusterExchanges,
+    /// How HTTP connections are encrypted. The same as long as the plan says the same, so that a
+    /// connection can be told from one that was made before a change.
+    pub tls: Option<Arc<plan::BackendTls>>,
     /// Active health checks; `None` leaves every backend healthy.
     pub health: Option<plan::Health>,
     backends: Box<[Arc<Backend>]>,

@@ -498,6 +498,8 @@ enum ListenerKind {
 pub struct ClusterCounters {
     /// Attempts after the first, for sessions and exchanges alike.
     pub retries: Counter,
+    /// Exchanges that asked for a backend.
+    pub exchanges: Counter,
     /// Retries that would have been safe, and were not made for want of budget.
     pub retries_denied: Counter,
     /// Exchanges that wait for a connection to a backend.
@@ -523,7 +525,9 @@ pub struct BackendCounters {
     pub connections: Counter,
     /// Connections open, idle ones in a pool included.
     pub connections_active: Gauge,
-    /// Of these, idle ones in the pool of HTTP.
+    /// Connections of HTTP being established.
+    pub connecting: Gauge,
+    /// Of the open ones, idle ones in the pool of HTTP.
     pub connections_idle: Gauge,
     /// Connection attempts that failed or timed out.
     pub connect_failures: Counter,

@@ -426,6 +426,10 @@ impl Report<'_> {
             "Connection attempts that failed or timed out.",
             |backend| backend.sum(|shard| shard.connect_failures.get()),
         );
+        self.write_backend_exchanges(text);
+    }
+
+    fn write_backend_exchanges(&self, text: &mut Text) {
         self.per_backend(
             text,
             "lb_backend_exchanges_total",

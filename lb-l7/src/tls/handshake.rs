@@ -48,6 +48,8 @@ enum Step {
     Done,
     /// To be asked again.
     Again,
+    /// Likewise, and the peer will say no more.
+    Ended,
 }
 
 /// What has come, what is to go, what was read early.
@@ -70,6 +72,7 @@ impl Handshaking {
         name: &mut Option<Box<str>>,
     ) -> io::Result<Finished> {
         let mut buffers = Buffers::default();
+        let mut is_ended = false;
         loop {
             let step = self.step(&mut buffers);
             if let Some(asked) = names::take_asked() {
@@ -77,6 +80,7 @@ impl Handshaking {
             }
             match step {
                 Ok(Step::Again) => {}
+                Ok(Step::Ended) => is_ended = true,
                 Ok(Step::Done) => break,
                 Ok(Step::Send) => {
                     let outgoing = std::mem::take(&mut buffers.outgoing);
@@ -105,6 +109,7 @@ impl Handshaking {
         let (secrets, kernel) = self.into_kernel().map_err(invalid)?;
         let duplex = version.and_then(|it| Duplex::new(secrets.tx, secrets.rx, kernel, it));
         let mut duplex = duplex.ok_or_else(|| invalid(Error::HandshakeNotComplete))?;
+        duplex.is_ended = is_ended;
         if !buffers.incoming.is_empty() {
             duplex.receive(Chunk::from_vec(buffers.incoming));
         }
@@ -210,7 +215,9 @@ fn take_step<Data>(
             }
             Step::Again
         }
-        // Early data is not offered, and an end here is before anything was said.
+        // It said so right behind its last message; what it waits for may be on its way.
+        ConnectionState::PeerClosed => Step::Ended,
+        // Early data is not offered.
         _ => return Err(Error::HandshakeNotComplete),
     };
     Ok((step, used))

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use lb_core::plan::BackendTls;
 use lb_core::rt::{Chunk, TcpStream};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
@@ -39,6 +40,8 @@ struct Inner {
     unread: RefCell<Option<Chunk>>,
     facts: Rc<TlsFacts>,
     alpn: Option<Box<[u8]>>,
+    /// Of a connection to a backend: the settings it was made by.
+    plan: Option<Arc<BackendTls>>,
 }
 
 impl TlsStream {
@@ -60,6 +63,7 @@ impl TlsStream {
             unread: RefCell::new(plain),
             facts: Rc::new(facts),
             alpn,
+            plan: None,
         };
         Ok(Self {
             stream,
@@ -106,6 +110,18 @@ impl TlsStream {
     /// The protocol that was agreed on by ALPN.
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
         self.inner.alpn.as_deref()
+    }
+
+    pub(super) fn made_by(mut self, plan: Option<&Arc<BackendTls>>) -> Self {
+        self.inner.plan = plan.cloned();
+        self
+    }
+
+    /// Whether a connection to a backend was made by these settings.
+    #[must_use]
+    pub fn is_of(&self, plan: &Arc<BackendTls>) -> bool {
+        let own = self.inner.plan.as_ref();
+        own.is_some_and(|own| Arc::ptr_eq(own, plan))
     }
 
     /// The connection below.

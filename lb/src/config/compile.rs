@@ -297,7 +297,7 @@ impl Compiler<'_> {
                         name,
                         address: address.value,
                         edge: listener.edge.clone(),
-                        access_log: plan::ListenerLog::default(),
+                        access_log: listener.access_log.clone(),
                         protocol: protocol.clone(),
                     });
                 }
@@ -387,7 +387,7 @@ impl Compiler<'_> {
             if let Some(first) = seen.insert(key.to_owned(), &route.place) {
                 self.twice(&route.place, "route", &what, first);
             }
-            routes::missing_groups(route, &mut self.problems);
+            routes::missing_groups(route, self.problems);
             routes.push(plan::Route {
                 host: route.host.clone(),
                 path: route.path.clone(),
@@ -405,6 +405,12 @@ impl Compiler<'_> {
             timeouts: timeouts(&http.timeouts),
             forwarded: or(&http.forwarded, plan::Forwarded::default()),
             http2: http.http2,
+            tls: http.tls.as_ref().map(|tls| {
+                tls.warn(lb_core::rt::wall_clock(), self.warnings);
+                tls.server.clone()
+            }),
+            request_id: or(&http.request_id, plan::RequestId::default()),
+            exchanges: http.exchanges.compile(http.timeouts.upgrade_idle.as_ref()),
             ..plan::Http::default()
         }
     }

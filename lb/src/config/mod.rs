@@ -9,9 +9,11 @@ mod compile;
 mod compile_cluster;
 mod decode;
 mod edge;
+mod exchange;
 pub(crate) mod file;
 mod flags;
 mod http2;
+pub(crate) mod logs;
 mod notation;
 mod problem;
 mod read;
@@ -19,8 +21,11 @@ mod read_cluster;
 mod routes;
 mod secret;
 mod settings;
+mod tls;
 mod yaml;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,6 +45,7 @@ pub(crate) use self::notation::{
 pub(crate) use self::problem::{Located, Place, Problem};
 pub(crate) use self::read::PROXY_VERSION_WORDS;
 pub(crate) use self::settings::{AccessLog, AdminAddress, Engine, LogFormat, Settings, Workers};
+pub(crate) use self::tls::TlsFlags;
 use self::yaml::Node;
 use crate::kubernetes::KubernetesFlags;
 
@@ -55,6 +61,8 @@ pub(crate) struct Sources {
     pub(crate) kubernetes: KubernetesFlags,
     /// What nobody wrote: the demo.
     pub(crate) built_in: Option<File>,
+    /// Every file that the sources named when they were last read, good or bad.
+    pub(crate) named: RefCell<BTreeSet<PathBuf>>,
     /// Given as flags: they win over those of files.
     pub(crate) settings: WrittenSettings,
 }
@@ -63,11 +71,14 @@ impl Sources {
     /// Reads and checks all sources.
     pub(crate) fn load(&self) -> Result<Draft, Problems> {
         let mut problems = Vec::new();
+        let mut named: BTreeSet<_> = self.files.iter().cloned().collect();
         let mut files: Vec<_> = self
             .files
             .iter()
-            .filter_map(|path| read_file(path, &mut problems))
+            .filter_map(|path| read_file(path, &mut named, &mut problems))
             .collect();
+        named.extend(self.flags.tls.files().cloned());
+        self.named.replace(named);
         files.extend(self.flags.file(&mut problems));
         let files: Vec<&File> = files.iter().chain(&self.built_in).collect();
         let has_objects = self.kubernetes.manifests.is_some();
@@ -85,6 +96,12 @@ impl Sources {
         }
         problems.sort_by(|a, b| a.place.order().cmp(&b.place.order()));
         Err(problems)
+    }
+
+    /// What is known to be named before anything is read.
+    pub(crate) fn named_by_flags(&self) -> Vec<PathBuf> {
+        let files = self.files.iter().chain(self.flags.tls.files());
+        files.cloned().collect()
     }
 
     /// An empty file is more probably a half-written one than a wish to serve nothing.
@@ -107,7 +124,7 @@ impl Sources {
     }
 }
 
-fn read_file(path: &Path, problems: &mut Problems) -> Option<File> {
+fn read_file(path: &Path, named: &mut BTreeSet<PathBuf>, problems: &mut Problems) -> Option<File> {
     let name: Arc<str> = path.display().to_string().into();
     let found = read_text(path).map_err(|reason| {
         let file = Arc::clone(&name);
@@ -120,7 +137,10 @@ fn read_file(path: &Path, problems: &mut Problems) -> Option<File> {
         Problem::new(&place, reason)
     });
     match found.and_then(|text| Node::parse(&name, &text)) {
-        Ok(root) => read::file(&root, problems),
+        Ok(root) => {
+            named.extend(tls::files(&root));
+            read::file(&root, problems)
+        }
         Err(problem) => {
             problems.push(problem);
             None

@@ -590,6 +590,29 @@ fn the_annotated_example_loads() {
         "clusters: {users: {}, shop: {}, images: {}}".replace("{}", "{backends: ['b:1']}");
     let text = format!("listeners:\n  - address: 80\n    http:\n{routes}{clusters}\n");
     load(&text).unwrap();
+
+    let (_, logs) = guide.split_once("## Access logs").unwrap();
+    let log = logs
+        .split("```")
+        .nth(1)
+        .unwrap()
+        .strip_prefix("yaml")
+        .unwrap();
+    load(log).unwrap();
+    // Every variable of the table is one, and every one is in the table.
+    let table = logs.split("| --- | --- |").nth(1).unwrap();
+    let named: Vec<&str> = table
+        .split('`')
+        .filter_map(|it| it.strip_prefix('$'))
+        .collect();
+    for name in &named {
+        let name = name.replace("NAME", "x");
+        assert!(logs::parse_format(&format!("${name}")).is_ok(), "{name}");
+    }
+    for name in lb_l7::Template::variable_names() {
+        let shown = |it: &&str| it.trim_end_matches("NAME") == name;
+        assert!(named.iter().any(shown), "CONFIG.md lacks ${name}");
+    }
 }
 
 proptest::proptest! {

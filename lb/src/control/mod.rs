@@ -14,11 +14,13 @@ mod start;
 mod status;
 mod watch;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch::Sender as WatchSender;
 use tokio::task::LocalSet;
 
 use self::bind::{Bound, OwnPorts};
@@ -63,6 +65,8 @@ struct Control {
     objects: Option<Objects>,
     /// Ports of which this process has, or has had, sockets.
     own_ports: OwnPorts,
+    /// The files whose change is a reload.
+    watched: WatchSender<Vec<PathBuf>>,
     sender: UnboundedSender<Event>,
     events: UnboundedReceiver<Event>,
 }

@@ -17,6 +17,7 @@ use lb_core::rt::probe::{EngineChoice, Probe, probe};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 use tokio::task;
 
 use super::bind::{Bound, OwnPorts, advise, bind_new, ports};
@@ -24,7 +25,7 @@ use super::objects::{LeftOut, Objects, leave_out};
 use super::status::Running;
 use super::watch::Watch;
 use super::{Control, Event, LoadNumber, Status, cpus, events, signals};
-use crate::access_log::AccessLogWriter;
+use crate::access_log::{AccessLogs, default_log};
 use crate::admin;
 use crate::args::EXIT_USAGE;
 use crate::change::Change;
@@ -84,8 +85,10 @@ impl StartError {
 impl Control {
     /// Everything up to workers that accept. Must be called within a `LocalSet`.
     pub(super) async fn start(sources: Sources) -> Result<Self, StartError> {
-        let watch = Watch::new(&sources.files); // before reading, so that no change is missed
+        let (watched, files) = watch::channel(sources.named_by_flags());
+        let watch = Watch::new(files); // before reading, so that no change is missed
         let draft = sources.load().map_err(StartError::of_sources)?;
+        watched.send_replace(sources.named.borrow().iter().cloned().collect());
         let flags = &sources.kubernetes;
         let mut objects = Objects::read(flags).map_err(|line| StartError {
             lines: vec![line],
@@ -94,7 +97,6 @@ impl Control {
         let (sender, events) = events();
         signals::forward(&sender).map_err(|error| format!("cannot handle signals: {error}"))?;
         let engine = find_engine(draft.settings.engine)?;
-        let access_log = AccessLogWriter::start(&draft.settings.access_log)?;
         let admin = bind_admin(draft.settings.admin).await?;
         log::start(draft.settings.log_format)
             .map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -115,7 +117,7 @@ impl Control {
             objects: objects.as_mut(),
             draft: &draft,
         };
-        let (status, bound) = start_workers(plan, engine, access_log, &sender)?;
+        let (status, bound) = start_workers(plan, engine, &sender)?;
         if let Some(objects) = &mut objects {
             objects.start(flags.healthz, &status, &sender)?;
         }
@@ -142,6 +144,7 @@ impl Control {
             schedule: Schedule::new(),
             load: LoadNumber(0),
             own_ports: ports(&bound).collect(),
+            watched,
             bound,
             sender,
             events,
@@ -196,7 +199,6 @@ struct Planned<'a> {
 fn start_workers(
     planned: Planned<'_>,
     engine: Probe,
-    access_log: AccessLogWriter,
     sender: &UnboundedSender<Event>,
 ) -> Result<(Rc<Status>, Bound), StartError> {
     let Planned {
@@ -220,9 +222,12 @@ fn start_workers(
         objects.left_out(left_out, sender);
         objects.state()
     });
+    let log = default_log(&draft.settings);
+    let access_logs = AccessLogs::default();
+    access_logs.open(&plan, log.as_ref())?;
     let ground = Ground::new(workers, draft.settings.affinity_entries)
         .map_err(|error| format!("cannot have random numbers: {error}"))?;
-    let snapshot = Snapshot::build(plan, &ground, &new.bound, None)?;
+    let snapshot = Snapshot::build(plan, &ground, &new.bound, (&access_logs, log), None)?;
     for listener in &snapshot.listeners {
         let name = listener.stats.name();
         log!(Info, "listening", listener = name, address = listener.bound);
@@ -238,7 +243,6 @@ fn start_workers(
             change: Arc::clone(&change),
             affinity: Arc::clone(&ground.affinity),
             sockets,
-            access_log: access_log.lines(),
             peers: Arc::clone(&peers),
         };
         let sender = sender.clone();
@@ -268,7 +272,7 @@ fn start_workers(
         objects: objects_state,
         draining: Cell::new(false),
         admin_address: Cell::new(None),
-        access_log: RefCell::new(access_log),
+        access_logs,
     };
     Ok((Rc::new(status), new.bound))
 }

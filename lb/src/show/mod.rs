@@ -5,15 +5,17 @@
 
 mod cluster;
 mod edge;
+mod exchange;
 pub(crate) mod routes;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lb_core::plan::{Forwarded, Http, Listener, Plan, Protocol, Udp};
+use lb_core::plan::{Forwarded, Http, Listener, Plan, Protocol, RequestId, Udp};
 use serde_json::{Value, json};
 
 use self::edge::{add_edge, tcp_json};
+use crate::config::logs::format_text;
 use crate::config::{AccessLog, Engine, LogFormat, Settings, Workers};
 
 /// A plan as JSON.
@@ -66,7 +68,16 @@ fn http_json(http: &Http) -> Value {
             "keep_alive": duration(timeouts.keep_alive),
             "body_idle": duration(timeouts.body_idle),
             "response_head": duration(timeouts.response_head),
+            "upgrade_idle": duration(http.exchanges.upgrade_idle),
         },
+        "request_id": match http.request_id {
+            RequestId::Accept => "accept",
+            RequestId::Off => "off",
+            RequestId::Replace => "replace",
+        },
+        "upgrades": http.exchanges.upgrades,
+        "body_rate": http.exchanges.body_rate_min,
+        "request_buffer": http.exchanges.request_buffer,
         "forwarded": match http.forwarded {
             Forwarded::Append => "append",
             Forwarded::Off => "off",
@@ -98,6 +109,7 @@ pub(crate) fn settings_json(settings: &Settings) -> Value {
             AccessLog::Off => json!("off"),
             AccessLog::Stdout => json!("stdout"),
         },
+        "access_log_format": format_text(&settings.access_log_format),
         "drain_timeout": duration(settings.drain_timeout),
         "log_format": match settings.log_format {
             LogFormat::Json => "json",

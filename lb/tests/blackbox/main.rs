@@ -19,6 +19,8 @@ mod origin;
 /// Other people's servers.
 mod others;
 
+/// Access logs: formats, hostile input, changes while it runs.
+mod access_log;
 /// `/readyz`, `/livez`, `/metrics`, `/status`, `/config`.
 mod admin;
 /// Clients and keys that stay where they are.
@@ -47,6 +49,8 @@ mod grpc;
 mod health;
 /// Out of file descriptors.
 mod limits;
+/// A folder of Kubernetes objects.
+mod manifests;
 /// Backend connections of a chosen kind, in a network of the test's own.
 mod namespace;
 /// TLS routed by server name.
@@ -61,5 +65,7 @@ mod reload;
 mod routes;
 /// Every scheduler, with origins that die and come back.
 mod schedulers;
+/// Kubernetes Services.
+mod services;
 /// Balancing as a user sees it.
 mod traffic;
