@@ -63,6 +63,9 @@ impl ServerConnection {
             local: stream.tcp().local_addr().ok(),
         });
         self.http.clients.add(&shared);
+        let counters = &self.registration.listener().http2;
+        counters.connections.increment();
+        let _active = counters.connections_active.hold();
         let received = shared.core.borrow_mut().receive(first);
         if let Err(error) = received {
             shared.core.borrow_mut().fail(Some(error));
@@ -70,6 +73,7 @@ impl ServerConnection {
         self.begin(&shared);
         let driver = Driver::new(&shared, stream, deadlines);
         driver.run(|| self.begin(&shared)).await;
+        self.count(&mut shared.core.borrow_mut());
     }
 
     /// Has the requests served that have come.
@@ -77,7 +81,7 @@ impl ServerConnection {
         loop {
             let mut core = shared.core.borrow_mut();
             let Some(key) = core.begun.pop_front() else {
-                return;
+                return self.count(&mut core);
             };
             let head = core.streams.get(key).and_then(|it| it.heads.pop_front());
             drop(core);
@@ -101,6 +105,19 @@ impl ServerConnection {
                 });
             }
         }
+    }
+}
+
+impl ServerConnection {
+    /// Passes on what was counted since the last time.
+    fn count(&self, core: &mut Core) {
+        let counts = std::mem::take(&mut core.counts);
+        let counters = &self.registration.listener().http2;
+        counters.streams.add(counts.streams);
+        counters.resets_received.add(counts.resets_received);
+        counters.resets_sent.add(counts.resets_sent);
+        counters.offences.add(counts.offences);
+        counters.floods.add(counts.floods);
     }
 }
 
