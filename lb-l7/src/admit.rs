@@ -192,7 +192,9 @@ fn expected_body(
         head.ignore_upgrade();
     }
     Ok(match link {
-        ClientLink::Http2(stream) if !stream.is_received() => body_of_stream(head, data_bytes_max),
+        ClientLink::Http2(stream) if !stream.is_received() && !stream.is_websocket() => {
+            body_of_stream(head, data_bytes_max)
+        }
         _ => Body::new(head.framing, data_bytes_max),
     })
 }

@@ -191,7 +191,7 @@ impl Connection {
             ClientLink::Http1(Stream::Plain(_)) => {
                 server::is_http2(first) && self.current.get().http2.enabled
             }
-            ClientLink::Http1(Stream::Tls(tls)) => tls.alpn_protocol().as_deref() == Some(b"h2"),
+            ClientLink::Http1(Stream::Tls(tls)) => tls.alpn_protocol() == Some(b"h2"),
             ClientLink::Http2(_) => false,
         }
     }

@@ -34,6 +34,7 @@ impl Report<'_> {
         self.write_connections(text);
         self.write_sessions(text);
         self.write_flows(text);
+        self.write_http2(text);
         self.write_exchanges(text);
         self.write_clusters(text);
         self.write_backends(text);
@@ -228,6 +229,64 @@ impl Report<'_> {
                 let labels = [("listener", listener.name()), ("end", end.name())];
                 family.sample(&labels, listener.sum(|shard| shard.sessions(end)));
             }
+        }
+    }
+
+    fn write_http2(&self, text: &mut Text) {
+        type Number = fn(&ListenerCounters) -> u64;
+        let families: [(&str, Kind, &str, Number); 7] = [
+            (
+                "lb_http2_connections_total",
+                Kind::Counter,
+                "Client connections that speak HTTP/2.",
+                |shard| shard.http2.connections.get(),
+            ),
+            (
+                "lb_http2_connections_active",
+                Kind::Gauge,
+                "Client connections open that speak HTTP/2.",
+                |shard| shard.http2.connections_active.get(),
+            ),
+            (
+                "lb_http2_streams_total",
+                Kind::Counter,
+                "HTTP/2 streams that clients have begun.",
+                |shard| shard.http2.streams.get(),
+            ),
+            (
+                "lb_http2_resets_received_total",
+                Kind::Counter,
+                "HTTP/2 streams that clients have reset.",
+                |shard| shard.http2.resets_received.get(),
+            ),
+            (
+                "lb_http2_resets_sent_total",
+                Kind::Counter,
+                "HTTP/2 streams of clients that we have reset.",
+                |shard| shard.http2.resets_sent.get(),
+            ),
+            (
+                "lb_http2_offences_total",
+                Kind::Counter,
+                "HTTP/2 connections ended as the client broke the rules of the protocol.",
+                |shard| shard.http2.offences.get(),
+            ),
+            (
+                "lb_http2_floods_total",
+                Kind::Counter,
+                "HTTP/2 connections ended as the client did what costs us more than it.",
+                |shard| shard.http2.floods.get(),
+            ),
+        ];
+        for (name, kind, help, number) in families {
+            self.per_listener(
+                text,
+                name,
+                kind,
+                help,
+                |it| it == ListenerKind::Http,
+                number,
+            );
         }
     }
 
