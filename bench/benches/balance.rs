@@ -13,7 +13,7 @@ use criterion::Criterion;
 use lb_core::balance::{Choice, Cluster, Context, Tried};
 use lb_core::plan::{self, Balance};
 use lb_core::rt::Instant;
-use lb_core::snapshot::{Current, Publisher};
+use lb_core::snapshot::Current;
 
 const SEED: u64 = 7;
 const WORKERS: usize = 2;
@@ -83,17 +83,6 @@ fn build(criterion: &mut Criterion) {
 
 fn snapshot(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("snapshot");
-    let mut publisher = Publisher::new([0_u64; 8]);
-    let mut subscriber = publisher.subscribe();
-    group.bench_function("refresh, nothing new", |bencher| {
-        bencher.iter(|| subscriber.refresh().is_some());
-    });
-    group.bench_function("publish and refresh", |bencher| {
-        bencher.iter(|| {
-            publisher.publish(black_box([1; 8]));
-            subscriber.refresh().is_some()
-        });
-    });
     let current = Current::new(Arc::new([0_u64; 8]));
     group.bench_function("take and release the current value", |bencher| {
         bencher.iter(|| current.get()[0]);

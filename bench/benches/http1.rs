@@ -1,8 +1,9 @@
 //! What an HTTP/1.1 exchange costs besides its sockets: heads parsed and rewritten, chunk sizes
-//! read, a route found.
+//! read.
 //!
-//! Guards the promise of lean user code, under 1 µs a request: the sum of `request`, `response`
-//! and `route` is most of what one keep-alive exchange computes. Read next: `balance.rs`.
+//! Guards the promise of lean user code, under 1 µs a request: the sum of `request` and `response`
+//! is, with the look-up in `routes.rs`, most of what one keep-alive exchange computes.
+//! Read next: `balance.rs`.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
@@ -14,14 +15,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use lb_core::plan::{Forwarded, Route};
+use lb_core::plan::Forwarded;
 use lb_core::rt::Buffer;
 use lb_l7::http1::chunked::Chunked;
 use lb_l7::http1::request::{Client, RequestRules, parse_request, rewrite_request};
 use lb_l7::http1::response::{
     ClientConnection, ResponseRules, Transfer, parse_response, rewrite_response,
 };
-use lb_l7::route::RouteTable;
 
 /// What a service calls another with.
 const SMALL_REQUEST: &[u8] = b"GET /items/42 HTTP/1.1\r\n\
@@ -63,7 +63,6 @@ fn main() {
     request(&mut criterion);
     response(&mut criterion);
     chunked(&mut criterion);
-    route(&mut criterion);
     criterion.final_summary();
 }
 
@@ -72,11 +71,13 @@ fn request(criterion: &mut Criterion) {
         head_bytes_max: HEAD_BYTES_MAX,
         headers_max: 100,
         forwarded: Forwarded::Append,
+        request_id: lb_core::plan::RequestId::Off,
     };
     let client = Client {
         address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
         scheme: "http",
         local: None,
+        request_id: None,
     };
     let mut group = criterion.benchmark_group("request");
     for (name, bytes) in [("small", SMALL_REQUEST), ("browser", BROWSER_REQUEST)] {
@@ -89,7 +90,7 @@ fn request(criterion: &mut Criterion) {
         group.bench_function(format!("rewrite, {name}"), |bencher| {
             bencher.iter(|| {
                 out.clear();
-                rewrite_request(black_box(bytes), &head, &rules, &client, &mut out)
+                rewrite_request(black_box(bytes), &head, &rules, &client, None, &mut out)
             });
         });
     }
@@ -136,33 +137,6 @@ fn chunked(criterion: &mut Criterion) {
         group.bench_function(format!("chunks of {data_bytes} bytes"), |bencher| {
             bencher.iter(|| Chunked::new(u64::MAX).scan(black_box(body.as_bytes())));
         });
-    }
-    group.finish();
-}
-
-fn route(criterion: &mut Criterion) {
-    let route = |host: Option<String>, path_prefix: &str| Route {
-        host,
-        path_prefix: path_prefix.to_owned(),
-        cluster: String::new(),
-    };
-    let mut group = criterion.benchmark_group("route");
-    for host_count in [1, 1000] {
-        let hosts = (0..host_count).map(|number| format!("shop-{number}.example"));
-        let mut routes: Vec<Route> = hosts
-            .flat_map(|host| {
-                ["/", "/api", "/api/orders", "/static"].map(|path| route(Some(host.clone()), path))
-            })
-            .collect();
-        routes.push(route(None, "/"));
-        let table = RouteTable::build(&routes, |_| 0).unwrap();
-        group.bench_function(
-            format!("find among {host_count} hosts of 4 paths"),
-            |bencher| {
-                bencher
-                    .iter(|| table.find(black_box(b"shop-0.example"), black_box(b"/api/orders/7")));
-            },
-        );
     }
     group.finish();
 }

@@ -8,6 +8,7 @@ pub mod connections;
 pub mod metrics;
 pub mod plan;
 pub mod prefixes;
+pub mod rate;
 pub mod rt;
 pub mod snapshot;
 pub mod worker;

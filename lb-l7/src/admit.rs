@@ -4,21 +4,26 @@
 //! Invariant: the bytes of a request are taken exactly: what is behind it goes back to the stream
 //! for the next one. Read next: `exchange.rs` (what happens to it).
 
-use std::net::IpAddr;
+use lb_core::plan::RequestId;
+use lb_core::rt::{Buffer, Chunk};
 
-use lb_core::rt::{Buffer, Chunk, TcpStream};
-
-use crate::access_log::Entry;
+use crate::action::Asked;
+use crate::connection::Peer;
 use crate::failure::Failure;
 use crate::http1::body::Body;
-use crate::http1::head::{Framing, HeadError, Version};
+use crate::http1::head::{Framing, Version};
 use crate::http1::request::{
     Client, Method, RequestHead, leading_blank, parse_request, rewrite_request,
 };
+use crate::http2::grpc;
 use crate::keys::Keys;
+use crate::link::{BackendLink, ClientLink, Outgoing};
+use crate::log::{Early, Record};
+use crate::request_id::RequestIdText;
 use crate::route::ClusterIndex;
 use crate::service::{HttpService, Served};
 use crate::upload::Upload;
+use crate::worker::HttpWorker;
 
 /// Body bytes up to this are copied behind the head, to be sent as one piece: cheaper than a
 /// second part of the send, and the received buffer is free at once.
@@ -29,22 +34,53 @@ pub(crate) const COPIED_BYTES_MAX: usize = 2048;
 pub(crate) struct Request {
     /// The head for the backend, and the body bytes at hand if they are few.
     pub(crate) head: Chunk,
+    /// So many bytes of it are the head.
+    pub(crate) head_len: u16,
     /// The body bytes at hand if they are many.
     pub(crate) body_at_hand: Option<Chunk>,
     /// The body that is still to come.
     pub(crate) upload: Upload,
+    pub(crate) framing: Framing,
     pub(crate) method: Method,
     pub(crate) version: Version,
+    /// Whether it is a call of gRPC, whose client wants failures told its way.
+    pub(crate) is_grpc: bool,
+    /// Whether the backend may switch to another protocol.
+    pub(crate) upgrades: bool,
+    /// Whether the client waits to be told to send its body.
+    pub(crate) expects_continue: bool,
     /// Whether the client wants to keep its connection.
     pub(crate) keep_alive: bool,
-    /// `None` if no route matches.
-    pub(crate) cluster: Option<ClusterIndex>,
+    /// Where it goes; otherwise the answer.
+    pub(crate) cluster: Result<ClusterIndex, Failure>,
+    /// Where the answer sends the client; mostly empty.
+    pub(crate) location: Chunk,
     /// What the cluster chooses by.
     pub(crate) keys: Keys,
-    pub(crate) log: Option<Box<Entry>>,
+    /// It was sent, and must not be sent again unless it is known that it was not processed.
+    pub(crate) is_committed: bool,
+    pub(crate) log: Option<Box<Record>>,
 }
 
 impl Request {
+    /// Head and body at hand, for `backend`.
+    pub(crate) fn outgoing(&mut self, backend: &BackendLink) -> Outgoing {
+        self.upload.begin(backend, self.framing);
+        let mut outgoing = Outgoing {
+            parts: [
+                Some(self.head.share()),
+                self.body_at_hand.as_ref().map(Chunk::share),
+            ],
+            head_len: self.head_len,
+            ends: self.upload.is_received(),
+            trailers: None,
+        };
+        if backend.is_http2() && self.framing == Framing::Chunked {
+            self.upload.take_off_chunks(&mut outgoing);
+        }
+        outgoing
+    }
+
     /// Gives back the buffers of what has been sent.
     pub(crate) fn forget(&mut self) {
         self.head = Chunk::empty();
@@ -53,6 +89,7 @@ impl Request {
 }
 
 /// What the bytes at hand turned out to be.
+#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
 #[derive(Debug)]
 pub(crate) enum Admission {
     /// A request.
@@ -61,82 +98,162 @@ pub(crate) enum Admission {
     Incomplete(Chunk),
 }
 
-/// Takes the request at the start of `received`.
+/// Takes the request at the start of `received`, which came from `peer` by `link`.
 pub(crate) fn admit(
     mut received: Chunk,
-    stream: &TcpStream,
-    client: IpAddr,
+    link: &ClientLink,
+    peer: &Peer,
     service: &HttpService,
-    logs: bool,
+    (http, requests): (&HttpWorker, u32),
 ) -> Result<Admission, Failure> {
     received.advance(leading_blank(&received));
-    let Some(head) = parse_request(&received, &service.rules).map_err(Failure::Head)? else {
+    let Some(mut head) = parse_request(&received, &service.rules).map_err(Failure::Head)? else {
         return Ok(Admission::Incomplete(received));
     };
-    let data_bytes_max = service.limits.body_bytes_max.unwrap_or(u64::MAX);
-    if matches!(head.framing, Framing::Length(length) if length > data_bytes_max) {
-        return Err(Failure::BodyTooLong);
-    }
-    let mut out = rewrite(&received, &head, stream, client, service).map_err(Failure::Head)?;
-    let cluster = service.route(head.host(&received), head.path(&received));
-    let keys = cluster.map_or_else(Keys::default, |index| {
-        let Served { keys, cluster, .. } = service.served(index);
-        keys.read(&received, &head, cluster)
-    });
-    let log = logs.then(|| {
-        let (method, target) = (
-            head.method_name.of_head(&received),
-            head.target.of_head(&received),
-        );
-        Box::new(Entry::of_request(
-            client,
-            method,
-            target,
-            head.host(&received),
-        ))
-    });
+    let mut body = expected_body(&mut head, link, service)?;
+    let mut client = who(&head, link, peer);
+    let request_id = fresh_id(&head, service, http);
+    client.request_id = request_id.filter(|_| service.rules.request_id != RequestId::Off);
+    let asked = Asked {
+        bytes: &received,
+        head: &head,
+        scheme: client.scheme,
+        local: client.local,
+    };
+    let routed = service.route(&asked).map_err(Failure::Head)?;
+    let mut out = Buffer::new();
+    let target = routed.target.as_ref().map(Buffer::as_slice);
+    rewrite_request(&received, &head, &service.rules, &client, target, &mut out)
+        .map_err(Failure::Head)?;
+    let cluster = routed.cluster;
+    let is_grpc = link.is_http2() && is_grpc(&head, &received);
+    let keys = keys(&received, &head, cluster, service);
+    let early = Early {
+        request: Some((&received, &head)),
+        peer,
+        link,
+        route: routed.route,
+        request_id: request_id.as_ref(),
+        requests,
+    };
+    let mut log = service
+        .log
+        .as_ref()
+        .map(|log| http.lines.begin(log, &early));
     received.advance(head.len());
 
-    let mut body = Body::new(head.framing, data_bytes_max);
+    let head_len = out.len();
     let at_hand = body.take(&received).map_err(Failure::Body)?;
+    if let Some(record) = &mut log {
+        record.received_bytes = (head.len() + at_hand) as u64;
+    }
     let body_at_hand = if at_hand <= COPIED_BYTES_MAX && out.push(&received[..at_hand]) {
         received.advance(at_hand);
         None
     } else {
         Some(received.split_to(at_hand))
     };
-    stream.unread(received);
+    link.unread(received);
     Ok(Admission::Admitted(Request {
         head: out.freeze(),
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a head is shorter than a buffer"
+        )]
+        head_len: head_len as u16,
         body_at_hand,
-        upload: Upload::new(body),
+        upload: Upload::new(body, service.exchanges.body_rate_min),
+        framing: head.framing,
         method: head.method,
         version: head.version,
+        is_grpc,
+        upgrades: head.upgrades(),
+        expects_continue: head.expects_continue(),
         keep_alive: head.keep_alive,
         cluster,
+        location: routed.location,
         keys,
+        is_committed: false,
         log,
     }))
 }
 
-fn rewrite(
+/// The body that `head` announces.
+fn expected_body(
+    head: &mut RequestHead,
+    link: &ClientLink,
+    service: &HttpService,
+) -> Result<Body, Failure> {
+    let data_bytes_max = service.limits.body_bytes_max.unwrap_or(u64::MAX);
+    if matches!(head.framing, Framing::Length(length) if length > data_bytes_max) {
+        return Err(Failure::BodyTooLong);
+    }
+    if !service.exchanges.upgrades {
+        head.ignore_upgrade();
+    }
+    Ok(match link {
+        ClientLink::Http2(stream) if !stream.is_received() => body_of_stream(head, data_bytes_max),
+        _ => Body::new(head.framing, data_bytes_max),
+    })
+}
+
+/// What the cluster chooses by.
+fn keys(
     received: &[u8],
     head: &RequestHead,
-    stream: &TcpStream,
-    client: IpAddr,
+    cluster: Result<ClusterIndex, Failure>,
     service: &HttpService,
-) -> Result<Buffer, HeadError> {
+) -> Keys {
+    let Ok(index) = cluster else {
+        return Keys::default();
+    };
+    let Served { keys, cluster, .. } = service.served(index);
+    keys.read(received, head, cluster)
+}
+
+/// An id for a request that has none, where a backend or the log is to have one.
+fn fresh_id(head: &RequestHead, service: &HttpService, http: &HttpWorker) -> Option<RequestIdText> {
+    let is_passed = service.rules.request_id != RequestId::Off;
+    let is_wanted = is_passed
+        || service
+            .log
+            .as_ref()
+            .is_some_and(|it| it.template().makes_ids);
+    (is_wanted && !head.has_request_id()).then(|| http.request_ids.next())
+}
+
+/// The body behind `head` on a stream of HTTP/2, which says by itself where it ends. A backend that
+/// speaks HTTP/1 gets one without a length in chunks.
+const fn body_of_stream(head: &mut RequestHead, data_bytes_max: u64) -> Body {
+    let declared = match head.framing {
+        Framing::Length(length) => Some(length),
+        _ => {
+            head.framing = Framing::Chunked;
+            None
+        }
+    };
+    Body::of_stream(declared, data_bytes_max)
+}
+
+/// Calls of gRPC are POSTs, each with its Content-Type.
+fn is_grpc(head: &RequestHead, received: &[u8]) -> bool {
+    let mut fields = head.fields(received);
+    head.method == Method::Other
+        && fields
+            .any(|(name, value)| name.eq_ignore_ascii_case(b"content-type") && grpc::is_grpc(value))
+}
+
+/// Who the request is from.
+fn who(head: &RequestHead, link: &ClientLink, peer: &Peer) -> Client {
     let local = if head.lacks_authority() {
-        stream.local_addr().ok()
+        link.local_addr().ok()
     } else {
         None
     };
-    let client = Client {
-        address: client,
-        scheme: "http",
+    Client {
+        address: peer.address,
+        scheme: peer.scheme(),
         local,
-    };
-    let mut out = Buffer::new();
-    rewrite_request(received, head, &service.rules, &client, &mut out)?;
-    Ok(out)
+        request_id: None,
+    }
 }

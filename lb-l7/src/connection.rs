@@ -7,24 +7,29 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
 use lb_core::connections::Registration;
-use lb_core::rt::{self, Chunk, Instant, Sleep, TcpStream};
+use lb_core::rt::{self, Chunk, Instant, Sleep};
 use lb_core::snapshot::{Current, Held};
 
-use crate::access_log::{Entry, Outcome};
 use crate::admit::{Admission, Request, admit};
 use crate::collect::HeadCollector;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::http1::response::ClientConnection;
+use crate::http2::server::{self, ServerConnection};
+use crate::link::ClientLink;
+use crate::log::{Early, Outcome};
 use crate::respond::Answer;
 use crate::rooms::Rooms;
 use crate::service::HttpService;
+use crate::stream::Stream;
+use crate::tls::TlsFacts;
+use crate::upgrade::{Switched, Upgrade};
 use crate::worker::HttpWorker;
 
 /// How long a client may go on sending after we have ended our side.
@@ -35,60 +40,93 @@ const LAST_SEND: Duration = Duration::from_secs(10);
 /// Serves a client until its connection ends. What is `current` when a request comes serves it.
 ///
 /// The future is what an idle connection costs; a test keeps it small.
-pub fn serve(
-    client: TcpStream,
+pub fn serve<S: Into<Stream>>(
+    client: S,
     current: Rc<Current<HttpService>>,
     http: Rc<HttpWorker>,
     registration: Registration,
-) -> impl Future<Output = ()> {
+) -> impl Future<Output = ()> + use<S> {
+    let client = client.into();
     let unknown = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
-    let address = client.peer_addr().unwrap_or(unknown);
-    serve_client(client, address, current, http, registration)
+    let peer = Peer::new(client.tcp().peer_addr().unwrap_or(unknown), None);
+    serve_client(client, peer, current, http, registration)
 }
 
-/// As [`serve`], for a client that is at `address`, whatever the socket says: a proxy told so.
-pub fn serve_client(
-    client: TcpStream,
-    address: SocketAddr,
+/// As [`serve`], for a client of which more is known than the socket says.
+pub fn serve_client<S: Into<Stream>>(
+    client: S,
+    peer: Peer,
     current: Rc<Current<HttpService>>,
     http: Rc<HttpWorker>,
     registration: Registration,
 ) -> impl Future<Output = ()> {
-    let mut connection = Connection {
-        client,
-        address: address.ip(),
-        port: address.port(),
-        current,
-        http,
-        registration,
-        sleep: rt::sleep_until(Instant::default()),
-        exchanges: 0,
-    };
+    let link = ClientLink::Http1(client.into());
+    let mut connection = Connection::new(link, peer, current, http, Rc::new(registration));
     let http = Rc::clone(&connection.http);
     async move {
-        loop {
+        let upgrade = loop {
             let first = match connection.wait_for_request().await {
                 Ok(first) => first,
                 Err(End::Close) => return drop(connection.flush().await),
                 Err(_) => return,
             };
-            match Rooms::serve(&http, connection, first).await {
-                Some(again) => connection = again,
-                None => return,
+            if connection.exchanges == 0 && connection.speaks_http2(&first) {
+                // In a box of its own: it must not make the others larger.
+                return Box::pin(connection.serve_http2(first)).await;
             }
-        }
+            match Rooms::serve(&http, connection, first).await {
+                Served::Again(again) => connection = again,
+                Served::Upgraded(upgrade) => break upgrade,
+                Served::Over => return,
+            }
+        };
+        Box::pin(upgrade.run()).await;
     }
 }
 
-/// A client's connection.
+/// Who is at the other end of a client's connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The client's address: the socket's, or what a proxy in front of us said.
+    pub address: IpAddr,
+    /// The client's port.
+    pub port: u16,
+    /// What its handshake agreed on; `None` in the clear.
+    pub tls: Option<Rc<TlsFacts>>,
+}
+
+impl Peer {
+    /// A client at `address`.
+    #[must_use]
+    pub const fn new(address: SocketAddr, tls: Option<Rc<TlsFacts>>) -> Self {
+        Self {
+            address: address.ip(),
+            port: address.port(),
+            tls,
+        }
+    }
+
+    /// Address and port.
+    #[must_use]
+    pub const fn socket_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+
+    /// `http` or `https`.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+/// A client's connection, or one stream of it, which takes one request only.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) client: TcpStream,
-    pub(crate) address: IpAddr,
-    /// The client's.
-    pub(crate) port: u16,
+    pub(crate) client: ClientLink,
+    pub(crate) peer: Peer,
     pub(crate) http: Rc<HttpWorker>,
-    pub(crate) registration: Registration,
+    /// The place of the connection, which its streams share.
+    pub(crate) registration: Rc<Registration>,
     /// The one timer of the connection, moved from deadline to deadline.
     pub(crate) sleep: Sleep,
     /// Exchanges begun.
@@ -111,30 +149,91 @@ pub(crate) enum End {
 }
 
 /// What follows an exchange.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Next {
     End(End),
     Request,
+    Switch(Switched),
+}
+
+/// What has become of a connection.
+#[derive(Debug)]
+pub(crate) enum Served {
+    /// Another request may follow.
+    Again(Connection),
+    /// Another protocol follows.
+    Upgraded(Box<Upgrade>),
+    Over,
 }
 
 impl Connection {
-    /// Serves one request, and ends the connection if it is to end after that.
-    pub(crate) async fn serve_one(mut self, first: Chunk) -> Option<Self> {
+    pub(crate) fn new(
+        client: ClientLink,
+        peer: Peer,
+        current: Rc<Current<HttpService>>,
+        http: Rc<HttpWorker>,
+        registration: Rc<Registration>,
+    ) -> Self {
+        Self {
+            client,
+            peer,
+            current,
+            http,
+            registration,
+            sleep: rt::sleep_until(Instant::default()),
+            exchanges: 0,
+        }
+    }
+
+    /// Whether the client speaks HTTP/2, be it that it was agreed on or that it knew before.
+    fn speaks_http2(&self, first: &Chunk) -> bool {
+        match &self.client {
+            ClientLink::Http1(Stream::Plain(_)) => {
+                server::is_http2(first) && self.current.get().http2.enabled
+            }
+            ClientLink::Http1(Stream::Tls(tls)) => tls.alpn_protocol().as_deref() == Some(b"h2"),
+            ClientLink::Http2(_) => false,
+        }
+    }
+
+    async fn serve_http2(self, first: Chunk) {
+        let ClientLink::Http1(stream) = self.client else {
+            return; // a stream is no connection
+        };
+        let connection = ServerConnection {
+            peer: self.peer,
+            current: self.current,
+            http: self.http,
+            registration: self.registration,
+        };
+        connection.serve(stream, first).await;
+    }
+
+    /// Serves one request, and ends the connection if it is to end after that. `first` is what is
+    /// at hand of it; on a stream, all of its head.
+    pub(crate) async fn serve_one(mut self, first: Chunk) -> Served {
         match self.exchange(first).await {
-            Next::Request => return Some(self),
+            Next::Request => return Served::Again(self),
+            Next::Switch(switched) => {
+                return Served::Upgraded(Box::new(Upgrade {
+                    connection: self,
+                    switched,
+                }));
+            }
+            Next::End(End::Close | End::Linger) if self.client.is_http2() => {}
             Next::End(End::Close) => drop(self.flush().await),
             Next::End(End::Gone) => {}
             Next::End(End::Linger) => self.linger().await,
             Next::End(End::Reset) => self.client.reset_on_drop(),
         }
-        None
+        Served::Over
     }
 
     async fn exchange(&mut self, first: Chunk) -> Next {
         let service = self.current.get();
         let request = match self.receive_request(first, &service).await {
             Ok(request) => request,
-            Err(failure) => return Next::End(self.refuse(failure).await),
+            Err(failure) => return Next::End(self.refuse(failure, &service).await),
         };
         self.exchanges = self.exchanges.saturating_add(1);
         Exchange::new(self, service, request).run().await
@@ -166,7 +265,7 @@ impl Connection {
                 sleep.set_deadline(rt::now() + current.get().timeouts.keep_alive);
             }
             // Idle only when the last response has left: an idle connection may be dropped.
-            if pin!(client.flush()).poll(cx).is_ready() {
+            if client.poll_flush(cx).is_ready() {
                 registration.set_idle(true);
             }
             Pin::new(&mut *sleep).poll(cx).map(|()| Err(End::Close))
@@ -221,23 +320,22 @@ impl Connection {
             .listener()
             .received_bytes
             .add(received.len() as u64);
-        let logs = self.http.access_log.is_some();
-        admit(received, &self.client, self.address, service, logs)
+        let requests = self.exchanges.saturating_add(1);
+        admit(
+            received,
+            &self.client,
+            &self.peer,
+            service,
+            (&self.http, requests),
+        )
     }
 
     /// Answers what was no acceptable request; nothing can follow it.
-    async fn refuse(&mut self, failure: Failure) -> End {
+    async fn refuse(&mut self, failure: Failure, service: &HttpService) -> End {
         let status = failure.status();
         let listener = self.registration.listener();
-        if let Some(log) = &self.http.access_log {
-            let outcome = Outcome {
-                status: status.unwrap_or(0),
-                sent_bytes: 0,
-                duration: Duration::ZERO,
-            };
-            log.write(&Entry::of_no_request(self.address), outcome);
-        }
         let Some(status) = status else {
+            self.log_refused(service, 0, [0, 0]);
             return End::Gone;
         };
         listener.exchange_answered(status);
@@ -246,24 +344,47 @@ impl Connection {
             reason: failure.reason(),
             connection: ClientConnection::Close,
             without_body: false,
+            location: &[],
         };
-        let answer = answer.write(&self.http.date.text());
+        let mut answer = answer.outgoing(&self.http.date.text());
         listener.sent_bytes.add(answer.len() as u64);
+        let sizes = [answer.len() as u64, u64::from(answer.head_len)];
+        self.log_refused(service, status, sizes);
         // The answer before it may still be on its way.
-        match self.flush().await {
-            Ok(()) => self
-                .client
-                .send(answer)
-                .await
-                .map_or(End::Gone, |()| End::Linger),
-            Err(_) => End::Gone,
+        if self.flush().await.is_err() {
+            return End::Gone;
         }
+        let sent = poll_fn(|cx| self.client.poll_send(cx, &mut answer)).await;
+        sent.map_or(End::Gone, |()| End::Linger)
+    }
+
+    /// Logs what was no acceptable request; `sizes` are those of the answer and of its head.
+    fn log_refused(&self, service: &HttpService, status: u16, [sent_bytes, head_bytes]: [u64; 2]) {
+        let Some(log) = &service.log else { return };
+        let early = Early {
+            request: None,
+            peer: &self.peer,
+            link: &self.client,
+            route: None,
+            request_id: None,
+            requests: self.exchanges.saturating_add(1),
+        };
+        let mut record = self.http.lines.begin(log, &early);
+        record.head_bytes = head_bytes;
+        let outcome = Outcome {
+            status,
+            sent_bytes,
+            duration: Duration::ZERO,
+            cluster: None,
+        };
+        self.http.lines.write(log, record, &outcome);
     }
 
     /// Ends our side and lets the client read in peace, until it ends its own.
     async fn linger(&mut self) {
         self.registration.set_idle(true); // nothing is lost when we drain
-        if self.flush().await.is_err() || self.client.shutdown().await.is_err() {
+        if self.flush().await.is_err() || poll_fn(|cx| self.client.poll_shutdown(cx)).await.is_err()
+        {
             return;
         }
         let deadline = rt::now() + LINGER;
@@ -279,7 +400,7 @@ impl Connection {
         let Self { client, sleep, .. } = self;
         sleep.set_deadline(rt::now() + LAST_SEND);
         poll_fn(|cx| {
-            if let Poll::Ready(flushed) = pin!(client.flush()).poll(cx) {
+            if let Poll::Ready(flushed) = client.poll_flush(cx) {
                 return Poll::Ready(flushed);
             }
             Pin::new(&mut *sleep)
@@ -314,7 +435,7 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_small() {
-        let bytes = future_bytes(&serve);
+        let bytes = future_bytes(&serve::<Stream>);
         assert!(bytes <= 320, "{bytes} bytes a connection");
     }
 }

@@ -2,28 +2,34 @@
 //!
 //! Invariant: a request that a backend may have processed is not sent again unless it is
 //! idempotent; the client gets either one complete response or a connection that breaks.
-//! Read next: `reach.rs` (finding a backend), `response.rs` (its head), `upload.rs`, `download.rs`.
+//! Read next: `reach.rs` (finding a backend), `response.rs` (its head), `passage.rs` (bodies).
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use lb_core::balance::{Fault, Lease};
-use lb_core::rt::{self, Chunk, Instant, TcpStream};
+use lb_core::rt::{self, Chunk, Instant};
 use lb_core::snapshot::Held;
 
-use crate::access_log::Outcome;
 use crate::admit::Request;
 use crate::collect::HeadCollector;
 use crate::connection::{Connection, End, Next};
-use crate::download::{Download, Parts};
 use crate::failure::Failure;
+use crate::gather::Gathered;
 use crate::http1::request::Method;
+use crate::link::{BackendLink, Outgoing};
+use crate::log::Outcome;
+use crate::passage::Passage;
 use crate::pool::BackendConnection;
 use crate::respond::Answer;
 use crate::response::Response;
 use crate::service::{HEAD_BYTES_MAX, HttpService};
+use crate::slow::Patience;
+use crate::upgrade::Switched;
 
 /// Pieces of a body that are passed on before other tasks have their turn.
 const PIECES_PER_TURN: u32 = 16;
@@ -38,16 +44,38 @@ pub(crate) struct Exchange<'c> {
     /// From the backend, and not yet looked at.
     pub(crate) received: Chunk,
     /// For the next send.
-    pub(crate) outgoing: Parts,
-    pub(crate) download: Download,
+    pub(crate) outgoing: Outgoing,
+    /// The rest of the response's body.
+    pub(crate) download: Passage,
     started: Instant,
     /// When the response head must be there; known once the request has been sent.
     head_due: Option<Instant>,
+    /// When the next backend is tried.
+    pub(crate) try_due: Option<Instant>,
+    /// When no backend is tried any more.
+    pub(crate) total_due: Option<Instant>,
+    /// When nothing is waited for in the queue any more.
+    pub(crate) queue_due: Option<Instant>,
     sent_bytes: u64,
     /// Of the response that has been begun; 0 before.
     pub(crate) status: u16,
     /// Whether another exchange may follow on the connection.
     pub(crate) may_persist: bool,
+    /// With a client that takes the response.
+    patience: Patience,
+    /// Of the request's body.
+    pub(crate) gathered: Gathered,
+    /// The backend's connection, which goes on in another protocol.
+    pub(crate) switched: Option<BackendConnection>,
+}
+
+/// What becomes of a backend's connection after an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    Close,
+    Reuse,
+    /// It goes on in another protocol.
+    Switch,
 }
 
 /// What an exchange waits for.
@@ -57,6 +85,10 @@ pub(crate) enum Waiting {
     Client,
     /// That a backend accepts a connection.
     Connect,
+    /// That a connection becomes free.
+    Queue,
+    /// More of the request's body, before a backend is asked.
+    RequestBody,
     /// More of the response's body.
     ResponseBody,
     /// The response's head.
@@ -64,11 +96,15 @@ pub(crate) enum Waiting {
 }
 
 impl<'c> Exchange<'c> {
+    /// How often who waits in the queue looks for room without being called.
+    const QUEUE_LOOK: Duration = Duration::from_millis(100);
+
     pub(crate) fn new(
         connection: &'c mut Connection,
         service: Held<HttpService>,
         request: Request,
     ) -> Self {
+        let rate = service.exchanges.body_rate_min;
         let limit = service.limits.requests_per_connection_max;
         let may_persist = request.keep_alive && limit.is_none_or(|max| connection.exchanges < max);
         connection
@@ -81,20 +117,44 @@ impl<'c> Exchange<'c> {
             service,
             request,
             received: Chunk::empty(),
-            outgoing: [None, None],
-            download: Download::done(),
+            outgoing: Outgoing::default(),
+            download: Passage::done(),
             started: rt::now(),
             head_due: None,
+            try_due: None,
+            total_due: None,
+            queue_due: None,
             sent_bytes: 0,
             status: 0,
             may_persist,
+            patience: Patience::new(rate),
+            gathered: Gathered::default(),
+            switched: None,
         }
     }
 
     /// Answers the request, from a backend or by ourselves.
     pub(crate) async fn run(&mut self) -> Next {
-        match self.proxy().await {
-            Ok(()) => self.next(),
+        let may_gather =
+            self.service.exchanges.request_buffer > 0 && self.request.upload.is_active();
+        let gathered = if may_gather {
+            Box::pin(self.gather()).await
+        } else {
+            Ok(())
+        };
+        let asked = match gathered {
+            Ok(()) => self.proxy().await,
+            Err(failure) => Err(failure),
+        };
+        match asked {
+            Ok(()) => match (self.switched.take(), self.request.cluster) {
+                (Some(backend), Ok(cluster)) => Next::Switch(Switched {
+                    backend,
+                    service: self.service.clone(),
+                    cluster,
+                }),
+                _ => self.next(),
+            },
             Err(_) if self.status != 0 => Next::End(End::Reset),
             Err(failure) => match failure.status() {
                 Some(status) => self.answer(status, failure.reason()).await,
@@ -103,45 +163,64 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    /// Sends the request to a backend and its response to the client. True if the backend's
-    /// connection can be used again.
+    /// Sends the request to a backend and its response to the client; what becomes of the backend's
+    /// connection.
     pub(crate) async fn exchange_with(
         &mut self,
         backend: &BackendConnection,
         lease: &Lease<'_>,
         is_pooled: bool,
-    ) -> Result<bool, Failure> {
+    ) -> Result<After, Failure> {
         let asked = rt::now();
         self.head_due = None;
         let counters = backend.backend.counters(self.connection.http.worker.index);
         counters.exchanges.increment();
         let _active = counters.exchanges_active.hold();
-        if let Some(entry) = &mut self.request.log {
-            entry.backend = Some(backend.backend.name.clone());
+        if let Some(record) = &mut self.request.log {
+            record.backend = Some(Arc::clone(&backend.backend));
+            record.asked = Some(asked);
         }
-        let stream = &backend.stream;
-        self.send_request(stream, is_pooled).await?;
-        if !self.receive(stream, Waiting::ResponseHead).await? {
+        let link = &backend.link;
+        self.send_request(link, is_pooled).await?;
+        if !self.receive(link, Waiting::ResponseHead).await? {
+            if link.is_refused() {
+                return Err(Failure::BackendRefused);
+            }
             let may_be_stale = is_pooled && self.may_send_again();
             return Err(Self::lost(may_be_stale));
         }
         self.request.forget(); // there is an answer: it will not be sent again
         loop {
-            match self.begin_response(lease)? {
+            match self.begin_response(link, lease)? {
                 Response::Final { persists } => {
-                    match self.status {
-                        500.. => lease.failed(Fault::Answer),
-                        _ => lease.answered(rt::now().saturating_duration_since(asked)),
+                    let latency = rt::now().saturating_duration_since(asked);
+                    if self.status >= 500 {
+                        lease.failed(Fault::Answer);
                     }
-                    self.send(stream).await?;
-                    let is_clean = self.forward(stream).await?;
-                    return Ok(persists && is_clean && self.request.upload.is_sent());
+                    self.send(link).await?;
+                    let is_clean = self.forward(link).await?;
+                    if self.status < 500 {
+                        lease.answered(latency); // a response that breaks off is none
+                    }
+                    return Ok(
+                        match persists && is_clean && self.request.upload.is_sent() {
+                            true => After::Reuse,
+                            false => After::Close,
+                        },
+                    );
                 }
-                Response::Incomplete => self.collect_head(stream).await?,
+                Response::Incomplete => self.collect_head(link).await?,
+                Response::Switched => {
+                    lease.answered(rt::now().saturating_duration_since(asked));
+                    let behind = std::mem::replace(&mut self.received, Chunk::empty());
+                    link.unread(behind);
+                    self.send(link).await?;
+                    return Ok(After::Switch);
+                }
                 Response::Interim => {
-                    self.send(stream).await?;
+                    self.send(link).await?;
                     if self.received.is_empty()
-                        && !self.receive(stream, Waiting::ResponseHead).await?
+                        && !self.receive(link, Waiting::ResponseHead).await?
                     {
                         return Err(Failure::BackendClosed);
                     }
@@ -151,18 +230,20 @@ impl<'c> Exchange<'c> {
     }
 
     /// Sends the head and the body bytes at hand; keeps them while they may have to be sent again.
-    async fn send_request(&mut self, stream: &TcpStream, is_pooled: bool) -> Result<(), Failure> {
-        let Request {
-            head, body_at_hand, ..
-        } = &self.request;
-        self.outgoing = [Some(head.share()), body_at_hand.as_ref().map(Chunk::share)];
+    async fn send_request(&mut self, link: &BackendLink, is_pooled: bool) -> Result<(), Failure> {
+        self.outgoing = self.request.outgoing(link);
         let sent = self
             .wait(Waiting::ResponseHead, None, |it, cx| {
-                stream.poll_send(cx, &mut it.outgoing)
+                link.poll_send(cx, &mut it.outgoing)
             })
             .await?;
         match sent {
             Ok(()) if self.request.method.is_idempotent() => Ok(()),
+            Ok(()) if link.is_http2() => {
+                self.request.is_committed = true; // unless the backend says that it is not
+                Ok(())
+            }
+            Err(_) if link.is_refused() => Err(Failure::BackendRefused),
             Ok(()) => {
                 self.request.forget(); // it may have been processed from here on
                 Ok(())
@@ -184,54 +265,70 @@ impl<'c> Exchange<'c> {
     /// Whether the request can be sent again, and doing so is harmless: there is no response, it
     /// is idempotent or was not sent at all, and no more of its body was taken than is at hand.
     pub(crate) fn may_send_again(&self) -> bool {
+        self.has_request() && !self.request.is_committed
+    }
+
+    /// Whether all of the request that was sent is still at hand.
+    pub(crate) fn has_request(&self) -> bool {
         !self.request.head.is_empty()
     }
 
-    /// Whether the head of a final response was received.
-    pub(crate) const fn has_response(&self) -> bool {
-        self.status != 0
-    }
-
     /// Receives the rest of a response head that comes in pieces.
-    async fn collect_head(&mut self, stream: &TcpStream) -> Result<(), Failure> {
+    async fn collect_head(&mut self, link: &BackendLink) -> Result<(), Failure> {
         let mut collector = HeadCollector::new(HEAD_BYTES_MAX);
         loop {
             let piece = std::mem::replace(&mut self.received, Chunk::empty());
             if let Some(rest) = collector.add(piece) {
-                stream.unread(rest);
+                link.unread(rest);
                 self.received = collector.finish();
                 return Ok(());
             }
-            if !self.receive(stream, Waiting::ResponseHead).await? {
+            if !self.receive(link, Waiting::ResponseHead).await? {
                 return Err(Failure::BackendClosed);
             }
         }
     }
 
     /// Passes the response's body on. True if the backend sent nothing behind it.
-    async fn forward(&mut self, stream: &TcpStream) -> Result<bool, Failure> {
+    async fn forward(&mut self, link: &BackendLink) -> Result<bool, Failure> {
         let mut pieces = 0_u32;
         loop {
             while !self.received.is_empty() && !self.download.is_done() {
                 let parts = self.download.next(&mut self.received);
-                self.outgoing = parts.map_err(Failure::BackendBody)?;
-                self.send(stream).await?;
+                self.outgoing.parts = parts.map_err(Failure::BackendBody)?;
+                self.end_with_download();
+                self.send(link).await?;
             }
             if self.download.is_done() {
                 return Ok(self.received.is_empty());
+            }
+            self.forward_bulk(link).await?;
+            if !self.received.is_empty() || self.download.is_done() {
+                continue;
             }
             pieces = pieces.wrapping_add(1);
             if pieces.is_multiple_of(PIECES_PER_TURN) {
                 rt::yield_now().await;
             }
-            if !self.receive(stream, Waiting::ResponseBody).await? {
+            if !self.receive(link, Waiting::ResponseBody).await? {
                 if !self.download.ends_by_close() {
                     return Err(Failure::BackendClosed);
                 }
-                self.outgoing = self.download.end();
-                self.send(stream).await?;
+                self.outgoing.trailers = link.take_trailers();
+                let end = self.download.end(self.outgoing.trailers.as_ref());
+                self.outgoing.parts = end.map_err(Failure::BackendBody)?;
+                self.outgoing.ends = true;
+                self.send(link).await?;
                 return Ok(false);
             }
+        }
+    }
+
+    /// The message ends with what is outgoing if all of the body has been taken.
+    pub(crate) fn end_with_download(&mut self) {
+        if self.download.is_done() {
+            self.outgoing.ends = true;
+            self.outgoing.trailers = self.download.take_trailers();
         }
     }
 
@@ -255,8 +352,17 @@ impl<'c> Exchange<'c> {
             reason,
             connection: self.connection_if(self.may_persist),
             without_body: self.request.method == Method::Head,
+            location: &self.request.location,
         };
-        self.outgoing = [Some(answer.write(&self.connection.http.date.text())), None];
+        let date = self.connection.http.date.text();
+        self.outgoing = if self.request.is_grpc {
+            answer.grpc_outgoing(&date)
+        } else {
+            answer.outgoing(&date)
+        };
+        if let Some(record) = &mut self.request.log {
+            record.head_bytes = u64::from(self.outgoing.head_len);
+        }
         self.count_sent();
         let sent = self.wait(Waiting::Client, None, Self::poll_send);
         match sent.await {
@@ -267,14 +373,15 @@ impl<'c> Exchange<'c> {
 
     /// Sends what is outgoing to the client; the `backend` gets more of the request's body
     /// meanwhile.
-    async fn send(&mut self, backend: &TcpStream) -> Result<(), Failure> {
-        if self.outgoing[0].is_none() {
+    async fn send(&mut self, backend: &BackendLink) -> Result<(), Failure> {
+        if self.outgoing.is_empty() {
             return Ok(());
         }
         self.count_sent();
         let sent = self
             .wait(Waiting::Client, Some(backend), Self::poll_send)
             .await?;
+        self.patience.moved(0, rt::now);
         sent.map_err(|_| Failure::ClientGone)
     }
 
@@ -284,9 +391,12 @@ impl<'c> Exchange<'c> {
 
     /// Receives the backend's next bytes, false when it has closed; it gets more of the request's
     /// body meanwhile.
-    async fn receive(&mut self, backend: &TcpStream, waiting: Waiting) -> Result<bool, Failure> {
+    async fn receive(&mut self, backend: &BackendLink, waiting: Waiting) -> Result<bool, Failure> {
         match self
-            .wait(waiting, Some(backend), |_, cx| backend.poll_recv(cx))
+            .wait(waiting, Some(backend), |_, cx| match waiting {
+                Waiting::ResponseHead => backend.poll_recv_head(cx),
+                _ => backend.poll_recv(cx),
+            })
             .await?
         {
             Ok(chunk) => {
@@ -304,7 +414,7 @@ impl<'c> Exchange<'c> {
     pub(crate) fn wait<T>(
         &mut self,
         waiting: Waiting,
-        backend: Option<&TcpStream>,
+        backend: Option<&BackendLink>,
         mut main: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<T>,
     ) -> impl Future<Output = Result<T, Failure>> {
         let mut is_armed = false;
@@ -323,7 +433,7 @@ impl<'c> Exchange<'c> {
     fn poll_beside(
         &mut self,
         waiting: Waiting,
-        backend: Option<&TcpStream>,
+        backend: Option<&BackendLink>,
         cx: &mut Context<'_>,
     ) -> Poll<Failure> {
         if let Some(backend) = backend.filter(|_| self.request.upload.is_active()) {
@@ -341,8 +451,8 @@ impl<'c> Exchange<'c> {
     fn poll_upload(
         &mut self,
         waiting: Waiting,
-        backend: &TcpStream,
-        cx: &Context<'_>,
+        backend: &BackendLink,
+        cx: &mut Context<'_>,
     ) -> Poll<Failure> {
         for _ in 0..PIECES_PER_TURN {
             if !self.request.upload.is_active() {
@@ -356,6 +466,9 @@ impl<'c> Exchange<'c> {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(failure)) => return Poll::Ready(failure),
                 Poll::Ready(Ok(bytes)) => {
+                    if let Some(record) = &mut self.request.log {
+                        record.received_bytes += bytes as u64;
+                    }
                     if bytes > 0 {
                         self.request.forget(); // its body cannot be had again
                     }
@@ -373,27 +486,56 @@ impl<'c> Exchange<'c> {
         let (now, timeouts) = (rt::now(), &self.service.timeouts);
         let deadline = match waiting {
             Waiting::Connect => {
-                let served = self.request.cluster.map(|it| self.service.served(it));
+                let served = self.request.cluster.ok().map(|it| self.service.served(it));
                 now + served.map_or(timeouts.response_head, |it| it.cluster.connect_timeout)
             }
             Waiting::ResponseHead if !self.request.upload.is_active() => {
                 *self.head_due.get_or_insert(now + timeouts.response_head)
             }
-            Waiting::Client | Waiting::ResponseBody | Waiting::ResponseHead => {
-                now + timeouts.body_idle
+            Waiting::Queue => {
+                let again = now + Self::QUEUE_LOOK;
+                self.queue_due.map_or(again, |due| due.min(again))
             }
+            Waiting::Client
+            | Waiting::RequestBody
+            | Waiting::ResponseBody
+            | Waiting::ResponseHead => now + timeouts.body_idle,
         };
+        let bounds = match waiting {
+            Waiting::Connect | Waiting::ResponseHead => [self.try_due, self.total_due],
+            Waiting::Queue => [None, self.total_due],
+            Waiting::Client | Waiting::RequestBody | Waiting::ResponseBody => [None, None],
+        };
+        let slow = match waiting {
+            Waiting::Client => self.patience.wait(now),
+            _ => self.request.upload.due(),
+        };
+        let bounds = bounds.into_iter().chain([slow]);
+        let deadline = bounds.flatten().fold(deadline, Instant::min);
         self.connection.sleep.set_deadline(deadline);
     }
 
     /// Who has let the deadline pass.
-    const fn overdue(&self, waiting: Waiting) -> Failure {
+    fn overdue(&self, waiting: Waiting) -> Failure {
         let upload = &self.request.upload;
+        let is_over = |due: Option<Instant>| due.is_some_and(|due| due <= rt::now());
+        let is_bounded = matches!(
+            waiting,
+            Waiting::Connect | Waiting::Queue | Waiting::ResponseHead
+        );
+        if is_bounded && is_over(self.total_due) {
+            return Failure::TotalTimeout;
+        }
+        if is_bounded && waiting != Waiting::Queue && is_over(self.try_due) {
+            return Failure::TryTimeout;
+        }
         match waiting {
             Waiting::Client => Failure::ClientStuck,
-            Waiting::ResponseHead if upload.is_active() && !upload.waits_for_backend() => {
-                Failure::BodyTimeout
-            }
+            Waiting::Queue => Failure::Busy,
+            Waiting::RequestBody => Failure::BodyTimeout,
+            Waiting::ResponseHead if upload.waits_for_client() => Failure::BodyTimeout,
+            // The response has begun, and the client does not send what it is for.
+            Waiting::ResponseBody if upload.waits_for_client() => Failure::ClientStuck,
             Waiting::Connect | Waiting::ResponseBody | Waiting::ResponseHead => {
                 Failure::BackendTimeout
             }
@@ -401,7 +543,11 @@ impl<'c> Exchange<'c> {
     }
 
     fn count_sent(&mut self) {
-        let bytes: usize = self.outgoing.iter().flatten().map(|part| part.len()).sum();
+        self.count_sent_bytes(self.outgoing.len());
+    }
+
+    pub(crate) fn count_sent_bytes(&mut self, bytes: usize) {
+        self.patience.moved(bytes, rt::now);
         self.sent_bytes += bytes as u64;
         self.connection
             .registration
@@ -414,6 +560,7 @@ impl<'c> Exchange<'c> {
 impl Drop for Exchange<'_> {
     /// Counts and logs it, however it ended.
     fn drop(&mut self) {
+        self.gathered.leave(self.connection);
         let listener = self.connection.registration.listener();
         let duration = rt::now().saturating_duration_since(self.started);
         listener.exchanges_active.decrement();
@@ -421,18 +568,16 @@ impl Drop for Exchange<'_> {
         if self.status != 0 {
             listener.exchange_answered(self.status);
         }
-        if let (Some(log), Some(entry)) = (&self.connection.http.access_log, &self.request.log) {
-            let Self {
-                status, sent_bytes, ..
-            } = *self;
-            log.write(
-                entry,
-                Outcome {
-                    status,
-                    sent_bytes,
-                    duration,
-                },
-            );
+        if let (Some(log), Some(record)) = (&self.service.log, self.request.log.take()) {
+            let cluster = self.request.cluster.ok();
+            let cluster = cluster.map(|it| &*self.service.served(it).cluster.name);
+            let outcome = Outcome {
+                status: self.status,
+                sent_bytes: self.sent_bytes,
+                duration,
+                cluster,
+            };
+            self.connection.http.lines.write(log, record, &outcome);
         }
     }
 }

@@ -9,12 +9,16 @@ use crate::http1::head::HeadError;
 /// Why an exchange fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
+    /// None, really: the route of the request says to answer so.
+    Answered(u16),
     /// The backend closed the connection, or broke it, before its response was complete.
     BackendClosed,
     /// The backend's response head is not acceptable.
     BackendHead(HeadError),
     /// The backend's response body is not acceptable.
     BackendBody(ChunkError),
+    /// The backend said that it did not process the request, which may be sent again.
+    BackendRefused,
     /// A pooled connection had been closed by the backend; nothing of a response came, and the
     /// request may be sent again.
     BackendStale,
@@ -22,6 +26,12 @@ pub enum Failure {
     BackendSwitched,
     /// The backend did not take the request, or did not respond, in time.
     BackendTimeout,
+    /// All connections are busy, and none became free in time.
+    Busy,
+    /// One try took too long; another backend may be faster.
+    TryTimeout,
+    /// All tries together took too long.
+    TotalTimeout,
     /// The backend did not accept a connection; another may.
     BackendUnreachable,
     /// The client's chunks are not acceptable.
@@ -63,10 +73,14 @@ impl Failure {
             Self::BackendBody(_)
             | Self::BackendClosed
             | Self::BackendHead(_)
+            | Self::BackendRefused
             | Self::BackendStale
             | Self::BackendSwitched
             | Self::BackendTimeout
             | Self::BackendUnreachable
+            | Self::Busy
+            | Self::TotalTimeout
+            | Self::TryTimeout
             | Self::Unavailable => Side::Backend,
             Self::Body(_)
             | Self::BodyTimeout
@@ -75,7 +89,7 @@ impl Failure {
             | Self::ClientStuck
             | Self::Head(_)
             | Self::HeadTimeout => Side::Client,
-            Self::NoRoute => Side::Proxy,
+            Self::Answered(_) | Self::NoRoute => Side::Proxy,
         }
     }
 
@@ -84,6 +98,7 @@ impl Failure {
     pub const fn status(self) -> Option<u16> {
         Some(match self {
             Self::ClientGone | Self::ClientStuck => return None,
+            Self::Answered(status) => status,
             Self::Head(error) => error.status(),
             Self::Body(ChunkError::TooLong) | Self::BodyTooLong => 413,
             Self::Body(_) => 400,
@@ -92,10 +107,11 @@ impl Failure {
             Self::BackendBody(_)
             | Self::BackendClosed
             | Self::BackendHead(_)
+            | Self::BackendRefused
             | Self::BackendStale
             | Self::BackendSwitched => 502,
-            Self::BackendUnreachable | Self::Unavailable => 503,
-            Self::BackendTimeout => 504,
+            Self::BackendUnreachable | Self::Busy | Self::Unavailable => 503,
+            Self::BackendTimeout | Self::TotalTimeout | Self::TryTimeout => 504,
         })
     }
 
@@ -103,13 +119,18 @@ impl Failure {
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
+            Self::Answered(_) => "",
             Self::BackendBody(_) => "the backend's response body is malformed",
             Self::BackendClosed | Self::BackendStale => {
                 "the backend closed the connection before its response was complete"
             }
             Self::BackendHead(_) => "the backend's response head is malformed",
+            Self::BackendRefused => "the backend refused the request",
             Self::BackendSwitched => "the backend switched protocols without being asked to",
-            Self::BackendTimeout => "the backend did not respond in time",
+            Self::BackendTimeout | Self::TotalTimeout | Self::TryTimeout => {
+                "the backend did not respond in time"
+            }
+            Self::Busy => "all backends are busy",
             Self::Body(ChunkError::TooLong) | Self::BodyTooLong => {
                 "the body is longer than allowed"
             }
@@ -136,10 +157,14 @@ mod tests {
             Failure::BackendClosed,
             Failure::BackendHead(HeadError::Field),
             Failure::BackendBody(ChunkError::Malformed),
+            Failure::BackendRefused,
             Failure::BackendStale,
             Failure::BackendSwitched,
             Failure::BackendTimeout,
             Failure::BackendUnreachable,
+            Failure::Busy,
+            Failure::TotalTimeout,
+            Failure::TryTimeout,
             Failure::Unavailable,
         ] {
             assert_eq!(failure.side(), Side::Backend);

@@ -7,40 +7,97 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::balance::{Backend, BackendId, Cluster};
-use lb_core::rt::{Instant, TcpStream};
+use lb_core::rt::{self, Instant};
 
-/// A connection to a backend; counted as long as it lives, in the pool or out of it.
+use crate::link::BackendLink;
+use crate::queue::Queue;
+
+/// What an exchange has of a backend: a connection, counted as long as it lives, in the pool or out
+/// of it; or a stream of a connection, which counts itself.
 #[derive(Debug)]
 pub(crate) struct BackendConnection {
-    pub(crate) stream: TcpStream,
+    pub(crate) link: BackendLink,
     pub(crate) backend: Arc<Backend>,
     worker: usize,
+    made_at: Instant,
+    /// Exchanges begun on it.
+    exchanges: u32,
+    is_idle: bool,
+    /// Who is to be told that there is room when it is gone.
+    queue: Option<Rc<Queue>>,
 }
 
 impl BackendConnection {
-    /// Takes over a connection just established by `worker`.
-    pub(crate) fn new(stream: TcpStream, backend: Arc<Backend>, worker: usize) -> Self {
-        let counters = backend.counters(worker);
-        counters.connections.increment();
-        counters.connections_active.increment();
+    /// Takes over a connection just established by `worker`, or a stream of one.
+    pub(crate) fn new(link: BackendLink, backend: Arc<Backend>, worker: usize) -> Self {
+        if !link.is_http2() {
+            let counters = backend.counters(worker);
+            counters.connections.increment();
+            counters.connections_active.increment();
+        }
         Self {
-            stream,
+            link,
             backend,
             worker,
+            made_at: rt::now(),
+            exchanges: 0,
+            is_idle: false,
+            queue: None,
         }
+    }
+
+    /// The connection is one of a limited number: who waits in `queue` is called when it is gone.
+    pub(crate) fn of_few(mut self, queue: &Rc<Queue>) -> Self {
+        self.queue = Some(Rc::clone(queue));
+        self
+    }
+
+    /// Counts an exchange that begins on it.
+    pub(crate) const fn begin(&mut self) {
+        self.exchanges = self.exchanges.saturating_add(1);
+    }
+
+    /// It enters the pool, or leaves it.
+    fn set_idle(&mut self, is_idle: bool) {
+        self.is_idle = is_idle;
+        let idle = &self.backend.counters(self.worker).connections_idle;
+        if is_idle {
+            idle.increment();
+        } else {
+            idle.decrement();
+        }
+    }
+
+    /// Whether it may be used for another exchange of `cluster`.
+    fn is_good(&self, cluster: &Cluster, now: Instant) -> bool {
+        let settings = &cluster.exchanges;
+        self.link.is_for(cluster)
+            && settings
+                .connection_exchanges_max
+                .is_none_or(|max| self.exchanges < max)
+            && settings
+                .connection_age_max
+                .is_none_or(|age| now < self.made_at + age)
     }
 }
 
 impl Drop for BackendConnection {
     fn drop(&mut self) {
-        self.backend
-            .counters(self.worker)
-            .connections_active
-            .decrement();
+        if self.is_idle {
+            self.set_idle(false);
+        }
+        if !self.link.is_http2() {
+            let counters = self.backend.counters(self.worker);
+            counters.connections_active.decrement();
+        }
+        if let Some(queue) = self.queue.take() {
+            queue.call(self.backend.id());
+        }
     }
 }
 
@@ -69,22 +126,35 @@ impl Pool {
     const EMPTY_STACK_KEPT: Duration = Duration::from_secs(60);
 
     /// A connection to `backend` that may be used, if there is one.
-    pub(crate) fn take(&self, backend: BackendId) -> Option<BackendConnection> {
+    pub(crate) fn take(&self, backend: BackendId, cluster: &Cluster) -> Option<BackendConnection> {
+        let has_age = cluster.exchanges.connection_age_max.is_some();
+        let now = if has_age { rt::now() } else { Instant::START };
         let mut stacks = self.stacks.borrow_mut();
         let idle = &mut stacks.get_mut(&backend)?.idle;
-        while let Some(Idle { connection, .. }) = idle.pop_back() {
-            if !connection.stream.is_stale() {
+        while let Some(Idle { mut connection, .. }) = idle.pop_back() {
+            connection.set_idle(false);
+            if !connection.link.is_stale() && connection.is_good(cluster, now) {
                 return Some(connection);
             }
         }
         None
     }
 
+    /// Number of connections to `backend`.
+    pub(crate) fn idle(&self, backend: BackendId) -> usize {
+        let stacks = self.stacks.borrow();
+        stacks.get(&backend).map_or(0, |stack| stack.idle.len())
+    }
+
     /// Keeps a connection of a backend of `cluster`; the oldest goes when there are too many.
-    pub(crate) fn put(&self, connection: BackendConnection, cluster: &Cluster, now: Instant) {
-        if cluster.pool_idle_max == 0 {
+    pub(crate) fn put(&self, mut connection: BackendConnection, cluster: &Cluster, now: Instant) {
+        if cluster.pool_idle_max == 0 || !connection.is_good(cluster, now) {
             return;
         }
+        if let Some(queue) = &connection.queue {
+            queue.call(connection.backend.id());
+        }
+        connection.set_idle(true);
         let mut stacks = self.stacks.borrow_mut();
         let stack = stacks.entry(connection.backend.id()).or_default();
         if stack.idle.len() >= usize::from(cluster.pool_idle_max) {
@@ -102,7 +172,7 @@ impl Pool {
         self.stacks.borrow_mut().retain(|_, stack| {
             stack
                 .idle
-                .retain(|idle| now < idle.until && !idle.connection.stream.is_stale());
+                .retain(|idle| now < idle.until && !idle.connection.link.is_stale());
             !stack.idle.is_empty() || now < stack.used_at + Self::EMPTY_STACK_KEPT
         });
     }

@@ -5,34 +5,61 @@
 //! turned out to be closed, then a new one), and every wait is bounded. A request is sent again
 //! only where `exchange.rs` says that it may be. Read next: `exchange.rs`.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use lb_core::balance::{Backend, Choice, Cluster, Fault, Lease, Tried};
+use lb_core::balance::{Backend, BackendId, Choice, Cluster, Fault, Lease, Tried};
+use lb_core::plan::{BackendProtocol, TRIES_LIMIT};
 use lb_core::rt::{self, TcpStream};
 
-use crate::exchange::{Exchange, Waiting};
+use crate::exchange::{After, Exchange, Waiting};
 use crate::failure::Failure;
+use crate::http2::client::{Connecting, Turn, poll_connected};
+use crate::link::BackendLink;
 use crate::pool::BackendConnection;
+use crate::queue::Place;
+use crate::stream::Stream;
+use crate::tls::TlsClient;
+use crate::worker::HttpWorker;
+
+/// Where a request may be sent next.
+enum Room<'a> {
+    In(Lease<'a>),
+    /// All connections to these are busy.
+    Full(Vec<BackendId>),
+    /// There is no backend left to try.
+    Nowhere,
+}
 
 impl Exchange<'_> {
     /// Has the request answered by a backend of its cluster.
     pub(crate) async fn proxy(&mut self) -> Result<(), Failure> {
         let service = self.service.clone();
-        let cluster = &service
-            .served(self.request.cluster.ok_or(Failure::NoRoute)?)
-            .cluster;
+        let cluster = &service.served(self.request.cluster?).cluster;
+        let counters = cluster.counters().of(self.connection.http.worker.index);
+        counters.exchanges.increment();
+        let settings = &cluster.exchanges;
+        self.total_due = settings.total_timeout.map(|it| rt::now() + it);
         let mut tried = Tried::default();
         let mut failure = Failure::Unavailable;
-        while let Some(lease) = self.next_backend(cluster, &tried) {
+        loop {
+            let lease = match self.next_backend(cluster, &tried) {
+                Room::In(lease) => lease,
+                Room::Full(full) => Box::pin(self.queue(cluster, &tried, full)).await?,
+                Room::Nowhere => break,
+            };
+            if !tried.is_empty() {
+                self.count_retry(cluster);
+            }
+            self.try_due = settings.try_timeout.map(|it| rt::now() + it);
             tried.insert(lease.backend().index);
             match self.ask(cluster, &lease).await {
-                Err(error @ (Failure::BackendUnreachable | Failure::BackendClosed))
-                    if error == Failure::BackendUnreachable || self.may_send_again() =>
-                {
+                Err(error) if self.may_try_again(error, cluster, &tried) => {
                     // That a request was lost says more than that another backend is down.
-                    if failure == Failure::Unavailable && error == Failure::BackendClosed {
+                    if failure == Failure::Unavailable && error != Failure::BackendUnreachable {
                         failure = error;
                     }
                 }
@@ -46,21 +73,116 @@ impl Exchange<'_> {
         Err(failure)
     }
 
-    /// The backend to try next, `None` when enough have been tried.
-    fn next_backend<'a>(&self, cluster: &'a Cluster, tried: &Tried) -> Option<Lease<'a>> {
+    /// Whether another backend may be asked after this failure: the request may be sent again, and
+    /// does not add to a load under which backends fail.
+    fn may_try_again(&self, failure: Failure, cluster: &Cluster, tried: &Tried) -> bool {
+        let most = usize::from(cluster.tries_max).min(cluster.backends().len());
+        let is_safe = match failure {
+            Failure::BackendUnreachable => return true, // nothing was sent
+            Failure::BackendClosed | Failure::TryTimeout => self.may_send_again(),
+            Failure::BackendRefused => self.has_request(),
+            _ => false,
+        };
+        let is_left = usize::from(tried.len()) < most;
+        is_safe && is_left && self.connection.http.may_retry(cluster)
+    }
+
+    /// The backend to try next, unless enough have been tried.
+    fn next_backend<'a>(&self, cluster: &'a Cluster, tried: &Tried) -> Room<'a> {
         if tried.len() >= cluster.tries_max {
-            return None;
+            return Room::Nowhere;
         }
-        let lease = self.pick(cluster, tried)?;
-        if !tried.is_empty() {
-            self.count_retry(cluster);
+        match self.pick(cluster, tried) {
+            None => Room::Nowhere,
+            Some(lease) if cluster.exchanges.connections_max.is_none() => Room::In(lease),
+            Some(lease) => self.room(cluster, tried, lease, None),
         }
-        Some(lease)
+    }
+
+    /// The backend of `lease` or the next one that has room for one more exchange. Who comes while
+    /// others wait for a backend lets them go first.
+    fn room<'a>(
+        &self,
+        cluster: &'a Cluster,
+        tried: &Tried,
+        lease: Lease<'a>,
+        place: Option<&Place<'_>>,
+    ) -> Room<'a> {
+        let queue = &self.connection.http.queue;
+        let mut passed = *tried;
+        let mut full = Vec::new();
+        let mut next = Some(lease);
+        while let Some(lease) = next {
+            let id = lease.backend().id();
+            let is_next = place.map_or_else(|| !queue.is_wanted(id), |it| it.is_first(id));
+            if is_next && self.has_room(cluster, &lease) {
+                return Room::In(lease);
+            }
+            full.push(id);
+            if passed.len() == TRIES_LIMIT {
+                break;
+            }
+            passed.insert(lease.backend().index);
+            next = self.pick(cluster, &passed);
+        }
+        Room::Full(full)
+    }
+
+    fn has_room(&self, cluster: &Cluster, lease: &Lease<'_>) -> bool {
+        let HttpWorker { worker, pool, .. } = &*self.connection.http;
+        let counters = lease.backend().counters(worker.index);
+        let max = cluster
+            .exchanges
+            .connections_max
+            .map_or(u64::MAX, u64::from);
+        counters.connections_active.get() + counters.connecting.get() < max
+            || pool.idle(lease.backend().id()) > 0
+    }
+
+    /// Waits until one of the backends that are `full` has room.
+    async fn queue<'a>(
+        &mut self,
+        cluster: &'a Cluster,
+        tried: &Tried,
+        full: Vec<BackendId>,
+    ) -> Result<Lease<'a>, Failure> {
+        let http = Rc::clone(&self.connection.http);
+        let counters = cluster.counters().of(http.worker.index);
+        if counters.queued.get() >= u64::from(cluster.exchanges.queue_max) {
+            counters.queue_failed.increment();
+            return Err(Failure::Busy);
+        }
+        counters.queue_entered.increment();
+        let _queued = counters.queued.hold();
+        let place = http.queue.join(full);
+        let due = rt::now() + cluster.exchanges.queue_timeout;
+        self.queue_due = Some(due);
+        loop {
+            // Room may come without a call, as when a backend is added, or healthy again.
+            let waited = self
+                .wait(Waiting::Queue, None, |_, cx| place.poll_called(cx))
+                .await;
+            if let Err(failure) = waited
+                && failure != Failure::Busy
+            {
+                return Err(failure);
+            }
+            if let Some(lease) = self.pick(cluster, tried)
+                && let Room::In(lease) = self.room(cluster, tried, lease, Some(&place))
+            {
+                return Ok(lease);
+            }
+            if rt::now() >= due {
+                counters.queue_failed.increment();
+                return Err(Failure::Busy);
+            }
+            place.rejoin();
+        }
     }
 
     fn pick<'a>(&self, cluster: &'a Cluster, tried: &Tried) -> Option<Lease<'a>> {
         let connection = &*self.connection;
-        let client = SocketAddr::new(connection.address, connection.port);
+        let client = connection.peer.socket_address();
         let keys = &self.request.keys;
         let mut choice = Choice {
             hash: keys.hash,
@@ -78,16 +200,18 @@ impl Exchange<'_> {
 
     /// Asks one backend, by a pooled connection if there is one.
     async fn ask(&mut self, cluster: &Cluster, lease: &Lease<'_>) -> Result<(), Failure> {
-        let pooled = self.connection.http.pool.take(lease.backend().id());
+        let pooled = self.pooled(cluster, lease);
         let mut is_pooled = pooled.is_some();
         let mut connection = match pooled {
             Some(connection) => connection,
             None => self.connect(cluster, lease).await?,
         };
-        let is_clean = loop {
+        let after = loop {
+            connection.begin();
             match self.exchange_with(&connection, lease, is_pooled).await {
-                Err(Failure::BackendStale) => {
+                Err(failure) if self.is_stale(failure, is_pooled) => {
                     self.count_retry(cluster);
+                    drop(connection); // room for the next one
                     connection = self.connect(cluster, lease).await?;
                     is_pooled = false;
                 }
@@ -95,24 +219,67 @@ impl Exchange<'_> {
                     self.report(lease, failure);
                     return Err(failure);
                 }
-                Ok(is_clean) => break is_clean,
+                Ok(after) => break after,
             }
         };
-        if is_clean {
-            let pool = &self.connection.http.pool;
-            pool.put(connection, cluster, rt::now());
+        match after {
+            After::Reuse if !connection.link.is_http2() => {
+                let pool = &self.connection.http.pool;
+                pool.put(connection, cluster, rt::now());
+            }
+            After::Switch => self.switched = Some(connection),
+            After::Close | After::Reuse => {}
         }
         Ok(())
     }
 
+    /// A connection that is there, or a stream of one.
+    fn pooled(&self, cluster: &Cluster, lease: &Lease<'_>) -> Option<BackendConnection> {
+        let (http, backend) = (&self.connection.http, lease.backend());
+        match cluster.protocol {
+            BackendProtocol::Http1 => http.pool.take(backend.id(), cluster),
+            BackendProtocol::Http2 => {
+                let link = BackendLink::Http2(Box::new(http.backends.take(backend.id())?));
+                let worker = http.worker.index;
+                Some(BackendConnection::new(link, Arc::clone(backend), worker))
+            }
+        }
+    }
+
+    /// Whether the connection that was there took nothing any more, and another will.
+    fn is_stale(&self, failure: Failure, is_pooled: bool) -> bool {
+        let was_refused = failure == Failure::BackendRefused && is_pooled && self.has_request();
+        failure == Failure::BackendStale || was_refused
+    }
+
+    /// A stream of the connection that somebody else opens, or the turn to open one.
+    async fn join_http2<'h>(
+        &mut self,
+        http: &'h HttpWorker,
+        cluster: &Cluster,
+        lease: &Lease<'_>,
+    ) -> Result<Result<BackendConnection, Connecting<'h>>, Failure> {
+        loop {
+            let theirs = match http.backends.turn(lease.backend().id()) {
+                Turn::Ours(connecting) => return Ok(Err(connecting)),
+                Turn::Theirs(theirs) => theirs,
+            };
+            let mut poll = poll_connected(&theirs);
+            self.wait(Waiting::Connect, None, |_, cx| poll(cx)).await?;
+            if let Some(joined) = self.pooled(cluster, lease) {
+                return Ok(Ok(joined));
+            }
+        }
+    }
+
     /// Tells outlier detection what was the backend's fault.
     fn report(&self, lease: &Lease<'_>, failure: Failure) {
-        if self.has_response() {
+        if self.status >= 500 {
             return; // reported by its status
         }
         match failure {
-            Failure::BackendClosed => lease.failed(Fault::Closed),
-            Failure::BackendTimeout => lease.failed(Fault::Timeout),
+            Failure::BackendBody(_) | Failure::BackendClosed => lease.failed(Fault::Closed),
+            Failure::BackendTimeout | Failure::TryTimeout => lease.failed(Fault::Timeout),
             Failure::BackendHead(_) | Failure::BackendSwitched => lease.failed(Fault::Answer),
             _ => {}
         }
@@ -121,6 +288,9 @@ impl Exchange<'_> {
     fn count_retry(&self, cluster: &Cluster) {
         let worker = self.connection.http.worker.index;
         cluster.counters().of(worker).retries.increment();
+        if let Some(record) = &self.request.log {
+            record.retries.set(record.retries.get() + 1);
+        }
     }
 
     /// A new connection to the backend; `BackendUnreachable` if it does not accept one in time.
@@ -131,8 +301,19 @@ impl Exchange<'_> {
     ) -> Result<BackendConnection, Failure> {
         let worker = self.connection.http.worker.index;
         let backend: &Arc<Backend> = lease.backend();
+        let _connecting = backend.counters(worker).connecting.hold();
         let started = rt::now();
-        let mut connecting = pin!(TcpStream::connect(backend.address));
+        let http = Rc::clone(&self.connection.http);
+        let turn = match cluster.protocol {
+            BackendProtocol::Http1 => None,
+            BackendProtocol::Http2 => match self.join_http2(&http, cluster, lease).await? {
+                Ok(joined) => return Ok(joined),
+                Err(turn) => Some(turn),
+            },
+        };
+        let served = self.request.cluster.ok().map(|it| self.service.served(it));
+        let tls = served.and_then(|served| served.tls.clone());
+        let mut connecting = pin!(connect(backend.address, tls));
         let connected = self
             .wait(Waiting::Connect, None, |_, cx| connecting.as_mut().poll(cx))
             .await;
@@ -140,16 +321,46 @@ impl Exchange<'_> {
             Ok(Ok(stream)) => {
                 let elapsed = rt::now().saturating_duration_since(started);
                 cluster.counters().of(worker).connect_time.observe(elapsed);
-                Ok(BackendConnection::new(stream, Arc::clone(backend), worker))
+                if let Some(record) = &mut self.request.log {
+                    record.connect_time = Some(elapsed);
+                }
+                let link = match turn {
+                    None => BackendLink::Http1(stream),
+                    Some(turn) => {
+                        let mut begun = pin!(turn.begin(stream, cluster, backend, worker));
+                        let begun = self
+                            .wait(Waiting::Connect, None, |_, cx| begun.as_mut().poll(cx))
+                            .await?;
+                        let begun = begun.map_err(|_| Failure::BackendUnreachable)?;
+                        BackendLink::Http2(Box::new(begun))
+                    }
+                };
+                let connection = BackendConnection::new(link, Arc::clone(backend), worker);
+                Ok(match cluster.exchanges.connections_max {
+                    Some(_) => connection.of_few(&self.connection.http.queue),
+                    None => connection,
+                })
             }
             // Another backend may have a connection in the pool.
             Ok(Err(error)) if rt::is_own_shortage(&error) => Err(Failure::BackendUnreachable),
-            Ok(Err(_)) | Err(Failure::BackendTimeout) => {
+            Ok(Err(_)) | Err(Failure::BackendTimeout | Failure::TryTimeout) => {
                 backend.counters(worker).connect_failures.increment();
                 lease.failed(Fault::Connect);
                 Err(Failure::BackendUnreachable)
             }
             Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// A new connection, with a handshake where there is to be one.
+async fn connect(address: SocketAddr, tls: Option<TlsClient>) -> io::Result<Stream> {
+    let stream = TcpStream::connect(address).await?;
+    match tls {
+        None => Ok(Stream::Plain(stream)),
+        Some(tls) => {
+            let handshake = Box::pin(tls.connect(stream, address.ip())); // it is large, and rare
+            handshake.await.map(Stream::Tls)
         }
     }
 }

@@ -9,29 +9,36 @@ use lb_core::rt::{Buffer, Chunk};
 use crate::date::DateText;
 use crate::http1::response::ClientConnection;
 use crate::http1::text::DecimalText;
+use crate::http2::grpc;
+use crate::link::Outgoing;
 
 /// An answer of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Answer {
-    /// The status, one of those that [`phrase`] knows.
+pub(crate) struct Answer<'a> {
+    /// The status.
     pub(crate) status: u16,
-    /// What was wrong, in a few words.
+    /// What was wrong, in a few words; empty if nothing was.
     pub(crate) reason: &'static str,
     /// What the client is told of its connection.
     pub(crate) connection: ClientConnection,
     /// Whether the body is left out, as HEAD asks.
     pub(crate) without_body: bool,
+    /// Where the client finds what it wants, mostly empty.
+    pub(crate) location: &'a [u8],
 }
 
-impl Answer {
+impl Answer<'_> {
     /// Head and body, ready to be sent. There is no Server field: it would tell an attacker more
     /// than it tells a user.
     #[must_use]
     pub(crate) fn write(&self, date: &DateText) -> Chunk {
         let status = DecimalText::of(u64::from(self.status));
         let parts = [status.as_slice(), b" ", phrase(self.status).as_bytes()];
-        let body = [": ".as_bytes(), self.reason.as_bytes(), b"\n"];
+        let colon: &[u8] = if self.reason.is_empty() { b"" } else { b": " };
+        let body = [colon, self.reason.as_bytes(), b"\n"];
         let body_len: usize = parts.iter().chain(&body).map(|part| part.len()).sum();
+        // These have none by definition (RFC 9110 sections 15.3.5, 15.4.5).
+        let is_empty = matches!(self.status, 204 | 304);
         let mut out = Buffer::new();
         let mut push = |bytes: &[u8]| {
             let fits = out.push(bytes);
@@ -39,8 +46,14 @@ impl Answer {
         };
         push(b"HTTP/1.1 ");
         parts.iter().for_each(|part| push(part));
-        push(b"\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ");
-        push(DecimalText::of(body_len as u64).as_slice());
+        if !is_empty {
+            push(b"\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ");
+            push(DecimalText::of(body_len as u64).as_slice());
+        }
+        if !self.location.is_empty() {
+            push(b"\r\nLocation: ");
+            push(self.location);
+        }
         push(b"\r\nDate: ");
         push(date);
         push(match self.connection {
@@ -48,10 +61,49 @@ impl Answer {
             ClientConnection::Keep => b"\r\n\r\n",
             ClientConnection::KeepHttp10 => b"\r\nConnection: keep-alive\r\n\r\n",
         });
-        if !self.without_body {
+        if !self.without_body && !is_empty {
             parts.iter().chain(&body).for_each(|part| push(part));
         }
         out.freeze()
+    }
+
+    /// The same for a link.
+    pub(crate) fn outgoing(&self, date: &DateText) -> Outgoing {
+        let text = self.write(date);
+        let head_len = memchr::memmem::find(&text, b"\r\n\r\n").map_or(0, |end| end + 4);
+        Outgoing {
+            parts: [Some(text), None],
+            #[expect(clippy::cast_possible_truncation, reason = "an answer is short")]
+            head_len: head_len as u16,
+            ends: true,
+            trailers: None,
+        }
+    }
+
+    /// The same for a call of gRPC: nothing but a head, whose HTTP status is 200 ("gRPC over
+    /// HTTP2", Trailers-Only).
+    pub(crate) fn grpc_outgoing(&self, date: &DateText) -> Outgoing {
+        let status = DecimalText::of(u64::from(grpc::status(self.status)));
+        let mut out = Buffer::new();
+        for part in [
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nDate: ".as_slice(),
+            date,
+            b"\r\ngrpc-status: ",
+            status.as_slice(),
+            b"\r\ngrpc-message: ",
+            self.reason.as_bytes(),
+            b"\r\n\r\n",
+        ] {
+            let fits = out.push(part);
+            debug_assert!(fits, "an answer is shorter than a buffer");
+        }
+        Outgoing {
+            #[expect(clippy::cast_possible_truncation, reason = "an answer is short")]
+            head_len: out.len() as u16,
+            parts: [Some(out.freeze()), None],
+            ends: true,
+            trailers: None,
+        }
     }
 }
 
@@ -59,18 +111,44 @@ impl Answer {
 #[must_use]
 pub(crate) const fn phrase(status: u16) -> &'static str {
     match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        418 => "I'm a teapot",
+        421 => "Misdirected Request",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
         501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
-        _ => "Error",
+        _ => match status / 100 {
+            2 => "Success",
+            3 => "Redirect",
+            _ => "Error",
+        },
     }
 }
 
@@ -87,6 +165,7 @@ mod tests {
             reason: "no route",
             connection: ClientConnection::Keep,
             without_body: false,
+            location: &[],
         };
         let text = "HTTP/1.1 404 Not Found\r\n\
             Content-Type: text/plain; charset=utf-8\r\n\

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use lb_core::rt::Chunk;
 use pin_project_lite::pin_project;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Served};
 use crate::worker::HttpWorker;
 
 /// The vacant rooms of one worker, the one used last on top.
@@ -29,7 +29,7 @@ impl Rooms {
     const KEPT_MAX: usize = 1024;
 
     /// Serves the request whose first bytes are `first`; the future yields the connection when
-    /// another may follow on it.
+    /// it goes on.
     pub(crate) fn serve(http: &Rc<HttpWorker>, connection: Connection, first: Chunk) -> Guest {
         let vacant = http.rooms.vacant.borrow_mut().pop();
         let mut room = vacant.unwrap_or_else(|| Box::pin(TypedRoom::new(Connection::serve_one)));
@@ -63,12 +63,12 @@ pub(crate) struct Guest {
 }
 
 impl Future for Guest {
-    type Output = Option<Connection>;
+    type Output = Served;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.room {
             Some(room) => room.as_mut().poll_guest(cx),
-            None => Poll::Ready(None), // not reached: the room leaves with the guest
+            None => Poll::Ready(Served::Over), // not reached: the room leaves with the guest
         }
     }
 }
@@ -84,7 +84,7 @@ impl Drop for Guest {
 
 trait Room {
     fn enter(self: Pin<&mut Self>, connection: Connection, first: Chunk);
-    fn poll_guest(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Connection>>;
+    fn poll_guest(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Served>;
     fn leave(self: Pin<&mut Self>);
 }
 
@@ -106,18 +106,18 @@ impl<M, F> TypedRoom<M, F> {
 impl<M, F> Room for TypedRoom<M, F>
 where
     M: Fn(Connection, Chunk) -> F,
-    F: Future<Output = Option<Connection>>,
+    F: Future<Output = Served>,
 {
     fn enter(self: Pin<&mut Self>, connection: Connection, first: Chunk) {
         let mut this = self.project();
         this.guest.set(Some((this.make)(connection, first)));
     }
 
-    fn poll_guest(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Connection>> {
+    fn poll_guest(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Served> {
         self.project()
             .guest
             .as_pin_mut()
-            .map_or(Poll::Ready(None), |guest| guest.poll(cx))
+            .map_or(Poll::Ready(Served::Over), |guest| guest.poll(cx))
     }
 
     fn leave(self: Pin<&mut Self>) {

@@ -3,17 +3,21 @@
 //! Invariant: a service that was built can serve: its clusters exist and its limits are ones that
 //! the code keeps. Read next: `connection.rs` (who serves it).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use lb_core::balance::Cluster;
-use lb_core::plan::{self, Affinity, HttpLimits, HttpTimeouts};
+use lb_core::plan::{self, Affinity, Http2, HttpLimits, HttpTimeouts, PathForm};
 use lb_core::rt::Buffer;
 
-use crate::http1::head::HEADERS_MAX;
+use crate::action::{Action, Asked, Routed};
+use crate::http1::head::{HEADERS_MAX, HeadError};
 use crate::http1::request::RequestRules;
 use crate::keys::WantedKeys;
-use crate::route::{ClusterIndex, DuplicateRoute, RouteTable};
+use crate::log::Log;
+use crate::route::{ClusterIndex, RouteError, RouteTable};
 use crate::set_cookie::SetCookie;
+use crate::tls::{TlsClient, TlsConfigError};
 
 /// Room that a rewritten head has for the fields that we add.
 pub const HEAD_ROOM_BYTES: usize = 1024;
@@ -22,15 +26,22 @@ pub const HEAD_ROOM_BYTES: usize = 1024;
 pub const HEAD_BYTES_MAX: usize = Buffer::CAPACITY - HEAD_ROOM_BYTES;
 
 /// What an HTTP listener serves.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HttpService {
     /// Deadlines.
     pub timeouts: HttpTimeouts,
     pub(crate) limits: HttpLimits,
+    pub(crate) exchanges: plan::Exchanges,
     pub(crate) rules: RequestRules,
-    routes: RouteTable,
-    clusters: Vec<Served>,
+    pub(crate) http2: Http2,
+    routes: Arc<RouteTable>,
+    paths: PathForm,
+    /// By route.
+    actions: Arc<[Action]>,
+    clusters: Arc<[Served]>,
+    over_tls: bool,
     default_cluster: Option<ClusterIndex>,
+    pub(crate) log: Option<Arc<Log>>,
 }
 
 /// A cluster, and what it takes to choose in it.
@@ -39,36 +50,44 @@ pub(crate) struct Served {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) keys: WantedKeys,
     pub(crate) set_cookie: Option<SetCookie>,
+    /// How connections to its backends are encrypted, if they are.
+    pub(crate) tls: Option<TlsClient>,
 }
 
 impl Served {
-    fn new(cluster: Arc<Cluster>) -> Self {
+    fn new(cluster: Arc<Cluster>, over_tls: bool) -> Result<Self, BuildError> {
         let set_cookie = match cluster.affinity() {
-            // No listener of ours ends TLS, so clients come in the clear.
-            Some(Affinity::Cookie(cookie)) => Some(SetCookie::new(cookie, false)),
+            Some(Affinity::Cookie(cookie)) => Some(SetCookie::new(cookie, over_tls)),
             _ => None,
         };
-        Self {
+        let tls = cluster.tls.as_ref();
+        let tls = tls.map(|tls| TlsClient::for_backends(tls, &[b"http/1.1"]));
+        let failed =
+            |error: TlsConfigError| BuildError::Tls(cluster.name.clone(), error.to_string());
+        Ok(Self {
+            tls: tls.transpose().map_err(failed)?,
             keys: WantedKeys::of(cluster.hash_key(), cluster.affinity()),
             set_cookie,
             cluster,
-        }
+        })
     }
 }
 
 /// Why a plan cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
-    /// Two routes are the same.
-    #[error("two routes have the host {} and the path {:?}",
-        .0.host.as_deref().unwrap_or("(any)"), .0.path_prefix)]
-    DuplicateRoute(DuplicateRoute),
     /// `head_bytes_max` is more than a buffer holds.
     #[error("head_bytes_max is {0}; at most {HEAD_BYTES_MAX} is supported")]
     HeadBytesMax(u32),
     /// `headers_max` is more than is supported.
     #[error("headers_max is {0}; at most {HEADERS_MAX} is supported")]
     HeadersMax(u16),
+    /// The routes do not make a table.
+    #[error(transparent)]
+    Route(RouteError),
+    /// The TLS of a cluster cannot be used.
+    #[error("the TLS of cluster {0:?} cannot be used: {1}")]
+    Tls(String, String),
     /// A route or the default names a cluster that does not exist.
     #[error("there is no cluster named {0:?}")]
     UnknownCluster(String),
@@ -93,33 +112,87 @@ impl HttpService {
         let mut clusters = Clusters {
             by_name: cluster_by_name,
             list: Vec::new(),
+            positions: HashMap::new(),
         };
+        let mut actions = Vec::with_capacity(plan.routes.len());
         for route in &plan.routes {
-            clusters.index(&route.cluster)?;
+            let cluster = route.action.cluster();
+            let cluster = cluster.map(|name| clusters.index(name)).transpose()?;
+            let action = Action::build(route, cluster.unwrap_or_default());
+            actions.push(action.map_err(|reason| {
+                let route = Box::new(route.clone());
+                BuildError::Route(RouteError::Pattern { route, reason })
+            })?);
         }
         let default_cluster = plan
             .default_cluster
             .as_deref()
             .map(|name| clusters.index(name))
             .transpose()?;
-        let index = |route: &plan::Route| clusters.position(&route.cluster).unwrap_or_default();
         Ok(Self {
             timeouts: plan.timeouts,
             limits,
+            exchanges: plan.exchanges,
+            http2: plan.http2,
             rules: RequestRules {
                 head_bytes_max: limits.head_bytes_max as usize,
                 headers_max: usize::from(limits.headers_max),
                 forwarded: plan.forwarded,
+                request_id: plan.request_id,
             },
-            routes: RouteTable::build(&plan.routes, index).map_err(BuildError::DuplicateRoute)?,
-            clusters: clusters.list.into_iter().map(Served::new).collect(),
+            routes: RouteTable::build(&plan.routes, plan.matching.hosts)
+                .map(Arc::new)
+                .map_err(BuildError::Route)?,
+            paths: plan.matching.paths,
+            actions: actions.into(),
+            clusters: clusters
+                .list
+                .into_iter()
+                .map(|cluster| Served::new(cluster, plan.tls.is_some()))
+                .collect::<Result<_, _>>()?,
             default_cluster,
+            over_tls: plan.tls.is_some(),
+            log: None,
         })
     }
 
-    /// The cluster that a request for `host` and `path` goes to.
-    pub(crate) fn route(&self, host: &[u8], path: &[u8]) -> Option<ClusterIndex> {
-        self.routes.find(host, path).or(self.default_cluster)
+    /// The same listener with the clusters of another snapshot: its routes are not looked at again.
+    /// `None` if a cluster is missing there.
+    #[must_use]
+    pub fn with_clusters(
+        &self,
+        cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
+    ) -> Option<Self> {
+        let served = |it: &Served| {
+            let cluster = cluster_by_name(&it.cluster.name)?;
+            Served::new(cluster, self.over_tls).ok()
+        };
+        Some(Self {
+            clusters: self.clusters.iter().map(served).collect::<Option<_>>()?,
+            ..self.clone()
+        })
+    }
+
+    /// The same with an access log.
+    #[must_use]
+    pub fn logged(self, log: Log) -> Self {
+        Self {
+            log: Some(Arc::new(log)),
+            ..self
+        }
+    }
+
+    /// What the routes say of a request.
+    pub(crate) fn route(&self, asked: &Asked<'_>) -> Result<Routed, HeadError> {
+        let normalized = asked.routed_path(self.paths)?;
+        let as_sent = asked.head.path(asked.bytes);
+        let path = normalized.as_ref().map_or(as_sent, Buffer::as_slice);
+        let found = self.routes.find(asked.head.host(asked.bytes), path);
+        let action = found.and_then(|it| Some((it, self.actions.get(it as usize)?)));
+        match action {
+            Some((route, action)) => asked.take(action, route, path),
+            None => Ok(Routed::default_of(self.default_cluster)),
+        }
     }
 
     pub(crate) fn served(&self, index: ClusterIndex) -> &Served {
@@ -131,20 +204,18 @@ impl HttpService {
 struct Clusters<'a> {
     by_name: &'a dyn Fn(&str) -> Option<Arc<Cluster>>,
     list: Vec<Arc<Cluster>>,
+    positions: HashMap<String, ClusterIndex>,
 }
 
 impl Clusters<'_> {
-    fn position(&self, name: &str) -> Option<ClusterIndex> {
-        let position = self.list.iter().position(|cluster| cluster.name == name)?;
-        u32::try_from(position).ok()
-    }
-
     fn index(&mut self, name: &str) -> Result<ClusterIndex, BuildError> {
-        if let Some(index) = self.position(name) {
-            return Ok(index);
+        if let Some(index) = self.positions.get(name) {
+            return Ok(*index);
         }
         let unknown = || BuildError::UnknownCluster(name.to_owned());
+        let index = ClusterIndex::try_from(self.list.len()).map_err(|_| unknown())?;
         self.list.push((self.by_name)(name).ok_or_else(unknown)?);
-        self.position(name).ok_or_else(unknown)
+        self.positions.insert(name.to_owned(), index);
+        Ok(index)
     }
 }

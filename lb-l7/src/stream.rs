@@ -24,6 +24,35 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// The connection below.
+    #[must_use]
+    pub const fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.tcp(),
+        }
+    }
+
+    /// True if an idle connection must not be used again.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_stale(),
+            Self::Tls(stream) => stream.is_stale(),
+        }
+    }
+
+    /// Gives back bytes that were received but not used; the next receive returns them first.
+    ///
+    /// # Panics
+    /// With bytes given back already.
+    pub fn unread(&self, chunk: Chunk) {
+        match self {
+            Self::Plain(stream) => stream.unread(chunk),
+            Self::Tls(stream) => stream.unread(chunk),
+        }
+    }
+
     /// The next bytes; an empty chunk at the end of the stream.
     ///
     /// # Errors
@@ -87,6 +116,18 @@ impl Stream {
     pub async fn send(&self, chunk: Chunk) -> io::Result<()> {
         let mut parts = [Some(chunk), None];
         poll_fn(|cx| self.poll_send(cx, &mut parts)).await
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Plain(stream)
+    }
+}
+
+impl From<TlsStream> for Stream {
+    fn from(stream: TlsStream) -> Self {
+        Self::Tls(stream)
     }
 }
 

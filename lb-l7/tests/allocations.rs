@@ -90,11 +90,7 @@ fn keep_alive_requests_do_not_allocate() {
     on_each_engine(|engine| {
         let backend = Backend::responding(respond);
         let mut http = http_plan();
-        http.routes = vec![plan::Route {
-            host: Some("*.example".to_owned()),
-            path_prefix: "/".to_owned(),
-            cluster: "main".to_owned(),
-        }];
+        http.routes = vec![plan::Route::to(Some("*.example"), "/", "main")];
         http.default_cluster = None;
         let cluster = cluster_plan("main", &[backend.address]);
         assert_does_not_allocate(engine, http, cluster, 400, round);

@@ -11,12 +11,15 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use lb_core::plan::{Balance, HashKey, ProxyVersion, Relay};
+use lb_core::prefixes::Prefix;
 
 use crate::config::{
     self, AccessLog, AdminAddress, AffinityFlag, Engine, Flags, HealthFlag, ListenFlag, Located,
-    LogFormat, NameFlag, PROXY_VERSION_WORDS, Place, RouteFlag, Sources, TrustedFlag, Workers,
-    WrittenSettings,
+    LogFormat, NameFlag, PROXY_VERSION_WORDS, Place, RouteFlag, Sources, TlsFlags, TrustedFlag,
+    Workers, WrittenSettings,
 };
+
+use crate::kubernetes::{HealthzAddress, KubernetesFlags, NodePortFlag};
 
 /// Heading of the flags about all backends that are given as flags.
 const BALANCING: &str = "Balancing, of backends given as flags";
@@ -91,7 +94,25 @@ pub(crate) struct RunArgs {
     )]
     #[arg(value_parser = ListenFlag::http)]
     http: Vec<ListenFlag>,
-    /// Route of every --http listener: shop.example/cart=10.0.0.2:80; `*` is any host.
+    /// As --http, over TLS: 8443=10.0.0.1:80
+    #[arg(
+        long,
+        value_name = "[NAME@]LISTEN[=BACKENDS]",
+        help_heading = "Sources"
+    )]
+    #[arg(value_parser = ListenFlag::http)]
+    https: Vec<ListenFlag>,
+    /// Certificate of every --https, PEM with its chain; chosen by name, the first is the default
+    #[arg(long, value_name = "FILE", help_heading = "Sources")]
+    tls_cert: Vec<PathBuf>,
+    /// Private key of the --tls-cert at the same position, PEM
+    #[arg(long, value_name = "FILE", help_heading = "Sources")]
+    tls_key: Vec<PathBuf>,
+    /// Writes the secrets of every --https connection to the file that SSLKEYLOGFILE names, to
+    /// decrypt captured packets. Never in production
+    #[arg(long)]
+    tls_key_log: bool,
+    /// Route of every --http and --https listener: shop.example/cart=10.0.0.2:80; `*` is any host.
     #[arg(long, value_name = "HOST[/PATH]=BACKENDS", help_heading = "Sources")]
     #[arg(value_parser = RouteFlag::parse)]
     route: Vec<RouteFlag>,
@@ -137,7 +158,70 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME", value_parser = config::parse_congestion)]
     tcp_congestion: Option<String>,
     #[command(flatten)]
+    kubernetes: KubernetesArgs,
+    #[command(flatten)]
     process: ProcessArgs,
+}
+
+/// Kubernetes objects as a source.
+#[derive(Debug, Args, Default)]
+#[command(next_help_heading = "Kubernetes objects")]
+pub(crate) struct KubernetesArgs {
+    /// Folder of Kubernetes manifests (YAML, JSON), with its sub-folders; read again as it changes
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// The Node that this process runs on, for what is local to it
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// Where NodePorts are answered: all, primary, or prefixes, as 10.0.0.0/8 [default: all]
+    #[arg(long, value_name = "CIDR[,…]", value_parser = NodePortFlag::parse)]
+    nodeport_addresses: Option<NodePortFlag>,
+    /// Addresses for Services of type LoadBalancer that name none: 192.0.2.0/28
+    #[arg(long, value_name = "CIDR[,…]", value_delimiter = ',')]
+    lb_pool: Vec<Prefix>,
+    /// The loadBalancerClass that is served [default: Services without one]
+    #[arg(long, value_name = "NAME")]
+    lb_class: Option<String>,
+    /// Answer on the cluster IPs of Services, made local by routes (CAP_NET_ADMIN)
+    #[arg(long)]
+    cluster_ips: bool,
+    /// Answer on externalIPs: whoever may write a Service can take any address by them
+    #[arg(long)]
+    external_ips: bool,
+    /// Let Ingresses lead to Services of type ExternalName, to wherever their name leads
+    #[arg(long)]
+    external_names: bool,
+    /// The only class of Ingresses that is served [default: any that is ours or nginx's]
+    #[arg(long, value_name = "NAME")]
+    ingress_class: Option<String>,
+    /// Where Ingresses are answered in the clear, or off [default: 0.0.0.0:80]
+    #[arg(long, value_name = "LISTEN", value_parser = HealthzAddress::parse)]
+    ingress_http: Option<HealthzAddress>,
+    /// Where Ingresses with TLS are answered, or off [default: 0.0.0.0:443]
+    #[arg(long, value_name = "LISTEN", value_parser = HealthzAddress::parse)]
+    ingress_https: Option<HealthzAddress>,
+    /// Address of /healthz and /livez as kube-proxy has them, or off [default: 0.0.0.0:10256]
+    #[arg(long, value_name = "LISTEN", value_parser = HealthzAddress::parse)]
+    healthz: Option<HealthzAddress>,
+}
+
+impl KubernetesArgs {
+    fn flags(&self) -> KubernetesFlags {
+        KubernetesFlags {
+            manifests: self.manifests.clone(),
+            node_name: self.node_name.clone(),
+            nodeport_addresses: self.nodeport_addresses.clone(),
+            lb_pool: self.lb_pool.clone(),
+            lb_class: self.lb_class.clone(),
+            cluster_ips: self.cluster_ips,
+            external_ips: self.external_ips,
+            external_names: self.external_names,
+            ingress_class: self.ingress_class.clone(),
+            ingress_http: self.ingress_http,
+            ingress_https: self.ingress_https,
+            healthz: self.healthz,
+        }
+    }
 }
 
 /// How the process runs.
@@ -152,9 +236,13 @@ pub(crate) struct ProcessArgs {
     /// Address of /readyz, /livez, /metrics, /status and /config, or off [default: 127.0.0.1:9900]
     #[arg(long, value_name = "ADDRESS", value_parser = AdminAddress::parse)]
     admin: Option<AdminAddress>,
-    /// A line of JSON for each HTTP request: off, stdout or a file [default: off]
+    /// A line for each HTTP request: off, stdout or a file [default: off]
     #[arg(long, value_name = "FILE", value_parser = AccessLog::parse)]
     access_log: Option<AccessLog>,
+    /// What is in it: json, common, combined, or a template, as '$remote_addr "$request" $status'
+    /// [default: json]
+    #[arg(long, value_name = "FORMAT", value_parser = config::logs::parse_format)]
+    access_log_format: Option<lb_core::plan::LogFormat>,
     /// How long exchanges in flight may take to end at SIGTERM [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
     drain_timeout: Option<Duration>,
@@ -200,18 +288,7 @@ const CHECK_FORMATS: [(&str, CheckFormat); 2] =
     [("json", CheckFormat::Json), ("text", CheckFormat::Text)];
 
 /// Flags of the design that later versions bring.
-const NOT_YET: [&str; 10] = [
-    "--cluster-ips",
-    "--https",
-    "--ingress-class",
-    "--ingress-http",
-    "--ingress-https",
-    "--kubernetes",
-    "--lb-pool",
-    "--manifests",
-    "--node-name",
-    "--nodeport-addresses",
-];
+const NOT_YET: [&str; 1] = ["--kubernetes"];
 
 impl Cli {
     /// Parses the process's arguments; the error is what to print and the exit code.
@@ -230,26 +307,43 @@ impl Cli {
 /// The flag, if `argument` is one that is not supported yet.
 fn not_yet(argument: &OsString) -> Option<String> {
     let flag = argument.to_str()?.split('=').next()?;
-    let is_tls = flag.starts_with("--tls-") && flag != "--tls-passthrough";
-    let refused = NOT_YET.contains(&flag) || is_tls;
-    refused.then(|| flag.to_owned())
+    NOT_YET.contains(&flag).then(|| flag.to_owned())
 }
 
 impl RunArgs {
     /// Whether there is anything to run.
     pub(crate) fn has_sources(&self) -> bool {
-        let listeners = [&self.tcp, &self.udp, &self.tls_passthrough, &self.http];
-        !(self.config.is_empty() && listeners.iter().all(|it| it.is_empty()))
+        let listeners = [
+            &self.tcp,
+            &self.udp,
+            &self.tls_passthrough,
+            &self.http,
+            &self.https,
+        ];
+        let is_empty = self.config.is_empty() && listeners.iter().all(|it| it.is_empty());
+        !is_empty || self.kubernetes.manifests.is_some()
+    }
+
+    /// A flag about Kubernetes objects that was given without any.
+    pub(crate) fn flag_without_objects(&self) -> Option<&'static str> {
+        self.kubernetes.flags().without_objects()
     }
 
     /// The sources that the flags name.
     pub(crate) fn sources(self) -> Sources {
+        let kubernetes = self.kubernetes.flags();
         let flags = Flags {
             tcp: self.tcp,
             passthrough: self.tls_passthrough,
             names: self.sni,
             udp: self.udp,
             http: self.http,
+            https: self.https,
+            tls: TlsFlags {
+                certificates: self.tls_cert,
+                keys: self.tls_key,
+                key_log: self.tls_key_log,
+            },
             routes: self.route,
             balance: self.balance,
             relay: self.relay,
@@ -263,6 +357,7 @@ impl RunArgs {
         Sources {
             files: self.config,
             flags,
+            kubernetes,
             settings: self.process.settings(),
             ..Sources::default()
         }
@@ -280,6 +375,11 @@ impl CheckArgs {
     /// The sources to check.
     pub(crate) fn sources(self) -> Sources {
         self.run.sources()
+    }
+
+    /// As [`RunArgs::flag_without_objects`].
+    pub(crate) fn flag_without_objects(&self) -> Option<&'static str> {
+        self.run.flag_without_objects()
     }
 
     /// Whether there is anything to check.
@@ -302,6 +402,7 @@ impl ProcessArgs {
             engine: located("--engine", self.engine),
             admin: located("--admin", self.admin),
             access_log: located("--access-log", self.access_log),
+            access_log_format: located("--access-log-format", self.access_log_format),
             drain_timeout: located("--drain-timeout", self.drain_timeout),
             log_format: located("--log-format", self.log_format),
             affinity_entries: None,

@@ -10,15 +10,26 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::args::CheckFormat;
+use lb_kube::Severity;
+use lb_kube::files::{PassedOver, Report};
+
+use crate::args::{CheckFormat, EXIT_USAGE};
 use crate::config::{Draft, Names, Problem, Sources};
+use crate::kubernetes::{Kubernetes, join, passed_over_json, report_json};
 use crate::resolve::{Resolved, resolve};
 use crate::show;
 use crate::terminal;
 
 /// Prints sources and their problems.
 pub(crate) fn run(sources: &Sources, format: CheckFormat) -> ExitCode {
-    let (plan, problems, warnings) = match sources.load() {
+    let objects = match Kubernetes::read(&sources.kubernetes, false) {
+        Ok(objects) => objects,
+        Err(reason) => {
+            terminal::complain(&format!("error: {reason}\n"));
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let (own, problems, warnings) = match sources.load() {
         Ok(draft) => {
             let resolved = resolve_names(&draft);
             let failed = resolved.failures.iter();
@@ -29,15 +40,29 @@ pub(crate) fn run(sources: &Sources, format: CheckFormat) -> ExitCode {
         }
         Err(problems) => (None, problems, Vec::new()),
     };
+    let (plan, found) = match (own, objects) {
+        (Some(own), Some(mut objects)) => {
+            let (plan, left_out) = join(own, objects.plan());
+            objects.leave_out(left_out);
+            (Some(plan), Found::of(&objects))
+        }
+        (own, _) => (own, Found::default()),
+    };
     let text = match format {
         CheckFormat::Json => {
             let list = |problems: &[Problem]| -> Vec<_> {
                 problems.iter().map(Problem::to_json).collect()
             };
+            let reports = found.reports.iter().map(report_json);
+            let passed_over = found.passed_over.iter().map(passed_over_json);
             let page = json!({
                 "plan": plan.as_ref().map(show::plan_json),
                 "problems": list(&problems),
                 "warnings": list(&warnings),
+                "objects": {
+                    "problems": reports.collect::<Vec<_>>(),
+                    "passed_over": passed_over.collect::<Vec<_>>(),
+                },
             });
             format!("{page:#}\n")
         }
@@ -49,14 +74,52 @@ pub(crate) fn run(sources: &Sources, format: CheckFormat) -> ExitCode {
             for problem in &problems {
                 text.push_str(&format!("problem: {problem}\n"));
             }
+            found.write(&mut text);
             text
         }
     };
     terminal::print(&text);
-    if problems.is_empty() {
+    if problems.is_empty() && !found.has_errors() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// What there is to say of Kubernetes objects.
+#[derive(Default)]
+struct Found {
+    reports: Vec<Report>,
+    passed_over: Vec<PassedOver>,
+}
+
+impl Found {
+    fn of(objects: &Kubernetes) -> Self {
+        Self {
+            reports: objects.reports(),
+            passed_over: objects.passed_over(),
+        }
+    }
+
+    fn has_errors(&self) -> bool {
+        let mut reports = self.reports.iter();
+        reports.any(|report| report.severity == Severity::Error)
+    }
+
+    fn write(&self, text: &mut String) {
+        for report in &self.reports {
+            let what = match report.severity {
+                Severity::Error => "problem",
+                Severity::Warning => "warning",
+                Severity::Note => "note",
+            };
+            text.push_str(&format!("{what}: {report}\n"));
+        }
+        for object in &self.passed_over {
+            let (file, line) = (&object.origin.file, object.origin.line);
+            let (kind, name) = (&object.kind, &object.name);
+            text.push_str(&format!("passed over: {file}:{line}: {kind} {name}\n"));
+        }
     }
 }
 

@@ -8,11 +8,13 @@
 mod access_log;
 mod admin;
 mod args;
+mod change;
 mod check;
 mod checker;
 mod config;
 mod control;
 mod demo;
+mod kubernetes;
 mod line_writer;
 mod log;
 mod resolve;
@@ -58,6 +60,9 @@ fn run(run_args: RunArgs) -> ExitCode {
     if !run_args.has_sources() {
         return nothing_to_do("run");
     }
+    if let Some(flag) = run_args.flag_without_objects() {
+        return without_objects(flag);
+    }
     control::run(run_args.sources(), |_| {})
 }
 
@@ -65,14 +70,25 @@ fn check(check_args: CheckArgs) -> ExitCode {
     if !check_args.has_sources() {
         return nothing_to_do("check");
     }
+    if let Some(flag) = check_args.flag_without_objects() {
+        return without_objects(flag);
+    }
     let format = check_args.format;
     check::run(&check_args.sources(), format)
 }
 
 fn nothing_to_do(what: &str) -> ExitCode {
     terminal::complain(&format!(
-        "error: there is nothing to {what}; give --config FILE, --tcp LISTEN=BACKENDS or --http \
-         LISTEN=BACKENDS (lb --help has examples), or try lb demo\n"
+        "error: there is nothing to {what}; give --config FILE, --manifests DIR, --tcp \
+         LISTEN=BACKENDS or --http LISTEN=BACKENDS (lb --help has examples), or try lb demo\n"
+    ));
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// A flag about Kubernetes objects, and no objects.
+fn without_objects(flag: &str) -> ExitCode {
+    terminal::complain(&format!(
+        "error: {flag} says nothing without --manifests DIR, the folder of Kubernetes objects\n"
     ));
     ExitCode::from(EXIT_USAGE)
 }

@@ -1,10 +1,11 @@
 //! The published form of a plan: what every worker reads, and what the admin API shows.
 //!
 //! Invariant: a snapshot is complete; whatever a listener refers to is in it, built. What was in
-//! the snapshot before keeps its counters, health and identity.
-//! Read next: `worker/mod.rs` (who runs it), `lb_core::snapshot` (how it gets there).
+//! the snapshot before keeps its counters, health and identity, and is the same object if nothing
+//! of it has changed. Read next: `change.rs` (how it gets to the workers).
 
-use std::collections::HashMap;
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,20 +13,30 @@ use std::sync::Arc;
 use lb_core::balance::affinity::{AffinityTable, random_key};
 use lb_core::balance::{Backend, BackendId, Cluster, Context};
 use lb_core::metrics::ListenerStats;
-use lb_core::plan::{self, CookieKey, ListenSocket, Plan};
+use lb_core::plan::{self, AccessLog, CookieKey, ListenSocket, Plan};
 use lb_l4::limits::Gate;
 use lb_l4::{TcpService, UdpService};
 use lb_l7::HttpService;
+use lb_l7::tls::{TlsAcceptor, TlsContext};
 
+use crate::access_log::AccessLogs;
 use crate::checker::{Checker, LastError};
 
 /// What runs.
 pub(crate) struct Snapshot {
     pub(crate) plan: Plan,
+    /// Of listeners that have no say of their own.
+    pub(crate) log: Option<AccessLog>,
+    /// In the order of the plan, as the clusters are.
     pub(crate) listeners: Vec<Arc<Listener>>,
     pub(crate) clusters: Vec<Arc<Cluster>>,
-    /// How the backends of the clusters that have checks are checked, by the clusters' names.
-    checkers: HashMap<String, Arc<Checker>>,
+    /// How backends are checked, by the names of the clusters that have checks.
+    checks: HashMap<String, Arc<ClusterChecks>>,
+}
+
+/// How the backends of a cluster are checked, and what came of it.
+pub(crate) struct ClusterChecks {
+    pub(crate) checker: Arc<Checker>,
     last_errors: HashMap<BackendId, Arc<LastError>>,
 }
 
@@ -36,6 +47,8 @@ pub(crate) struct Ground {
     pub(crate) affinity: Arc<AffinityTable>,
     /// The key of affinity cookies when none is configured.
     cookie_key: CookieKey,
+    /// What TLS listeners share.
+    tls: TlsContext,
 }
 
 impl Ground {
@@ -45,6 +58,7 @@ impl Ground {
             workers,
             affinity: Arc::new(AffinityTable::new(affinity_entries, random_key()?)),
             cookie_key: CookieKey(random_key()?),
+            tls: TlsContext::new().ok_or(io::ErrorKind::Unsupported)?,
         })
     }
 }
@@ -57,6 +71,8 @@ pub(crate) struct Listener {
     pub(crate) stats: Arc<ListenerStats>,
     /// What connections must pass, if anything.
     pub(crate) gate: Option<Arc<Gate>>,
+    /// How connections are encrypted, if they are.
+    pub(crate) tls: Option<Arc<TlsAcceptor>>,
     pub(crate) service: Service,
 }
 
@@ -109,124 +125,231 @@ impl ListenerKey {
 
 impl Snapshot {
     /// Builds what a valid plan says. `bound` has the address of every listener of the plan.
+    ///
+    /// What is in the plan as it was in the `previous` one is taken over as it is: a change costs
+    /// what it changes, and of the rest a comparison of pointers.
     pub(crate) fn build(
         plan: Plan,
         ground: &Ground,
         bound: &HashMap<ListenerKey, SocketAddr>,
+        (logs, log): (&AccessLogs, Option<AccessLog>),
         previous: Option<&Self>,
     ) -> Result<Self, String> {
-        let workers = ground.workers;
-        let cookie_key = plan.cookie_key.as_ref();
-        let context = Context {
-            seed: plan.hash_seed,
-            workers,
-            affinity: Arc::clone(&ground.affinity),
-            cookie_key: cookie_key.unwrap_or(&ground.cookie_key).clone(),
-            now: lb_core::rt::now(),
-        };
-        let clusters: Vec<_> = plan
-            .clusters
-            .iter()
-            .map(|cluster| {
-                let previous = previous.and_then(|previous| previous.cluster(&cluster.name));
-                let previous = previous.map(|previous| &**previous);
-                Arc::new(Cluster::build(cluster, &context, previous))
-            })
-            .collect();
-        let checkers = build_checkers(&plan, previous)?;
-        let backends = clusters.iter().flat_map(|cluster| cluster.backends());
-        let last_error = |backend: &Arc<Backend>| {
-            let before = previous.and_then(|it| it.last_errors.get(&backend.id()));
-            (backend.id(), before.cloned().unwrap_or_default())
-        };
-        let last_errors = backends.map(last_error).collect();
-        let by_name = |name: &str| {
-            clusters
-                .iter()
-                .find(|cluster| cluster.name == name)
-                .cloned()
-        };
+        let (clusters, changed) = build_clusters(&plan, ground, previous);
+        let checks = build_checks(&plan, &clusters, previous)?;
+        let planned = ByName::new(&plan.clusters, |it| &it.name);
+        let by_name = |name: &str| planned.find(0, name).map(|at| Arc::clone(&clusters[at]));
+        let before = previous.map(|it| ByName::new(&it.plan.listeners, |it| &it.name));
         let mut listeners = Vec::with_capacity(plan.listeners.len());
-        for listener in &plan.listeners {
+        for (at, listener) in plan.listeners.iter().enumerate() {
+            let found = before.as_ref().and_then(|it| it.find(at, &listener.name));
+            let before = previous.zip(found);
             let key = ListenerKey::of(listener);
-            let previous = previous.and_then(|previous| previous.listener(&listener.name));
-            let stats = previous.map(|previous| &*previous.stats);
-            let gate = previous.and_then(|previous| previous.gate.as_deref());
+            let bound = bound.get(&key).copied().unwrap_or(listener.address);
+            let is_planned_as_before = before.is_some_and(|(previous, at)| {
+                previous.plan.listeners[at] == *listener && previous.log == log
+            });
+            if let Some((previous, at)) = before
+                && is_planned_as_before
+                && previous.listeners[at].bound == bound
+                && (changed.is_empty() || !listener.clusters().any(|it| changed.contains(it)))
+            {
+                listeners.push(Arc::clone(&previous.listeners[at]));
+                continue;
+            }
+            let before = before.map(|(previous, at)| &previous.listeners[at]);
+            let stats = before.map(|it| &*it.stats);
+            let gate = before.and_then(|it| it.gate.as_deref());
+            let acceptor = before.and_then(|it| it.tls.as_ref());
+            let service = before
+                .map(|it| &it.service)
+                .filter(|_| is_planned_as_before);
             listeners.push(Arc::new(Listener {
-                bound: bound.get(&key).copied().unwrap_or(listener.address),
                 key,
-                stats: Arc::new(ListenerStats::build(listener, workers, stats)),
+                bound,
+                stats: Arc::new(ListenerStats::build(listener, ground.workers, stats)),
                 gate: Gate::build(&listener.edge, gate).map(Arc::new),
-                service: Service::build(&listener.protocol, &by_name)?,
+                tls: build_acceptor(&listener.protocol, &ground.tls, acceptor)?,
+                service: Service::build(listener, service, &by_name, (logs, log.as_ref()))?,
             }));
         }
+        drop((planned, before, changed));
         Ok(Self {
             plan,
+            log,
             listeners,
             clusters,
-            checkers,
-            last_errors,
+            checks,
         })
     }
 
     /// How the backends of a cluster are checked; `None` if they are not.
-    pub(crate) fn checker(&self, cluster: &str) -> Option<&Arc<Checker>> {
-        self.checkers.get(cluster)
+    pub(crate) fn checks(&self, cluster: &str) -> Option<&Arc<ClusterChecks>> {
+        self.checks.get(cluster)
     }
+}
 
+impl ClusterChecks {
     /// Where the results of a backend's checks go.
     pub(crate) fn last_error(&self, backend: &Backend) -> Arc<LastError> {
         let found = self.last_errors.get(&backend.id());
         found.cloned().unwrap_or_default()
     }
+}
 
-    fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
-        self.clusters.iter().find(|cluster| cluster.name == name)
-    }
+/// The clusters of a plan, and the names of those that were not there before as they are now.
+fn build_clusters<'p>(
+    plan: &'p Plan,
+    ground: &Ground,
+    previous: Option<&Snapshot>,
+) -> (Vec<Arc<Cluster>>, HashSet<&'p str>) {
+    let cookie_key = plan.cookie_key.as_ref().unwrap_or(&ground.cookie_key);
+    let context = Context {
+        seed: plan.hash_seed,
+        workers: ground.workers,
+        affinity: Arc::clone(&ground.affinity),
+        cookie_key: cookie_key.clone(),
+        now: lb_core::rt::now(),
+    };
+    let keeps_keys = previous.is_some_and(|previous| {
+        previous.plan.hash_seed == plan.hash_seed && previous.plan.cookie_key == plan.cookie_key
+    });
+    let by_name = previous.map(|it| ByName::new(&it.plan.clusters, |it| &it.name));
+    let mut changed = HashSet::new();
+    let build = |(at, cluster): (usize, &'p Arc<plan::Cluster>)| {
+        let found = by_name.as_ref().and_then(|it| it.find(at, &cluster.name));
+        let before = previous.zip(found);
+        if let Some((previous, at)) = before
+            && keeps_keys
+            && previous.plan.clusters[at] == *cluster
+        {
+            return Arc::clone(&previous.clusters[at]);
+        }
+        changed.insert(&*cluster.name);
+        let before = before.map(|(previous, at)| &*previous.clusters[at]);
+        Arc::new(Cluster::build(cluster, &context, before))
+    };
+    let clusters = plan.clusters.iter().enumerate().map(build).collect();
+    (clusters, changed)
+}
 
-    fn listener(&self, name: &str) -> Option<&Arc<Listener>> {
-        self.listeners
-            .iter()
-            .find(|listener| listener.stats.name() == name)
+/// One that is as before stays.
+fn build_acceptor(
+    protocol: &plan::Protocol,
+    context: &TlsContext,
+    previous: Option<&Arc<TlsAcceptor>>,
+) -> Result<Option<Arc<TlsAcceptor>>, String> {
+    let plan::Protocol::Http(plan::Http { tls: Some(tls), .. }) = protocol else {
+        return Ok(None);
+    };
+    match previous {
+        Some(previous) if previous.is_of(tls) => Ok(Some(Arc::clone(previous))),
+        previous => TlsAcceptor::build(tls, context, previous.map(|it| &**it))
+            .map(|acceptor| Some(Arc::new(acceptor)))
+            .map_err(|error| error.to_string()),
     }
 }
 
 /// A cluster whose checks are as before keeps its checker, and the backends keep their rhythm.
-fn build_checkers(
+fn build_checks(
     plan: &Plan,
+    clusters: &[Arc<Cluster>],
     previous: Option<&Snapshot>,
-) -> Result<HashMap<String, Arc<Checker>>, String> {
-    let mut checkers = HashMap::new();
-    for cluster in &plan.clusters {
-        let Some(health) = &cluster.health else {
+) -> Result<HashMap<String, Arc<ClusterChecks>>, String> {
+    let by_name = previous.map(|it| ByName::new(&it.plan.clusters, |it| &it.name));
+    let mut checks = HashMap::new();
+    for (at, (planned, cluster)) in plan.clusters.iter().zip(clusters).enumerate() {
+        let Some(health) = &planned.health else {
             continue;
         };
-        let before = previous.filter(|previous| {
-            let mut clusters = previous.plan.clusters.iter();
-            let same = clusters.find(|it| it.name == cluster.name);
-            same.is_some_and(|it| it.health.as_ref() == Some(health))
+        let found = by_name.as_ref().and_then(|it| it.find(at, &planned.name));
+        let before = previous.zip(found).and_then(|(previous, at)| {
+            let checks = previous.checks(&planned.name)?;
+            Some((previous, at, checks))
         });
-        let checker = match before.and_then(|previous| previous.checker(&cluster.name)) {
-            Some(checker) => Arc::clone(checker),
+        if let Some((previous, at, before)) = before
+            && Arc::ptr_eq(&previous.clusters[at], cluster)
+        {
+            checks.insert(planned.name.clone(), Arc::clone(before));
+            continue;
+        }
+        let same = before.filter(|(previous, at, _)| {
+            previous.plan.clusters[*at].health.as_ref() == Some(health)
+        });
+        let checker = match same {
+            Some((.., before)) => Arc::clone(&before.checker),
             None => Arc::new(Checker::new(&health.check)?),
         };
-        checkers.insert(cluster.name.clone(), checker);
+        let last_error = |backend: &Arc<Backend>| {
+            let error = before.map(|(.., before)| before.last_error(backend));
+            (backend.id(), error.unwrap_or_default())
+        };
+        let last_errors = cluster.backends().iter().map(last_error).collect();
+        let built = ClusterChecks {
+            checker,
+            last_errors,
+        };
+        checks.insert(planned.name.clone(), Arc::new(built));
     }
-    Ok(checkers)
+    Ok(checks)
+}
+
+/// Finds the parts of a plan by name: mostly they are where they were.
+struct ByName<'p, T> {
+    list: &'p [Arc<T>],
+    name: fn(&T) -> &str,
+    positions: OnceCell<HashMap<&'p str, usize>>,
+}
+
+impl<'p, T> ByName<'p, T> {
+    fn new(list: &'p [Arc<T>], name: fn(&T) -> &str) -> Self {
+        Self {
+            list,
+            name,
+            positions: OnceCell::new(),
+        }
+    }
+
+    /// The position of the part of that name; `likely` is looked at first.
+    fn find(&self, likely: usize, name: &str) -> Option<usize> {
+        let is_it = |part: &Arc<T>| (self.name)(part) == name;
+        if self.list.get(likely).is_some_and(is_it) {
+            return Some(likely);
+        }
+        let positions = self.positions.get_or_init(|| {
+            let parts = self.list.iter().enumerate();
+            parts.map(|(at, part)| ((self.name)(part), at)).collect()
+        });
+        positions.get(name).copied()
+    }
 }
 
 impl Service {
+    /// `before` is a service of the same protocol with the same settings, if there was one.
     fn build(
-        protocol: &plan::Protocol,
+        listener: &plan::Listener,
+        before: Option<&Self>,
         cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
+        (logs, log): (&AccessLogs, Option<&AccessLog>),
     ) -> Result<Self, String> {
         let known = |name: &str| {
             cluster_by_name(name).ok_or_else(|| format!("there is no cluster \"{name}\""))
         };
-        match protocol {
-            plan::Protocol::Http(http) => HttpService::build(http, cluster_by_name)
-                .map(|service| Self::Http(Arc::new(service)))
-                .map_err(|error| error.to_string()),
+        if let Some(Self::Http(http)) = before
+            && let Some(http) = http.with_clusters(cluster_by_name)
+        {
+            return Ok(Self::Http(Arc::new(http)));
+        }
+        match &listener.protocol {
+            plan::Protocol::Http(http) => {
+                let service = HttpService::build(http, cluster_by_name);
+                let service = service.map_err(|error| error.to_string())?;
+                let service = match logs.log(listener, log)? {
+                    Some(log) => service.logged(log),
+                    None => service,
+                };
+                Ok(Self::Http(Arc::new(service)))
+            }
             plan::Protocol::Tcp(tcp) => TcpService::build(tcp, cluster_by_name)
                 .map(|service| Self::Tcp(Arc::new(service)))
                 .ok_or_else(|| "a cluster is missing".to_owned()),

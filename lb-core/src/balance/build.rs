@@ -52,6 +52,9 @@ impl Cluster {
             tries_max: plan.tries_max,
             pool_idle_max: plan.pool_idle_max,
             pool_idle_timeout: plan.pool_idle_timeout,
+            protocol: plan.protocol,
+            exchanges: plan.exchanges,
+            tls: build_tls(plan.tls.as_ref(), previous),
             health: plan.health.clone(),
             view: ViewWord::new(epoch, View::of(&tiers, plan.panic_threshold)),
             panic_threshold: plan.panic_threshold,
@@ -67,6 +70,16 @@ impl Cluster {
             state,
         }
     }
+}
+
+fn build_tls(
+    plan: Option<&plan::BackendTls>,
+    previous: Option<&Cluster>,
+) -> Option<Arc<plan::BackendTls>> {
+    let plan = plan?;
+    let before = previous.and_then(|previous| previous.tls.as_ref());
+    let same = before.filter(|before| ***before == *plan);
+    Some(same.map_or_else(|| Arc::new(plan.clone()), Arc::clone))
 }
 
 fn build_backends(

@@ -88,6 +88,13 @@ pub struct Cluster {
     pub pool_idle_max: u16,
     /// How long an idle HTTP connection is kept.
     pub pool_idle_timeout: Duration,
+    /// The version of HTTP that the backends are spoken to in.
+    pub protocol: plan::BackendProtocol,
+    /// How HTTP exchanges reach the backends.
+    pub exchanges: plan::ClusterExchanges,
+    /// How HTTP connections are encrypted. The same as long as the plan says the same, so that a
+    /// connection can be told from one that was made before a change.
+    pub tls: Option<Arc<plan::BackendTls>>,
     /// Active health checks; `None` leaves every backend healthy.
     pub health: Option<plan::Health>,
     backends: Box<[Arc<Backend>]>,
@@ -129,6 +136,11 @@ impl Cluster {
     pub fn look_up(&self, choice: &Choice<'_>) -> Option<&Arc<Backend>> {
         let index = self.schedule(self.view(), choice)?;
         Some(&self.backends[usize::from(index)])
+    }
+
+    /// Holds the backend at position `index`, for what goes on with it after an exchange.
+    pub fn hold(&self, index: u16, worker: usize) -> Lease<'_> {
+        Lease::new(self, index, worker, Held::Without)
     }
 
     /// The backends, in the order of the plan.

@@ -7,6 +7,7 @@
 mod flows;
 mod report;
 mod text;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crossbeam_utils::CachePadded;
 pub use flows::{FlowCounters, FlowEnd, FlowShed};
 pub use report::Report;
 pub use text::{Family, Kind, Text};
+pub use tls::{TlsCounters, TlsFailure};
 
 use crate::plan;
 
@@ -231,11 +233,17 @@ pub struct ListenerCounters {
     pub exchanges_active: Gauge,
     /// From the last byte of a request's head to the last byte of its response.
     pub exchange_time: Histogram,
+    /// HTTP connections that went on in another protocol.
+    pub upgrades: Counter,
+    /// Of these, the ones that are open.
+    pub upgrades_active: Gauge,
     exchanges: [Counter; StatusClass::ALL.len()],
     sessions: [Counter; SessionEnd::ALL.len()],
     refusals: [Counter; Refusal::ALL.len()],
     /// Of a UDP listener.
     pub flows: FlowCounters,
+    /// Of an HTTP listener that takes TLS.
+    pub tls: TlsCounters,
 }
 
 impl ListenerCounters {
@@ -490,6 +498,16 @@ enum ListenerKind {
 pub struct ClusterCounters {
     /// Attempts after the first, for sessions and exchanges alike.
     pub retries: Counter,
+    /// Exchanges that asked for a backend.
+    pub exchanges: Counter,
+    /// Retries that would have been safe, and were not made for want of budget.
+    pub retries_denied: Counter,
+    /// Exchanges that wait for a connection to a backend.
+    pub queued: Gauge,
+    /// Exchanges that had to wait for one.
+    pub queue_entered: Counter,
+    /// Exchanges that waited in vain, or found too many waiting.
+    pub queue_failed: Counter,
     /// Sessions and exchanges that found no backend to take them.
     pub unavailable: Counter,
     /// Choices that affinity made.
@@ -507,6 +525,10 @@ pub struct BackendCounters {
     pub connections: Counter,
     /// Connections open, idle ones in a pool included.
     pub connections_active: Gauge,
+    /// Connections of HTTP being established.
+    pub connecting: Gauge,
+    /// Of the open ones, idle ones in the pool of HTTP.
+    pub connections_idle: Gauge,
     /// Connection attempts that failed or timed out.
     pub connect_failures: Counter,
     /// Exchanges begun.
@@ -605,6 +627,7 @@ mod tests {
             name: "web".into(),
             address: "127.0.0.1:80".parse().unwrap(),
             edge: plan::Edge::default(),
+            access_log: plan::ListenerLog::default(),
             protocol: plan::Protocol::Http(plan::Http::default()),
         };
         let before = ListenerStats::build(&listener, 2, None);

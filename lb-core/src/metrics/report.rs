@@ -262,6 +262,22 @@ impl Report<'_> {
             |kind| kind == ListenerKind::Http,
             |shard| shard.exchanges_active.get(),
         );
+        self.per_listener(
+            text,
+            "lb_upgrades_total",
+            Kind::Counter,
+            "Connections that went on in another protocol, as WebSockets do.",
+            |kind| kind == ListenerKind::Http,
+            |shard| shard.upgrades.get(),
+        );
+        self.per_listener(
+            text,
+            "lb_upgrades_active",
+            Kind::Gauge,
+            "Connections open that went on in another protocol.",
+            |kind| kind == ListenerKind::Http,
+            |shard| shard.upgrades_active.get(),
+        );
         let mut family = text.family(
             "lb_exchange_duration_seconds",
             Kind::Histogram,
@@ -273,6 +289,31 @@ impl Report<'_> {
         }
     }
 
+    fn write_queues(&self, text: &mut Text) {
+        let mut family = text.family(
+            "lb_cluster_queued",
+            Kind::Gauge,
+            "Exchanges that wait for a connection to a backend.",
+        );
+        for cluster in self.clusters {
+            let shards = cluster.counters().iter();
+            let queued: u64 = shards.map(|shard| shard.queued.get()).sum();
+            family.sample(&[("cluster", &cluster.name)], queued);
+        }
+        self.per_cluster(
+            text,
+            "lb_cluster_queue_entered_total",
+            "Exchanges that had to wait for a connection to a backend.",
+            |shard| shard.queue_entered.get(),
+        );
+        self.per_cluster(
+            text,
+            "lb_cluster_queue_failed_total",
+            "Exchanges that waited in vain, or found too many waiting.",
+            |shard| shard.queue_failed.get(),
+        );
+    }
+
     fn write_clusters(&self, text: &mut Text) {
         self.per_cluster(
             text,
@@ -280,6 +321,13 @@ impl Report<'_> {
             "Attempts after the first, for sessions and exchanges.",
             |shard| shard.retries.get(),
         );
+        self.per_cluster(
+            text,
+            "lb_cluster_retries_denied_total",
+            "Retries that were not made for want of budget.",
+            |shard| shard.retries_denied.get(),
+        );
+        self.write_queues(text);
         self.per_cluster(
             text,
             "lb_cluster_unavailable_total",
@@ -366,11 +414,22 @@ impl Report<'_> {
         );
         self.per_backend(
             text,
+            "lb_backend_connections_idle",
+            Kind::Gauge,
+            "Idle connections in the pools of HTTP.",
+            |backend| backend.sum(|shard| shard.connections_idle.get()),
+        );
+        self.per_backend(
+            text,
             "lb_backend_connect_failures_total",
             Kind::Counter,
             "Connection attempts that failed or timed out.",
             |backend| backend.sum(|shard| shard.connect_failures.get()),
         );
+        self.write_backend_exchanges(text);
+    }
+
+    fn write_backend_exchanges(&self, text: &mut Text) {
         self.per_backend(
             text,
             "lb_backend_exchanges_total",
@@ -541,6 +600,7 @@ mod tests {
                     name: name.into(),
                     address,
                     edge: plan::Edge::default(),
+                    access_log: plan::ListenerLog::default(),
                     protocol,
                 };
                 Arc::new(ListenerStats::build(&plan, 2, None))
@@ -666,6 +726,7 @@ mod tests {
             address: "127.0.0.1:53".parse().unwrap(),
             protocol: plan::Protocol::Udp(plan::Udp::to("a")),
             edge: plan::Edge::default(),
+            access_log: plan::ListenerLog::default(),
         };
         let dns = Arc::new(ListenerStats::build(&dns, 2, None));
         dns.shard(0).flows.received.add(3);

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Affinity, Balance, HashKey, Health};
+use super::{Affinity, BackendProtocol, BackendTls, Balance, ClusterExchanges, HashKey, Health};
 
 /// A named set of backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,12 @@ pub struct Cluster {
     pub pool_idle_max: u16,
     /// How long an idle HTTP connection to a backend is kept.
     pub pool_idle_timeout: Duration,
+    /// How HTTP exchanges reach the backends.
+    pub exchanges: ClusterExchanges,
+    /// How HTTP connections to backends are encrypted; `None`: they are not.
+    pub tls: Option<BackendTls>,
+    /// The version of HTTP that its backends are spoken to in.
+    pub protocol: BackendProtocol,
 }
 
 impl Cluster {
@@ -82,6 +88,9 @@ impl Cluster {
             tries_max: Self::TRIES_DEFAULT,
             pool_idle_max: Self::POOL_IDLE_DEFAULT,
             pool_idle_timeout: Self::POOL_IDLE_TIMEOUT_DEFAULT,
+            exchanges: ClusterExchanges::default(),
+            tls: None,
+            protocol: BackendProtocol::default(),
         }
     }
 }

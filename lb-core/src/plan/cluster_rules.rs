@@ -21,6 +21,7 @@ impl<'p> Validation<'p> {
         self.range(place, "panic_threshold", cluster.panic_threshold, (0, 100));
         self.timeout(place, "connect_timeout", cluster.connect_timeout);
         self.timeout(place, "pool_idle_timeout", cluster.pool_idle_timeout);
+        self.cluster_exchanges(place, &cluster.exchanges, cluster.pool_idle_max);
         self.weights(place, cluster);
         self.hashing(place, cluster);
         if let Some(duration) = cluster.slow_start {
@@ -34,6 +35,9 @@ impl<'p> Validation<'p> {
         }
         if let Some(affinity) = &cluster.affinity {
             self.affinity(place, cluster, affinity);
+        }
+        if let Some(tls) = &cluster.tls {
+            self.backend_tls(place, tls);
         }
     }
 
@@ -244,21 +248,15 @@ impl<'p> Validation<'p> {
 }
 
 /// Whether listeners use a cluster, and none of them speaks HTTP.
+/// Whether listeners send to the cluster, and none of them by HTTP.
 fn is_without_http(plan: &Plan, cluster: &str) -> bool {
     let mut is_used = false;
     for listener in &plan.listeners {
-        match &listener.protocol {
-            Protocol::Http(http) => {
-                let routed = http.routes.iter().map(|route| &route.cluster);
-                if routed
-                    .chain(&http.default_cluster)
-                    .any(|name| name == cluster)
-                {
-                    return false;
-                }
+        if listener.clusters().any(|name| name == cluster) {
+            if matches!(listener.protocol, Protocol::Http(_)) {
+                return false;
             }
-            Protocol::Tcp(tcp) => is_used |= tcp.clusters().any(|name| name == cluster),
-            Protocol::Udp(udp) => is_used |= udp.cluster == cluster,
+            is_used = true;
         }
     }
     is_used
@@ -290,7 +288,7 @@ fn is_cookie_attribute(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CookieMode, Edge, Http, Listener, Tcp};
+    use super::super::{CookieMode, Edge, Http, Listener, ListenerLog, Tcp};
     use super::*;
 
     fn cluster(balance: Balance, weights: &[u16]) -> Cluster {
@@ -319,10 +317,11 @@ mod tests {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             protocol,
             edge: Edge::default(),
+            access_log: ListenerLog::default(),
         };
         let plan = Plan {
-            listeners: vec![listener],
-            clusters: vec![cluster],
+            listeners: vec![listener.into()],
+            clusters: vec![cluster.into()],
             ..Plan::default()
         };
         let errors = plan.validate().err().unwrap_or_default();

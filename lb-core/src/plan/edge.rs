@@ -88,6 +88,11 @@ pub struct ListenSocket {
     pub defer_accept: Option<Duration>,
     /// TCP_FASTOPEN: connections whose SYN brought bytes that may wait (RFC 7413).
     pub fast_open: Option<u32>,
+    /// IPV6_V6ONLY: `[::]` takes no IPv4 clients.
+    pub v6_only: bool,
+    /// Whatever comes is dropped by the kernel, without a word to who sent it: as kube-proxy has it
+    /// for a Service that has endpoints, but none that may be used here.
+    pub drops_all: bool,
     /// What clients' connections inherit.
     pub tcp: TcpSocket,
 }
@@ -103,6 +108,8 @@ impl Default for ListenSocket {
             backlog: Self::BACKLOG_DEFAULT,
             defer_accept: None,
             fast_open: None,
+            v6_only: false,
+            drops_all: false,
             tcp: TcpSocket::default(),
         }
     }

@@ -320,7 +320,7 @@ mod tests {
         let mut cluster = Cluster::new("a", Vec::new());
         cluster.health = Some(health);
         let plan = Plan {
-            clusters: vec![cluster],
+            clusters: vec![cluster.into()],
             ..Plan::default()
         };
         let errors = plan.validate().err().unwrap_or_default();

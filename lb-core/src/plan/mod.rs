@@ -11,26 +11,49 @@ mod balance;
 mod cluster;
 mod cluster_rules;
 mod edge;
+mod exchange;
+mod exchange_rules;
 mod health;
+mod http;
+mod http2;
+mod http_rules;
+mod log;
 mod tcp;
+mod tls;
+mod tls_rules;
 mod udp;
 mod validate;
 mod validate_listener;
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
 pub use affinity::{Affinity, CookieAffinity, CookieKey, CookieMode, SameSite, Secure};
 pub use balance::{Balance, HashKey, UnknownBalance};
 pub use cluster::{Backend, Cluster, Condition, Outlier, Tier};
 pub use edge::{Access, ConnectionLimits, Edge, KeepAlive, ListenSocket, ProxyIn, Rate, TcpSocket};
+pub use exchange::{ClusterExchanges, Exchanges, RetryBudget};
 pub use health::{
     Check, GrpcCheck, Health, HttpCheck, MalformedStatusRange, StatusRange, TlsCheck, UdpCheck,
     Verify,
 };
+pub use http::{
+    Forwarded, HostMatching, Http, HttpLimits, HttpTimeouts, Matching, PathForm, PathMatch,
+    Redirect, RequestId, Rewrite, Route, RouteAction, Scheme,
+};
+pub use http_rules::{
+    PATTERN_BYTES_MAX, PATTERN_PROGRAM_BYTES_MAX, group_count, parse_pattern, pattern_problem,
+    rewrite_problem,
+};
+pub use http2::{BackendProtocol, Http2};
+pub use log::{AccessLog, ListenerLog, LogFormat, LogTarget};
 pub use tcp::{
     BackendLimit, BackendSocket, Otherwise, ProxyOut, ProxyVersion, Relay, ServerName, ServerNames,
     Source, Tcp,
+};
+pub use tls::{
+    BackendTls, Certificate, ClientAuth, KeyForm, PrivateKey, TicketKey, TlsGroup, TlsServer,
+    TlsSuite, TlsVersion, UnknownNames, UnknownTlsWord,
 };
 pub use udp::Udp;
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
@@ -39,9 +62,10 @@ pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// Addresses to accept on. Names are unique, and so are addresses, but that UDP has its own.
-    pub listeners: Vec<Listener>,
-    /// Named sets of backends. Names are unique.
-    pub clusters: Vec<Cluster>,
+    pub listeners: Vec<Arc<Listener>>,
+    /// Named sets of backends. Names are unique. Shared, as the listeners are, with
+    /// the plan before where nothing has changed: what is the same by address is not looked at again.
+    pub clusters: Vec<Arc<Cluster>>,
     /// Seed of the hash tables; nodes that share it agree on every choice.
     pub hash_seed: u64,
     /// What affinity cookies are keyed with; nodes that share it accept each other's. `None`
@@ -58,8 +82,28 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What is asked of connections before they are served.
     pub edge: Edge,
+    /// Whether and how what it serves is logged.
+    pub access_log: ListenerLog,
     /// What is spoken there.
     pub protocol: Protocol,
+}
+
+impl Listener {
+    /// The names of the clusters that it sends to, some of them more than once.
+    pub fn clusters(&self) -> impl Iterator<Item = &str> {
+        let (http, tcp, udp) = match &self.protocol {
+            Protocol::Http(http) => (Some(http), None, None),
+            Protocol::Tcp(tcp) => (None, Some(tcp), None),
+            Protocol::Udp(udp) => (None, None, Some(udp)),
+        };
+        let of_http = http.into_iter().flat_map(|http| {
+            let routes = http.routes.iter().filter_map(|it| it.action.cluster());
+            routes.chain(http.default_cluster.as_deref())
+        });
+        let of_tcp = tcp.into_iter().flat_map(Tcp::clusters);
+        let of_udp = udp.map(|udp| &*udp.cluster);
+        of_http.chain(of_tcp).chain(of_udp)
+    }
 }
 
 /// What a listener does with a connection.
@@ -71,119 +115,4 @@ pub enum Protocol {
     Tcp(Tcp),
     /// Datagrams relayed to one cluster.
     Udp(Udp),
-}
-
-/// The settings of an HTTP listener; by default without a route.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Http {
-    /// Routes; the most specific match wins whatever their order.
-    pub routes: Vec<Route>,
-    /// Where a request goes that no route matches; `None` answers 404.
-    pub default_cluster: Option<String>,
-    /// Limits on what a client may send.
-    pub limits: HttpLimits,
-    /// Deadlines.
-    pub timeouts: HttpTimeouts,
-    /// What is done with X-Forwarded-* headers.
-    pub forwarded: Forwarded,
-}
-
-/// One routing rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Host in lower case without port: exact (`shop.example`), one wildcard label
-    /// (`*.example`), or `None` for any.
-    pub host: Option<String>,
-    /// Path prefix, matched element by element: `/a` matches `/a` and `/a/b`, not `/ab`.
-    pub path_prefix: String,
-    /// Name of the cluster.
-    pub cluster: String,
-}
-
-/// Limits on what an HTTP client may send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HttpLimits {
-    /// Longest request head in bytes; more is answered 431 (414 if the request line alone is
-    /// longer). From [`Self::HEAD_BYTES_LEAST`] to [`Self::HEAD_BYTES_LIMIT`].
-    pub head_bytes_max: u32,
-    /// Largest number of header fields in a head; more is answered 431. At least 1, at most
-    /// [`Self::HEADERS_LIMIT`].
-    pub headers_max: u16,
-    /// Largest request body in bytes, `None` for no limit; more is answered 413.
-    pub body_bytes_max: Option<u64>,
-    /// Requests on one client connection before it is closed, at least 1; `None` for no limit.
-    pub requests_per_connection_max: Option<u32>,
-}
-
-impl HttpLimits {
-    /// One receive buffer (16 KiB) less 1 KiB, the room to add fields of our own.
-    pub const HEAD_BYTES_LIMIT: u32 = 15 * 1024;
-    /// All that there is room for: cookies grow, and the buffer is held only while a head is
-    /// incomplete.
-    pub const HEAD_BYTES_DEFAULT: u32 = Self::HEAD_BYTES_LIMIT;
-    /// What the shortest useful browser request needs; less is surely a slip.
-    pub const HEAD_BYTES_LEAST: u32 = 256;
-    /// As HAProxy and Apache.
-    pub const HEADERS_DEFAULT: u16 = 100;
-    /// Bounds the table on the stack in which a head is parsed.
-    pub const HEADERS_LIMIT: u16 = 256;
-}
-
-impl Default for HttpLimits {
-    fn default() -> Self {
-        Self {
-            head_bytes_max: Self::HEAD_BYTES_DEFAULT,
-            headers_max: Self::HEADERS_DEFAULT,
-            body_bytes_max: None,
-            requests_per_connection_max: None,
-        }
-    }
-}
-
-/// Deadlines of an HTTP listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HttpTimeouts {
-    /// From the first byte of a request head to its last; 408 after it.
-    pub request_head: Duration,
-    /// Idle time between two requests of a connection before it is closed.
-    pub keep_alive: Duration,
-    /// Between two reads of a body, or while a peer takes nothing.
-    pub body_idle: Duration,
-    /// From the request's last byte sent to the response head; 504 after it.
-    pub response_head: Duration,
-}
-
-impl HttpTimeouts {
-    /// Ample for a slow phone, short for a connection that trickles bytes to hold a slot.
-    pub const REQUEST_HEAD_DEFAULT: Duration = Duration::from_secs(15);
-    /// As nginx. Longer than the 60 s of the cloud balancers that stand in front of us, which
-    /// would otherwise reuse a connection while we close it.
-    pub const KEEP_ALIVE_DEFAULT: Duration = Duration::from_secs(75);
-    /// As nginx's client_body_timeout and send_timeout.
-    pub const BODY_IDLE_DEFAULT: Duration = Duration::from_secs(60);
-    /// As nginx's proxy_read_timeout.
-    pub const RESPONSE_HEAD_DEFAULT: Duration = Duration::from_secs(60);
-}
-
-impl Default for HttpTimeouts {
-    fn default() -> Self {
-        Self {
-            request_head: Self::REQUEST_HEAD_DEFAULT,
-            keep_alive: Self::KEEP_ALIVE_DEFAULT,
-            body_idle: Self::BODY_IDLE_DEFAULT,
-            response_head: Self::RESPONSE_HEAD_DEFAULT,
-        }
-    }
-}
-
-/// What is done with X-Forwarded-For, -Proto and -Host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Forwarded {
-    /// The client's address is appended to what the request carries.
-    #[default]
-    Append,
-    /// Nothing is added or removed.
-    Off,
-    /// What the request carries is discarded first: for an edge that trusts no client.
-    Replace,
 }

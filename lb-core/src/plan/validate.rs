@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Balance, Http, HttpLimits, Listener, Plan, Protocol, Route, Udp};
+use super::{Balance, Listener, Plan, Protocol, Udp};
 
 /// Most backends that one session or exchange may try.
 pub const TRIES_LIMIT: u8 = 8;
@@ -59,8 +59,8 @@ pub enum PlanError {
         /// The second bearer.
         place: Place,
     },
-    /// A route with the host and the path prefix of an earlier one.
-    #[error("{place}: an earlier route has the same host and path prefix")]
+    /// A route with the host and the path of an earlier one.
+    #[error("{place}: an earlier route has the same host and path")]
     DuplicateRoute {
         /// The second route.
         place: Place,
@@ -109,6 +109,16 @@ pub enum PlanError {
         /// The range, in words.
         allowed: String,
     },
+    /// A regular expression that cannot be used.
+    #[error("{place}: the pattern {pattern:?} is not valid: {reason}")]
+    Pattern {
+        /// Where.
+        place: Place,
+        /// The expression.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A cluster that the plan does not have.
     #[error("{place}: there is no cluster {cluster:?}")]
     UnknownCluster {
@@ -130,6 +140,7 @@ impl PlanError {
             | Self::NeedsHttp { place, .. }
             | Self::NoEffect { place, .. }
             | Self::OutOfRange { place, .. }
+            | Self::Pattern { place, .. }
             | Self::UnknownCluster { place, .. } => place,
         }
     }
@@ -219,24 +230,7 @@ impl<'p> Validation<'p> {
         match &listener.protocol {
             Protocol::Tcp(tcp) => self.tcp(place, tcp),
             Protocol::Udp(udp) => self.udp(place, udp),
-            Protocol::Http(http) => {
-                self.http(place, http);
-                let mut seen = Seen::default();
-                for (route, rule) in http.routes.iter().enumerate() {
-                    let name = listener.name.clone();
-                    let place = Place::Route {
-                        listener: index,
-                        name,
-                        route,
-                    };
-                    if seen.twice((&rule.host, &rule.path_prefix)) {
-                        self.errors.push(PlanError::DuplicateRoute {
-                            place: place.clone(),
-                        });
-                    }
-                    self.route(&place, rule);
-                }
-            }
+            Protocol::Http(http) => self.http(index, place, http),
         }
     }
 
@@ -257,56 +251,6 @@ impl<'p> Validation<'p> {
             if let Some(count) = count {
                 self.range(place, field, count, (1, limit));
             }
-        }
-    }
-
-    fn http(&mut self, place: &Place, http: &'p Http) {
-        if let Some(cluster) = &http.default_cluster {
-            self.cluster_exists(place, cluster);
-        }
-        let HttpLimits {
-            head_bytes_max,
-            headers_max,
-            body_bytes_max: _,
-            ..
-        } = http.limits;
-        let head_bytes = (HttpLimits::HEAD_BYTES_LEAST, HttpLimits::HEAD_BYTES_LIMIT);
-        self.range(place, "head_bytes_max", head_bytes_max, head_bytes);
-        self.range(
-            place,
-            "headers_max",
-            headers_max,
-            (1, HttpLimits::HEADERS_LIMIT),
-        );
-        if let Some(requests) = http.limits.requests_per_connection_max {
-            self.range(
-                place,
-                "requests_per_connection_max",
-                requests,
-                (1, u32::MAX),
-            );
-        }
-        self.timeout(place, "request_head", http.timeouts.request_head);
-        self.timeout(place, "keep_alive", http.timeouts.keep_alive);
-        self.timeout(place, "body_idle", http.timeouts.body_idle);
-        self.timeout(place, "response_head", http.timeouts.response_head);
-    }
-
-    fn route(&mut self, place: &Place, route: &'p Route) {
-        self.cluster_exists(place, &route.cluster);
-        if let Some(host) = &route.host
-            && let Some(reason) = host_problem(host)
-        {
-            self.malformed(place, "host", host, reason);
-        }
-        let path = &route.path_prefix;
-        if !path.starts_with('/') {
-            self.malformed(place, "path_prefix", path, "it must start with '/'");
-        } else if path
-            .bytes()
-            .any(|byte| !byte.is_ascii_graphic() || b"?#".contains(&byte))
-        {
-            self.malformed(place, "path_prefix", path, PATH_BYTES);
         }
     }
 
@@ -415,9 +359,6 @@ impl<T: Eq + Hash> Seen<T> {
     }
 }
 
-/// As a path stands in a request target (RFC 9112 section 3.2): anything else never matches.
-const PATH_BYTES: &str = "a path has visible ASCII only, others percent-encoded, no '?' or '#'";
-
 /// What is wrong with a route's host; a wildcard stands for the first label only.
 pub(super) fn host_problem(host: &str) -> Option<&'static str> {
     let name = host.strip_prefix("*.").unwrap_or(host);
@@ -444,7 +385,9 @@ pub(super) fn host_problem(host: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Backend, Cluster, Edge, Health, Tcp};
+    use std::sync::Arc;
+
+    use super::super::{Backend, Cluster, Edge, Health, Http, ListenerLog, Route, Tcp};
     use super::*;
 
     fn address(text: &str) -> SocketAddr {
@@ -456,6 +399,7 @@ mod tests {
             name: name.into(),
             address: address(at),
             edge: Edge::default(),
+            access_log: ListenerLog::default(),
             protocol: Protocol::Tcp(Tcp::to(cluster)),
         }
     }
@@ -465,6 +409,7 @@ mod tests {
             name: "web".into(),
             address: address("127.0.0.1:80"),
             edge: Edge::default(),
+            access_log: ListenerLog::default(),
             protocol: Protocol::Http(Http {
                 routes,
                 ..Http::default()
@@ -473,11 +418,7 @@ mod tests {
     }
 
     fn route(host: Option<&str>, path_prefix: &str) -> Route {
-        Route {
-            host: host.map(str::to_owned),
-            path_prefix: path_prefix.into(),
-            cluster: "a".into(),
-        }
+        Route::to(host, path_prefix, "a")
     }
 
     fn cluster(name: &str) -> Cluster {
@@ -487,8 +428,8 @@ mod tests {
     /// A plan with one cluster, `a`.
     fn plan(listeners: Vec<Listener>) -> Plan {
         Plan {
-            listeners,
-            clusters: vec![cluster("a")],
+            listeners: listeners.into_iter().map(Arc::new).collect(),
+            clusters: vec![cluster("a").into()],
             ..Plan::default()
         }
     }
@@ -502,7 +443,7 @@ mod tests {
     /// The one error that a changed cluster `a` gives.
     fn cluster_error(change: impl FnOnce(&mut Cluster)) -> String {
         let mut plan = plan(vec![]);
-        change(&mut plan.clusters[0]);
+        change(Arc::make_mut(&mut plan.clusters[0]));
         let errors = errors(&plan);
         assert_eq!(errors.len(), 1, "{errors:?}");
         errors[0].clone()
@@ -524,7 +465,7 @@ mod tests {
             tcp("db", "0.0.0.0:5432", "a"),
             http(vec![route(None, "/"), route(Some("*.shop.example"), "/a")]),
         ]);
-        plan.clusters[0].health = Some(Health::default());
+        Arc::make_mut(&mut plan.clusters[0]).health = Some(Health::default());
         assert_eq!(plan.validate(), Ok(()));
         assert_eq!(Plan::default().validate(), Ok(()));
     }
@@ -532,19 +473,13 @@ mod tests {
     #[test]
     fn an_empty_cluster_is_valid() {
         let mut plan = plan(vec![]);
-        plan.clusters[0].backends.clear();
+        Arc::make_mut(&mut plan.clusters[0]).backends.clear();
         assert_eq!(plan.validate(), Ok(()));
     }
 
     #[test]
     fn unknown_clusters_are_named_where_they_are_used() {
-        let mut web = http(vec![
-            route(None, "/"),
-            Route {
-                cluster: "c".into(),
-                ..route(None, "/c")
-            },
-        ]);
+        let mut web = http(vec![route(None, "/"), Route::to(None, "/c", "c")]);
         let Protocol::Http(settings) = &mut web.protocol else {
             unreachable!()
         };
@@ -570,8 +505,8 @@ mod tests {
                 route(Some("a.b"), "/"),
             ]),
         ]);
-        plan.clusters.push(cluster("a"));
-        plan.clusters[1]
+        plan.clusters.push(cluster("a").into());
+        Arc::make_mut(&mut plan.clusters[1])
             .backends
             .push(address("127.0.0.1:9000").into());
         assert_eq!(
@@ -579,7 +514,7 @@ mod tests {
             [
                 "listener \"db\": the name is used twice",
                 "listener \"db\": the address 0.0.0.0:1 is used twice",
-                "listener \"web\", route 3: an earlier route has the same host and path prefix",
+                "listener \"web\", route 3: an earlier route has the same host and path",
                 "cluster \"a\": the name is used twice",
                 "cluster \"a\", backend 2: the address 127.0.0.1:9000 is used twice",
             ]
@@ -593,7 +528,7 @@ mod tests {
             tcp("y", "127.0.0.1:0", "a"),
         ]);
         assert_eq!(plan.validate(), Ok(()));
-        plan.clusters[0].backends[0] = address("127.0.0.1:0").into();
+        Arc::make_mut(&mut plan.clusters[0]).backends[0] = address("127.0.0.1:0").into();
         let expected = "cluster \"a\", backend 1: address \"127.0.0.1:0\" is not valid: \
                         nothing can listen on port 0";
         assert_eq!(errors(&plan), [expected]);
@@ -768,7 +703,7 @@ mod tests {
                 matches!(
                     errors[..],
                     [PlanError::Malformed {
-                        field: "path_prefix",
+                        field: "path prefix",
                         ..
                     }]
                 ),

@@ -168,7 +168,8 @@ impl<'p> Validation<'p> {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        BackendLimit, Cluster, Listener, Plan, PlanError, Protocol, ProxyIn, ProxyOut, ServerName,
+        BackendLimit, Cluster, Listener, ListenerLog, Plan, PlanError, Protocol, ProxyIn, ProxyOut,
+        ServerName,
     };
     use super::*;
 
@@ -177,11 +178,12 @@ mod tests {
             name: "a".into(),
             address: "127.0.0.1:0".parse().unwrap(),
             edge,
+            access_log: ListenerLog::default(),
             protocol: Protocol::Tcp(tcp),
         };
         let plan = Plan {
-            listeners: vec![listener],
-            clusters: vec![Cluster::new("c", Vec::new())],
+            listeners: vec![listener.into()],
+            clusters: vec![Cluster::new("c", Vec::new()).into()],
             ..Plan::default()
         };
         let field = |error: &PlanError| match error {
@@ -258,6 +260,7 @@ mod tests {
                     user_timeout: Some(Duration::ZERO),
                     congestion: Some(String::new()),
                 },
+                ..ListenSocket::default()
             },
         };
         let expected = [

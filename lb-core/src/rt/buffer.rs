@@ -337,9 +337,9 @@ impl Chunk {
         }
     }
 
-    /// Fills a large buffer by `receive`, which says how many bytes it wrote; `None` when chunks
-    /// hold too many large buffers already.
-    pub(crate) fn large<E>(
+    /// Fills a large buffer, of 128 KiB, by `receive`, which says how many bytes it wrote; `None`
+    /// when chunks hold too many large buffers already. For bulk data only.
+    pub fn large<E>(
         receive: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Option<Result<Self, E>> {
         let heap = &pool().heap;
@@ -507,6 +507,21 @@ impl Buffer {
         room.copy_from_slice(bytes);
         self.len += bytes.len();
         true
+    }
+
+    /// Appends what `write` writes to the start of the room that is left; it says how much.
+    ///
+    /// # Errors
+    /// Those of `write`; nothing is appended then.
+    pub fn fill<E>(
+        &mut self,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        let len = self.len;
+        let room = &mut self.room()[len..];
+        let (most, written) = (room.len(), write(room)?);
+        self.len += written.min(most);
+        Ok(written)
     }
 
     /// What is written.

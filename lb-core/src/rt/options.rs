@@ -63,6 +63,8 @@ pub fn set_listen_options(
         backlog: _,
         defer_accept,
         fast_open,
+        v6_only: _,   // before it is bound
+        drops_all: _, // likewise
         tcp,
     } = settings;
     if let Some(time) = defer_accept {

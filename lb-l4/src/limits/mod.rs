@@ -3,10 +3,9 @@
 //! Invariant: a limit holds over all workers, and what a connection takes of it it gives back when
 //! its [`Permit`] is dropped, however it ends. A listener without rules has no gate, and its
 //! connections pay nothing.
-//! Read next: `rate.rs`, `sources.rs`; `../proxy_protocol/receive.rs`.
+//! Read next: `sources.rs`, `lb_core::rate`; `../proxy_protocol/receive.rs`.
 
 pub(crate) mod queue;
-mod rate;
 mod sources;
 
 use std::net::IpAddr;
@@ -18,11 +17,11 @@ use crossbeam_utils::CachePadded;
 use lb_core::metrics::Refusal;
 use lb_core::plan::{self, ConnectionLimits};
 use lb_core::prefixes::{Prefix, PrefixMap};
+use lb_core::rate::TokenBucket;
 use lb_core::rt::{Instant, TcpStream, now};
 
 use crate::client::Client;
 use crate::proxy_protocol::{Origin, ReceiveError, receive};
-use rate::TokenBucket;
 use sources::{Place, Sources};
 
 /// The rules of one listener at work, shared by all workers; part of a snapshot.

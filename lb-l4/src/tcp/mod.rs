@@ -16,10 +16,12 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lb_core::balance::Lease;
 use lb_core::connections::Registration;
 use lb_core::metrics::{ListenerCounters, Refusal, SessionEnd};
+use lb_core::plan;
 use lb_core::rt::{TcpStream, timeout};
 use lb_core::snapshot::Held;
 use lb_core::worker::Worker;
@@ -133,6 +135,22 @@ fn session<'s>(
         };
         counters.session_ended(end);
     }
+}
+
+/// Relays between a client and a backend that have agreed on what follows, until both directions
+/// have ended, one side fails, or nothing moves for `idle_timeout`.
+pub async fn relay(
+    client: &TcpStream,
+    backend: &TcpStream,
+    idle_timeout: Duration,
+    counters: &ListenerCounters,
+) -> SessionEnd {
+    let settings = relay::Settings {
+        idle_timeout,
+        relay: plan::Relay::Auto,
+        fickle: false,
+    };
+    Relay::new(client, backend, &settings, counters).await
 }
 
 /// Gives a backend up, and calls those who wait for room in it.

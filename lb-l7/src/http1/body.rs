@@ -17,9 +17,29 @@ pub enum Body {
     Chunked(Chunked),
     /// Everything until the sender closes.
     UntilClose,
+    /// Everything until the sender ends the stream, which is told apart from the body.
+    Stream {
+        /// Bytes that may still come.
+        left: u64,
+        /// They must come, too: the length was declared.
+        exact: bool,
+    },
 }
 
 impl Body {
+    /// At the start of a body on a stream that has not ended yet: `declared` bytes if a length is
+    /// given, and otherwise at most `data_bytes_max`.
+    #[must_use]
+    pub const fn of_stream(declared: Option<u64>, data_bytes_max: u64) -> Self {
+        match declared {
+            Some(left) => Self::Stream { left, exact: true },
+            None => Self::Stream {
+                left: data_bytes_max,
+                exact: false,
+            },
+        }
+    }
+
     /// At the start of a body. `data_bytes_max` bounds chunked data; a declared length has been
     /// compared already.
     #[must_use]
@@ -32,7 +52,23 @@ impl Body {
         }
     }
 
-    /// Whether nothing more is to come. Never true of `UntilClose`.
+    /// Whether the body is whole when its sender closes or ends the stream.
+    #[must_use]
+    pub const fn may_close(&self) -> bool {
+        match self {
+            Self::Done | Self::UntilClose => true,
+            Self::Stream { left, exact } => !*exact || *left == 0,
+            Self::Length(_) | Self::Chunked(_) => false,
+        }
+    }
+
+    /// Whether the trailers are next, or what is left of them.
+    #[must_use]
+    pub const fn is_trailer(&self) -> bool {
+        matches!(self, Self::Chunked(chunked) if chunked.is_trailer())
+    }
+
+    /// Whether nothing more is to come. Never true of `UntilClose` and `Stream`.
     #[must_use]
     pub const fn is_done(&self) -> bool {
         matches!(self, Self::Done)
@@ -49,12 +85,35 @@ impl Body {
             Self::UntilClose => input.len(),
             Self::Length(remaining) => take_length(remaining, input),
             Self::Chunked(chunked) => chunked.scan(input)?,
+            Self::Stream { left, exact } => match left.checked_sub(input.len() as u64) {
+                Some(rest) => {
+                    *left = rest;
+                    input.len()
+                }
+                None if *exact => return Err(ChunkError::Malformed),
+                None => return Err(ChunkError::TooLong),
+            },
         };
         self.end();
         Ok(taken)
     }
 
-    /// As `take`, but stops behind the first run of data and tells it from the framing.
+    /// So many bytes of a declared length have passed by another way.
+    ///
+    /// # Panics
+    /// In debug builds, with more than are left.
+    pub const fn skip(&mut self, bytes: u64) {
+        if let Self::Length(left) = self {
+            debug_assert!(bytes <= *left, "more than the body has");
+            *left = left.saturating_sub(bytes);
+            if *left == 0 {
+                *self = Self::Done;
+            }
+        }
+    }
+
+    /// As `take`, but stops behind the first run of data, and before the trailers, and tells data
+    /// from the framing.
     ///
     /// # Errors
     /// Malformed or overlong chunks.
@@ -76,7 +135,7 @@ impl Body {
         let ended = match self {
             Self::Length(remaining) => *remaining == 0,
             Self::Chunked(chunked) => chunked.is_done(),
-            Self::Done | Self::UntilClose => false,
+            Self::Done | Self::UntilClose | Self::Stream { .. } => false,
         };
         if ended {
             *self = Self::Done;

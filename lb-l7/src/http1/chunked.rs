@@ -80,6 +80,19 @@ impl Chunked {
         matches!(self.state, State::Done)
     }
 
+    /// Whether all data has been seen, and the trailers or the end of them have not.
+    #[must_use]
+    pub const fn is_trailer(&self) -> bool {
+        matches!(
+            self.state,
+            State::TrailerStart
+                | State::TrailerName
+                | State::TrailerValue
+                | State::TrailerLf
+                | State::LastLf
+        )
+    }
+
     /// How many bytes at the start of `input` belong to the body: all of them, or those up to its
     /// end.
     ///
@@ -94,8 +107,8 @@ impl Chunked {
         Ok(taken)
     }
 
-    /// Goes on to the end of the next run of data in `input`, or to the end of the body or of
-    /// `input` when there is none.
+    /// Goes on to the end of the next run of data in `input`, or to the start of the trailers, the
+    /// end of the body or of `input` when there is none.
     ///
     /// # Errors
     /// See [`ChunkError`].
@@ -105,8 +118,12 @@ impl Chunked {
             let Some(byte) = input.get(framing) else {
                 return Ok(Step { framing, data: 0 });
             };
+            let before = self.state;
             self.state = self.next(*byte)?;
             framing += 1;
+            if self.state == State::TrailerStart && before == State::SizeLf {
+                return Ok(Step { framing, data: 0 });
+            }
         }
         if self.state == State::Done {
             return Ok(Step { framing, data: 0 });

@@ -191,13 +191,15 @@ pub(crate) enum Field {
     Expect,
     Forwarded,
     Host,
-    /// Keep-Alive, Proxy-Connection, TE, Upgrade: end at this connection (RFC 9110 section 7.6.1).
+    /// Keep-Alive, Proxy-Connection, TE: end at this connection (RFC 9110 section 7.6.1).
     HopByHop,
     Other,
     TransferEncoding,
+    Upgrade,
     XForwardedFor,
     XForwardedHost,
     XForwardedProto,
+    XRequestId,
 }
 
 impl Field {
@@ -210,10 +212,11 @@ impl Field {
             4 if is("host") => Self::Host,
             4 if is("date") => Self::Date,
             6 if is("expect") => Self::Expect,
-            7 if is("upgrade") => Self::HopByHop,
+            7 if is("upgrade") => Self::Upgrade,
             9 if is("forwarded") => Self::Forwarded,
             10 if is("connection") => Self::Connection,
             10 if is("keep-alive") => Self::HopByHop,
+            12 if is("x-request-id") => Self::XRequestId,
             14 if is("content-length") => Self::ContentLength,
             15 if is("x-forwarded-for") => Self::XForwardedFor,
             16 if is("x-forwarded-host") => Self::XForwardedHost,
@@ -236,6 +239,19 @@ impl Field {
     }
 }
 
+/// Name and value of each of the lines of a checked head, in order.
+pub(crate) fn field_lines(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = lines;
+    std::iter::from_fn(move || {
+        let end = memchr::memchr(b'\n', rest)?;
+        let line = &rest[..end];
+        rest = &rest[end + 1..];
+        // Every line of a checked head has one.
+        let colon = memchr::memchr(b':', line)?;
+        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+    })
+}
+
 /// The fields of a parsed head with the spans of their lines, each checked to end in CRLF.
 pub(crate) struct Lines<'a> {
     head: &'a [u8],
@@ -255,6 +271,11 @@ impl<'a> Lines<'a> {
         } else {
             Err(HeadError::LineEnd)
         }
+    }
+
+    /// The head.
+    pub(crate) const fn head(&self) -> &'a [u8] {
+        self.head
     }
 
     /// Where the first field line starts.
@@ -324,6 +345,7 @@ impl<'a> Lines<'a> {
 pub(crate) struct Connection {
     close: bool,
     keep_alive: bool,
+    upgrade: bool,
     /// Fields named, known hop-by-hop ones among them.
     named: u8,
 }
@@ -339,6 +361,8 @@ impl Connection {
                 self.close = true;
             } else if token.eq_ignore_ascii_case(b"keep-alive") {
                 self.keep_alive = true;
+            } else if token.eq_ignore_ascii_case(b"upgrade") {
+                self.upgrade = true; // the field that it names is removed anyway
             } else if self.named == Self::NAMED_MAX {
                 return Err(HeadError::TooManyHopByHopFields);
             } else {
@@ -353,9 +377,54 @@ impl Connection {
         self.named > 0
     }
 
+    /// Whether another protocol is meant to follow on the connection (RFC 9110 section 7.8).
+    pub(crate) const fn upgrades(self) -> bool {
+        self.upgrade
+    }
+
     /// Whether the sender keeps the connection after this message (RFC 9112 section 9.3).
     pub(crate) const fn persists(self, version: Version) -> bool {
         !self.close && (self.keep_alive || matches!(version, Version::Http11))
+    }
+}
+
+/// What the Upgrade fields of a head say.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Upgrade {
+    value: Span,
+    is_repeated: bool,
+    is_refused: bool,
+}
+
+impl Upgrade {
+    /// Takes in an Upgrade field: a list of protocols. One with HTTP/2 in it is ours to accept, not
+    /// a backend's: nobody would look at the requests that follow.
+    pub(crate) fn read(&mut self, head: &[u8], value: &[u8]) {
+        let is_protocol = |byte: u8| is_token(byte) || byte == b'/';
+        let is_good = |protocol: &[u8]| {
+            !protocol.is_empty()
+                && protocol.iter().all(|byte| is_protocol(*byte))
+                && !protocol
+                    .get(..2)
+                    .is_some_and(|it| it.eq_ignore_ascii_case(b"h2"))
+                && !protocol
+                    .get(..4)
+                    .is_some_and(|it| it.eq_ignore_ascii_case(b"http"))
+                && !protocol
+                    .get(..3)
+                    .is_some_and(|it| it.eq_ignore_ascii_case(b"tls"))
+        };
+        self.is_repeated |= !self.value.is_empty();
+        self.is_refused |= !value
+            .split(|byte| *byte == b',')
+            .all(|it| is_good(it.trim_ascii()));
+        self.value = Span::of(head, value);
+    }
+
+    /// The protocols, if they were named in one field and may be spoken.
+    pub(crate) fn protocols(self) -> Option<Span> {
+        let is_good = !self.is_repeated && !self.is_refused && !self.value.is_empty();
+        is_good.then_some(self.value)
     }
 }
 

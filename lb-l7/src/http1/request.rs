@@ -7,14 +7,16 @@
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 
-use lb_core::plan::Forwarded;
+use lb_core::plan::{Forwarded, RequestId};
 use lb_core::rt::Buffer;
 
 use super::authority::Authority;
 use super::head::{
     Connection, Cuts, DeclaredLength, Field, Framing, HEADERS_MAX, HeadError, HeadWriter, Lines,
-    Span, Version,
+    Span, Upgrade, Version, field_lines,
 };
+use crate::request_id::is_acceptable;
+
 use super::text::{AddressText, DecimalText};
 
 /// What a request head may be and what is done with it on the way.
@@ -26,6 +28,8 @@ pub struct RequestRules {
     pub headers_max: usize,
     /// What is done with X-Forwarded-* fields.
     pub forwarded: Forwarded,
+    /// What is done with X-Request-ID.
+    pub request_id: RequestId,
 }
 
 /// A request method, as far as a proxy tells methods apart.
@@ -95,7 +99,11 @@ pub struct RequestHead {
     has_forwarded_for: bool,
     has_forwarded_host: bool,
     has_forwarded_proto: bool,
+    has_request_id: bool,
+    expects: bool,
     fields: Span,
+    /// Other protocols that may follow; only where there is no body.
+    upgrade: Option<Span>,
     cuts: Cuts,
 }
 
@@ -137,21 +145,46 @@ impl RequestHead {
 
     /// Name and value of each field, in order; finding one takes a walk.
     pub fn fields<'a>(&self, head: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let mut rest = self.fields.of_head(head);
-        std::iter::from_fn(move || {
-            let end = memchr::memchr(b'\n', rest)?;
-            let line = &rest[..end];
-            rest = &rest[end + 1..];
-            // Every line of a checked head has one.
-            let colon = memchr::memchr(b':', line)?;
-            Some((&line[..colon], line[colon + 1..].trim_ascii()))
-        })
+        field_lines(self.field_bytes(head))
+    }
+
+    /// The lines of the fields.
+    pub(crate) fn field_bytes<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.fields.of_head(head)
+    }
+
+    /// Whether the request has an id that is passed on.
+    pub(crate) const fn has_request_id(&self) -> bool {
+        self.has_request_id
     }
 
     /// The host without port, as it came; empty only in HTTP/1.0 without Host.
     #[must_use]
     pub fn host<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.host.of_head(head)
+    }
+
+    /// Host and port, as they came; empty only in HTTP/1.0 without Host.
+    #[must_use]
+    pub fn authority<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.authority.of_head(head)
+    }
+
+    /// Whether the client waits to be told to send its body (RFC 9110 section 10.1.1).
+    #[must_use]
+    pub const fn expects_continue(&self) -> bool {
+        self.expects
+    }
+
+    /// Whether the client wants to go on in another protocol.
+    #[must_use]
+    pub const fn upgrades(&self) -> bool {
+        self.upgrade.is_some()
+    }
+
+    /// The backend is not told that the client wants to go on in another protocol.
+    pub const fn ignore_upgrade(&mut self) {
+        self.upgrade = None;
     }
 
     /// Whether the backend needs a Host that the request does not have, for
@@ -181,6 +214,8 @@ pub struct Client {
     /// The address that the client connected to: Host for a request that has none. Only looked
     /// at when [`RequestHead::lacks_authority`].
     pub local: Option<SocketAddr>,
+    /// Added as X-Request-ID, if there is one.
+    pub request_id: Option<[u8; 32]>,
 }
 
 /// The number of bytes to skip before a request: one empty line is let pass (RFC 9112 section
@@ -207,7 +242,8 @@ pub fn parse_request(bytes: &[u8], rules: &RequestRules) -> Result<Option<Reques
     }
 }
 
-/// Writes the head that the backend gets for the request `head`, of which `request` tells.
+/// Writes the head that the backend gets for the request `head`, of which `request` tells; with
+/// `target` instead of its path and query, if there is one.
 ///
 /// # Errors
 /// `HeadTooLong` when it does not fit into `out`.
@@ -216,14 +252,16 @@ pub fn rewrite_request(
     request: &RequestHead,
     rules: &RequestRules,
     client: &Client,
+    target: Option<&[u8]>,
     out: &mut Buffer,
 ) -> Result<(), HeadError> {
     let address = AddressText::of(client.address);
     let mut out = HeadWriter::new(out);
-    let from = if request.form == Form::Origin && request.version == Version::Http11 {
+    let is_kept = request.form == Form::Origin && request.version == Version::Http11;
+    let from = if is_kept && target.is_none() {
         0
     } else {
-        write_request_line(head, request, &mut out);
+        write_request_line(head, request, target, &mut out);
         request.fields.start()
     };
     request.cuts.copy(
@@ -236,8 +274,18 @@ pub fn rewrite_request(
     if !request.has_host_field {
         write_host(head, request, client, &mut out);
     }
+    if let Some(protocols) = request.upgrade {
+        out.push(b"Connection: upgrade\r\nUpgrade: ");
+        out.push(protocols.of_head(head));
+        out.push(b"\r\n");
+    }
     if request.framing == Framing::Chunked {
         out.push(b"Transfer-Encoding: chunked\r\n");
+    }
+    if let Some(id) = &client.request_id {
+        out.push(b"X-Request-ID: ");
+        out.push(id);
+        out.push(b"\r\n");
     }
     if rules.forwarded != Forwarded::Off {
         write_forwarded(head, request, client, &address, &mut out);
@@ -270,13 +318,16 @@ fn check(
     };
     let lines = Lines::new(head, request.headers)?;
     let fields = Fields::read(&lines, version, rules)?;
+    let framing = fields.length.framing(version)?.unwrap_or(Framing::None);
+    let may_upgrade =
+        fields.connection.upgrades() && version == Version::Http11 && framing == Framing::None;
     let (authority, host) = fields
         .authority(head, &target, version)?
         .unwrap_or_default();
     Ok(RequestHead {
         method,
         version,
-        framing: fields.length.framing(version)?.unwrap_or(Framing::None),
+        framing,
         keep_alive: fields.connection.persists(version),
         method_name,
         target: target.whole,
@@ -294,7 +345,10 @@ fn check(
         has_forwarded_for: fields.has_forwarded_for,
         has_forwarded_host: fields.has_forwarded_host,
         has_forwarded_proto: fields.has_forwarded_proto,
+        has_request_id: fields.has_request_id,
+        expects: fields.expects && version == Version::Http11,
         fields: Span::new(lines.start(), lines.end()),
+        upgrade: fields.upgrade.protocols().filter(|_| may_upgrade),
         cuts: fields.cuts,
     })
 }
@@ -366,7 +420,7 @@ fn starts_with_ignore_case(bytes: &[u8], start: &[u8]) -> bool {
 
 /// Whether an element of the path is `.` or `..`. Clients resolve them before they send (RFC 3986
 /// section 5.2.4); one that arrives would be routed by one path and served by another.
-fn has_dot_segment(path: &[u8]) -> bool {
+pub(crate) fn has_dot_segment(path: &[u8]) -> bool {
     memchr::memchr2(b'.', b'%', path).is_some()
         && path
             .split(|byte| matches!(byte, b'/' | b'\\'))
@@ -398,6 +452,9 @@ struct Fields<'a> {
     has_forwarded_for: bool,
     has_forwarded_host: bool,
     has_forwarded_proto: bool,
+    has_request_id: bool,
+    expects: bool,
+    upgrade: Upgrade,
     cuts: Cuts,
 }
 
@@ -422,8 +479,11 @@ impl<'a> Fields<'a> {
                     fields.has_forwarded_for = true;
                     forwarded_for_end = Some(lines.value_end(header));
                 }
+                Field::Expect => fields.expects = true,
+                Field::Upgrade => fields.upgrade.read(lines.head(), header.value),
                 Field::XForwardedHost => fields.has_forwarded_host |= !removed,
                 Field::XForwardedProto => fields.has_forwarded_proto |= !removed,
+                Field::XRequestId => fields.has_request_id |= !removed,
                 _ => {}
             }
             if removed {
@@ -466,7 +526,7 @@ impl<'a> Fields<'a> {
 /// Whether a field of a request is not forwarded as it came, whatever Connection names.
 fn is_removed(field: Field, value: &[u8], version: Version, rules: &RequestRules) -> bool {
     match field {
-        Field::Connection | Field::HopByHop | Field::TransferEncoding => true,
+        Field::Connection | Field::HopByHop | Field::TransferEncoding | Field::Upgrade => true,
         // Expect from HTTP/1.0 is to be ignored (RFC 9110 section 10.1.1).
         Field::Expect => version == Version::Http10,
         // Forwarded too: a backend that reads it would believe the client.
@@ -478,17 +538,27 @@ fn is_removed(field: Field, value: &[u8], version: Version, rules: &RequestRules
             Forwarded::Off => false,
             Forwarded::Replace => true,
         },
+        Field::XRequestId => !is_acceptable(value, rules.request_id),
         Field::ContentLength | Field::Date | Field::Host | Field::Other => false,
     }
 }
 
-fn write_request_line(head: &[u8], request: &RequestHead, out: &mut HeadWriter<'_>) {
+fn write_request_line(
+    head: &[u8],
+    request: &RequestHead,
+    target: Option<&[u8]>,
+    out: &mut HeadWriter<'_>,
+) {
     out.push(request.method_name.of_head(head));
     out.push(b" ");
-    if request.path.is_empty() {
-        out.push(request.implied_path());
+    if let Some(target) = target {
+        out.push(target);
+    } else {
+        if request.path.is_empty() {
+            out.push(request.implied_path());
+        }
+        out.push(request.resource.of_head(head));
     }
-    out.push(request.resource.of_head(head));
     out.push(b" HTTP/1.1\r\n");
 }
 
@@ -579,12 +649,14 @@ mod tests {
         head_bytes_max: 15_000,
         headers_max: 100,
         forwarded: Forwarded::Append,
+        request_id: RequestId::Off,
     };
 
     fn client() -> Client {
         Client {
             address: "192.0.2.7".parse().unwrap(),
             scheme: "http",
+            request_id: None,
             local: Some("10.0.0.1:8080".parse().unwrap()),
         }
     }
@@ -593,7 +665,7 @@ mod tests {
         let request = parse_request(head.as_bytes(), rules)?.expect("a complete head");
         assert_eq!(request.len(), head.len());
         let mut out = Buffer::new();
-        rewrite_request(head.as_bytes(), &request, rules, &client(), &mut out)?;
+        rewrite_request(head.as_bytes(), &request, rules, &client(), None, &mut out)?;
         Ok(String::from_utf8(out.as_slice().to_vec()).unwrap())
     }
 
@@ -885,7 +957,7 @@ mod tests {
             let rules = RequestRules { forwarded, ..RULES };
             if let Ok(Some(request)) = parse_request(&head, &rules) {
                 let mut out = Buffer::new();
-                let written = rewrite_request(&head, &request, &rules, &client(), &mut out);
+                let written = rewrite_request(&head, &request, &rules, &client(), None, &mut out);
                 prop_assert_eq!(written, Ok(()));
                 let again = parse_request(out.as_slice(), &rules).unwrap().unwrap();
                 prop_assert_eq!(again.len(), out.len());

@@ -10,7 +10,7 @@ use lb_core::rt::Buffer;
 
 use super::head::{
     Connection, Cuts, DeclaredLength, Field, Framing, HEADERS_MAX, HeadError, HeadWriter, Lines,
-    Span, Version,
+    Span, Upgrade, Version,
 };
 
 /// What a response head may be.
@@ -37,6 +37,7 @@ pub struct ResponseHead {
     version: Version,
     len: u16,
     fields: Span,
+    upgrade: Option<Span>,
     cuts: Cuts,
 }
 
@@ -46,6 +47,18 @@ impl ResponseHead {
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len as usize
+    }
+
+    /// The lines of the fields.
+    pub(crate) fn field_bytes<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.fields.of_head(head)
+    }
+
+    /// Whether the connection goes on in another protocol, which the head names (RFC 9110 section
+    /// 15.2.2).
+    #[must_use]
+    pub const fn switches(&self) -> bool {
+        self.status == 101 && self.upgrade.is_some()
     }
 
     /// Whether another response to the same request follows (RFC 9110 section 15.2).
@@ -156,10 +169,17 @@ pub fn rewrite_response_with(
         out.push(date);
         out.push(b"\r\n");
     }
+    if let Some(protocol) = response.upgrade.filter(|_| response.switches()) {
+        out.push(b"Connection: upgrade\r\nUpgrade: ");
+        out.push(protocol.of_head(head));
+        out.push(b"\r\n");
+    }
     match connection {
         ClientConnection::Close if !response.is_interim() => out.push(b"Connection: close\r\n"),
-        ClientConnection::KeepHttp10 => out.push(b"Connection: keep-alive\r\n"),
-        ClientConnection::Close | ClientConnection::Keep => {}
+        ClientConnection::KeepHttp10 if !response.switches() => {
+            out.push(b"Connection: keep-alive\r\n")
+        }
+        _ => {}
     }
     added.iter().for_each(|part| out.push(part));
     out.finish()
@@ -203,6 +223,10 @@ fn check(
         )]
         len: head.len() as u16,
         fields: Span::new(lines.start(), lines.end()),
+        upgrade: fields
+            .upgrade
+            .protocols()
+            .filter(|_| fields.connection.upgrades() && version == Version::Http11),
         cuts: fields.cuts,
     })
 }
@@ -218,6 +242,7 @@ struct Fields {
     connection: Connection,
     length: DeclaredLength,
     has_date: bool,
+    upgrade: Upgrade,
     cuts: Cuts,
 }
 
@@ -234,6 +259,7 @@ impl Fields {
                 Field::ContentLength => fields.length.content_length(header.value)?,
                 Field::TransferEncoding => fields.length.transfer_encoding(header.value)?,
                 Field::Date => fields.has_date = true,
+                Field::Upgrade => fields.upgrade.read(lines.head(), header.value),
                 _ => {}
             }
             if is_removed(field, status) {
@@ -250,7 +276,7 @@ impl Fields {
 /// Whether a field of a response is not forwarded as it came, whatever Connection names.
 const fn is_removed(field: Field, status: u16) -> bool {
     match field {
-        Field::Connection | Field::HopByHop | Field::TransferEncoding => true,
+        Field::Connection | Field::HopByHop | Field::TransferEncoding | Field::Upgrade => true,
         // No length where there is no content (RFC 9110 section 8.6).
         Field::ContentLength => status < 200 || status == 204,
         _ => false,

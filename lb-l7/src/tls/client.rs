@@ -7,14 +7,17 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_core::plan::{TlsCheck, Verify};
+use lb_core::plan::{BackendTls, TlsCheck, Verify};
 use lb_core::rt::TcpStream;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConfig, ClientConnection, Resumption};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::client::{ClientConfig, Resumption};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::certificate::{CertificateError, ServerCertificate};
+use super::server::{provider, versions};
 use super::stream::TlsStream;
 
 /// How connections to the backends of one cluster are secured; made once, used by all.
@@ -22,6 +25,8 @@ use super::stream::TlsStream;
 pub struct TlsClient {
     config: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
+    /// What it was made of, where that is a cluster's.
+    plan: Option<Arc<BackendTls>>,
 }
 
 /// Why TLS cannot be spoken as a plan asks.
@@ -30,9 +35,18 @@ pub enum TlsConfigError {
     /// A certificate to verify by cannot be read, or is none; with its position, from 0.
     #[error("certificate {0} to verify by: {1}")]
     Root(usize, rustls::Error),
+    /// A list of revoked certificates cannot be read; with its position, from 0.
+    #[error("list {0} of revoked certificates: {1}")]
+    Revoked(usize, String),
+    /// A certificate, or its key, cannot be used; with its name.
+    #[error("certificate {0}: {1}")]
+    Certificate(String, CertificateError),
     /// The name is neither a DNS name nor an IP address.
     #[error("the server name {0:?} is neither a DNS name nor an IP address")]
     ServerName(String),
+    /// There is nothing to show to clients.
+    #[error("there is no certificate")]
+    NoCertificate,
     /// The library refuses what is asked of it.
     #[error(transparent)]
     Tls(#[from] rustls::Error),
@@ -45,25 +59,59 @@ impl TlsClient {
     /// # Errors
     /// When a name or a certificate of the plan is not what it should be.
     pub fn for_check(check: &TlsCheck, alpn: &[&[u8]]) -> Result<Self, TlsConfigError> {
-        let server_name = check.server_name.clone().map(|name| {
+        let tls = BackendTls {
+            verify: check.verify.clone(),
+            server_name: check.server_name.clone(),
+            resumption: false,
+            ..BackendTls::default()
+        };
+        Self::new(&tls, alpn)
+    }
+
+    /// A client for the exchanges of a cluster, that offers `alpn`.
+    ///
+    /// # Errors
+    /// As [`TlsClient::for_check`].
+    pub fn for_backends(plan: &Arc<BackendTls>, alpn: &[&[u8]]) -> Result<Self, TlsConfigError> {
+        let client = Self::new(plan, alpn)?;
+        Ok(Self {
+            plan: Some(Arc::clone(plan)),
+            ..client
+        })
+    }
+
+    fn new(plan: &BackendTls, alpn: &[&[u8]]) -> Result<Self, TlsConfigError> {
+        let server_name = plan.server_name.clone().map(|name| {
             let parsed = ServerName::try_from(name.clone());
             parsed.map_err(|_: InvalidDnsNameError| TlsConfigError::ServerName(name))
         });
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(provider(&[], &[]));
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?;
-        let builder = match &check.verify {
+            .with_protocol_versions(versions(plan.min_version, &[]))?;
+        let builder = match &plan.verify {
             Verify::Off => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider })),
             Verify::Roots(roots) => builder.with_root_certificates(root_store(roots)?),
         };
-        let mut config = builder.with_no_client_auth();
+        let mut config = match &plan.certificate {
+            Some(certificate) => {
+                let shown = ServerCertificate::new(certificate).map_err(|error| {
+                    TlsConfigError::Certificate(certificate.name.clone(), error)
+                })?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown.key)))
+            }
+            None => builder.with_no_client_auth(),
+        };
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        config.resumption = Resumption::disabled();
+        config.enable_secret_extraction = true; // for `record.rs`
+        if !plan.resumption {
+            config.resumption = Resumption::disabled();
+        }
         Ok(Self {
             config: Arc::new(config),
             server_name: server_name.transpose()?,
+            plan: None,
         })
     }
 
@@ -76,13 +124,12 @@ impl TlsClient {
     pub async fn connect(&self, stream: TcpStream, address: IpAddr) -> io::Result<TlsStream> {
         let name = self.server_name.clone();
         let name = name.unwrap_or_else(|| ServerName::IpAddress(address.to_canonical().into()));
-        let connection = ClientConnection::new(Arc::clone(&self.config), name);
-        let connection = connection.map_err(io::Error::other)?;
-        TlsStream::handshake(stream, connection).await
+        let stream = TlsStream::connect(stream, Arc::clone(&self.config), name).await?;
+        Ok(stream.made_by(self.plan.as_ref()))
     }
 }
 
-fn root_store(roots: &[Vec<u8>]) -> Result<RootCertStore, TlsConfigError> {
+pub(super) fn root_store(roots: &[Vec<u8>]) -> Result<RootCertStore, TlsConfigError> {
     let mut store = RootCertStore::empty();
     for (position, root) in roots.iter().enumerate() {
         store

@@ -4,10 +4,30 @@
 //! configuration is built; a stream only exists after its handshake.
 //! Read next: `client.rs` (who is talked to), `stream.rs` (bytes), `roots.rs` (who is trusted).
 
+mod certificate;
 mod client;
+mod client_auth;
+mod duplex;
+mod facts;
+mod failure;
+mod handshake;
+mod names;
+mod pem;
+mod record;
 mod roots;
+mod server;
 mod stream;
+mod tickets;
+mod x509;
 
+pub use certificate::{CertificateError, ServerCertificate};
 pub use client::{TlsClient, TlsConfigError};
+pub use client_auth::ClientCertificate;
+pub use facts::TlsFacts;
+pub use failure::TlsRefusal;
+pub use pem::{PemError, chain_from_pem, key_from_pem, revoked_from_pem};
 pub use roots::{RootsError, roots_from_pem, system_roots};
+pub use server::{TlsAcceptor, TlsContext};
 pub use stream::TlsStream;
+pub use tickets::TicketSecrets;
+pub use x509::X509Error;

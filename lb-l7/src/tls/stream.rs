@@ -1,55 +1,127 @@
 //! A TLS connection with the shape of the runtime's `TcpStream`: chunks in, chunks out.
 //!
-//! Invariant: plaintext is received only when the reader asks for it, so that back-pressure
-//! reaches the peer; what `send` took is encrypted and on its way when it returns.
-//! Read next: `../stream.rs` (plain or TLS, as one type).
+//! Invariant: plaintext is opened only when the reader asks for it, so that back-pressure reaches
+//! the peer; what `send` took is sealed and on its way when it returns. An idle connection holds
+//! two keys and no buffer.
+//! Read next: `duplex.rs` (the bytes), `../stream.rs` (plain or TLS, as one type).
 
 use std::cell::RefCell;
+use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io::{self, BufRead, Write};
+use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use lb_core::rt::{Buffer, Chunk, TcpStream};
-use rustls::{Connection, HandshakeKind};
+use lb_core::plan::BackendTls;
+use lb_core::rt::{Chunk, TcpStream};
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::server::UnbufferedServerConnection;
+use rustls::{ClientConfig, ServerConfig};
+
+use super::duplex::Duplex;
+use super::facts::TlsFacts;
+use super::handshake::{Finished, Handshaking};
 
 /// A TLS connection after its handshake. As with a `TcpStream`, one part of a task may receive
 /// while another sends, and a drop closes at once.
-#[derive(Debug)]
 pub struct TlsStream {
     stream: TcpStream,
-    connection: RefCell<Box<Connection>>,
+    inner: Box<Inner>,
+}
+
+/// On the heap: most streams are not of this kind, and should not be as large.
+struct Inner {
+    duplex: RefCell<Duplex>,
+    /// Plaintext that was given back.
+    unread: RefCell<Option<Chunk>>,
+    facts: Rc<TlsFacts>,
+    alpn: Option<Box<[u8]>>,
+    /// Of a connection to a backend: the settings it was made by.
+    plan: Option<Arc<BackendTls>>,
 }
 
 impl TlsStream {
-    /// Makes the handshake of either side.
+    /// Makes the handshake of either side; `name` takes the server name that a client asks for,
+    /// also where that comes to nothing.
+    pub(super) async fn handshake(
+        stream: TcpStream,
+        side: Handshaking,
+        name: &mut Option<Box<str>>,
+    ) -> io::Result<Self> {
+        let Finished {
+            duplex,
+            facts,
+            alpn,
+            plain,
+        } = side.run(&stream, name).await?;
+        let inner = Inner {
+            duplex: RefCell::new(duplex),
+            unread: RefCell::new(plain),
+            facts: Rc::new(facts),
+            alpn,
+            plan: None,
+        };
+        Ok(Self {
+            stream,
+            inner: Box::new(inner),
+        })
+    }
+
+    /// Makes the handshake of a client; `config` allows that its secrets are extracted.
     ///
     /// # Errors
-    /// `UnexpectedEof` when the peer closes, what broke the connection, or `InvalidData` with a
-    /// `rustls::Error` in it.
-    pub async fn handshake(
+    /// As [`accept`](Self::accept), with the server in the client's place.
+    pub async fn connect(
         stream: TcpStream,
-        connection: impl Into<Connection>,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
     ) -> io::Result<Self> {
-        let mut connection = connection.into();
-        connection.set_buffer_limit(None); // a send is taken as a whole
-        let tls = Self {
-            stream,
-            connection: RefCell::new(Box::new(connection)),
-        };
-        poll_fn(|cx| tls.poll_handshake(cx)).await?;
-        Ok(tls)
+        debug_assert!(config.enable_secret_extraction);
+        let connection = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
+        let side = Handshaking::Client(Box::new(connection));
+        Self::handshake(stream, side, &mut None).await
+    }
+
+    /// Makes the handshake of a server; `config` allows that its secrets are extracted.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the client closes, what broke the connection, or `InvalidData` with a
+    /// `rustls::Error` in it.
+    pub async fn accept(
+        stream: TcpStream,
+        config: Arc<ServerConfig>,
+        name: &mut Option<Box<str>>,
+    ) -> io::Result<Self> {
+        debug_assert!(config.enable_secret_extraction);
+        let connection = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
+        let side = Handshaking::Server(Box::new(connection));
+        Self::handshake(stream, side, name).await
+    }
+
+    /// What is known of it by its handshake.
+    pub const fn facts(&self) -> &Rc<TlsFacts> {
+        &self.inner.facts
     }
 
     /// The protocol that was agreed on by ALPN.
-    pub fn alpn_protocol(&self) -> Option<Vec<u8>> {
-        let connection = self.connection.borrow();
-        connection.alpn_protocol().map(<[u8]>::to_vec)
+    pub fn alpn_protocol(&self) -> Option<&[u8]> {
+        self.inner.alpn.as_deref()
     }
 
-    /// Whether a session from before was resumed.
-    pub fn handshake_kind(&self) -> Option<HandshakeKind> {
-        self.connection.borrow().handshake_kind()
+    pub(super) fn made_by(mut self, plan: Option<&Arc<BackendTls>>) -> Self {
+        self.inner.plan = plan.cloned();
+        self
+    }
+
+    /// Whether a connection to a backend was made by these settings.
+    #[must_use]
+    pub fn is_of(&self, plan: &Arc<BackendTls>) -> bool {
+        let own = self.inner.plan.as_ref();
+        own.is_some_and(|own| Arc::ptr_eq(own, plan))
     }
 
     /// The connection below.
@@ -62,15 +134,43 @@ impl TlsStream {
     /// # Errors
     /// What ended the connection; `UnexpectedEof` when it was closed without a word, which may be
     /// somebody's attempt to cut a message short.
-    pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
+    pub fn poll_recv(&self, cx: &Context<'_>) -> Poll<io::Result<Chunk>> {
+        if let Some(unread) = self.inner.unread.take() {
+            return Poll::Ready(Ok(unread));
+        }
         loop {
-            if let Some(plain) = self.take_plain()? {
+            let opened = self.inner.duplex.borrow_mut().open();
+            if self.inner.duplex.borrow().has_control() {
+                // If it cannot be sent, the receive will tell.
+                let _ = self.poll_control(cx);
+            }
+            if let Some(plain) = opened? {
                 return Poll::Ready(Ok(plain));
             }
-            // Answers of the protocol's own. If they cannot be sent, the receive will tell.
-            let _ = self.poll_output(cx);
-            let received = ready!(self.stream.poll_recv(cx))?;
-            self.decrypt(received, cx)?;
+            let mut duplex = self.inner.duplex.borrow_mut();
+            if duplex.is_ended {
+                return Poll::Ready(Ok(Chunk::empty()));
+            }
+            let Poll::Ready(received) = self.stream.poll_recv(cx) else {
+                duplex.rest();
+                return Poll::Pending;
+            };
+            let received = received?;
+            if received.is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            duplex.receive(received);
+        }
+    }
+
+    /// Gives back bytes that were received but not used; the next receive returns them first.
+    ///
+    /// # Panics
+    /// With bytes given back already.
+    pub fn unread(&self, chunk: Chunk) {
+        if !chunk.is_empty() {
+            let before = self.inner.unread.replace(Some(chunk));
+            assert!(before.is_none(), "unread twice");
         }
     }
 
@@ -80,14 +180,13 @@ impl TlsStream {
     /// What ended the connection, in this or an earlier send.
     pub fn poll_send(
         &self,
-        cx: &mut Context<'_>,
+        cx: &Context<'_>,
         parts: &mut [Option<Chunk>; 2],
     ) -> Poll<io::Result<()>> {
-        ready!(self.poll_flush(cx))?;
-        for part in parts.iter_mut().filter_map(Option::take) {
-            self.connection.borrow_mut().writer().write_all(&part)?;
-        }
-        let sent = self.poll_output(cx);
+        ready!(self.poll_written(cx))?; // what is sealed must be taken
+        let mut sealed = self.inner.duplex.borrow_mut().seal(parts)?;
+        *parts = [None, None];
+        let sent = self.stream.poll_send(cx, &mut sealed);
         debug_assert!(sent.is_ready(), "nothing else was being sent");
         sent
     }
@@ -96,122 +195,96 @@ impl TlsStream {
     ///
     /// # Errors
     /// As `poll_send`.
-    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_output(cx))?;
-        pin!(self.stream.flush()).poll(cx)
+    pub fn poll_flush(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_control(cx))?;
+        self.poll_written(cx)
     }
 
     /// Says that we are done (close_notify), and ends our side.
     ///
     /// # Errors
     /// As `poll_send`.
-    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.connection.borrow_mut().send_close_notify(); // once, however often it is called
-        ready!(self.poll_output(cx))?;
+    pub fn poll_shutdown(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.duplex.borrow_mut().end(); // once, however often it is called
+        ready!(self.poll_control(cx))?;
         self.stream.poll_shutdown(cx)
     }
 
-    fn poll_handshake(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let output = self.poll_output(cx)?;
-            if !self.connection.borrow().is_handshaking() {
-                return output.map(Ok);
-            }
-            let received = ready!(self.stream.poll_recv(cx))?;
-            if received.is_empty() {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            self.decrypt(received, cx)?;
-        }
+    /// Waits until the connection fails; a plain end of stream is no failure. It takes the place
+    /// of a waiting receive.
+    pub fn poll_broken(&self, cx: &Context<'_>) -> Poll<io::Error> {
+        self.stream.poll_broken(cx)
     }
 
-    /// Plaintext at hand; empty at the end of the stream.
-    fn take_plain(&self) -> io::Result<Option<Chunk>> {
-        let mut connection = self.connection.borrow_mut();
-        let mut reader = connection.reader();
-        let mut out = Buffer::new();
-        loop {
-            let taken = match reader.fill_buf() {
-                Ok([]) => return Ok(Some(out.freeze())),
-                Ok(plain) => {
-                    let taken = plain.len().min(out.remaining());
-                    let fits = out.push(&plain[..taken]);
-                    debug_assert!(fits, "no more than what remains");
-                    taken
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // What came before it is good; it comes up again.
-                Err(_) if !out.is_empty() => break,
-                Err(error) => return Err(error),
-            };
-            reader.consume(taken);
-            if out.remaining() == 0 {
-                break;
+    /// True if an idle connection must not be used again: the peer has ended it, or sent what
+    /// nobody asked for. Tickets come unasked, and are no reason.
+    pub fn is_stale(&self) -> bool {
+        if self.inner.unread.borrow().is_some() {
+            return true;
+        }
+        let mut duplex = self.inner.duplex.borrow_mut();
+        while let Some(received) = self.stream.try_recv() {
+            match received {
+                Ok(received) if !received.is_empty() => duplex.receive(received),
+                _ => return true,
+            }
+            if !matches!(duplex.open(), Ok(None)) || duplex.is_ended {
+                return true;
             }
         }
-        Ok((!out.is_empty()).then(|| out.freeze()))
+        duplex.is_within() || self.stream.is_stale()
     }
 
-    /// Takes in what was received, up to the first plaintext: the rest waits in the stream.
-    fn decrypt(&self, mut received: Chunk, cx: &mut Context<'_>) -> io::Result<()> {
-        loop {
-            let mut connection = self.connection.borrow_mut();
-            let taken = connection.read_tls(&mut &*received)?; // none: the end of the stream
-            received.advance(taken);
-            let state = match connection.process_new_packets() {
-                Ok(state) => state,
-                Err(error) => {
-                    drop(connection);
-                    let _ = self.poll_output(cx); // the alert that says what was wrong
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-                }
-            };
-            if received.is_empty() || state.plaintext_bytes_to_read() > 0 {
-                self.stream.unread(received);
-                return Ok(());
-            }
-        }
+    /// Makes the drop that follows send a reset instead of a FIN.
+    pub fn reset_on_drop(&self) {
+        self.stream.reset_on_drop();
     }
 
-    /// Sends what the connection has to say.
-    fn poll_output(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut connection = self.connection.borrow_mut();
-        while connection.wants_write() {
-            ready!(pin!(self.stream.flush()).poll(cx))?;
-            let mut parts = encrypted(&mut connection)?;
+    /// Our end's address.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+
+    /// The other end's address.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+
+    /// Sends what the protocol itself has to say.
+    fn poll_control(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        let mut duplex = self.inner.duplex.borrow_mut();
+        if duplex.has_control() {
+            ready!(self.poll_written(cx))?;
+            let mut parts = [duplex.take_control(), None];
             ready!(self.stream.poll_send(cx, &mut parts))?;
         }
         Poll::Ready(Ok(()))
     }
+
+    fn poll_written(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        pin!(self.stream.flush()).poll(&mut Context::from_waker(cx.waker()))
+    }
+
+    /// The next bytes as a future.
+    ///
+    /// # Errors
+    /// As `poll_recv`.
+    pub async fn recv(&self) -> io::Result<Chunk> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
 }
 
-/// Everything that is ready to be sent: mostly in one buffer of the pool, and in memory of its
-/// own what is more.
-fn encrypted(connection: &mut Connection) -> io::Result<[Option<Chunk>; 2]> {
-    let mut first = Output(Buffer::new());
-    while connection.wants_write() && first.0.remaining() > 0 {
-        connection.write_tls(&mut first)?;
-    }
-    let mut rest = Vec::new();
-    while connection.wants_write() {
-        connection.write_tls(&mut rest)?;
-    }
-    let rest = (!rest.is_empty()).then(|| Chunk::from_vec(rest));
-    Ok([Some(first.0.freeze()), rest])
-}
-
-/// A buffer that takes what fits.
-struct Output(Buffer);
-
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(self.0.remaining());
-        let fits = self.0.push(&bytes[..taken]);
-        debug_assert!(fits, "no more than what remains");
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+impl fmt::Debug for TlsStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream")
+            .field("stream", &self.stream)
+            .field("facts", &self.inner.facts)
+            .finish_non_exhaustive()
     }
 }

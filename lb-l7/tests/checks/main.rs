@@ -21,7 +21,7 @@ use lb_core::rt::{
 use lb_l7::tls::TlsStream;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::{ServerConfig, ServerConnection};
+use rustls::server::ServerConfig;
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(30);
@@ -107,6 +107,7 @@ impl Identity {
                 .with_no_client_auth()
                 .with_single_cert(vec![certificate.clone()], PrivateKeyDer::Pkcs8(key))
                 .unwrap();
+        config.enable_secret_extraction = true;
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Self {
             certificate: certificate.to_vec(),
@@ -121,10 +122,10 @@ impl Identity {
     {
         let (config, handle) = (Arc::clone(&self.config), Rc::new(handle));
         serve(move |stream| {
-            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let config = Arc::clone(&config);
             let handle = Rc::clone(&handle);
             async move {
-                if let Ok(stream) = TlsStream::handshake(stream, connection).await {
+                if let Ok(stream) = TlsStream::accept(stream, config, &mut None).await {
                     handle(stream).await;
                 }
             }

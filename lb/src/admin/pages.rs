@@ -92,8 +92,9 @@ fn config(status: &Status) -> String {
     }
     let problems = status.problems.borrow();
     let page = json!({
-        "generation": status.publisher.borrow().generation(),
+        "generation": status.generation(),
         "refused": problems.iter().map(Problem::to_json).collect::<Vec<_>>(),
+        "objects": status.objects.as_ref().map(|it| it.to_json()),
         "engine": { "name": status.engine.engine.name(), "reason": status.engine.reason },
         "workers": status.workers.len(),
         "settings": show::settings_json(&status.settings.borrow()),
@@ -104,7 +105,7 @@ fn config(status: &Status) -> String {
 
 fn state(status: &Status) -> String {
     let snapshot = status.snapshot();
-    let generation = status.publisher.borrow().generation();
+    let generation = status.generation();
     let workers = status.workers.iter().map(|worker| {
         let taken_up = worker.metrics.config_generation.get();
         json!({ "generation": taken_up, "lag": generation.saturating_sub(taken_up) })
@@ -146,8 +147,8 @@ fn cluster_state(snapshot: &Snapshot, cluster: &Cluster) -> Value {
     let sum = |number: fn(&ClusterCounters) -> u64| -> u64 {
         cluster.counters().iter().map(number).sum()
     };
+    let checks = snapshot.checks(&cluster.name);
     let backends = cluster.backends().iter().map(|backend| {
-        let checked = cluster.health.as_ref();
         json!({
             "name": backend.name,
             "address": backend.address.to_string(),
@@ -157,7 +158,7 @@ fn cluster_state(snapshot: &Snapshot, cluster: &Cluster) -> Value {
             "healthy": backend.is_healthy(),
             "ejected": backend.is_ejected(),
             "ejections": backend.ejections(),
-            "check_error": checked.and_then(|_| snapshot.last_error(backend).get()),
+            "check_error": checks.and_then(|it| it.last_error(backend).get()),
         })
     });
     json!({

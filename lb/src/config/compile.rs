@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::slice;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::plan::{self, Condition, CookieKey, PlanError, Tier};
@@ -13,13 +14,15 @@ use lb_core::plan::{self, Condition, CookieKey, PlanError, Tier};
 use super::compile_cluster::{self, Uses};
 use super::decode::Problems;
 use super::file::{
-    Backend, Cluster, File, Http, Limits, Listener, Protocol, Route, ServerNames, Tcp, Timeouts,
-    Udp,
+    Action, Backend, Cluster, File, Http, Limits, Listener, Protocol, Route, ServerNames, Tcp,
+    Timeouts, Udp,
 };
 use super::notation::Host;
 use super::problem::{Located, Place, Problem};
+use super::routes;
 use super::settings::Settings;
 use crate::log::log;
+use crate::show;
 
 /// A plan but for the addresses of host names.
 #[derive(Debug, Clone)]
@@ -122,11 +125,11 @@ impl Draft {
     /// The plan; a name without addresses brings no backend.
     pub(crate) fn plan(&self, names: &Names) -> plan::Plan {
         plan::Plan {
-            listeners: self.listeners.clone(),
+            listeners: self.listeners.iter().cloned().map(Arc::new).collect(),
             clusters: self
                 .clusters
                 .iter()
-                .map(|cluster| cluster.plan(names))
+                .map(|cluster| Arc::new(cluster.plan(names)))
                 .collect(),
             hash_seed: self.hash_seed,
             cookie_key: self.cookie_key.clone(),
@@ -294,6 +297,7 @@ impl Compiler<'_> {
                         name,
                         address: address.value,
                         edge: listener.edge.clone(),
+                        access_log: listener.access_log.clone(),
                         protocol: protocol.clone(),
                     });
                 }
@@ -371,16 +375,23 @@ impl Compiler<'_> {
         let mut seen = HashMap::new();
         let mut routes = Vec::new();
         for route in http.routes.iter().chain(shared_routes) {
-            let what = format!("{}{}", route.host.as_deref().unwrap_or("*"), route.path);
-            if let Some(first) = seen.insert(what.clone(), &route.place) {
+            let host = route.host.as_deref().unwrap_or("*");
+            let what = format!("{host}{}", show::routes::path(&route.path));
+            // A slash at the end of a prefix makes no difference.
+            let is_prefix = matches!(route.path, plan::PathMatch::Prefix(_));
+            let key = if is_prefix {
+                what.trim_end_matches('/')
+            } else {
+                &what
+            };
+            if let Some(first) = seen.insert(key.to_owned(), &route.place) {
                 self.twice(&route.place, "route", &what, first);
             }
-            let cluster = self.known_cluster(&route.cluster);
-            let (host, path_prefix) = (route.host.clone(), route.path.clone());
+            routes::missing_groups(route, self.problems);
             routes.push(plan::Route {
-                host,
-                path_prefix,
-                cluster,
+                host: route.host.clone(),
+                path: route.path.clone(),
+                action: self.action(&route.action),
             });
         }
         plan::Http {
@@ -389,9 +400,29 @@ impl Compiler<'_> {
                 .cluster
                 .as_ref()
                 .map(|cluster| self.known_cluster(cluster)),
+            matching: http.matching,
             limits: limits(&http.limits),
             timeouts: timeouts(&http.timeouts),
             forwarded: or(&http.forwarded, plan::Forwarded::default()),
+            http2: http.http2,
+            tls: http.tls.as_ref().map(|tls| {
+                tls.warn(lb_core::rt::wall_clock(), self.warnings);
+                tls.server.clone()
+            }),
+            request_id: or(&http.request_id, plan::RequestId::default()),
+            exchanges: http.exchanges.compile(http.timeouts.upgrade_idle.as_ref()),
+            ..plan::Http::default()
+        }
+    }
+
+    fn action(&mut self, action: &Action) -> plan::RouteAction {
+        match action {
+            Action::Answer(status) => plan::RouteAction::Answer { status: *status },
+            Action::Cluster { cluster, rewrite } => plan::RouteAction::Cluster {
+                name: self.known_cluster(cluster),
+                rewrite: rewrite.clone(),
+            },
+            Action::Redirect(redirect) => plan::RouteAction::Redirect(redirect.clone()),
         }
     }
 

@@ -37,7 +37,9 @@ impl<'f> Uses<'f> {
                     }
                     Protocol::Http(http) => {
                         let routes = http.routes.iter().chain(&file.routes);
-                        let clusters = routes.map(|route| &route.cluster).chain(&http.cluster);
+                        let clusters = routes
+                            .filter_map(|route| route.cluster())
+                            .chain(&http.cluster);
                         uses.http.extend(clusters.map(|cluster| &*cluster.value));
                     }
                 }
@@ -79,7 +81,10 @@ pub(super) fn compile(
         connect_timeout: or(&cluster.connect_timeout, Duration::from_secs(5)),
         tries_max: or(&cluster.tries, 3) as u8,
         pool_idle_max: or(&cluster.pool.idle, 64) as u16,
+        protocol: or(&cluster.protocol, plan::BackendProtocol::default()),
         pool_idle_timeout: or(&cluster.pool.idle_timeout, Duration::from_secs(30)),
+        exchanges: cluster.exchanges,
+        tls: cluster.tls.clone(),
         ..plan::Cluster::new(cluster.name.value.clone(), Vec::new())
     }
 }

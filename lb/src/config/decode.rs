@@ -79,6 +79,11 @@ impl<'n, 'p> Fields<'n, 'p> {
         self.entries.iter().any(|entry| entry.key == key)
     }
 
+    /// Where problems go.
+    pub(crate) const fn problems(&mut self) -> &mut Problems {
+        self.problems
+    }
+
     /// Something is wrong with the mapping as a whole.
     pub(crate) fn problem(&mut self, reason: impl Into<String>) {
         self.problems.push(Problem::new(&self.node.place, reason));

@@ -103,6 +103,7 @@ fn listen_socket(node: &Node, problems: &mut Problems) -> Option<ListenSocket> {
         defer_accept: fields.optional("defer_accept", seconds),
         fast_open: fast_open.map(|queue| queue.value as u32),
         tcp: tcp_socket(&mut fields),
+        ..ListenSocket::default()
     };
     fields.finish();
     Some(socket)

@@ -6,16 +6,20 @@
 //! to a plan).
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use lb_core::plan::{
-    self, Affinity, BackendLimit, BackendSocket, Balance, CookieKey, Edge, Forwarded, HashKey,
-    Otherwise, ProxyOut, Relay,
+    self, Affinity, BackendLimit, BackendProtocol, BackendSocket, BackendTls, Balance,
+    ClusterExchanges, CookieKey, Edge, Forwarded, HashKey, Http2, ListenerLog, Matching, Otherwise,
+    PathMatch, ProxyOut, Redirect, Relay, RequestId, Rewrite,
 };
 
+use super::exchange::ListenerExchanges;
 use super::notation::BackendText;
 use super::problem::{Located, Place};
 use super::settings::{AccessLog, AdminAddress, Engine, LogFormat, Workers};
+use super::tls::Tls;
 
 /// One source.
 #[derive(Debug, Default)]
@@ -36,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) engine: Option<Located<Engine>>,
     pub(crate) admin: Option<Located<AdminAddress>>,
     pub(crate) access_log: Option<Located<AccessLog>>,
+    pub(crate) access_log_format: Option<Located<plan::LogFormat>>,
     pub(crate) drain_timeout: Option<Located<Duration>>,
     pub(crate) log_format: Option<Located<LogFormat>>,
     pub(crate) affinity_entries: Option<Located<u64>>,
@@ -50,10 +55,15 @@ pub(crate) struct Listener {
     pub(crate) last_port: Option<u16>,
     /// Filled in already: nothing of it depends on other parts of the source.
     pub(crate) edge: Edge,
+    pub(crate) access_log: ListenerLog,
     pub(crate) protocol: Protocol,
 }
 
 /// What a listener speaks.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are as many as are written"
+)]
 #[derive(Debug)]
 pub(crate) enum Protocol {
     Http(Http),
@@ -133,9 +143,15 @@ pub(crate) struct Http {
     /// Where requests go that no route matches.
     pub(crate) cluster: Option<Located<String>>,
     pub(crate) routes: Vec<Route>,
+    pub(crate) matching: Matching,
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) forwarded: Option<Located<Forwarded>>,
+    pub(crate) http2: Http2,
+    /// Shared by all `--https` of the flags.
+    pub(crate) tls: Option<Rc<Tls>>,
+    pub(crate) request_id: Option<Located<RequestId>>,
+    pub(crate) exchanges: ListenerExchanges,
 }
 
 /// `limits:` of an HTTP listener. The inner `None` is the word `none`.
@@ -154,6 +170,7 @@ pub(crate) struct Timeouts {
     pub(crate) keep_alive: Option<Located<Duration>>,
     pub(crate) body_idle: Option<Located<Duration>>,
     pub(crate) response_head: Option<Located<Duration>>,
+    pub(crate) upgrade_idle: Option<Located<Duration>>,
 }
 
 /// A route.
@@ -162,8 +179,47 @@ pub(crate) struct Route {
     pub(crate) place: Place,
     /// `None` matches any host.
     pub(crate) host: Option<String>,
-    pub(crate) path: String,
-    pub(crate) cluster: Located<String>,
+    pub(crate) path: PathMatch,
+    pub(crate) action: Action,
+}
+
+impl Route {
+    /// To a cluster by a path prefix.
+    pub(crate) fn to(
+        place: Place,
+        host: Option<String>,
+        prefix: String,
+        cluster: Located<String>,
+    ) -> Self {
+        Self {
+            place,
+            host,
+            path: PathMatch::Prefix(prefix),
+            action: Action::Cluster {
+                cluster,
+                rewrite: None,
+            },
+        }
+    }
+
+    /// The cluster that it leads to, if there is one.
+    pub(crate) fn cluster(&self) -> Option<&Located<String>> {
+        match &self.action {
+            Action::Cluster { cluster, .. } => Some(cluster),
+            Action::Answer(_) | Action::Redirect(_) => None,
+        }
+    }
+}
+
+/// What a route does.
+#[derive(Debug, Clone)]
+pub(crate) enum Action {
+    Answer(u16),
+    Cluster {
+        cluster: Located<String>,
+        rewrite: Option<Rewrite>,
+    },
+    Redirect(Redirect),
 }
 
 /// A cluster. The inner `None` is the word `none` or `off`.
@@ -183,6 +239,9 @@ pub(crate) struct Cluster {
     pub(crate) connect_timeout: Option<Located<Duration>>,
     pub(crate) tries: Option<Located<u64>>,
     pub(crate) pool: Pool,
+    pub(crate) protocol: Option<Located<BackendProtocol>>,
+    pub(crate) tls: Option<BackendTls>,
+    pub(crate) exchanges: ClusterExchanges,
 }
 
 impl Listener {
@@ -213,6 +272,9 @@ impl Cluster {
             connect_timeout: None,
             tries: None,
             pool: Pool::default(),
+            protocol: None,
+            tls: None,
+            exchanges: ClusterExchanges::default(),
         }
     }
 }

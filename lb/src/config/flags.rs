@@ -7,10 +7,11 @@
 //! Read next: `compile.rs`.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use lb_core::plan::{
-    Affinity, BackendSocket, Balance, Check, Edge, HashKey, ListenSocket, ProxyOut, ProxyVersion,
-    Relay, TcpSocket,
+    Affinity, BackendSocket, Balance, Check, Edge, HashKey, ListenSocket, ListenerLog, ProxyOut,
+    ProxyVersion, Relay, TcpSocket,
 };
 use lb_core::prefixes::Prefix;
 
@@ -23,6 +24,7 @@ use super::file::{
 };
 use super::notation::{self, BackendText};
 use super::problem::{Located, Place, Problem};
+use super::tls::TlsFlags;
 
 /// `--tcp [NAME@]LISTEN=BACKENDS`, `--udp` likewise, or `--http [NAME@]LISTEN[=BACKENDS]`.
 #[derive(Debug, Clone)]
@@ -75,6 +77,9 @@ pub(crate) struct Flags {
     pub(crate) names: Vec<NameFlag>,
     pub(crate) udp: Vec<ListenFlag>,
     pub(crate) http: Vec<ListenFlag>,
+    pub(crate) https: Vec<ListenFlag>,
+    /// What all of `https` have.
+    pub(crate) tls: TlsFlags,
     pub(crate) routes: Vec<RouteFlag>,
     pub(crate) balance: Option<Balance>,
     pub(crate) relay: Option<Relay>,
@@ -190,7 +195,8 @@ impl Flags {
     /// As a source; `None` if there are none.
     pub(crate) fn file(&self, problems: &mut Problems) -> Option<File> {
         let has_tcp = !(self.tcp.is_empty() && self.passthrough.is_empty());
-        if !has_tcp && self.udp.is_empty() && self.http.is_empty() {
+        let has_http = !(self.http.is_empty() && self.https.is_empty());
+        if !has_tcp && self.udp.is_empty() && !has_http {
             self.refuse_idle(problems);
             return None;
         }
@@ -217,6 +223,7 @@ impl Flags {
             });
             file.listeners.push(self.listener("--http", flag, protocol));
         }
+        self.add_https(&mut file, problems);
         for route in &self.routes {
             self.add_route(&mut file, route);
         }
@@ -228,7 +235,8 @@ impl Flags {
         let mut refuse = |flag, value: String, reason| {
             problems.push(Problem::new(&Place::Flag { flag, value }, reason));
         };
-        if let (Some(route), true) = (self.routes.first(), self.http.is_empty()) {
+        let has_http = !(self.http.is_empty() && self.https.is_empty());
+        if let (Some(route), false) = (self.routes.first(), has_http) {
             let reason = "no --http listener takes this route; as --http 8080";
             refuse("--route", route.text.clone(), reason);
         }
@@ -248,7 +256,11 @@ impl Flags {
             let reason = "has an effect only on --tcp and --tls-passthrough";
             refuse("--proxy-out", String::new(), reason);
         }
-        let has_connections = has_tcp || !self.http.is_empty();
+        if self.tls.is_given() && self.https.is_empty() {
+            let reason = "no listener shows this certificate; as --https 8443=10.0.0.1:80";
+            refuse("--tls-cert", String::new(), reason);
+        }
+        let has_connections = has_tcp || has_http;
         let proxy_in = self.proxy_in.iter().map(|_| "--proxy-in");
         let congestion = self.congestion.iter().map(|_| "--tcp-congestion");
         for flag in proxy_in.chain(congestion).filter(|_| !has_connections) {
@@ -273,6 +285,7 @@ impl Flags {
             ("--proxy-out", self.proxy_out.is_some()),
             ("--relay", self.relay.is_some()),
             ("--tcp-congestion", self.congestion.is_some()),
+            ("--tls-cert", self.tls.is_given()),
         ];
         let given = given.into_iter().filter(|(_, given)| *given);
         let given = given.map(|(flag, _)| (flag, String::new()));
@@ -301,6 +314,23 @@ impl Flags {
         file.clusters
             .push(self.cluster(name.clone(), listen.backends.as_ref()?));
         Some(name)
+    }
+
+    /// All of them show the same certificates.
+    fn add_https(&self, file: &mut File, problems: &mut Problems) {
+        let Some(first) = self.https.first() else {
+            return;
+        };
+        let tls = self.tls.read(&first.text, problems).map(Rc::new);
+        for flag in &self.https {
+            let protocol = Protocol::Http(Http {
+                cluster: self.add_cluster(file, "--https", flag),
+                tls: tls.clone(),
+                ..Http::default()
+            });
+            file.listeners
+                .push(self.listener("--https", flag, protocol));
+        }
     }
 
     /// The server names are those of every `--tls-passthrough`.
@@ -363,12 +393,7 @@ impl Flags {
                 .push(self.cluster(cluster.clone(), &route.backends));
         }
         let (host, path) = (route.host.clone(), route.path.clone());
-        file.routes.push(Route {
-            place,
-            host,
-            path,
-            cluster,
-        });
+        file.routes.push(Route::to(place, host, path, cluster));
     }
 
     fn cluster(&self, name: Located<String>, backends: &[BackendText]) -> Cluster {
@@ -452,6 +477,7 @@ impl Flags {
             },
             last_port: listen.last_port,
             edge,
+            access_log: ListenerLog::default(),
             protocol,
         }
     }

@@ -9,16 +9,23 @@ mod compile;
 mod compile_cluster;
 mod decode;
 mod edge;
+mod exchange;
 pub(crate) mod file;
 mod flags;
+mod http2;
+pub(crate) mod logs;
 mod notation;
 mod problem;
 mod read;
 mod read_cluster;
+mod routes;
 mod secret;
 mod settings;
+mod tls;
 mod yaml;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,12 +39,15 @@ pub(crate) use self::flags::{
 };
 pub(crate) use self::notation::{
     BackendText, Host, congestion as parse_congestion, duration as parse_duration,
-    listen_local as parse_listen_local, word as parse_word,
+    listen as parse_listen, listen_local as parse_listen_local, prefixes as parse_prefixes,
+    word as parse_word,
 };
 pub(crate) use self::problem::{Located, Place, Problem};
 pub(crate) use self::read::PROXY_VERSION_WORDS;
 pub(crate) use self::settings::{AccessLog, AdminAddress, Engine, LogFormat, Settings, Workers};
+pub(crate) use self::tls::TlsFlags;
 use self::yaml::Node;
+use crate::kubernetes::KubernetesFlags;
 
 /// Largest configuration file, so that a wrong path (`/dev/zero`, a log) ends in a message.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -47,8 +57,12 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 pub(crate) struct Sources {
     pub(crate) files: Vec<PathBuf>,
     pub(crate) flags: Flags,
+    /// Kubernetes objects: beside what all others say.
+    pub(crate) kubernetes: KubernetesFlags,
     /// What nobody wrote: the demo.
     pub(crate) built_in: Option<File>,
+    /// Every file that the sources named when they were last read, good or bad.
+    pub(crate) named: RefCell<BTreeSet<PathBuf>>,
     /// Given as flags: they win over those of files.
     pub(crate) settings: WrittenSettings,
 }
@@ -57,14 +71,19 @@ impl Sources {
     /// Reads and checks all sources.
     pub(crate) fn load(&self) -> Result<Draft, Problems> {
         let mut problems = Vec::new();
+        let mut named: BTreeSet<_> = self.files.iter().cloned().collect();
         let mut files: Vec<_> = self
             .files
             .iter()
-            .filter_map(|path| read_file(path, &mut problems))
+            .filter_map(|path| read_file(path, &mut named, &mut problems))
             .collect();
+        named.extend(self.flags.tls.files().cloned());
+        self.named.replace(named);
         files.extend(self.flags.file(&mut problems));
         let files: Vec<&File> = files.iter().chain(&self.built_in).collect();
-        if problems.is_empty() && files.iter().all(|file| file.listeners.is_empty()) {
+        let has_objects = self.kubernetes.manifests.is_some();
+        if problems.is_empty() && !has_objects && files.iter().all(|file| file.listeners.is_empty())
+        {
             problems.push(self.no_listener());
         }
         let mut draft = compile::compile(&files, &mut problems);
@@ -77,6 +96,12 @@ impl Sources {
         }
         problems.sort_by(|a, b| a.place.order().cmp(&b.place.order()));
         Err(problems)
+    }
+
+    /// What is known to be named before anything is read.
+    pub(crate) fn named_by_flags(&self) -> Vec<PathBuf> {
+        let files = self.files.iter().chain(self.flags.tls.files());
+        files.cloned().collect()
     }
 
     /// An empty file is more probably a half-written one than a wish to serve nothing.
@@ -99,7 +124,7 @@ impl Sources {
     }
 }
 
-fn read_file(path: &Path, problems: &mut Problems) -> Option<File> {
+fn read_file(path: &Path, named: &mut BTreeSet<PathBuf>, problems: &mut Problems) -> Option<File> {
     let name: Arc<str> = path.display().to_string().into();
     let found = read_text(path).map_err(|reason| {
         let file = Arc::clone(&name);
@@ -112,7 +137,10 @@ fn read_file(path: &Path, problems: &mut Problems) -> Option<File> {
         Problem::new(&place, reason)
     });
     match found.and_then(|text| Node::parse(&name, &text)) {
-        Ok(root) => read::file(&root, problems),
+        Ok(root) => {
+            named.extend(tls::files(&root));
+            read::file(&root, problems)
+        }
         Err(problem) => {
             problems.push(problem);
             None
@@ -142,3 +170,6 @@ fn read_text(path: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod routes_tests;

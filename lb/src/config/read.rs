@@ -4,24 +4,32 @@
 //! Invariant: a key that is read is one that takes effect; CONFIG.md lists the same keys.
 //! Read next: `read_cluster.rs` (the keys of a cluster), `compile.rs`.
 
+use std::rc::Rc;
 use std::time::Duration;
 
-use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
+use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay, RequestId};
 
 use super::decode::{self, Fields, Problems};
+use super::exchange::ListenerExchanges;
 use super::file::{
-    File, Http, Limits, Listener, Protocol, Route, ServerName, ServerNames, Settings, Tcp,
-    Timeouts, Udp,
+    File, Http, Limits, Listener, Protocol, ServerName, ServerNames, Settings, Tcp, Timeouts, Udp,
 };
+use super::http2::http2;
 use super::problem::Located;
-use super::settings::{AFFINITY_ENTRIES, AccessLog, AdminAddress, Engine, LogFormat, Workers};
+use super::settings::{AFFINITY_ENTRIES, AdminAddress, Engine, LogFormat, Workers};
 use super::yaml::{Node, Value};
-use super::{edge, notation, read_cluster, secret};
+use super::{edge, logs, notation, read_cluster, routes, secret, tls};
 
 const FORWARDED_WORDS: [(&str, Forwarded); 3] = [
     ("append", Forwarded::Append),
     ("off", Forwarded::Off),
     ("replace", Forwarded::Replace),
+];
+
+const REQUEST_ID_WORDS: [(&str, RequestId); 3] = [
+    ("accept", RequestId::Accept),
+    ("off", RequestId::Off),
+    ("replace", RequestId::Replace),
 ];
 
 const OTHERWISE_WORDS: [(&str, Otherwise); 2] =
@@ -34,12 +42,13 @@ pub(crate) const PROXY_VERSION_WORDS: [(&str, ProxyVersion); 2] =
 /// Reads a whole document.
 pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
     let mut fields = Fields::of(root, problems)?;
+    let mut access_log_format = None;
     let file = File {
         listeners: fields
             .optional("listeners", decode::list(listener))
             .unwrap_or_default(),
         routes: fields
-            .optional("routes", decode::list(route))
+            .optional("routes", decode::list(routes::route))
             .unwrap_or_default(),
         clusters: fields
             .optional("clusters", read_cluster::clusters)
@@ -50,7 +59,13 @@ pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
             workers: fields.optional("workers", decode::parsed(Workers::parse)),
             engine: fields.optional("engine", decode::parsed(Engine::parse)),
             admin: fields.optional("admin", decode::parsed(AdminAddress::parse)),
-            access_log: fields.optional("access_log", decode::parsed(AccessLog::parse)),
+            access_log: fields
+                .optional("access_log", logs::access_log)
+                .and_then(|written| {
+                    access_log_format = written.format;
+                    written.to
+                }),
+            access_log_format,
             drain_timeout: fields.optional("drain_timeout", duration),
             log_format: fields.optional("log_format", decode::parsed(LogFormat::parse)),
             affinity_entries: fields.optional("affinity_entries", decode::number(AFFINITY_ENTRIES)),
@@ -68,6 +83,10 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     let tcp = fields.optional("tcp", tcp);
     let udp = fields.optional("udp", udp);
     let edge = edge::read(&mut fields);
+    if !fields.has("http") {
+        fields.refuse("access_log", "only what \"http\" listeners serve is logged");
+    }
+    let access_log = fields.optional("access_log", logs::listener_log);
     for key in edge::KEYS {
         if fields.has("udp") && fields.has(key) {
             let reason = "is not supported on a UDP listener by this version yet";
@@ -95,6 +114,7 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
         },
         last_port,
         edge,
+        access_log: access_log.unwrap_or_default(),
         protocol,
     })
 }
@@ -204,11 +224,18 @@ fn http(node: &Node, problems: &mut Problems) -> Option<Http> {
     let http = Http {
         cluster: fields.optional("cluster", name),
         routes: fields
-            .optional("routes", decode::list(route))
+            .optional("routes", decode::list(routes::route))
+            .unwrap_or_default(),
+        matching: fields
+            .optional("matching", routes::matching)
             .unwrap_or_default(),
         limits: fields.optional("limits", limits).unwrap_or_default(),
         timeouts: fields.optional("timeouts", timeouts).unwrap_or_default(),
         forwarded: fields.optional("forwarded", decode::choice(&FORWARDED_WORDS)),
+        http2: fields.optional("http2", http2).unwrap_or_default(),
+        tls: fields.optional("tls", tls::server).map(Rc::new),
+        request_id: fields.optional("request_id", decode::choice(&REQUEST_ID_WORDS)),
+        exchanges: ListenerExchanges::read(&mut fields),
     };
     fields.finish();
     Some(http)
@@ -238,27 +265,10 @@ fn timeouts(node: &Node, problems: &mut Problems) -> Option<Timeouts> {
         keep_alive: fields.optional("keep_alive", duration),
         body_idle: fields.optional("body_idle", duration),
         response_head: fields.optional("response_head", duration),
+        upgrade_idle: fields.optional("upgrade_idle", duration),
     };
     fields.finish();
     Some(timeouts)
-}
-
-fn route(node: &Node, problems: &mut Problems) -> Option<Route> {
-    let mut fields = Fields::of(node, problems)?;
-    let host = decode::parsed(|text| match text {
-        "*" => Ok(None),
-        _ => notation::route_host(text).map(Some),
-    });
-    let host = fields.optional("host", host);
-    let path = fields.optional("path", decode::parsed(notation::route_path));
-    let cluster = fields.required("cluster", name);
-    fields.finish();
-    Some(Route {
-        place: node.place.clone(),
-        host: host.and_then(|host| host.value),
-        path: path.map_or_else(|| "/".to_owned(), |path| path.value),
-        cluster: cluster?,
-    })
 }
 
 pub(super) fn name(node: &Node, problems: &mut Problems) -> Option<Located<String>> {

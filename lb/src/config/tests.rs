@@ -5,7 +5,7 @@ use lb_core::plan::{Affinity, Balance, Check, HashKey, Relay};
 use super::*;
 
 /// Reads one YAML text as if it were the file `lb.yaml`.
-fn load(text: &str) -> Result<Draft, Vec<String>> {
+pub(super) fn load(text: &str) -> Result<Draft, Vec<String>> {
     let mut problems = Vec::new();
     let file = match Node::parse(&"lb.yaml".into(), text) {
         Ok(root) => read::file(&root, &mut problems),
@@ -435,8 +435,8 @@ fn udp_has_ports_and_names_of_its_own() {
 #[test]
 fn the_relay_is_chosen_by_file_and_by_flag() {
     let relays = |plan: lb_core::plan::Plan| -> Vec<Relay> {
-        let listeners = plan.listeners.into_iter();
-        let relay = |listener: lb_core::plan::Listener| match listener.protocol {
+        let listeners = plan.listeners.iter();
+        let relay = |listener: &Arc<lb_core::plan::Listener>| match &listener.protocol {
             lb_core::plan::Protocol::Tcp(tcp) => tcp.relay,
             other => panic!("{other:?}"),
         };
@@ -581,6 +581,37 @@ fn the_annotated_example_loads() {
         let text = format!("clusters:\n  a:\n    backends: ['b:1']\n    {indented}");
         let plan = load(&text).unwrap().plan(&Names::new());
         assert!(plan.clusters[0].affinity.is_some(), "{text}");
+    }
+
+    let (_, routes) = guide.split_once("## Routes").unwrap();
+    let routes = routes.split("```").nth(1).unwrap();
+    let routes = routes.strip_prefix("yaml").unwrap();
+    let clusters =
+        "clusters: {users: {}, shop: {}, images: {}}".replace("{}", "{backends: ['b:1']}");
+    let text = format!("listeners:\n  - address: 80\n    http:\n{routes}{clusters}\n");
+    load(&text).unwrap();
+
+    let (_, logs) = guide.split_once("## Access logs").unwrap();
+    let log = logs
+        .split("```")
+        .nth(1)
+        .unwrap()
+        .strip_prefix("yaml")
+        .unwrap();
+    load(log).unwrap();
+    // Every variable of the table is one, and every one is in the table.
+    let table = logs.split("| --- | --- |").nth(1).unwrap();
+    let named: Vec<&str> = table
+        .split('`')
+        .filter_map(|it| it.strip_prefix('$'))
+        .collect();
+    for name in &named {
+        let name = name.replace("NAME", "x");
+        assert!(logs::parse_format(&format!("${name}")).is_ok(), "{name}");
+    }
+    for name in lb_l7::Template::variable_names() {
+        let shown = |it: &&str| it.trim_end_matches("NAME") == name;
+        assert!(named.iter().any(shown), "CONFIG.md lacks ${name}");
     }
 }
 

@@ -7,9 +7,11 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use lb_core::plan;
 use lb_core::rt::{OptionError, UdpOptions, set_listen_options, try_backend_options};
+use socket2::{SockFilter, SockRef};
 use tokio::net::TcpSocket;
 
 use crate::snapshot::{ListenerKey, Transport};
@@ -32,6 +34,8 @@ pub(crate) fn ports(bound: &Bound) -> impl Iterator<Item = (Transport, u16)> {
 pub(crate) struct NewSockets {
     pub(crate) by_worker: Vec<Sockets>,
     pub(crate) bound: Bound,
+    /// Listeners that may be left out, and were.
+    pub(crate) left_out: Vec<BindError>,
 }
 
 /// The listener that could not be bound, and one line that says why and what to do.
@@ -41,35 +45,53 @@ pub(crate) struct BindError {
     pub(crate) reason: String,
 }
 
-/// Binds those of `listeners` that are not in `already`, once for each worker.
-pub(crate) fn bind_new(
-    listeners: &[plan::Listener],
+/// Binds those of `listeners` that are not in `already`, once for each worker. One that cannot be
+/// bound and is `optional` is left out; any other is an error.
+pub(crate) fn bind_new<'p>(
+    listeners: impl IntoIterator<Item = &'p Arc<plan::Listener>>,
     already: &Bound,
     own_ports: &OwnPorts,
     workers: usize,
+    optional: &dyn Fn(&str) -> bool,
 ) -> Result<NewSockets, BindError> {
     let mut new = NewSockets {
         by_worker: (0..workers).map(|_| Sockets::new()).collect(),
         bound: Bound::new(),
+        left_out: Vec::new(),
     };
+    let mut ports_now = OwnPorts::new();
     for listener in listeners {
-        try_options(listener).map_err(|refused| BindError {
-            listener: listener.name.clone(),
-            reason: format!("listener {}: {refused}", listener.name),
-        })?;
         let key = ListenerKey::of(listener);
-        if already.contains_key(&key) {
-            continue;
-        }
-        let own = own_ports.contains(&(key.transport, listener.address.port()));
-        let bind_each = match key.transport {
-            Transport::Tcp => bind_each,
-            Transport::Udp => bind_each_udp,
+        let sockets = match try_options(listener) {
+            Err(refused) => Err(format!("listener {}: {refused}", listener.name)),
+            Ok(()) if already.contains_key(&key) => continue,
+            Ok(()) => {
+                // An address of its own goes before all addresses, on one port.
+                let port = (key.transport, listener.address.port());
+                let own = ports_now.contains(&port) || own_ports.contains(&port);
+                let bind_each = match key.transport {
+                    Transport::Tcp => bind_each,
+                    Transport::Udp => bind_each_udp,
+                };
+                let sockets = bind_each(listener, own, workers);
+                ports_now.extend(sockets.is_ok().then_some(port));
+                sockets.map_err(|error| {
+                    advise(&listener.name, key.transport, listener.address, &error)
+                })
+            }
         };
-        let sockets = bind_each(listener, own, workers).map_err(|error| BindError {
-            listener: listener.name.clone(),
-            reason: advise(&listener.name, key.transport, listener.address, &error),
-        })?;
+        let sockets = match sockets {
+            Ok(sockets) => sockets,
+            Err(reason) => {
+                let listener = listener.name.clone();
+                let error = BindError { listener, reason };
+                if optional(&error.listener) {
+                    new.left_out.push(error);
+                    continue;
+                }
+                return Err(error);
+            }
+        };
         for (index, socket) in sockets.into_iter().enumerate() {
             if index == 0 {
                 let address = socket.local_addr().unwrap_or(listener.address);
@@ -88,11 +110,11 @@ fn bind_each(listener: &plan::Listener, own: bool, workers: usize) -> io::Result
     // Without SO_REUSEPORT first: with it, a second lb of the same user would be let in and
     // quietly take half of the connections. For port 0 the kernel looks itself.
     if address.port() != 0 && !own {
-        drop(socket(address, false)?);
+        drop(socket(address, false, settings)?);
     }
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let socket = socket(address, true)?;
+        let socket = socket(address, true, settings)?;
         set_listen_options(&socket, settings)?;
         let listener = socket.listen(settings.backlog)?.into_std()?;
         address = listener.local_addr()?;
@@ -108,7 +130,11 @@ fn bind_each_udp(
     workers: usize,
 ) -> io::Result<Vec<BoundSocket>> {
     let mut address = listener.address;
-    let shared = UdpOptions::default();
+    let settings = &listener.edge.socket;
+    let shared = UdpOptions {
+        v6_only: settings.v6_only,
+        ..UdpOptions::default()
+    };
     if address.port() != 0 && !own {
         let alone = UdpOptions {
             reuse_port: false,
@@ -119,6 +145,9 @@ fn bind_each_udp(
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
         let socket = shared.bind(address)?;
+        if settings.drops_all {
+            drop_all(SockRef::from(&socket))?;
+        }
         address = socket.local_addr()?;
         sockets.push(BoundSocket::Udp(socket));
     }
@@ -143,7 +172,11 @@ fn try_options(listener: &plan::Listener) -> Result<(), OptionError> {
     }
 }
 
-fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<TcpSocket> {
+fn socket(
+    address: SocketAddr,
+    reuse_port: bool,
+    settings: &plan::ListenSocket,
+) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -151,8 +184,20 @@ fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<TcpSocket> {
     };
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(reuse_port)?;
+    if settings.v6_only && address.is_ipv6() {
+        SockRef::from(&socket).set_only_v6(true)?;
+    }
+    if settings.drops_all {
+        drop_all(SockRef::from(&socket))?;
+    }
     socket.bind(address)?;
     Ok(socket)
+}
+
+/// Has the kernel drop whatever comes for a socket, the first segment of a connection too.
+fn drop_all(socket: SockRef<'_>) -> io::Result<()> {
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K: keep that many bytes
+    socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
 }
 
 /// One line that says which listener could not be bound and what would help.
@@ -198,15 +243,27 @@ const ENFILE: i32 = 23;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn listener(address: SocketAddr) -> plan::Listener {
-        plan::Listener {
+    fn bind_new<'p>(
+        listeners: impl IntoIterator<Item = &'p Arc<plan::Listener>>,
+        already: &Bound,
+        own: &OwnPorts,
+        workers: usize,
+    ) -> Result<NewSockets, BindError> {
+        super::bind_new(listeners, already, own, workers, &|_| false)
+    }
+
+    fn listener(address: SocketAddr) -> Arc<plan::Listener> {
+        Arc::new(plan::Listener {
             name: "front".into(),
             address,
             edge: plan::Edge::default(),
+            access_log: plan::ListenerLog::default(),
             protocol: plan::Protocol::Tcp(plan::Tcp::to("c")),
-        }
+        })
     }
 
     fn in_runtime<T>(test: impl FnOnce() -> T) -> T {
@@ -221,19 +278,13 @@ mod tests {
     fn all_workers_share_the_port_that_the_kernel_chose() {
         in_runtime(|| {
             let listener = listener("127.0.0.1:0".parse().unwrap());
-            let new = bind_new(
-                std::slice::from_ref(&listener),
-                &Bound::new(),
-                &HashSet::new(),
-                3,
-            )
-            .unwrap();
+            let new = bind_new([&listener], &Bound::new(), &HashSet::new(), 3).unwrap();
             let address = new.bound[&ListenerKey::of(&listener)];
             assert_ne!(address.port(), 0);
             let sockets = new.by_worker.iter().flat_map(|sockets| sockets.values());
             let bound: Vec<_> = sockets.map(|socket| socket.local_addr().unwrap()).collect();
             assert_eq!(bound, [address; 3]);
-            let again = bind_new(&[listener], &new.bound, &HashSet::new(), 3).unwrap();
+            let again = bind_new([&listener], &new.bound, &HashSet::new(), 3).unwrap();
             assert!(
                 again.bound.is_empty(),
                 "what is bound already is left alone"
@@ -244,12 +295,16 @@ mod tests {
     #[test]
     fn a_port_in_use_is_refused_even_by_a_socket_that_would_share_it() {
         in_runtime(|| {
-            let taken = socket("127.0.0.1:0".parse().unwrap(), true)
-                .unwrap()
-                .listen(1)
-                .unwrap();
+            let taken = socket(
+                "127.0.0.1:0".parse().unwrap(),
+                true,
+                &plan::ListenSocket::default(),
+            )
+            .unwrap()
+            .listen(1)
+            .unwrap();
             let address = taken.local_addr().unwrap();
-            let bind = |own_ports| bind_new(&[listener(address)], &Bound::new(), &own_ports, 1);
+            let bind = |own_ports| bind_new([&listener(address)], &Bound::new(), &own_ports, 1);
             let port = address.port();
             assert!(
                 bind(OwnPorts::from([(Transport::Tcp, port)])).is_ok(),
@@ -272,22 +327,82 @@ mod tests {
         in_runtime(|| {
             let tcp = listener("127.0.0.1:0".parse().unwrap());
             let none = Bound::new();
-            let new = bind_new(std::slice::from_ref(&tcp), &none, &OwnPorts::new(), 1).unwrap();
-            let mut udp = tcp.clone();
+            let new = bind_new([&tcp], &none, &OwnPorts::new(), 1).unwrap();
+            let mut udp = plan::Listener::clone(&tcp);
             udp.address = new.bound[&ListenerKey::of(&tcp)];
             udp.protocol = plan::Protocol::Udp(plan::Udp::to("c"));
-            let udp = std::slice::from_ref(&udp);
+            let udp = &Arc::new(udp);
             let own = ports(&new.bound).collect();
-            let both = bind_new(udp, &new.bound, &own, 2).unwrap();
+            let both = bind_new([udp], &new.bound, &own, 2).unwrap();
             assert_eq!(both.by_worker.iter().map(Sockets::len).sum::<usize>(), 2);
-            let error = bind_new(udp, &none, &own, 1).err().unwrap();
+            let error = bind_new([udp], &none, &own, 1).err().unwrap();
             assert!(error.reason.contains("ss -lunp"), "{}", error.reason);
             let own = ports(&both.bound).collect();
             assert!(
-                bind_new(udp, &none, &own, 1).is_ok(),
+                bind_new([udp], &none, &own, 1).is_ok(),
                 "our own may be replaced"
             );
         });
+    }
+
+    #[test]
+    fn all_addresses_and_one_of_them_share_a_port_in_one_plan() {
+        in_runtime(|| {
+            let taken = socket("0.0.0.0:0".parse().unwrap(), false, &settings(false)).unwrap();
+            let port = taken.local_addr().unwrap().port();
+            drop(taken);
+            let plan = ["0.0.0.0", "127.0.0.1"].map(|ip| {
+                let mut listener =
+                    plan::Listener::clone(&listener(SocketAddr::new(ip.parse().unwrap(), port)));
+                listener.name = ip.into();
+                Arc::new(listener)
+            });
+            let bound = bind_new(&plan, &Bound::new(), &OwnPorts::new(), 1)
+                .unwrap()
+                .bound;
+            assert_eq!(bound.len(), 2);
+        });
+    }
+
+    #[test]
+    fn what_drops_all_does_not_even_refuse() {
+        in_runtime(|| {
+            let mut tcp = plan::Listener::clone(&listener("127.0.0.1:0".parse().unwrap()));
+            tcp.edge.socket = settings(true);
+            let mut udp = tcp.clone();
+            udp.name = "udp".into();
+            udp.protocol = plan::Protocol::Udp(plan::Udp::to("c"));
+            let plan = [Arc::new(tcp), Arc::new(udp)];
+            let new = bind_new(&plan, &Bound::new(), &OwnPorts::new(), 2).unwrap();
+            let address = |index: usize| new.bound[&ListenerKey::of(&plan[index])];
+            let wait = Duration::from_millis(200);
+            let error = std::net::TcpStream::connect_timeout(&address(0), wait).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+            let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.connect(address(1)).unwrap();
+            client.set_read_timeout(Some(wait)).unwrap();
+            client.send(b"?").unwrap();
+            let error = client.recv(&mut [0; 8]).unwrap_err();
+            assert_eq!(
+                error.kind(),
+                ErrorKind::WouldBlock,
+                "neither an answer nor an ICMP error"
+            );
+            let socket = new.by_worker[0].values().find_map(|socket| match socket {
+                BoundSocket::Udp(socket) => Some(socket),
+                BoundSocket::Tcp(_) => None,
+            });
+            let socket = socket.unwrap();
+            socket.set_nonblocking(true).unwrap();
+            assert!(socket.recv(&mut [0; 8]).is_err(), "it is not even received");
+        });
+    }
+
+    fn settings(drops_all: bool) -> plan::ListenSocket {
+        plan::ListenSocket {
+            drops_all,
+            ..plan::ListenSocket::default()
+        }
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Control {
                 ExitCode::FAILURE
             }
         };
-        self.status.access_log.borrow().flush();
+        self.status.access_logs.flush();
         code
     }
 
@@ -66,7 +66,13 @@ impl Control {
             match timeout_at(deadline, self.events.recv()).await {
                 Ok(Some(Event::WorkerEnded(_))) => *running -= 1,
                 Ok(Some(Event::End(signal))) => return Ended::Signal(signal),
-                Ok(Some(Event::Loaded(..) | Event::Reload(_) | Event::Resolved(..))) => {}
+                Ok(Some(
+                    Event::Loaded(..)
+                    | Event::Objects(_)
+                    | Event::TryAgain
+                    | Event::Reload(_)
+                    | Event::Resolved(..),
+                )) => {}
                 Ok(None) | Err(_) => return Ended::Deadline,
             }
         }

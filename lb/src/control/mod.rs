@@ -7,23 +7,28 @@
 mod bind;
 mod cpus;
 mod drain;
+mod objects;
 mod reload;
 mod signals;
 mod start;
 mod status;
 mod watch;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch::Sender as WatchSender;
 use tokio::task::LocalSet;
 
 use self::bind::{Bound, OwnPorts};
+use self::objects::Objects;
 pub(crate) use self::start::StartError;
 pub(crate) use self::status::Status;
 use crate::config::{Draft, Names, Sources};
+use crate::kubernetes::Seen;
 use crate::log::{self, log};
 use crate::resolve::{Resolved, Schedule};
 
@@ -33,6 +38,10 @@ enum Event {
     End(&'static str),
     /// A configuration file has changed, or SIGHUP.
     Reload(&'static str),
+    /// The folder of Kubernetes objects has changed.
+    Objects(Seen),
+    /// Listeners that were left out are tried again.
+    TryAgain,
     /// The names of a draft that waited for them.
     Loaded(Box<Draft>, Names, LoadNumber),
     /// The names of the running draft, resolved again.
@@ -52,8 +61,12 @@ struct Control {
     schedule: Schedule,
     load: LoadNumber,
     bound: Bound,
+    /// Kubernetes objects, if they are a source.
+    objects: Option<Objects>,
     /// Ports of which this process has, or has had, sockets.
     own_ports: OwnPorts,
+    /// The files whose change is a reload.
+    watched: WatchSender<Vec<PathBuf>>,
     sender: UnboundedSender<Event>,
     events: UnboundedReceiver<Event>,
 }
@@ -91,7 +104,12 @@ impl Control {
         while let Some(event) = self.events.recv().await {
             match event {
                 Event::End(signal) => return self.drain(signal).await,
-                Event::Reload(why) => self.reload(why),
+                Event::Reload(why) => {
+                    self.reload(why);
+                    self.objects_changed(&Seen::everything());
+                }
+                Event::Objects(seen) => self.objects_changed(&seen),
+                Event::TryAgain => self.try_again(),
                 Event::Loaded(draft, names, load) if load == self.load => {
                     self.take_up(*draft, names);
                 }

@@ -3,12 +3,17 @@
 //! Invariant: the workers see a change only after nothing in it can fail any more.
 //! Read next: `../snapshot.rs`, `lb_core::snapshot`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
-use lb_core::plan::Plan;
+use lb_core::plan;
 
 use super::bind::{bind_new, ports};
+use super::objects::{LeftOut, leave_out};
+use super::status::Running;
 use super::{Control, Event, LoadNumber};
+use crate::access_log::default_log;
+use crate::change::Change;
 use crate::config::{Draft, Names, Problem};
 use crate::log::log;
 use crate::resolve::resolve;
@@ -18,9 +23,16 @@ impl Control {
     /// Reads the sources again. Names that are new are resolved first; meanwhile all goes on.
     pub(super) fn reload(&mut self, why: &'static str) {
         log!(Info, "reading the configuration", because = why);
-        self.status.access_log.borrow().reopen();
+        self.status.access_logs.reopen();
         self.load = LoadNumber(self.load.0 + 1);
-        let draft = match self.sources.load() {
+        let loaded = self.sources.load();
+        self.watched.send_if_modified(|watched| {
+            let named: Vec<_> = self.sources.named.borrow().iter().cloned().collect();
+            let is_new = *watched != named;
+            *watched = named;
+            is_new
+        });
+        let draft = match loaded {
             Ok(draft) => draft,
             Err(problems) => {
                 self.refuse(problems);
@@ -47,7 +59,7 @@ impl Control {
 
     /// Runs a draft that was read and whose names are known.
     pub(super) fn take_up(&mut self, draft: Draft, names: Names) {
-        if let Err(problem) = self.publish(draft.plan(&names), &draft) {
+        if let Err(problem) = self.publish(&names, &draft) {
             self.refuse(vec![problem]);
             return self.resolve_later();
         }
@@ -66,7 +78,7 @@ impl Control {
         if names != self.names {
             let draft = self.draft.clone();
             log!(Info, "addresses of backends have changed");
-            if let Err(problem) = self.publish(draft.plan(&names), &draft) {
+            if let Err(problem) = self.publish(&names, &draft) {
                 log!(
                     Error,
                     "a change of addresses was refused",
@@ -94,52 +106,90 @@ impl Control {
         });
     }
 
-    /// Makes `plan` what runs.
-    fn publish(&mut self, plan: Plan, draft: &Draft) -> Result<(), Problem> {
+    /// Makes a draft and the objects beside it what runs.
+    pub(super) fn publish(&mut self, names: &Names, draft: &Draft) -> Result<(), Problem> {
         let current = self.status.snapshot();
-        if plan == current.plan {
+        let own = draft.plan(names);
+        let (mut plan, mut left_out) = match &mut self.objects {
+            Some(objects) => objects.join(own),
+            None => (own, LeftOut::new()),
+        };
+        let log = default_log(&draft.settings);
+        let is_as_before = |plan: &plan::Plan| *plan == current.plan && log == current.log;
+        if is_as_before(&plan) {
             log!(Info, "the configuration is as before");
             return Ok(());
         }
         let workers = self.status.workers.len();
-        let new = bind_new(&plan.listeners, &self.bound, &self.own_ports, workers)
+        let objects = self.objects.as_ref();
+        let optional = |name: &str| objects.is_some_and(|objects| objects.has_listener(name));
+        let known: HashSet<_> = current.plan.listeners.iter().map(Arc::as_ptr).collect();
+        let listeners = plan.listeners.iter();
+        let different = listeners.filter(|it| !known.contains(&Arc::as_ptr(it)));
+        let new = bind_new(different, &self.bound, &self.own_ports, workers, &optional)
             .map_err(|error| draft.listener_problem(&error.listener, error.reason))?;
-        let mut bound = self.bound.clone();
-        bound.extend(new.bound);
-        bound.retain(|key, _| plan.listeners.iter().any(|it| ListenerKey::of(it) == *key));
-        let snapshot = Snapshot::build(plan, &self.status.ground, &bound, Some(&current))
-            .map_err(|reason| draft.listener_problem("", reason))?;
-        self.log_listeners(&current, &snapshot);
-        let generation = self.status.publisher.borrow_mut().publish(snapshot);
-        for (worker, sockets) in self.status.workers.iter().zip(new.by_worker) {
-            worker.apply(sockets, draft.settings.drain_timeout);
+        leave_out(&mut plan, new.left_out, &mut left_out);
+        if let Some(objects) = &mut self.objects {
+            objects.left_out(left_out, &self.sender);
+            if is_as_before(&plan) {
+                return Ok(());
+            }
         }
-        self.own_ports.extend(ports(&bound));
-        self.bound = bound;
+        let own_ports: Vec<_> = ports(&new.bound).collect();
+        let opened: HashSet<ListenerKey> = new.bound.keys().cloned().collect();
+        self.bound.extend(new.bound);
+        let logs = &self.status.access_logs;
+        let snapshot = logs.open(&plan, log.as_ref()).and_then(|()| {
+            let ground = &self.status.ground;
+            Snapshot::build(plan, ground, &self.bound, (logs, log), Some(&current))
+        });
+        let snapshot = snapshot.map_err(|reason| {
+            logs.retain(&current.plan, current.log.as_ref());
+            self.bound.retain(|key, _| !opened.contains(key));
+            draft.listener_problem("", reason)
+        })?;
+        logs.retain(&snapshot.plan, snapshot.log.as_ref());
+        self.own_ports.extend(own_ports);
+        let generation = self.status.generation() + 1;
+        let change = Arc::new(Change::between(Some(&current), &snapshot, generation));
+        self.close_and_log(&change, &opened);
+        self.status.running.replace(Running {
+            generation,
+            snapshot: Arc::new(snapshot),
+        });
+        for (worker, sockets) in self.status.workers.iter().zip(new.by_worker) {
+            worker.apply(Arc::clone(&change), sockets, draft.settings.drain_timeout);
+        }
+        if let Some(objects) = &mut self.objects {
+            objects.published(&self.status);
+        }
         self.status.metrics.config_generation.set(generation);
         log!(
             Info,
             "the configuration is taken up",
-            generation = generation
+            generation = generation,
+            clusters_changed = change.clusters.len(),
+            listeners_changed = change.listeners.len() + change.closed.len()
         );
         Ok(())
     }
 
-    fn log_listeners(&self, before: &Snapshot, after: &Snapshot) {
-        for listener in &after.listeners {
-            if !self.bound.contains_key(&listener.key) {
-                log!(
-                    Info,
-                    "listening",
-                    listener = listener.stats.name(),
-                    address = listener.bound
-                );
-            }
+    fn close_and_log(&mut self, change: &Change, opened: &HashSet<ListenerKey>) {
+        for listener in change
+            .listeners
+            .iter()
+            .filter(|it| opened.contains(&it.key))
+        {
+            log!(
+                Info,
+                "listening",
+                listener = listener.stats.name(),
+                address = listener.bound
+            );
         }
-        for listener in &before.listeners {
-            if !after.listeners.iter().any(|it| it.key == listener.key) {
-                log!(Info, "listener closed", listener = listener.stats.name());
-            }
+        for listener in &change.closed {
+            self.bound.remove(&listener.key);
+            log!(Info, "listener closed", listener = listener.stats.name());
         }
     }
 
@@ -167,9 +217,8 @@ impl Control {
                 setting = name
             );
         }
-        let access_log = &draft.settings.access_log;
-        self.status.access_log.borrow_mut().switch(access_log);
         settings.access_log = draft.settings.access_log.clone();
+        settings.access_log_format = draft.settings.access_log_format.clone();
         settings.drain_timeout = draft.settings.drain_timeout;
     }
 }

@@ -11,20 +11,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lb_core::metrics::ControlMetrics;
+use lb_core::plan::Plan;
 use lb_core::rt::EngineKind;
 use lb_core::rt::probe::{EngineChoice, Probe, probe};
-use lb_core::snapshot::Publisher;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 use tokio::task;
 
 use super::bind::{Bound, OwnPorts, advise, bind_new, ports};
+use super::objects::{LeftOut, Objects, leave_out};
+use super::status::Running;
 use super::watch::Watch;
 use super::{Control, Event, LoadNumber, Status, cpus, events, signals};
-use crate::access_log::AccessLogWriter;
+use crate::access_log::{AccessLogs, default_log};
 use crate::admin;
 use crate::args::EXIT_USAGE;
+use crate::change::Change;
 use crate::config::{AdminAddress, Draft, Engine, Names, Place, Problem, Sources};
 use crate::log::{self, log};
 use crate::resolve::{Schedule, resolve};
@@ -81,12 +85,18 @@ impl StartError {
 impl Control {
     /// Everything up to workers that accept. Must be called within a `LocalSet`.
     pub(super) async fn start(sources: Sources) -> Result<Self, StartError> {
-        let watch = Watch::new(&sources.files); // before reading, so that no change is missed
+        let (watched, files) = watch::channel(sources.named_by_flags());
+        let watch = Watch::new(files); // before reading, so that no change is missed
         let draft = sources.load().map_err(StartError::of_sources)?;
+        watched.send_replace(sources.named.borrow().iter().cloned().collect());
+        let flags = &sources.kubernetes;
+        let mut objects = Objects::read(flags).map_err(|line| StartError {
+            lines: vec![line],
+            code: EXIT_USAGE,
+        })?;
         let (sender, events) = events();
         signals::forward(&sender).map_err(|error| format!("cannot handle signals: {error}"))?;
         let engine = find_engine(draft.settings.engine)?;
-        let access_log = AccessLogWriter::start(&draft.settings.access_log)?;
         let admin = bind_admin(draft.settings.admin).await?;
         log::start(draft.settings.log_format)
             .map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -101,7 +111,16 @@ impl Control {
         draft.log_warnings();
         let hosts = draft.host_names().into_iter().map(str::to_owned);
         let names = resolve(hosts.collect(), Names::new()).await.logged();
-        let (status, bound) = start_workers(&draft, &names, engine, access_log, &sender)?;
+        let plan = draft.plan(&names);
+        let plan = Planned {
+            plan,
+            objects: objects.as_mut(),
+            draft: &draft,
+        };
+        let (status, bound) = start_workers(plan, engine, &sender)?;
+        if let Some(objects) = &mut objects {
+            objects.start(flags.healthz, &status, &sender)?;
+        }
         if let Some(listener) = admin {
             if let Ok(address) = listener.local_addr() {
                 log!(Info, "admin API", address = address);
@@ -119,11 +138,13 @@ impl Control {
         Ok(Self {
             sources,
             status,
+            objects,
             draft,
             names,
             schedule: Schedule::new(),
             load: LoadNumber(0),
             own_ports: ports(&bound).collect(),
+            watched,
             bound,
             sender,
             events,
@@ -168,26 +189,50 @@ async fn bind_admin(address: AdminAddress) -> Result<Option<TcpListener>, String
     }
 }
 
+/// What the workers begin with.
+struct Planned<'a> {
+    plan: Plan,
+    objects: Option<&'a mut Objects>,
+    draft: &'a Draft,
+}
+
 fn start_workers(
-    draft: &Draft,
-    names: &Names,
+    planned: Planned<'_>,
     engine: Probe,
-    access_log: AccessLogWriter,
     sender: &UnboundedSender<Event>,
 ) -> Result<(Rc<Status>, Bound), StartError> {
-    let plan = draft.plan(names);
+    let Planned {
+        plan,
+        mut objects,
+        draft,
+    } = planned;
     let cpus = cpus::place(draft.settings.workers);
     let workers = cpus.len();
-    let new = bind_new(&plan.listeners, &Bound::new(), &OwnPorts::new(), workers)
+    let (mut plan, mut left_out) = match &mut objects {
+        Some(objects) => objects.join(plan),
+        None => (plan, LeftOut::new()),
+    };
+    let of_objects = objects.as_deref();
+    let optional = |name: &str| of_objects.is_some_and(|objects| objects.has_listener(name));
+    let (none, own) = (Bound::new(), OwnPorts::new());
+    let new = bind_new(&plan.listeners, &none, &own, workers, &optional)
         .map_err(|error| draft.listener_problem(&error.listener, error.reason))?;
+    leave_out(&mut plan, new.left_out, &mut left_out);
+    let objects_state = objects.map(|objects| {
+        objects.left_out(left_out, sender);
+        objects.state()
+    });
+    let log = default_log(&draft.settings);
+    let access_logs = AccessLogs::default();
+    access_logs.open(&plan, log.as_ref())?;
     let ground = Ground::new(workers, draft.settings.affinity_entries)
         .map_err(|error| format!("cannot have random numbers: {error}"))?;
-    let snapshot = Snapshot::build(plan, &ground, &new.bound, None)?;
+    let snapshot = Snapshot::build(plan, &ground, &new.bound, (&access_logs, log), None)?;
     for listener in &snapshot.listeners {
         let name = listener.stats.name();
         log!(Info, "listening", listener = name, address = listener.bound);
     }
-    let publisher = Publisher::new(snapshot);
+    let change = Arc::new(Change::between(None, &snapshot, Status::FIRST_GENERATION));
     let peers = Arc::<Peers>::default();
     let start = |((index, cpu), sockets): ((usize, Option<usize>), Sockets)| {
         let start = Start {
@@ -195,10 +240,9 @@ fn start_workers(
             workers,
             engine: engine.engine,
             cpu,
-            subscriber: publisher.subscribe(),
+            change: Arc::clone(&change),
             affinity: Arc::clone(&ground.affinity),
             sockets,
-            access_log: access_log.lines(),
             peers: Arc::clone(&peers),
         };
         let sender = sender.clone();
@@ -212,19 +256,23 @@ fn start_workers(
         .map_err(|error| format!("cannot start the workers: {error}"))?;
     peers.meet(handles.iter().map(WorkerHandle::peer));
     let metrics = ControlMetrics::default();
-    metrics.config_generation.set(publisher.generation());
+    metrics.config_generation.set(change.generation);
     metrics.last_reload_successful.set(1);
     let status = Status {
         engine,
         ground,
-        publisher: RefCell::new(publisher),
+        running: RefCell::new(Running {
+            generation: change.generation,
+            snapshot: Arc::new(snapshot),
+        }),
         workers: handles,
         metrics,
         settings: RefCell::new(draft.settings.clone()),
         problems: RefCell::default(),
+        objects: objects_state,
         draining: Cell::new(false),
         admin_address: Cell::new(None),
-        access_log: RefCell::new(access_log),
+        access_logs,
     };
     Ok((Rc::new(status), new.bound))
 }

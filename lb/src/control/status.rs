@@ -5,15 +5,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::metrics::{ControlMetrics, Kind, Report, Text, WorkerMetrics};
 use lb_core::rt::probe::Probe;
-use lb_core::snapshot::Publisher;
 
-use crate::access_log::AccessLogWriter;
+use crate::access_log::AccessLogs;
 use crate::config::{Problem, Settings};
+use crate::kubernetes::KubernetesState;
 use crate::log;
 use crate::snapshot::{Ground, Snapshot};
 use crate::worker::{HEARTBEAT, WorkerHandle};
@@ -25,22 +26,39 @@ const HEARTBEAT_LATE: Duration = HEARTBEAT.saturating_mul(5);
 pub(crate) struct Status {
     pub(crate) engine: Probe,
     pub(crate) ground: Ground,
-    pub(crate) publisher: RefCell<Publisher<Snapshot>>,
+    pub(crate) running: RefCell<Running>,
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) metrics: ControlMetrics,
     pub(crate) settings: RefCell<Settings>,
     /// Why the configuration read last was refused; empty if it runs.
     pub(crate) problems: RefCell<Vec<Problem>>,
+    /// Kubernetes objects, if they are a source.
+    pub(crate) objects: Option<Rc<KubernetesState>>,
     pub(crate) draining: Cell<bool>,
     /// Where the admin API is bound, if it is.
     pub(crate) admin_address: Cell<Option<SocketAddr>>,
-    pub(crate) access_log: RefCell<AccessLogWriter>,
+    pub(crate) access_logs: AccessLogs,
+}
+
+/// What the workers run, or have been told to run.
+pub(crate) struct Running {
+    /// One more with each change.
+    pub(crate) generation: u64,
+    pub(crate) snapshot: Arc<Snapshot>,
 }
 
 impl Status {
+    /// The generation of the snapshot that a process starts with.
+    pub(crate) const FIRST_GENERATION: u64 = 1;
+
     /// What runs.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
-        self.publisher.borrow().current()
+        Arc::clone(&self.running.borrow().snapshot)
+    }
+
+    /// How many snapshots have run, with this one.
+    pub(crate) fn generation(&self) -> u64 {
+        self.running.borrow().generation
     }
 
     /// Whether every listener of the snapshot accepts, on all workers; else what is missing.
@@ -48,7 +66,7 @@ impl Status {
         if self.draining.get() {
             return Err("draining".to_owned());
         }
-        let published = self.publisher.borrow().generation();
+        let published = self.generation();
         let behind = self
             .workers
             .iter()
@@ -91,6 +109,9 @@ impl Status {
         };
         report.write(&mut text);
         self.write_affinity(&mut text);
+        if let Some(objects) = &self.objects {
+            objects.write_metrics(&mut text);
+        }
         text.family(
             "lb_log_lines_dropped_total",
             Kind::Counter,
@@ -102,7 +123,7 @@ impl Status {
             Kind::Counter,
             "Access log lines that were not written, because their file was too slow or full.",
         )
-        .sample(&[], self.access_log.borrow().dropped());
+        .sample(&[], self.access_logs.dropped());
         text.finish()
     }
 

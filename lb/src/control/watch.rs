@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use inotify::{EventMask, Inotify, WatchMask};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
 
 use crate::log::log;
 
@@ -25,6 +26,8 @@ const LINKS_MAX: usize = 40;
 /// Watches some files.
 pub(crate) struct Watch {
     files: Vec<PathBuf>,
+    /// What the files are from now on.
+    next: watch::Receiver<Vec<PathBuf>>,
     /// `None` where the kernel has no inotify instance left.
     inotify: Option<AsyncFd<Inotify>>,
     /// Names whose change matters, with the folder each is in.
@@ -33,10 +36,12 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Must be called within a tokio runtime.
-    pub(crate) fn new(files: &[PathBuf]) -> Self {
+    pub(crate) fn new(mut next: watch::Receiver<Vec<PathBuf>>) -> Self {
+        let files = next.borrow_and_update().clone();
         let inotify = if files.is_empty() { None } else { open() };
         let mut watch = Self {
-            files: files.to_vec(),
+            files,
+            next,
             inotify,
             names: Vec::new(),
         };
@@ -46,7 +51,19 @@ impl Watch {
 
     /// Waits for a change, and until it has settled.
     pub(crate) async fn changed(&mut self) {
-        while !self.next_events().await {}
+        let mut next = self.next.clone();
+        loop {
+            tokio::select! {
+                concerns = self.next_events() => if concerns { break },
+                Ok(()) = next.changed() => {
+                    self.files = next.borrow_and_update().clone();
+                    if self.inotify.is_none() {
+                        self.inotify = open();
+                    }
+                    self.walk();
+                }
+            }
+        }
         while tokio::time::timeout(SETTLE, self.next_events())
             .await
             .is_ok()
@@ -190,7 +207,8 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let mut watch = Watch::new(&[file.to_path_buf()]);
+            let (_files, next) = watch::channel(vec![file.to_path_buf()]);
+            let mut watch = Watch::new(next);
             change();
             tokio::time::timeout(within, watch.changed()).await.is_ok()
         })

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lb_core::plan::{Check, Edge};
+use lb_core::plan::{Check, Edge, ListenerLog};
 
 use self::origin::{Origin, Origins};
 use crate::args::DemoArgs;
@@ -52,12 +52,12 @@ fn cannot_bind(error: &io::Error) -> String {
 fn file(demo_args: &DemoArgs, origins: &Origins) -> File {
     let http_place = flag("--http", demo_args.http);
     let tcp_place = flag("--tcp", demo_args.tcp);
-    let routes = vec![Route {
-        place: http_place.clone(),
-        host: None,
-        path: "/demo".to_owned(),
-        cluster: at(&http_place, STATS.to_owned()),
-    }];
+    let routes = vec![Route::to(
+        http_place.clone(),
+        None,
+        "/demo".to_owned(),
+        at(&http_place, STATS.to_owned()),
+    )];
     let http = Http {
         cluster: Some(at(&http_place, HTTP.to_owned())),
         routes,
@@ -106,6 +106,7 @@ fn listener(place: &Place, name: &str, address: SocketAddr, protocol: Protocol) 
         address: at(place, address),
         last_port: None,
         edge: Edge::default(),
+        access_log: ListenerLog::default(),
         protocol,
     }
 }

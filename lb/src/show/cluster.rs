@@ -7,15 +7,24 @@
 use std::fmt::{self, Write as _};
 
 use lb_core::plan::{
-    Affinity, Backend, Check, Cluster, Condition, CookieAffinity, CookieMode, HashKey, Health,
-    HttpCheck, Outlier, SameSite, Secure, StatusRange, Tier, TlsCheck, Verify,
+    Affinity, Backend, BackendProtocol, Check, Cluster, Condition, CookieAffinity, CookieMode,
+    HashKey, Health, HttpCheck, Outlier, SameSite, Secure, StatusRange, Tier, TlsCheck, Verify,
 };
 use serde_json::{Value, json};
 
-use super::duration;
+use super::{duration, exchange};
 
 /// A cluster as JSON.
 pub(super) fn json(cluster: &Cluster) -> Value {
+    let mut all = own(cluster);
+    if let Some(all) = all.as_object_mut() {
+        let more = exchange::cluster(&cluster.exchanges);
+        all.extend(more.map(|(key, value)| (key.to_owned(), value)));
+    }
+    all
+}
+
+fn own(cluster: &Cluster) -> Value {
     json!({
         "name": cluster.name,
         "backends": cluster.backends.iter().map(backend).collect::<Vec<_>>(),
@@ -32,6 +41,14 @@ pub(super) fn json(cluster: &Cluster) -> Value {
         "pool": {
             "idle": cluster.pool_idle_max,
             "idle_timeout": duration(cluster.pool_idle_timeout),
+            "connections": cluster.exchanges.connections_max,
+            "age": cluster.exchanges.connection_age_max.map(duration),
+            "exchanges": cluster.exchanges.connection_exchanges_max,
+            "ready": cluster.exchanges.connections_ready,
+        },
+        "protocol": match cluster.protocol {
+            BackendProtocol::Http1 => "http1",
+            BackendProtocol::Http2 => "http2",
         },
     })
 }

@@ -43,6 +43,8 @@ fn listen_socket_json(socket: &ListenSocket) -> Value {
         backlog,
         defer_accept,
         fast_open,
+        v6_only,
+        drops_all,
         tcp,
     } = socket;
     let mut value = json!({ "backlog": backlog });
@@ -51,6 +53,12 @@ fn listen_socket_json(socket: &ListenSocket) -> Value {
     }
     if let Some(queue) = fast_open {
         value["fast_open"] = json!(queue);
+    }
+    if *v6_only {
+        value["v6_only"] = json!(true);
+    }
+    if *drops_all {
+        value["drops_all"] = json!(true);
     }
     add_tcp_socket(tcp, &mut value);
     value

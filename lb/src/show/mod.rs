@@ -5,21 +5,24 @@
 
 mod cluster;
 mod edge;
+mod exchange;
+pub(crate) mod routes;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lb_core::plan::{Forwarded, Http, Listener, Plan, Protocol, Udp};
+use lb_core::plan::{Forwarded, Http, Listener, Plan, Protocol, RequestId, Udp};
 use serde_json::{Value, json};
 
 use self::edge::{add_edge, tcp_json};
+use crate::config::logs::format_text;
 use crate::config::{AccessLog, Engine, LogFormat, Settings, Workers};
 
 /// A plan as JSON.
 pub(crate) fn plan_json(plan: &Plan) -> Value {
     json!({
-        "listeners": plan.listeners.iter().map(listener_json).collect::<Vec<_>>(),
-        "clusters": plan.clusters.iter().map(cluster::json).collect::<Vec<_>>(),
+        "listeners": plan.listeners.iter().map(|it| listener_json(it)).collect::<Vec<_>>(),
+        "clusters": plan.clusters.iter().map(|it| cluster::json(it)).collect::<Vec<_>>(),
         "hash_seed": plan.hash_seed,
         "cookie_key": if plan.cookie_key.is_some() { "set" } else { "random" },
     })
@@ -48,17 +51,12 @@ fn udp_json(udp: &Udp) -> Value {
 }
 
 fn http_json(http: &Http) -> Value {
-    let routes = http.routes.iter().map(|route| {
-        json!({
-            "host": route.host.as_deref().unwrap_or("*"),
-            "path": route.path_prefix,
-            "cluster": route.cluster,
-        })
-    });
+    let routes = http.routes.iter().map(routes::json);
     let (limits, timeouts) = (&http.limits, &http.timeouts);
     json!({
         "cluster": http.default_cluster,
         "routes": routes.collect::<Vec<_>>(),
+        "matching": routes::matching(http.matching),
         "limits": {
             "head": limits.head_bytes_max,
             "headers": limits.headers_max,
@@ -70,12 +68,26 @@ fn http_json(http: &Http) -> Value {
             "keep_alive": duration(timeouts.keep_alive),
             "body_idle": duration(timeouts.body_idle),
             "response_head": duration(timeouts.response_head),
+            "upgrade_idle": duration(http.exchanges.upgrade_idle),
         },
+        "request_id": match http.request_id {
+            RequestId::Accept => "accept",
+            RequestId::Off => "off",
+            RequestId::Replace => "replace",
+        },
+        "upgrades": http.exchanges.upgrades,
+        "body_rate": http.exchanges.body_rate_min,
+        "request_buffer": http.exchanges.request_buffer,
         "forwarded": match http.forwarded {
             Forwarded::Append => "append",
             Forwarded::Off => "off",
             Forwarded::Replace => "replace",
         },
+        "http2": http.http2.enabled.then(|| json!({
+            "streams": http.http2.streams_max,
+            "window": http.http2.window_bytes,
+            "ping_interval": duration(http.http2.ping_interval),
+        })),
     })
 }
 
@@ -97,6 +109,7 @@ pub(crate) fn settings_json(settings: &Settings) -> Value {
             AccessLog::Off => json!("off"),
             AccessLog::Stdout => json!("stdout"),
         },
+        "access_log_format": format_text(&settings.access_log_format),
         "drain_timeout": duration(settings.drain_timeout),
         "log_format": match settings.log_format {
             LogFormat::Json => "json",
@@ -152,12 +165,7 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
         Protocol::Http(http) => {
             writeln!(text, "listener {name}: http on {address}")?;
             for route in &http.routes {
-                let host = route.host.as_deref().unwrap_or("*");
-                writeln!(
-                    text,
-                    "  {host}{} to cluster {}",
-                    route.path_prefix, route.cluster
-                )?;
+                writeln!(text, "  {}", routes::text(route))?;
             }
             match &http.default_cluster {
                 Some(cluster) => writeln!(text, "  everything else to cluster {cluster}"),

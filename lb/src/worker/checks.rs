@@ -1,8 +1,8 @@
 //! The health checks that run on one worker.
 //!
 //! Invariant: each backend of a cluster with checks is checked by exactly one worker, the one
-//! that its address hashes to, whatever else is in the plan; a snapshot that leaves a backend as
-//! it was does not disturb its checks.
+//! that its address hashes to, whatever else is in the plan; a change that leaves a backend as it
+//! was does not disturb its checks.
 //! Read next: `../checker.rs` (the checks), `lb_core::balance::HealthState`.
 
 use std::cell::RefCell;
@@ -15,9 +15,9 @@ use lb_core::balance::{Backend, BackendId, HealthState, Transition};
 use lb_core::plan::Health;
 use lb_core::rt::{self, TaskId};
 
+use crate::change::ClusterChange;
 use crate::checker::{Checker, LastError};
 use crate::log::log;
-use crate::snapshot::Snapshot;
 
 /// Longest pause before the first check of a backend, which spreads those of many.
 const FIRST_PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -35,14 +35,19 @@ struct Running {
 }
 
 impl Checks {
-    /// Makes these the checks of `snapshot` that are `worker`'s.
-    pub(super) fn apply(&self, snapshot: &Snapshot, worker: usize, workers: usize) {
+    /// Takes up what has changed of the checks that are `worker`'s.
+    pub(super) fn apply(&self, changes: &[ClusterChange], worker: usize, workers: usize) {
         let mut running = self.running.borrow_mut();
-        let mut before = std::mem::take(&mut *running);
-        for cluster in &snapshot.clusters {
-            let Some((health, checker)) =
-                cluster.health.as_ref().zip(snapshot.checker(&cluster.name))
-            else {
+        let mut before = HashMap::new();
+        for cluster in changes.iter().filter_map(|it| it.before.as_ref()) {
+            let ids = cluster.backends().iter().map(|it| it.id());
+            before.extend(ids.filter_map(|id| Some((id, running.remove(&id)?))));
+        }
+        for change in changes {
+            let Some((cluster, checks)) = change.after.as_ref().zip(change.checks.as_ref()) else {
+                continue;
+            };
+            let Some(health) = &cluster.health else {
                 continue;
             };
             let is_mine =
@@ -50,7 +55,7 @@ impl Checks {
             for backend in cluster.backends().iter().filter(|it| is_mine(it)) {
                 let id = backend.id();
                 let check = match before.remove(&id) {
-                    Some(check) if Arc::ptr_eq(&check.checker, checker) => check,
+                    Some(check) if Arc::ptr_eq(&check.checker, &checks.checker) => check,
                     changed => {
                         changed.inspect(|check| rt::abort(check.task));
                         let check = Check {
@@ -58,13 +63,13 @@ impl Checks {
                             cluster: cluster.name.clone(),
                             backend: Arc::clone(backend),
                             health: health.clone(),
-                            checker: Arc::clone(checker),
-                            last_error: snapshot.last_error(backend),
+                            checker: Arc::clone(&checks.checker),
+                            last_error: checks.last_error(backend),
                         };
                         Running {
                             task: rt::spawn(check.run()),
                             backend: Arc::clone(backend),
-                            checker: Arc::clone(checker),
+                            checker: Arc::clone(&checks.checker),
                         }
                     }
                 };

@@ -13,12 +13,11 @@ use std::time::Duration;
 
 use lb_core::balance::affinity::{AffinityTable, Sweeper};
 use lb_core::balance::{BackendId, Cluster};
-use lb_core::plan::Affinity;
 use lb_core::rt;
 
 use super::HEARTBEAT;
+use crate::change::Change;
 use crate::log::log;
-use crate::snapshot::Snapshot;
 
 /// Time between two rounds: shares grow and ejections end by steps of it.
 const ROUND: Duration = Duration::from_millis(100);
@@ -42,24 +41,16 @@ impl Chores {
         Self(work)
     }
 
-    /// Makes these the chores of `snapshot`.
-    pub(super) fn apply(&self, snapshot: &Snapshot) {
-        let clusters = snapshot.clusters.iter();
-        let ticking = clusters.filter(|cluster| cluster.needs_tick()).cloned();
-        self.0.clusters.replace(ticking.collect());
-        let known = self.0.clusters.borrow();
-        let known = known.iter().flat_map(|cluster| cluster.backends());
+    /// Takes up what has changed.
+    pub(super) fn apply(&self, change: &Change) {
+        self.0.clusters.replace(change.ticking.clone());
+        let known = change.ticking.iter().flat_map(|it| it.backends());
         let known: HashSet<_> = known.map(|backend| backend.id()).collect();
         let mut ejected = self.0.ejected.borrow_mut();
         ejected.retain(|backend| known.contains(backend));
-        let uses_table = |cluster: &Arc<Cluster>| {
-            matches!(
-                cluster.affinity(),
-                Some(Affinity::ClientAddress { .. } | Affinity::Header { .. })
-            )
-        };
-        let uses_table = snapshot.clusters.iter().any(uses_table);
-        self.0.remembers.set(self.0.remembers.get() || uses_table);
+        self.0
+            .remembers
+            .set(self.0.remembers.get() || change.remembers);
     }
 }
 

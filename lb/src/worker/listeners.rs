@@ -18,11 +18,13 @@ use lb_core::rt::{self, Accepted, TaskId, TcpListener, TcpStream, UdpSocket};
 use lb_core::snapshot::Current;
 use lb_l4::limits::{Gate, Permit};
 use lb_l4::{Client, TcpService, UdpListener};
+use lb_l7::tls::TlsAcceptor;
 use lb_l7::{HttpService, HttpWorker};
 
-use super::{BoundSocket, Local, Sockets};
+use super::{BoundSocket, Local, Sockets, tls};
+use crate::change::Change;
 use crate::log::{Limiter, log};
-use crate::snapshot::{Listener, ListenerKey, Service, Snapshot};
+use crate::snapshot::{Listener, ListenerKey, Service};
 
 /// How long accepting pauses when descriptors or memory have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -48,25 +50,23 @@ struct Accepting {
 }
 
 impl Listeners {
-    /// Makes these the listeners of `snapshot`; `sockets` has those that are new. False if one of
-    /// them has no socket (yet).
-    pub(super) fn apply(
-        &self,
-        local: &Rc<Local>,
-        snapshot: &Snapshot,
-        mut sockets: Sockets,
-    ) -> bool {
+    /// Takes up what has changed; `sockets` has those of the listeners that are new. False if one
+    /// of them has no socket.
+    pub(super) fn apply(&self, local: &Rc<Local>, change: &Change, mut sockets: Sockets) -> bool {
         let mut open = self.open.borrow_mut();
-        let planned = |key: &ListenerKey| snapshot.listeners.iter().any(|it| it.key == *key);
-        for (key, gone) in open.extract_if(|key, _| !planned(key)) {
+        for closed in &change.closed {
+            let Some(gone) = open.remove(&closed.key) else {
+                continue;
+            };
             let is_udp = matches!(gone, Open::Udp(_));
             let task = rt::spawn(gone.close());
             if is_udp {
-                self.draining.borrow_mut().insert(key, task);
+                let mut draining = self.draining.borrow_mut();
+                draining.insert(closed.key.clone(), task);
             }
         }
         let mut complete = true;
-        for listener in &snapshot.listeners {
+        for listener in &change.listeners {
             if let Some(open) = open.get(&listener.key) {
                 open.switch(listener, local.worker.index);
                 continue;
@@ -217,6 +217,7 @@ struct Role {
     listener: Arc<Listener>,
     counters: Arc<ListenerCounters>,
     gate: Option<Arc<Gate>>,
+    tls: Option<Arc<TlsAcceptor>>,
     current: CurrentService,
 }
 
@@ -237,6 +238,7 @@ impl Role {
             listener: Arc::clone(listener),
             counters: Arc::clone(listener.stats.shard(worker)),
             gate: listener.gate.clone(),
+            tls: listener.tls.clone(),
             current,
         })
     }
@@ -296,6 +298,7 @@ impl Serving {
         }
         role.counters = Arc::clone(listener.stats.shard(self.local.worker.index));
         role.gate.clone_from(&listener.gate);
+        role.tls.clone_from(&listener.tls);
         role.listener = Arc::clone(listener);
     }
 
@@ -313,8 +316,22 @@ impl Serving {
         match &role.current {
             CurrentService::Http(current) => {
                 let (current, http) = (Rc::clone(current), Rc::clone(http));
+                let Some(acceptor) = role.tls.clone() else {
+                    return worker.connections.spawn(counters, |registration| {
+                        lb_l7::serve(stream, current, http, registration)
+                    });
+                };
+                let listener = Arc::clone(&role.listener);
                 worker.connections.spawn(counters, |registration| {
-                    lb_l7::serve(stream, current, http, registration)
+                    tls::serve(
+                        stream,
+                        None,
+                        acceptor,
+                        listener,
+                        current,
+                        http,
+                        registration,
+                    )
                 });
             }
             CurrentService::Tcp(current) => {
@@ -344,8 +361,20 @@ impl Serving {
         match &role.current {
             CurrentService::Http(current) => {
                 let (current, http) = (Rc::clone(current), Rc::clone(http));
+                let tls = role.tls.clone();
+                let listener = Arc::clone(&role.listener);
                 worker.connections.spawn(counters, |registration| {
-                    serve_http(stream, peer, gate, permit, current, http, registration)
+                    serve_http(
+                        stream,
+                        peer,
+                        gate,
+                        permit,
+                        tls,
+                        listener,
+                        current,
+                        http,
+                        registration,
+                    )
                 });
             }
             CurrentService::Tcp(current) => {
@@ -372,6 +401,8 @@ async fn serve_http(
     peer: SocketAddr,
     gate: Arc<Gate>,
     mut permit: Permit,
+    tls: Option<Arc<TlsAcceptor>>,
+    listener: Arc<Listener>,
     current: Rc<Current<HttpService>>,
     http: Rc<HttpWorker>,
     registration: Registration,
@@ -381,7 +412,25 @@ async fn serve_http(
     match Box::pin(identified).await {
         Ok(client) => {
             let address = client.address;
-            lb_l7::serve_client(stream, address, current, http, registration).await;
+            match tls {
+                Some(acceptor) => {
+                    let address = Some(address);
+                    tls::serve(
+                        stream,
+                        address,
+                        acceptor,
+                        listener,
+                        current,
+                        http,
+                        registration,
+                    )
+                    .await;
+                }
+                None => {
+                    let peer = lb_l7::Peer::new(address, None);
+                    lb_l7::serve_client(stream, peer, current, http, registration).await;
+                }
+            }
         }
         Err(refusal) => {
             registration.listener().refused(refusal);

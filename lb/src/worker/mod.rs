@@ -9,8 +9,9 @@ mod checks;
 mod chores;
 mod listeners;
 mod peers;
+mod tls;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -24,18 +25,17 @@ use lb_core::balance::BackendId;
 use lb_core::balance::affinity::AffinityTable;
 use lb_core::metrics::WorkerMetrics;
 use lb_core::rt::{self, EngineKind, Handle, Notify, Runtime};
-use lb_core::snapshot::Subscriber;
 use lb_core::worker::Worker;
-use lb_l7::{AccessLog, HttpWorker};
+use lb_l7::HttpWorker;
 
 use self::checks::Checks;
 use self::chores::Chores;
 use self::listeners::Listeners;
 use self::peers::Peer;
 pub(crate) use self::peers::Peers;
-use crate::line_writer::LineWriter;
+use crate::change::Change;
 use crate::log::log;
-use crate::snapshot::{ListenerKey, Snapshot};
+use crate::snapshot::ListenerKey;
 
 /// Time between two heartbeats of a worker.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -70,9 +70,9 @@ pub(crate) struct Start {
     pub(crate) engine: EngineKind,
     /// The core to run on.
     pub(crate) cpu: Option<usize>,
-    pub(crate) subscriber: Subscriber<Snapshot>,
+    /// From nothing to what it is to run.
+    pub(crate) change: Arc<Change>,
     pub(crate) sockets: Sockets,
-    pub(crate) access_log: Option<LineWriter>,
     /// What remembers clients, for the worker that looks after it.
     pub(crate) affinity: Arc<AffinityTable>,
     pub(crate) peers: Arc<Peers>,
@@ -149,10 +149,10 @@ impl WorkerHandle {
         }
     }
 
-    /// Has the worker take up the published snapshot, with the sockets of new listeners. Sessions
-    /// of backends that are in it no more have `drain_timeout` to end.
-    pub(crate) fn apply(&self, sockets: Sockets, drain_timeout: Duration) {
-        self.tell(move |local| local.apply(sockets, drain_timeout));
+    /// Has the worker take up a change, with the sockets of new listeners. Sessions of backends
+    /// that are gone have `drain_timeout` to end.
+    pub(crate) fn apply(&self, change: Arc<Change>, sockets: Sockets, drain_timeout: Duration) {
+        self.tell(move |local| local.apply(&change, sockets, drain_timeout));
     }
 
     /// Has the worker stop accepting, and end when its last connection has.
@@ -190,11 +190,8 @@ struct Local {
     /// How many of them there are.
     workers: usize,
     http: Rc<HttpWorker>,
-    subscriber: RefCell<Subscriber<Snapshot>>,
     listeners: Listeners,
     checks: Checks,
-    /// Those of the snapshot taken up last.
-    backends: RefCell<HashSet<BackendId>>,
     /// `None` where another worker does them.
     chores: Option<Chores>,
     peers: Arc<Peers>,
@@ -228,17 +225,12 @@ impl<F: FnOnce()> Thread<F> {
         let handle = runtime.handle();
         runtime.block_on(async {
             let worker = Rc::new(Worker::new(start.index, Arc::clone(&self.metrics)));
-            let access_log = start
-                .access_log
-                .map(|lines| AccessLog::new(Box::new(lines)));
             let local = Rc::new(Local {
-                http: HttpWorker::new(Rc::clone(&worker), access_log),
+                http: HttpWorker::new(Rc::clone(&worker)),
                 worker,
                 workers: start.workers,
-                subscriber: RefCell::new(start.subscriber),
                 listeners: Listeners::default(),
                 checks: Checks::default(),
-                backends: RefCell::default(),
                 chores: (start.index == 0).then(|| Chores::start(start.affinity)),
                 peers: start.peers,
                 peer_turn: Cell::default(),
@@ -249,7 +241,7 @@ impl<F: FnOnce()> Thread<F> {
                 Arc::clone(&self.heartbeat_nanos),
                 Arc::clone(&self.metrics),
             ));
-            local.apply(start.sockets, Duration::ZERO);
+            local.apply(&start.change, start.sockets, Duration::ZERO);
             // Nobody waits any more if the control thread has gone.
             let _ = started.send(Ok(handle));
             local.end.notified().await;
@@ -259,44 +251,29 @@ impl<F: FnOnce()> Thread<F> {
 }
 
 impl Local {
-    /// Makes this worker run the snapshot published last.
-    fn apply(self: &Rc<Self>, sockets: Sockets, drain_timeout: Duration) {
-        let (snapshot, generation) = {
-            let mut subscriber = self.subscriber.borrow_mut();
-            subscriber.refresh();
-            (Arc::clone(subscriber.value()), subscriber.generation())
-        };
-        let complete = self.listeners.apply(self, &snapshot, sockets);
+    fn apply(self: &Rc<Self>, change: &Change, sockets: Sockets, drain_timeout: Duration) {
+        let complete = self.listeners.apply(self, change, sockets);
         self.checks
-            .apply(&snapshot, self.worker.index, self.workers);
+            .apply(&change.clusters, self.worker.index, self.workers);
         if let Some(chores) = &self.chores {
-            chores.apply(&snapshot);
+            chores.apply(change);
         }
-        let clusters = snapshot.clusters.iter();
-        let present: HashSet<BackendId> = clusters
-            .flat_map(|it| it.backends())
-            .map(|backend| backend.id())
-            .collect();
-        self.http.retain_pools(|backend| present.contains(&backend));
-        self.drain_backends(present, drain_timeout);
+        if !change.gone.is_empty() {
+            self.http
+                .close_pools(|backend| change.gone.contains(&backend));
+            self.end_sessions(change.gone.clone(), drain_timeout);
+        }
+        self.http.keep_ready(&change.kept_ready);
         if complete {
-            self.worker.metrics.config_generation.set(generation);
+            self.worker.metrics.config_generation.set(change.generation);
         }
     }
 
-    /// Cuts the sessions of backends that are gone, once these have had time to end. One that is
-    /// back by then keeps them.
-    fn drain_backends(self: &Rc<Self>, present: HashSet<BackendId>, drain_timeout: Duration) {
-        let before = self.backends.replace(present);
-        let mut gone = before;
-        gone.retain(|backend| !self.backends.borrow().contains(backend));
-        if gone.is_empty() {
-            return;
-        }
+    /// Cuts the sessions of backends that are gone, once these have had time to end.
+    fn end_sessions(self: &Rc<Self>, gone: HashSet<BackendId>, drain_timeout: Duration) {
         let local = Rc::clone(self);
         rt::spawn(async move {
             rt::sleep(drain_timeout).await;
-            gone.retain(|backend| !local.backends.borrow().contains(backend));
             let sessions = &local.worker.connections;
             sessions.abort_sessions(|backend| gone.contains(&backend));
         });

@@ -105,6 +105,7 @@ impl Connection {
             .header("content-length")
             .map(|length| length.parse().unwrap());
         response.body = match length {
+            None if matches!(status, 204 | 304) => String::new(),
             Some(length) => {
                 let mut body = vec![0; length];
                 self.stream.read_exact(&mut body).ok()?;

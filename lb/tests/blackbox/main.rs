@@ -19,6 +19,8 @@ mod origin;
 /// Other people's servers.
 mod others;
 
+/// Access logs: formats, hostile input, changes while it runs.
+mod access_log;
 /// `/readyz`, `/livez`, `/metrics`, `/status`, `/config`.
 mod admin;
 /// Clients and keys that stay where they are.
@@ -41,10 +43,14 @@ mod failures;
 mod families;
 /// What is said about bad flags, and about ports that cannot be had.
 mod flags;
+/// gRPC.
+mod grpc;
 /// Health checks.
 mod health;
 /// Out of file descriptors.
 mod limits;
+/// A folder of Kubernetes objects.
+mod manifests;
 /// Backend connections of a chosen kind, in a network of the test's own.
 mod namespace;
 /// TLS routed by server name.
@@ -55,7 +61,11 @@ mod peers;
 mod proxy_protocol;
 /// Changes of the configuration while it runs.
 mod reload;
+/// Routes of every kind.
+mod routes;
 /// Every scheduler, with origins that die and come back.
 mod schedulers;
+/// Kubernetes Services.
+mod services;
 /// Balancing as a user sees it.
 mod traffic;

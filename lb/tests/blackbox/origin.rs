@@ -85,6 +85,35 @@ fn answer(stream: TcpStream, name: &str, gate: &Gate) {
     }
 }
 
+/// An HTTP origin that answers with the head of the request.
+pub(crate) fn echo() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || echo_heads(BufReader::new(stream.unwrap())));
+        }
+    });
+    address
+}
+
+fn echo_heads(mut reader: BufReader<TcpStream>) {
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut head).unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let length = head.len();
+        let response =
+            format!("HTTP/1.1 200 OK\r\nX-Origin: echo\r\nContent-Length: {length}\r\n\r\n{head}");
+        if reader.get_mut().write_all(response.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
 /// A TCP origin: greets with its name and a line feed, then sends back what it gets.
 pub(crate) fn tcp(name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

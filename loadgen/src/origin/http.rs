@@ -15,7 +15,7 @@ use std::time::Duration;
 use lb_core::rt::{self, Chunk, TcpListener, TcpStream};
 use lb_l7::stream::Stream;
 use lb_l7::tls::TlsStream;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConfig;
 
 use super::accept;
 use super::http2::{self, Answers2};
@@ -92,9 +92,8 @@ impl Http {
         let stream = match &self.tls {
             None => Stream::Plain(stream),
             Some(config) => {
-                let connection = ServerConnection::new(Arc::clone(config));
-                let connection = connection.map_err(io::Error::other)?;
-                let handshake = TlsStream::handshake(stream, connection);
+                let mut name = None;
+                let handshake = TlsStream::accept(stream, Arc::clone(config), &mut name);
                 let done = rt::timeout(HANDSHAKE_TIMEOUT, handshake).await;
                 Stream::Tls(done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?)
             }

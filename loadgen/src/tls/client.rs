@@ -14,14 +14,13 @@ use lb_core::rt::TcpStream;
 use lb_l7::tls::TlsStream;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{
-    ClientConfig, ClientConnection, ClientSessionStore, Resumption, Tls12ClientSessionValue,
-    Tls13ClientSessionValue,
+    ClientConfig, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
 };
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    DigitallySignedStruct, HandshakeKind, NamedGroup, RootCertStore, SignatureScheme,
-    SupportedCipherSuite, SupportedProtocolVersion,
+    DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme, SupportedCipherSuite,
+    SupportedProtocolVersion,
 };
 
 use crate::tcp::SplitMix64;
@@ -132,6 +131,7 @@ impl Dialer {
         let mut full = request.config().map_err(|error| error.to_string())?;
         full.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         full.resumption = Resumption::disabled();
+        full.enable_secret_extraction = true; // `TlsStream` wants it
         let mut resuming = full.clone();
         resuming.resumption = Resumption::store(Arc::new(Tickets::default()));
         Ok(Self {
@@ -150,12 +150,11 @@ impl Dialer {
     pub(crate) async fn secure(&self, stream: TcpStream) -> io::Result<(TlsStream, Session)> {
         let resumes = self.resume > 0.0 && self.random.borrow_mut().next_unit() <= self.resume;
         let config = if resumes { &self.resuming } else { &self.full };
-        let connection = ClientConnection::new(Arc::clone(config), self.server_name.clone());
-        let connection = connection.map_err(io::Error::other)?;
-        let stream = TlsStream::handshake(stream, connection).await?;
-        let session = match stream.handshake_kind() {
-            Some(HandshakeKind::Resumed) => Session::Resumed,
-            _ => Session::Full,
+        let stream =
+            TlsStream::connect(stream, Arc::clone(config), self.server_name.clone()).await?;
+        let session = match stream.facts().resumed {
+            true => Session::Resumed,
+            false => Session::Full,
         };
         Ok((stream, session))
     }

@@ -108,6 +108,7 @@ impl Identity {
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
             .map_err(explain)?;
+        config.enable_secret_extraction = true; // `TlsStream` wants it
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(explain)?;
         Ok(Arc::new(config))

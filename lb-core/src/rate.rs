@@ -5,18 +5,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lb_core::plan::Rate;
-use lb_core::rt::Instant;
+use crate::plan::Rate;
+use crate::rt::Instant;
 
 /// Full at first.
 #[derive(Debug, Default)]
-pub(super) struct TokenBucket {
+pub struct TokenBucket {
     full_at_nanos: AtomicU64,
 }
 
 impl TokenBucket {
     /// Takes one token, if there is one.
-    pub(super) fn take(&self, rate: Rate, now: Instant) -> bool {
+    pub fn take(&self, rate: Rate, now: Instant) -> bool {
         let period = 1_000_000_000 / u64::from(rate.per_second);
         let capacity = period * u64::from(rate.burst);
         let now = now.as_nanos();

@@ -1,0 +1,72 @@
+//! gRPC, as far as a proxy speaks it: our own failures as statuses that its clients understand.
+//!
+//! Source: "gRPC over HTTP2" (grpc/doc/PROTOCOL-HTTP2.md) and "HTTP to gRPC Status Code Mapping"
+//! (grpc/doc/http-grpc-status-mapping.md).
+//! Read next: `../respond.rs` (who answers).
+
+/// Whether a Content-Type is gRPC's: `application/grpc`, with `+proto` or the like, or parameters.
+pub(crate) fn is_grpc(content_type: &[u8]) -> bool {
+    const NAME: &[u8] = b"application/grpc";
+    let Some((name, rest)) = content_type.split_at_checked(NAME.len()) else {
+        return false;
+    };
+    name.eq_ignore_ascii_case(NAME) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+}
+
+/// The gRPC status of an answer of ours. The mapping is the one by which clients read HTTP statuses,
+/// but for what we know better than they could: a deadline that passed, and a message too long.
+pub(crate) const fn status(http: u16) -> u8 {
+    const INTERNAL: u8 = 13;
+    const UNAVAILABLE: u8 = 14;
+    match http {
+        400 | 431 | 414 => INTERNAL,
+        401 => 16,       // UNAUTHENTICATED
+        403 => 7,        // PERMISSION_DENIED
+        404 | 501 => 12, // UNIMPLEMENTED
+        408 | 504 => 4,  // DEADLINE_EXCEEDED
+        413 => 8,        // RESOURCE_EXHAUSTED
+        429 | 502 | 503 => UNAVAILABLE,
+        _ => 2, // UNKNOWN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_is_told_by_its_content_type() {
+        for yes in [
+            "application/grpc",
+            "application/grpc+proto",
+            "Application/gRPC; a=b",
+        ] {
+            assert!(is_grpc(yes.as_bytes()), "{yes}");
+        }
+        for no in [
+            "",
+            "application/grpc-web",
+            "application/json",
+            "application/grp",
+        ] {
+            assert!(!is_grpc(no.as_bytes()), "{no}");
+        }
+    }
+
+    #[test]
+    fn statuses_are_mapped_as_documented() {
+        let pairs = [
+            (400, 13),
+            (401, 16),
+            (403, 7),
+            (404, 12),
+            (429, 14),
+            (502, 14),
+            (503, 14),
+            (504, 4),
+        ];
+        for (http, grpc) in pairs {
+            assert_eq!(status(http), grpc);
+        }
+    }
+}

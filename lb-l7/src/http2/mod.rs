@@ -1,0 +1,26 @@
+//! HTTP/2 (RFC 9113), to clients and to backends.
+//!
+//! Invariant: what is in here but `driver.rs` does no I/O: bytes and the time go in, bytes come out.
+//! Read next: `core.rs` (a connection's state), `driver.rs` (its I/O), `server.rs`, `client.rs`
+//! (the ends), `hpack/mod.rs` (heads on the wire).
+
+mod block;
+mod budget;
+pub(crate) mod client;
+mod core;
+mod data;
+mod driver;
+mod frame;
+pub(crate) mod grpc;
+mod head;
+pub mod hpack;
+mod out;
+mod receive;
+mod replay;
+pub(crate) mod server;
+mod settings;
+mod streams;
+mod write;
+
+pub use frame::{ErrorCode, PREFACE};
+pub use replay::Replay;

@@ -1,0 +1,117 @@
+//! A planned certificate, ready to be shown: parsed, and its key found to be its own.
+//!
+//! Parsing a key costs more than anything else about a certificate, and a change of one of
+//! thousands is common: what did not change is not parsed again.
+//! Invariant: what is in here can sign. Read next: `names.rs` (who gets it), `x509.rs`.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use lb_core::plan::{Certificate, KeyForm, PrivateKey};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
+
+use super::x509::{X509, X509Error};
+
+/// A certificate that can be shown to clients.
+#[derive(Debug)]
+pub struct ServerCertificate {
+    /// What it was made of.
+    pub plan: Arc<Certificate>,
+    /// The names that it is shown for, in lower case; of its own where the plan has none.
+    pub names: Vec<String>,
+    /// When it begins to be valid.
+    pub not_before: SystemTime,
+    /// When it ends to be valid.
+    pub not_after: SystemTime,
+    pub(crate) key: Arc<CertifiedKey>,
+}
+
+/// Why a certificate cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateError {
+    /// What should be a certificate is none.
+    #[error("the certificate cannot be read: {0}")]
+    Certificate(#[from] X509Error),
+    /// There is no certificate.
+    #[error("there is no certificate")]
+    Empty,
+    /// What should be a private key is none that is supported.
+    #[error(
+        "the private key cannot be used: {0} (RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, and Ed25519 can)"
+    )]
+    Key(String),
+    /// The key is that of another certificate.
+    #[error("the private key is not the key of the certificate{}", .0)]
+    KeyMismatch(&'static str),
+    /// Neither the plan nor the certificate has a name to show it for.
+    #[error("the certificate has no DNS name (subjectAltName), so it can only be the default one")]
+    NoName,
+}
+
+impl ServerCertificate {
+    /// Parses a planned certificate.
+    ///
+    /// # Errors
+    /// When it, or its key, is not what it should be. That it has expired is no error: the clock
+    /// may be wrong, and some clients do not look.
+    pub fn new(plan: &Arc<Certificate>) -> Result<Self, CertificateError> {
+        let first = plan.chain.first().ok_or(CertificateError::Empty)?;
+        let x509 = X509::parse(first)?;
+        let names = if plan.server_names.is_empty() {
+            x509.dns_names()
+        } else {
+            plan.server_names.clone()
+        };
+        let chain = plan.chain.iter();
+        let chain: Vec<_> = chain.map(|it| CertificateDer::from(it.clone())).collect();
+        let key = aws_lc_rs::sign::any_supported_type(&key_der(&plan.key))
+            .map_err(|error| CertificateError::Key(reason(&error)))?;
+        let key = CertifiedKey::new(chain, key);
+        match key.keys_match() {
+            Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+            Err(Error::InconsistentKeys(_)) => {
+                let others = plan.chain[1..].iter().cloned().map(CertificateDer::from);
+                let is_order = others.into_iter().any(|other| {
+                    let turned = CertifiedKey::new(vec![other], Arc::clone(&key.key));
+                    turned.keys_match().is_ok()
+                });
+                let hint = if is_order {
+                    ", but of another one of the chain: the server's own comes first"
+                } else {
+                    ""
+                };
+                return Err(CertificateError::KeyMismatch(hint));
+            }
+            Err(error) => return Err(CertificateError::Key(reason(&error))),
+        }
+        Ok(Self {
+            plan: Arc::clone(plan),
+            names,
+            not_before: x509.not_before,
+            not_after: x509.not_after,
+            key: Arc::new(key),
+        })
+    }
+}
+
+fn reason(error: &Error) -> String {
+    match error {
+        Error::General(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A planned key as the library takes it.
+pub(crate) fn key_der(key: &PrivateKey) -> PrivateKeyDer<'static> {
+    let der = key.der.clone();
+    match key.form {
+        KeyForm::Pkcs1 => PrivatePkcs1KeyDer::from(der).into(),
+        KeyForm::Pkcs8 => PrivatePkcs8KeyDer::from(der).into(),
+        KeyForm::Sec1 => PrivateSec1KeyDer::from(der).into(),
+    }
+}

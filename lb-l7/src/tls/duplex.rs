@@ -1,0 +1,454 @@
+//! A connection's two directions after its handshake: data, and what the protocol says beside it
+//! (alerts, new keys, tickets).
+//!
+//! Invariant: what the protocol answers is sealed before any data that is sealed later, and sent
+//! before it. Whatever a peer sends that is no data is bounded.
+//! Read next: `record.rs` (one record), `stream.rs` (who moves the bytes).
+
+use std::io;
+
+use lb_core::rt::{Buffer, Chunk};
+use rustls::client::ClientConnectionData;
+use rustls::kernel::KernelConnection;
+use rustls::server::ServerConnectionData;
+use rustls::{ConnectionTrafficSecrets, Error, ProtocolVersion};
+
+use super::record::{HEADER_LEN, Kind, OVERHEAD_MAX, Opener, PLAIN_MAX, RecordError, Sealer};
+
+/// Records after which a key is changed (TLS 1.3), or the connection ends (TLS 1.2): half of what
+/// AES-GCM allows for records of full length (RFC 8446 section 5.5).
+const RECORDS_PER_KEY: u64 = 1 << 23;
+/// Records without data in a row that a peer may send.
+const QUIET_MAX: u8 = 64;
+/// Longest message of the protocol's own after the handshake; tickets are the longest.
+const MESSAGE_MAX: usize = 1 << 16;
+/// From so many bytes on, large buffers are worth it.
+const BULK_BYTES: usize = 2 * PLAIN_MAX;
+/// Up to so many bytes, a head and a body go into one record: copying is cheaper than a second.
+const GATHERED_BYTES_MAX: usize = 4096;
+
+const NEW_SESSION_TICKET: u8 = 4;
+const KEY_UPDATE: u8 = 24;
+const CLOSE_NOTIFY: u8 = 0;
+const USER_CANCELED: u8 = 90;
+
+/// What is left of the library's connection: it makes new keys and keeps tickets.
+pub(super) enum Kernel {
+    Client(KernelConnection<ClientConnectionData>),
+    Server(KernelConnection<ServerConnectionData>),
+}
+
+impl Kernel {
+    fn next_sending(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
+        match self {
+            Self::Client(kernel) => kernel.update_tx_secret(),
+            Self::Server(kernel) => kernel.update_tx_secret(),
+        }
+    }
+
+    fn next_receiving(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
+        match self {
+            Self::Client(kernel) => kernel.update_rx_secret(),
+            Self::Server(kernel) => kernel.update_rx_secret(),
+        }
+    }
+}
+
+/// Both directions of a connection.
+pub(super) struct Duplex {
+    sealer: Sealer,
+    opener: Opener,
+    kernel: Kernel,
+    version: ProtocolVersion,
+    /// Received and not yet opened.
+    input: Chunk,
+    /// The start of a record whose rest is to come.
+    partial: Vec<u8>,
+    /// The start of a message of the protocol's own likewise.
+    message: Vec<u8>,
+    /// Sealed and to be sent before anything else.
+    control: Vec<u8>,
+    /// Records without data in a row.
+    quiet: u8,
+    pub(super) is_ended: bool,
+    has_failed: bool,
+    has_said_end: bool,
+}
+
+impl Duplex {
+    /// `None` of a suite that is not ours.
+    pub(super) fn new(
+        tx: (u64, ConnectionTrafficSecrets),
+        rx: (u64, ConnectionTrafficSecrets),
+        kernel: Kernel,
+        version: ProtocolVersion,
+    ) -> Option<Self> {
+        Some(Self {
+            sealer: Sealer::new(tx, version)?,
+            opener: Opener::new(rx, version)?,
+            kernel,
+            version,
+            input: Chunk::empty(),
+            partial: Vec::new(),
+            message: Vec::new(),
+            control: Vec::new(),
+            quiet: 0,
+            is_ended: false,
+            has_failed: false,
+            has_said_end: false,
+        })
+    }
+
+    /// Takes in what was received; everything before it has been opened.
+    pub(super) fn receive(&mut self, received: Chunk) {
+        debug_assert!(self.input.is_empty(), "what came before is opened first");
+        self.input = received;
+    }
+
+    /// Whether the peer is in the middle of a record.
+    pub(super) const fn is_within(&self) -> bool {
+        !self.partial.is_empty()
+    }
+
+    /// Gives back memory that only a busy connection needs.
+    pub(super) fn rest(&mut self) {
+        self.input = Chunk::empty();
+        if self.partial.is_empty() && self.partial.capacity() > 0 {
+            self.partial = Vec::new();
+        }
+    }
+
+    /// Plaintext of what was received, if there is any: of as many records as one buffer takes.
+    pub(super) fn open(&mut self) -> io::Result<Option<Chunk>> {
+        if self.is_ended {
+            return Ok(None);
+        }
+        if self.has_failed {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.open_records().map_err(|error| {
+            self.has_failed = true;
+            self.alert(2, error as u8);
+            let text = format!("TLS: a bad record from the peer ({error:?})");
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        })
+    }
+
+    fn open_records(&mut self) -> Result<Option<Chunk>, RecordError> {
+        if let Some(plain) = self.open_partial()? {
+            return Ok(Some(plain));
+        }
+        if self.input.len() >= BULK_BYTES {
+            match Chunk::large(|room| self.open_into(room)) {
+                Some(Ok(plain)) if !plain.is_empty() => return Ok(Some(plain)),
+                Some(Err(error)) => return Err(error),
+                _ => {}
+            }
+        }
+        let mut out = Buffer::new();
+        out.fill(|room| self.open_into(room))?;
+        if !out.is_empty() {
+            return Ok(Some(out.freeze()));
+        }
+        drop(out);
+        match Opener::record_len(&self.input)? {
+            // A record of full length is longer than a buffer.
+            Some(length) if length <= self.input.len() && !self.is_ended => {
+                let record = self.input.split_to(length);
+                self.open_alone(&record)
+            }
+            _ => {
+                if !self.is_ended {
+                    self.partial.extend_from_slice(&self.input);
+                }
+                self.input = Chunk::empty();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Opens whole records of the input as long as they fit.
+    fn open_into(&mut self, room: &mut [u8]) -> Result<usize, RecordError> {
+        let mut filled = 0;
+        while let Some(length) = Opener::record_len(&self.input)? {
+            let space = &mut room[filled..];
+            let is_whole = length <= self.input.len();
+            if !is_whole || self.opener.room_for(length) > space.len() || self.is_ended {
+                break;
+            }
+            let record = self.input.split_to(length);
+            let (kind, count) = self.opener.open(&record, space)?;
+            filled += self.take(kind, &space[..count])?;
+        }
+        Ok(filled)
+    }
+
+    /// Completes the record that has begun, and opens it.
+    fn open_partial(&mut self) -> Result<Option<Chunk>, RecordError> {
+        while !self.partial.is_empty() {
+            let header = HEADER_LEN.saturating_sub(self.partial.len());
+            self.complete(header);
+            let Some(length) = Opener::record_len(&self.partial)? else {
+                return Ok(None);
+            };
+            self.complete(length - self.partial.len());
+            if self.partial.len() < length {
+                return Ok(None);
+            }
+            let mut record = std::mem::take(&mut self.partial);
+            let plain = self.open_alone(&record);
+            record.clear();
+            self.partial = record; // its memory will be needed again
+            if let Some(plain) = plain? {
+                return Ok(Some(plain));
+            }
+        }
+        Ok(None)
+    }
+
+    fn complete(&mut self, missing: usize) {
+        let more = self.input.split_to(missing.min(self.input.len()));
+        self.partial.extend_from_slice(&more);
+    }
+
+    /// Opens a record to a buffer of its own.
+    fn open_alone(&mut self, record: &[u8]) -> Result<Option<Chunk>, RecordError> {
+        let needed = self.opener.room_for(record.len());
+        let mut out = Buffer::new();
+        if needed <= out.remaining() {
+            out.fill(|room| {
+                let (kind, count) = self.opener.open(record, room)?;
+                self.take(kind, &room[..count])
+            })?;
+            return Ok((!out.is_empty()).then(|| out.freeze()));
+        }
+        let mut out = vec![0; needed];
+        let (kind, count) = self.opener.open(record, &mut out)?;
+        let taken = self.take(kind, &out[..count])?;
+        out.truncate(taken);
+        Ok((taken > 0).then(|| Chunk::from_vec(out)))
+    }
+
+    /// How many bytes of an opened record are data.
+    fn take(&mut self, kind: Kind, plain: &[u8]) -> Result<usize, RecordError> {
+        if kind == Kind::Data && !plain.is_empty() {
+            self.quiet = 0;
+            return Ok(plain.len());
+        }
+        self.quiet += 1;
+        if self.quiet > QUIET_MAX {
+            return Err(RecordError::Unexpected);
+        }
+        match kind {
+            Kind::Data => {}
+            Kind::Alert => self.take_alert(plain)?,
+            Kind::Handshake if self.version == ProtocolVersion::TLSv1_3 => {
+                self.take_messages(plain)?;
+            }
+            // A renegotiation, or nonsense.
+            Kind::Handshake | Kind::ChangeCipherSpec => return Err(RecordError::Unexpected),
+        }
+        Ok(0)
+    }
+
+    fn take_alert(&mut self, plain: &[u8]) -> Result<(), RecordError> {
+        match plain {
+            [_, CLOSE_NOTIFY] => self.is_ended = true,
+            [_, USER_CANCELED] => {}
+            [1, _] if self.version != ProtocolVersion::TLSv1_3 => {} // a warning
+            [_, _] => self.has_failed = true,
+            _ => return Err(RecordError::Decode),
+        }
+        if self.has_failed {
+            self.has_said_end = true; // there is nobody to say it to
+            return Err(RecordError::Unexpected);
+        }
+        Ok(())
+    }
+
+    fn take_messages(&mut self, plain: &[u8]) -> Result<(), RecordError> {
+        self.message.extend_from_slice(plain);
+        let messages = std::mem::take(&mut self.message);
+        let mut rest = &messages[..];
+        while let Some((&[kind, high, middle, low], body)) = rest.split_first_chunk() {
+            let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+            if length > MESSAGE_MAX {
+                return Err(RecordError::Decode);
+            }
+            let Some((body, behind)) = body.split_at_checked(length) else {
+                break;
+            };
+            self.take_message(kind, body, behind)?;
+            rest = behind;
+        }
+        self.message = rest.to_vec();
+        Ok(())
+    }
+
+    fn take_message(&mut self, kind: u8, body: &[u8], behind: &[u8]) -> Result<(), RecordError> {
+        match (kind, &mut self.kernel) {
+            (NEW_SESSION_TICKET, Kernel::Client(kernel)) => {
+                // One that cannot be used is no reason to end a connection that works.
+                let _ = kernel.handle_new_session_ticket(body);
+                Ok(())
+            }
+            // A new key begins with the next record (RFC 8446 section 5.1).
+            (KEY_UPDATE, _) if behind.is_empty() => {
+                let next = self.kernel.next_receiving();
+                let next = next.map_err(|_| RecordError::Internal)?;
+                let opener = Opener::new(next, self.version);
+                self.opener = opener.ok_or(RecordError::Internal)?;
+                match body {
+                    [0] => Ok(()),
+                    [1] => self.change_key(),
+                    _ => Err(RecordError::Decode),
+                }
+            }
+            _ => Err(RecordError::Unexpected),
+        }
+    }
+
+    /// Says that a new key follows, and takes it.
+    fn change_key(&mut self) -> Result<(), RecordError> {
+        self.seal_control(Kind::Handshake, &[KEY_UPDATE, 0, 0, 1, 0]);
+        let next = self.kernel.next_sending();
+        let next = next.map_err(|_| RecordError::Internal)?;
+        self.sealer = Sealer::new(next, self.version).ok_or(RecordError::Internal)?;
+        Ok(())
+    }
+
+    /// Says that we are done, once.
+    pub(super) fn end(&mut self) {
+        self.alert(1, CLOSE_NOTIFY);
+    }
+
+    fn alert(&mut self, level: u8, what: u8) {
+        if !std::mem::replace(&mut self.has_said_end, true) {
+            self.seal_control(Kind::Alert, &[level, what]);
+        }
+    }
+
+    fn seal_control(&mut self, kind: Kind, content: &[u8]) {
+        let mut room = [0; OVERHEAD_MAX + 16];
+        if let Ok(length) = self.sealer.seal(kind, [content, &[]], &mut room) {
+            self.control.extend_from_slice(&room[..length]);
+        }
+    }
+
+    /// What is to be sent before anything else, if there is anything.
+    pub(super) fn take_control(&mut self) -> Option<Chunk> {
+        let control = std::mem::take(&mut self.control);
+        (!control.is_empty()).then(|| Chunk::from_vec(control))
+    }
+
+    pub(super) const fn has_control(&self) -> bool {
+        !self.control.is_empty()
+    }
+
+    /// Seals all of `parts`, which are not empty: mostly into one buffer of the pool.
+    ///
+    /// # Errors
+    /// When the key has been used so often that it is not safe any more.
+    pub(super) fn seal(&mut self, parts: &[Option<Chunk>; 2]) -> io::Result<[Option<Chunk>; 2]> {
+        if self.sealer.number() >= RECORDS_PER_KEY {
+            if self.version != ProtocolVersion::TLSv1_3 || self.change_key().is_err() {
+                let text = "TLS: too much was sent with one key";
+                return Err(io::Error::other(text));
+            }
+        }
+        let slice = |part: &Option<Chunk>| part.as_ref().map_or(0, |part| part.len());
+        let total = slice(&parts[0]) + slice(&parts[1]);
+        let mut source = Source {
+            first: parts[0].as_deref().unwrap_or_default(),
+            second: parts[1].as_deref().unwrap_or_default(),
+        };
+        let control = std::mem::take(&mut self.control);
+        let failed = |_| io::Error::other("TLS: a record cannot be made");
+        let buffers = 2 * (Buffer::CAPACITY - OVERHEAD_MAX - GATHERED_BYTES_MAX);
+        let first = if total > buffers {
+            Chunk::large(|room| seal_into(&mut self.sealer, &control, &mut source, room))
+        } else {
+            None
+        };
+        let first = match first {
+            Some(first) => first.map_err(failed)?,
+            None => {
+                let mut out = Buffer::new();
+                let room =
+                    |room: &mut [u8]| seal_into(&mut self.sealer, &control, &mut source, room);
+                out.fill(room).map_err(failed)?;
+                out.freeze()
+            }
+        };
+        if source.is_empty() {
+            return Ok([Some(first), None]);
+        }
+        let records = source.len().div_ceil(PLAIN_MAX) + 1;
+        let needed = source.len() + records * OVERHEAD_MAX;
+        let mut out = Buffer::new();
+        if needed <= out.remaining() {
+            out.fill(|room| seal_into(&mut self.sealer, &[], &mut source, room))
+                .map_err(failed)?;
+            return Ok([Some(first), Some(out.freeze())]);
+        }
+        let mut out = vec![0; needed];
+        let length = seal_into(&mut self.sealer, &[], &mut source, &mut out).map_err(failed)?;
+        out.truncate(length);
+        debug_assert!(source.is_empty(), "there was room for all of it");
+        Ok([Some(first), Some(Chunk::from_vec(out))])
+    }
+}
+
+/// What is still to be sealed.
+struct Source<'a> {
+    first: &'a [u8],
+    second: &'a [u8],
+}
+
+impl<'a> Source<'a> {
+    const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    const fn len(&self) -> usize {
+        self.first.len() + self.second.len()
+    }
+
+    /// The next bytes, at most `most`: of both parts only where they are few.
+    fn next(&mut self, most: usize) -> [&'a [u8]; 2] {
+        let (head, rest) = self.first.split_at(self.first.len().min(most));
+        self.first = rest;
+        let left = most - head.len();
+        let is_small = head.len() + self.second.len() <= GATHERED_BYTES_MAX.min(most);
+        if !rest.is_empty() || !(head.is_empty() || is_small) {
+            return [head, &[]];
+        }
+        let (body, rest) = self.second.split_at(self.second.len().min(left));
+        self.second = rest;
+        if head.is_empty() {
+            [body, &[]]
+        } else {
+            [head, body]
+        }
+    }
+}
+
+/// Seals as much as there is room for, behind `before`.
+fn seal_into(
+    sealer: &mut Sealer,
+    before: &[u8],
+    source: &mut Source<'_>,
+    room: &mut [u8],
+) -> Result<usize, aws_lc_rs::error::Unspecified> {
+    room[..before.len()].copy_from_slice(before);
+    let mut filled = before.len();
+    while !source.is_empty() {
+        let space = &mut room[filled..];
+        let most = space.len().saturating_sub(sealer.overhead()).min(PLAIN_MAX);
+        if most == 0 {
+            break;
+        }
+        filled += sealer.seal(Kind::Data, source.next(most), space)?;
+    }
+    Ok(filled)
+}

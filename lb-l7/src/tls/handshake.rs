@@ -1,0 +1,246 @@
+//! A handshake of either side: the library says what comes next, and hands over its keys at the end.
+//!
+//! Invariant: the memory of a handshake is gone when it ends; what the peer sent behind it is not
+//! lost. Read next: `duplex.rs` (what follows), `server.rs`, `client.rs` (who begins one).
+
+use std::io;
+
+use lb_core::rt::{Chunk, TcpStream};
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::{CommonState, Error, ExtractedSecrets};
+
+use super::duplex::{Duplex, Kernel};
+use super::facts::TlsFacts;
+use super::names;
+
+/// Most bytes of handshake messages that wait to be complete: certificates of clients are the
+/// longest.
+const INCOMING_MAX: usize = 128 * 1024;
+
+/// The alert for a server name that we do not serve.
+const UNRECOGNIZED_NAME: u8 = 112;
+
+/// Either side's connection while its handshake lasts.
+pub(super) enum Handshaking {
+    Client(Box<UnbufferedClientConnection>),
+    Server(Box<UnbufferedServerConnection>),
+}
+
+/// What a handshake leaves.
+pub(super) struct Finished {
+    pub(super) duplex: Duplex,
+    pub(super) facts: TlsFacts,
+    /// The protocol that was agreed on by ALPN.
+    pub(super) alpn: Option<Box<[u8]>>,
+    /// Data that came with the end of it.
+    pub(super) plain: Option<Chunk>,
+}
+
+/// What the handshake wants next.
+enum Step {
+    /// Bytes of the peer.
+    Receive,
+    /// Sending what has gathered.
+    Send,
+    /// Nothing: it is over.
+    Done,
+    /// To be asked again.
+    Again,
+    /// Likewise, and the peer will say no more.
+    Ended,
+}
+
+/// What has come, what is to go, what was read early.
+#[derive(Default)]
+struct Buffers {
+    incoming: Vec<u8>,
+    outgoing: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl Handshaking {
+    /// Makes the handshake; `name` takes the server name that a client asks for.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the peer closes, what broke the connection, or `InvalidData` with a
+    /// `rustls::Error` in it.
+    pub(super) async fn run(
+        mut self,
+        stream: &TcpStream,
+        name: &mut Option<Box<str>>,
+    ) -> io::Result<Finished> {
+        let mut buffers = Buffers::default();
+        let mut is_ended = false;
+        loop {
+            let step = self.step(&mut buffers);
+            if let Some(asked) = names::take_asked() {
+                *name = Some(asked);
+            }
+            match step {
+                Ok(Step::Again) => {}
+                Ok(Step::Ended) => is_ended = true,
+                Ok(Step::Done) => break,
+                Ok(Step::Send) => {
+                    let outgoing = std::mem::take(&mut buffers.outgoing);
+                    if !outgoing.is_empty() {
+                        stream.send(Chunk::from_vec(outgoing)).await?;
+                    }
+                }
+                Ok(Step::Receive) => {
+                    let received = stream.recv().await?;
+                    if received.is_empty() {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    if buffers.incoming.len() + received.len() > INCOMING_MAX {
+                        return Err(invalid(Error::General("a handshake of many bytes".into())));
+                    }
+                    buffers.incoming.extend_from_slice(&received);
+                }
+                Err(error) => return Err(self.fail(error, buffers, stream).await),
+            }
+        }
+        let mut facts = self.facts();
+        facts.server_name = name.take().map(String::from);
+        let common = self.common();
+        let alpn = common.alpn_protocol().map(Box::from);
+        let version = common.protocol_version();
+        let (secrets, kernel) = self.into_kernel().map_err(invalid)?;
+        let duplex = version.and_then(|it| Duplex::new(secrets.tx, secrets.rx, kernel, it));
+        let mut duplex = duplex.ok_or_else(|| invalid(Error::HandshakeNotComplete))?;
+        duplex.is_ended = is_ended;
+        if !buffers.incoming.is_empty() {
+            duplex.receive(Chunk::from_vec(buffers.incoming));
+        }
+        let plain = buffers.plain;
+        Ok(Finished {
+            duplex,
+            facts,
+            alpn,
+            plain: (!plain.is_empty()).then(|| Chunk::from_vec(plain)),
+        })
+    }
+
+    fn step(&mut self, buffers: &mut Buffers) -> Result<Step, Error> {
+        match self {
+            Self::Client(connection) => {
+                let status = connection.process_tls_records(&mut buffers.incoming);
+                take_step(status, &mut buffers.outgoing, &mut buffers.plain)
+            }
+            Self::Server(connection) => {
+                let status = connection.process_tls_records(&mut buffers.incoming);
+                take_step(status, &mut buffers.outgoing, &mut buffers.plain)
+            }
+        }
+        .map(|(step, used)| {
+            buffers.incoming.drain(..used);
+            step
+        })
+    }
+
+    /// Sends the alert that says what was wrong.
+    async fn fail(&mut self, error: Error, mut buffers: Buffers, stream: &TcpStream) -> io::Error {
+        buffers.outgoing.clear();
+        if error == no_certificate() {
+            // The library says access_denied; RFC 6066 section 3 has a word for it.
+            buffers.outgoing = vec![21, 3, 3, 0, 2, 2, UNRECOGNIZED_NAME];
+        } else {
+            // The alert is what is left to encode.
+            buffers.incoming.clear();
+            for _ in 0..4 {
+                if !matches!(self.step(&mut buffers), Ok(Step::Again)) {
+                    break;
+                }
+            }
+        }
+        if !buffers.outgoing.is_empty() {
+            let _ = stream.send(Chunk::from_vec(buffers.outgoing)).await;
+            let _ = stream.flush().await;
+        }
+        invalid(error)
+    }
+
+    fn facts(&self) -> TlsFacts {
+        match self {
+            Self::Client(connection) => TlsFacts::of(connection, false),
+            Self::Server(connection) => TlsFacts::of(connection, true),
+        }
+    }
+
+    fn common(&self) -> &CommonState {
+        match self {
+            Self::Client(connection) => connection,
+            Self::Server(connection) => connection,
+        }
+    }
+
+    fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), Error> {
+        match self {
+            Self::Client(connection) => {
+                let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
+                Ok((secrets, Kernel::Client(kernel)))
+            }
+            Self::Server(connection) => {
+                let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
+                Ok((secrets, Kernel::Server(kernel)))
+            }
+        }
+    }
+}
+
+/// Takes what the library hands out; also how many bytes of the peer are used up.
+fn take_step<Data>(
+    UnbufferedStatus { discard, state, .. }: UnbufferedStatus<'_, '_, Data>,
+    outgoing: &mut Vec<u8>,
+    plain: &mut Vec<u8>,
+) -> Result<(Step, usize), Error> {
+    let mut used = discard;
+    let step = match state? {
+        ConnectionState::EncodeTlsData(mut data) => {
+            encode(&mut data, outgoing)?;
+            Step::Again
+        }
+        ConnectionState::TransmitTlsData(data) => {
+            data.done();
+            Step::Send
+        }
+        ConnectionState::BlockedHandshake => Step::Receive,
+        ConnectionState::WriteTraffic(_) => Step::Done,
+        ConnectionState::ReadTraffic(mut data) => {
+            while let Some(record) = data.next_record() {
+                let record = record?;
+                used += record.discard;
+                plain.extend_from_slice(record.payload);
+            }
+            Step::Again
+        }
+        // It said so right behind its last message; what it waits for may be on its way.
+        ConnectionState::PeerClosed => Step::Ended,
+        // Early data is not offered.
+        _ => return Err(Error::HandshakeNotComplete),
+    };
+    Ok((step, used))
+}
+
+fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, outgoing: &mut Vec<u8>) -> Result<(), Error> {
+    let start = outgoing.len();
+    match data.encode(&mut []) {
+        Ok(_) => Ok(()),
+        Err(EncodeError::InsufficientSize(size)) => {
+            outgoing.resize(start + size.required_size, 0);
+            let encoded = data.encode(&mut outgoing[start..]);
+            encoded.map(drop).map_err(|_| Error::EncryptError)
+        }
+        Err(EncodeError::AlreadyEncoded) => Err(Error::EncryptError),
+    }
+}
+
+/// What the library says when no certificate was chosen.
+fn no_certificate() -> Error {
+    Error::General("no server certificate chain resolved".into())
+}
+
+fn invalid(error: Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
