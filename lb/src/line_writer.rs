@@ -18,6 +18,9 @@ use lb_l7::LineSink;
 /// Batches of lines that may wait for the writer.
 const QUEUE_BATCHES: usize = 1024;
 
+/// Buffers that are kept to be filled again: 16 KiB each, a few for each worker.
+const SPARE_BUFFERS: usize = 32;
+
 /// Where lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
@@ -41,6 +44,8 @@ impl fmt::Display for Target {
 pub(crate) struct LineWriter {
     sender: Sender<Message>,
     dropped: Arc<AtomicU64>,
+    /// Buffers whose lines have been written.
+    spare: Receiver<Vec<u8>>,
 }
 
 enum Message {
@@ -57,12 +62,17 @@ impl LineWriter {
     pub(crate) fn start(name: &str, target: &Target) -> io::Result<Self> {
         let output = open(target)?;
         let (sender, receiver) = crossbeam_channel::bounded(QUEUE_BATCHES);
+        let (keep, spare) = crossbeam_channel::bounded(SPARE_BUFFERS);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dropped);
         std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || write_until_closed(&receiver, output, &counter))?;
-        Ok(Self { sender, dropped })
+            .spawn(move || write_until_closed(&receiver, output, &counter, &keep))?;
+        Ok(Self {
+            sender,
+            dropped,
+            spare,
+        })
     }
 
     /// Hands over whole lines.
@@ -106,8 +116,9 @@ impl LineWriter {
 }
 
 impl LineSink for LineWriter {
-    fn write(&self, lines: Vec<u8>) {
+    fn write(&self, lines: Vec<u8>) -> Vec<u8> {
         Self::write(self, lines);
+        self.spare.try_recv().unwrap_or_default()
     }
 }
 
@@ -137,13 +148,20 @@ fn open(target: &Target) -> io::Result<Output> {
     })
 }
 
-fn write_until_closed(messages: &Receiver<Message>, mut output: Output, dropped: &AtomicU64) {
+fn write_until_closed(
+    messages: &Receiver<Message>,
+    mut output: Output,
+    dropped: &AtomicU64,
+    spare: &Sender<Vec<u8>>,
+) {
     for message in messages {
         match message {
-            Message::Lines(lines) => {
+            Message::Lines(mut lines) => {
                 if output.write(&lines).is_err() {
                     dropped.fetch_add(line_count(&lines), Ordering::Relaxed);
                 }
+                lines.clear();
+                drop(spare.try_send(lines)); // enough are kept already if this fails
             }
             // Could be opened a moment ago; if not now, the old target stays.
             Message::Open(target) => output = open(&target).unwrap_or(output),

@@ -19,8 +19,9 @@ pub use template::{Template, TemplateError};
 /// Takes batches of lines from workers: a queue to a writing thread.
 pub trait LineSink: Send + Sync {
     /// Takes whole lines, each with its line feed. Must not block: what does not fit is dropped
-    /// and counted by the sink.
-    fn write(&self, lines: Vec<u8>);
+    /// and counted by the sink. Gives back an empty buffer to gather the next in, with the memory
+    /// of an earlier one if it has any.
+    fn write(&self, lines: Vec<u8>) -> Vec<u8>;
 }
 
 /// The log of a listener.
@@ -131,7 +132,7 @@ impl Lines {
         }
         record.finish(&log.template, outcome, lines);
         if lines.len() >= Self::BATCH_BYTES {
-            sink.write(std::mem::take(lines));
+            *lines = sink.write(std::mem::take(lines));
         }
         drop(batches);
         self.keep(record);
@@ -144,7 +145,7 @@ impl Lines {
         batches.retain_mut(|Batch { sink, lines }| {
             let has_lines = !lines.is_empty();
             if has_lines {
-                sink.write(std::mem::take(lines));
+                *lines = sink.write(std::mem::take(lines));
             }
             has_lines
         });

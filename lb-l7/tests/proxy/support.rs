@@ -104,7 +104,7 @@ impl Proxy {
                 .find(|cluster| cluster.name == name)
                 .map(Arc::clone)
         };
-        let log = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::new(Mutex::new(Vec::with_capacity(1 << 20)));
         let mut service = HttpService::build(&http, &by_name).unwrap();
         if logs {
             let sink = Arc::new(Sink(Arc::clone(&log)));
@@ -216,8 +216,15 @@ async fn until(flag: &AtomicBool) {
 struct Sink(Arc<Mutex<Vec<u8>>>);
 
 impl LineSink for Sink {
-    fn write(&self, lines: Vec<u8>) {
-        self.0.lock().unwrap().extend(lines);
+    /// The oldest lines go when there are too many: keeping all would allocate.
+    fn write(&self, mut lines: Vec<u8>) -> Vec<u8> {
+        let mut kept = self.0.lock().unwrap();
+        if kept.len() + lines.len() > kept.capacity() {
+            kept.clear();
+        }
+        kept.extend_from_slice(&lines);
+        lines.clear();
+        lines
     }
 }
 
