@@ -237,7 +237,7 @@ fn check_shows_what_is_asked_of_connections() {
     let output = output(&["check", "--config", &config]);
     let text = String::from_utf8(output.stdout).unwrap();
     for line in [
-        "  behind a PROXY header, from 192.0.2.1 only",
+        "  behind a PROXY header, from 192.0.2.1/32 only",
         "  denies 10.0.0.0/8",
         "  at most 7 at a time",
         "  at most 3 at a time from one source",
