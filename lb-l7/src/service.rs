@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use lb_core::balance::Cluster;
-use lb_core::plan::{self, Affinity, Http2, HttpLimits, HttpTimeouts, PathForm};
+use lb_core::plan::{self, Affinity, BackendProtocol, Http2, HttpLimits, HttpTimeouts, PathForm};
 use lb_core::rt::Buffer;
 
 use crate::action::{Action, Asked, Routed};
@@ -59,7 +59,11 @@ impl Served {
             _ => None,
         };
         let tls = cluster.tls.as_ref();
-        let tls = tls.map(|tls| TlsClient::for_backends(tls, &[b"http/1.1"]));
+        let alpn: &[u8] = match cluster.protocol {
+            BackendProtocol::Http1 => b"http/1.1",
+            BackendProtocol::Http2 => b"h2",
+        };
+        let tls = tls.map(|tls| TlsClient::for_backends(tls, &[alpn]));
         let failed =
             |error: TlsConfigError| BuildError::Tls(cluster.name.clone(), error.to_string());
         Ok(Self {

@@ -20,7 +20,7 @@ pub struct TlsServer {
     /// Several may have one name: those with an RSA and an ECDSA key, of which a client gets what
     /// it can verify.
     pub certificates: Arc<[Arc<Certificate>]>,
-    /// Whether HTTP/2 is offered (ALPN `h2`) beside HTTP/1.1.
+    /// Whether HTTP/2 is offered (ALPN `h2`) beside HTTP/1.1, where the listener speaks it.
     pub alpn_http2: bool,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
@@ -57,7 +57,7 @@ impl TlsServer {
     pub fn new(certificates: Vec<Arc<Certificate>>) -> Self {
         Self {
             certificates: certificates.into(),
-            alpn_http2: false,
+            alpn_http2: true,
             min_version: TlsVersion::default(),
             suites: Vec::new(),
             groups: Vec::new(),
