@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lb_core::plan::Plan;
 
@@ -28,7 +29,7 @@ pub struct Compiled {
     pub health_checks: Vec<HealthCheckNodePort>,
     /// Cluster IPs and load balancer addresses that are served: to be made local, even while
     /// nothing listens on them, so that what comes is refused.
-    pub local_addresses: BTreeSet<IpAddr>,
+    pub local_addresses: Arc<BTreeSet<IpAddr>>,
     /// The addresses of Services of type LoadBalancer.
     pub load_balancers: Vec<(Name, Vec<IpAddr>)>,
     /// Names of Services of type ExternalName that are led to, for [`Store::resolve`].
@@ -46,6 +47,8 @@ pub struct Compiler {
     ingresses: Ingresses,
     /// What the Ingresses want, by Service.
     requests: BTreeMap<Name, Vec<ClusterRequest>>,
+    /// Of all parts; they change with the grants only.
+    local_addresses: Arc<BTreeSet<IpAddr>>,
 }
 
 impl Compiler {
@@ -63,6 +66,7 @@ impl Compiler {
             parts: BTreeMap::new(),
             ingresses: Ingresses::default(),
             requests: BTreeMap::new(),
+            local_addresses: Arc::default(),
         }
     }
 
@@ -72,11 +76,16 @@ impl Compiler {
         let mut dirty = self.update_wishes(store, &changes);
         let node_changed = self.update_node(store, &changes, &mut dirty);
         let ingress_changed = self.update_ingresses(store, &changes, &mut dirty);
-        if node_changed || ingress_changed || !changes.services.is_empty() {
+        let regrants = node_changed || ingress_changed || !changes.services.is_empty();
+        if regrants {
             self.update_grants(&mut dirty);
         }
         dirty.extend(changes.endpoints);
         self.update_parts(store, &dirty);
+        if regrants {
+            let addresses = self.parts.values().flat_map(|it| &it.local_addresses);
+            self.local_addresses = Arc::new(addresses.copied().collect());
+        }
         self.assemble(store)
     }
 
@@ -183,6 +192,7 @@ impl Compiler {
                 hash_seed: self.options.hash_seed,
                 cookie_key: self.options.cookie_key.clone(),
             },
+            local_addresses: Arc::clone(&self.local_addresses),
             ..Compiled::default()
         };
         for (name, part) in &self.parts {
@@ -192,7 +202,6 @@ impl Compiler {
                 .extend(part.listeners.iter().cloned());
             compiled.plan.clusters.extend(part.clusters.iter().cloned());
             compiled.health_checks.extend(part.health_check.clone());
-            compiled.local_addresses.extend(&part.local_addresses);
             let balancer = part.balancer.clone();
             compiled
                 .load_balancers
@@ -202,15 +211,14 @@ impl Compiler {
         }
         compiled.problems.extend(ingress.problems.iter().cloned());
         compiled.problems.extend(store.refused().cloned());
-        compiled.problems.extend(strays(store, &self.wishes));
+        compiled.problems.extend(strays(store));
         compiled.problems.sort();
         compiled
     }
 }
 
 /// EndpointSlices that lead nowhere.
-fn strays(store: &Store, wishes: &BTreeMap<Name, Wish>) -> Vec<Problem> {
-    let _ = wishes;
+fn strays(store: &Store) -> Vec<Problem> {
     let reason = "it has no such label, so it belongs to no Service";
     let field = "metadata.labels[kubernetes.io/service-name]";
     let stray = store.stray_slices().map(|(name, kept)| {

@@ -11,10 +11,6 @@ use crate::object::{Kind, Object, ObjectRef};
 
 /// What a value is.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made one at a time, and taken apart at once"
-)]
 pub enum Decoded {
     /// An object that configures something.
     Object(Object),

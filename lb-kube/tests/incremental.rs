@@ -148,7 +148,7 @@ fn from_nothing(objects: &BTreeMap<ObjectRef, Object>) -> Compiled {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn step_by_step_is_as_at_once(steps in prop::collection::vec(step(), 1..40)) {

@@ -7,6 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,18 +15,20 @@ use lb_core::balance::{Fault, Lease};
 use lb_core::rt::{self, Chunk, Instant};
 use lb_core::snapshot::Held;
 
-use crate::access_log::Outcome;
 use crate::admit::Request;
 use crate::collect::HeadCollector;
 use crate::connection::{Connection, End, Next};
 use crate::failure::Failure;
+use crate::gather::Gathered;
 use crate::http1::request::Method;
 use crate::link::{BackendLink, Outgoing};
+use crate::log::Outcome;
 use crate::passage::Passage;
 use crate::pool::BackendConnection;
 use crate::respond::Answer;
 use crate::response::Response;
 use crate::service::{HEAD_BYTES_MAX, HttpService};
+use crate::slow::Patience;
 use crate::upgrade::Switched;
 
 /// Pieces of a body that are passed on before other tasks have their turn.
@@ -58,6 +61,10 @@ pub(crate) struct Exchange<'c> {
     pub(crate) status: u16,
     /// Whether another exchange may follow on the connection.
     pub(crate) may_persist: bool,
+    /// With a client that takes the response.
+    patience: Patience,
+    /// Of the request's body.
+    pub(crate) gathered: Gathered,
     /// The backend's connection, which goes on in another protocol.
     pub(crate) switched: Option<BackendConnection>,
 }
@@ -80,6 +87,8 @@ pub(crate) enum Waiting {
     Connect,
     /// That a connection becomes free.
     Queue,
+    /// More of the request's body, before a backend is asked.
+    RequestBody,
     /// More of the response's body.
     ResponseBody,
     /// The response's head.
@@ -95,6 +104,7 @@ impl<'c> Exchange<'c> {
         service: Held<HttpService>,
         request: Request,
     ) -> Self {
+        let rate = service.exchanges.body_rate_min;
         let limit = service.limits.requests_per_connection_max;
         let may_persist = request.keep_alive && limit.is_none_or(|max| connection.exchanges < max);
         connection
@@ -117,13 +127,26 @@ impl<'c> Exchange<'c> {
             sent_bytes: 0,
             status: 0,
             may_persist,
+            patience: Patience::new(rate),
+            gathered: Gathered::default(),
             switched: None,
         }
     }
 
     /// Answers the request, from a backend or by ourselves.
     pub(crate) async fn run(&mut self) -> Next {
-        match self.proxy().await {
+        let may_gather =
+            self.service.exchanges.request_buffer > 0 && self.request.upload.is_active();
+        let gathered = if may_gather {
+            Box::pin(self.gather()).await
+        } else {
+            Ok(())
+        };
+        let asked = match gathered {
+            Ok(()) => self.proxy().await,
+            Err(failure) => Err(failure),
+        };
+        match asked {
             Ok(()) => match (self.switched.take(), self.request.cluster) {
                 (Some(backend), Ok(cluster)) => Next::Switch(Switched {
                     backend,
@@ -153,8 +176,9 @@ impl<'c> Exchange<'c> {
         let counters = backend.backend.counters(self.connection.http.worker.index);
         counters.exchanges.increment();
         let _active = counters.exchanges_active.hold();
-        if let Some(entry) = &mut self.request.log {
-            entry.backend = Some(backend.backend.name.clone());
+        if let Some(record) = &mut self.request.log {
+            record.backend = Some(Arc::clone(&backend.backend));
+            record.asked = Some(asked);
         }
         let link = &backend.link;
         self.send_request(link, is_pooled).await?;
@@ -169,12 +193,15 @@ impl<'c> Exchange<'c> {
         loop {
             match self.begin_response(link, lease)? {
                 Response::Final { persists } => {
-                    match self.status {
-                        500.. => lease.failed(Fault::Answer),
-                        _ => lease.answered(rt::now().saturating_duration_since(asked)),
+                    let latency = rt::now().saturating_duration_since(asked);
+                    if self.status >= 500 {
+                        lease.failed(Fault::Answer);
                     }
                     self.send(link).await?;
                     let is_clean = self.forward(link).await?;
+                    if self.status < 500 {
+                        lease.answered(latency); // a response that breaks off is none
+                    }
                     return Ok(
                         match persists && is_clean && self.request.upload.is_sent() {
                             true => After::Reuse,
@@ -246,11 +273,6 @@ impl<'c> Exchange<'c> {
         !self.request.head.is_empty()
     }
 
-    /// Whether the head of a final response was received.
-    pub(crate) const fn has_response(&self) -> bool {
-        self.status != 0
-    }
-
     /// Receives the rest of a response head that comes in pieces.
     async fn collect_head(&mut self, link: &BackendLink) -> Result<(), Failure> {
         let mut collector = HeadCollector::new(HEAD_BYTES_MAX);
@@ -279,6 +301,10 @@ impl<'c> Exchange<'c> {
             }
             if self.download.is_done() {
                 return Ok(self.received.is_empty());
+            }
+            self.forward_bulk(link).await?;
+            if !self.received.is_empty() || self.download.is_done() {
+                continue;
             }
             pieces = pieces.wrapping_add(1);
             if pieces.is_multiple_of(PIECES_PER_TURN) {
@@ -328,7 +354,15 @@ impl<'c> Exchange<'c> {
             without_body: self.request.method == Method::Head,
             location: &self.request.location,
         };
-        self.outgoing = answer.outgoing(&self.connection.http.date.text());
+        let date = self.connection.http.date.text();
+        self.outgoing = if self.request.is_grpc {
+            answer.grpc_outgoing(&date)
+        } else {
+            answer.outgoing(&date)
+        };
+        if let Some(record) = &mut self.request.log {
+            record.head_bytes = u64::from(self.outgoing.head_len);
+        }
         self.count_sent();
         let sent = self.wait(Waiting::Client, None, Self::poll_send);
         match sent.await {
@@ -347,6 +381,7 @@ impl<'c> Exchange<'c> {
         let sent = self
             .wait(Waiting::Client, Some(backend), Self::poll_send)
             .await?;
+        self.patience.moved(0, rt::now);
         sent.map_err(|_| Failure::ClientGone)
     }
 
@@ -431,6 +466,9 @@ impl<'c> Exchange<'c> {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(failure)) => return Poll::Ready(failure),
                 Poll::Ready(Ok(bytes)) => {
+                    if let Some(record) = &mut self.request.log {
+                        record.received_bytes += bytes as u64;
+                    }
                     if bytes > 0 {
                         self.request.forget(); // its body cannot be had again
                     }
@@ -458,16 +496,22 @@ impl<'c> Exchange<'c> {
                 let again = now + Self::QUEUE_LOOK;
                 self.queue_due.map_or(again, |due| due.min(again))
             }
-            Waiting::Client | Waiting::ResponseBody | Waiting::ResponseHead => {
-                now + timeouts.body_idle
-            }
+            Waiting::Client
+            | Waiting::RequestBody
+            | Waiting::ResponseBody
+            | Waiting::ResponseHead => now + timeouts.body_idle,
         };
         let bounds = match waiting {
             Waiting::Connect | Waiting::ResponseHead => [self.try_due, self.total_due],
             Waiting::Queue => [None, self.total_due],
-            Waiting::Client | Waiting::ResponseBody => [None, None],
+            Waiting::Client | Waiting::RequestBody | Waiting::ResponseBody => [None, None],
         };
-        let deadline = bounds.into_iter().flatten().fold(deadline, Instant::min);
+        let slow = match waiting {
+            Waiting::Client => self.patience.wait(now),
+            _ => self.request.upload.due(),
+        };
+        let bounds = bounds.into_iter().chain([slow]);
+        let deadline = bounds.flatten().fold(deadline, Instant::min);
         self.connection.sleep.set_deadline(deadline);
     }
 
@@ -488,9 +532,10 @@ impl<'c> Exchange<'c> {
         match waiting {
             Waiting::Client => Failure::ClientStuck,
             Waiting::Queue => Failure::Busy,
-            Waiting::ResponseHead if upload.is_active() && !upload.waits_for_backend() => {
-                Failure::BodyTimeout
-            }
+            Waiting::RequestBody => Failure::BodyTimeout,
+            Waiting::ResponseHead if upload.waits_for_client() => Failure::BodyTimeout,
+            // The response has begun, and the client does not send what it is for.
+            Waiting::ResponseBody if upload.waits_for_client() => Failure::ClientStuck,
             Waiting::Connect | Waiting::ResponseBody | Waiting::ResponseHead => {
                 Failure::BackendTimeout
             }
@@ -498,7 +543,11 @@ impl<'c> Exchange<'c> {
     }
 
     fn count_sent(&mut self) {
-        let bytes = self.outgoing.len();
+        self.count_sent_bytes(self.outgoing.len());
+    }
+
+    pub(crate) fn count_sent_bytes(&mut self, bytes: usize) {
+        self.patience.moved(bytes, rt::now);
         self.sent_bytes += bytes as u64;
         self.connection
             .registration
@@ -511,6 +560,7 @@ impl<'c> Exchange<'c> {
 impl Drop for Exchange<'_> {
     /// Counts and logs it, however it ended.
     fn drop(&mut self) {
+        self.gathered.leave(self.connection);
         let listener = self.connection.registration.listener();
         let duration = rt::now().saturating_duration_since(self.started);
         listener.exchanges_active.decrement();
@@ -518,18 +568,16 @@ impl Drop for Exchange<'_> {
         if self.status != 0 {
             listener.exchange_answered(self.status);
         }
-        if let (Some(log), Some(entry)) = (&self.connection.http.access_log, &self.request.log) {
-            let Self {
-                status, sent_bytes, ..
-            } = *self;
-            log.write(
-                entry,
-                Outcome {
-                    status,
-                    sent_bytes,
-                    duration,
-                },
-            );
+        if let (Some(log), Some(record)) = (&self.service.log, self.request.log.take()) {
+            let cluster = self.request.cluster.ok();
+            let cluster = cluster.map(|it| &*self.service.served(it).cluster.name);
+            let outcome = Outcome {
+                status: self.status,
+                sent_bytes: self.sent_bytes,
+                duration,
+                cluster,
+            };
+            self.connection.http.lines.write(log, record, &outcome);
         }
     }
 }

@@ -59,6 +59,19 @@ impl Passage {
         self.transfer = transfer;
     }
 
+    /// How many bytes are still to come that may be sent as they are, as far as that is known.
+    pub(crate) const fn plain_left(&self) -> u64 {
+        match (&self.body, self.transfer) {
+            (Body::Length(left), Transfer::AsIs) => *left,
+            _ => 0,
+        }
+    }
+
+    /// So many of the bytes that are left have been sent, and more are to come or none.
+    pub(crate) const fn skip(&mut self, bytes: u64) {
+        self.body.skip(bytes);
+    }
+
     /// How many bytes at the start of `received` may be sent as they are.
     pub(crate) fn take_plain(&mut self, received: &[u8]) -> Result<usize, ChunkError> {
         if self.transfer == Transfer::AsIs {

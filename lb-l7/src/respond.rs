@@ -9,6 +9,7 @@ use lb_core::rt::{Buffer, Chunk};
 use crate::date::DateText;
 use crate::http1::response::ClientConnection;
 use crate::http1::text::DecimalText;
+use crate::http2::grpc;
 use crate::link::Outgoing;
 
 /// An answer of our own.
@@ -78,6 +79,32 @@ impl Answer<'_> {
             trailers: None,
         }
     }
+
+    /// The same for a call of gRPC: nothing but a head, whose HTTP status is 200 ("gRPC over
+    /// HTTP2", Trailers-Only).
+    pub(crate) fn grpc_outgoing(&self, date: &DateText) -> Outgoing {
+        let status = DecimalText::of(u64::from(grpc::status(self.status)));
+        let mut out = Buffer::new();
+        for part in [
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nDate: ".as_slice(),
+            date,
+            b"\r\ngrpc-status: ",
+            status.as_slice(),
+            b"\r\ngrpc-message: ",
+            self.reason.as_bytes(),
+            b"\r\n\r\n",
+        ] {
+            let fits = out.push(part);
+            debug_assert!(fits, "an answer is shorter than a buffer");
+        }
+        Outgoing {
+            #[expect(clippy::cast_possible_truncation, reason = "an answer is short")]
+            head_len: out.len() as u16,
+            parts: [Some(out.freeze()), None],
+            ends: true,
+            trailers: None,
+        }
+    }
 }
 
 /// The reason phrases of our answers (RFC 9110 section 15, RFC 6585 section 5).
@@ -117,9 +144,11 @@ pub(crate) const fn phrase(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
-        200..=299 => "Success",
-        300..=399 => "Redirect",
-        _ => "Error",
+        _ => match status / 100 {
+            2 => "Success",
+            3 => "Redirect",
+            _ => "Error",
+        },
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use lb_core::rt::Chunk;
+use lb_core::rt::{self, Chunk, Instant};
 
 use crate::failure::Failure;
 use crate::http1::body::Body;
@@ -15,6 +15,7 @@ use crate::http1::head::Framing;
 use crate::http1::response::Transfer;
 use crate::link::{BackendLink, ClientLink, Outgoing};
 use crate::passage::Passage;
+use crate::slow::Patience;
 
 /// The rest of a request's body.
 #[derive(Debug)]
@@ -24,25 +25,68 @@ pub(crate) struct Upload {
     pending: Outgoing,
     /// The backend takes no more. It may have answered already.
     is_broken: bool,
+    patience: Patience,
 }
 
 impl Upload {
-    pub(crate) fn new(body: Body) -> Self {
+    /// The body comes at `rate` bytes a second at least, if there is one.
+    pub(crate) fn new(body: Body, rate: Option<u32>) -> Self {
         Self {
             passage: Passage::new(body, Transfer::AsIs),
             pending: Outgoing::default(),
             is_broken: false,
+            patience: Patience::new(rate),
+        }
+    }
+
+    /// Until when the client is waited for; `None` if it is not, or may take its time.
+    pub(crate) fn due(&mut self) -> Option<Instant> {
+        if self.waits_for_client() {
+            self.patience.wait(rt::now())
+        } else {
+            None
         }
     }
 
     /// Sets how the body goes to `backend`, of which nothing has been sent yet.
-    pub(crate) const fn begin(&mut self, backend: &BackendLink) {
+    pub(crate) fn begin(&mut self, backend: &BackendLink, framing: Framing) {
         let transfer = match (backend.is_http2(), self.passage.is_chunked()) {
             (true, true) => Transfer::Dechunk,
-            (false, false) if self.passage.ends_by_close() => Transfer::Chunk,
+            // A stream without a declared length.
+            (false, false) if framing == Framing::Chunked => Transfer::Chunk,
             _ => Transfer::AsIs,
         };
         self.passage.set_transfer(transfer);
+    }
+
+    /// Whether the body can be received before a backend is asked: it is framed as HTTP/1 has it,
+    /// and not known to be longer than `bytes_max`.
+    pub(crate) const fn may_gather(&self, bytes_max: usize) -> bool {
+        !self.passage.is_done()
+            && !self.passage.ends_by_close()
+            && self.passage.plain_left() <= bytes_max as u64
+    }
+
+    /// Receives the next piece of the body into `gathered`, as it comes; ready with its length.
+    pub(crate) fn poll_gather(
+        &mut self,
+        client: &ClientLink,
+        gathered: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, Failure>> {
+        let chunk = ready!(client.poll_recv(cx));
+        let Ok(mut chunk) = chunk.map_err(|_| Failure::ClientGone) else {
+            return Poll::Ready(Err(Failure::ClientGone));
+        };
+        if chunk.is_empty() {
+            return Poll::Ready(Err(Failure::ClientGone));
+        }
+        let taken = self.passage.take_plain(&chunk).map_err(Failure::Body)?;
+        gathered.extend_from_slice(&chunk[..taken]);
+        chunk.advance(taken);
+        client.unread(chunk);
+        self.patience.moved(taken, rt::now);
+        Poll::Ready(Ok(taken))
     }
 
     /// Takes the chunks off the body bytes at hand, which are behind a head.
@@ -92,9 +136,9 @@ impl Upload {
         !self.is_active() && !self.is_broken
     }
 
-    /// Whether it is the backend that is waited for.
-    pub(crate) const fn waits_for_backend(&self) -> bool {
-        !self.pending.is_empty()
+    /// Whether it is the client that is waited for.
+    pub(crate) const fn waits_for_client(&self) -> bool {
+        self.is_active() && self.pending.is_empty()
     }
 
     /// Receives or sends one piece; ready with the number of bytes received.
@@ -119,6 +163,7 @@ impl Upload {
         let before = chunk.len();
         self.pending.parts = self.passage.next(&mut chunk).map_err(Failure::Body)?;
         let taken = before - chunk.len();
+        self.patience.moved(taken, rt::now);
         client.unread(chunk);
         if self.passage.is_done() {
             self.pending.ends = true;

@@ -3,23 +3,27 @@
 //! Invariant: it never leaves its thread, so nothing in it is locked.
 //! Read next: `connection.rs` (its user), `pool.rs`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use lb_core::balance::{BackendId, Cluster};
-use lb_core::rt;
+use lb_core::balance::{Backend, BackendId, Cluster};
+use lb_core::rt::{self, TcpStream};
 use lb_core::worker::Worker;
 
-use crate::access_log::AccessLog;
 use crate::budget::Budget;
 use crate::date::DateCache;
 use crate::http2::client::Backends;
 use crate::http2::server::Clients;
-use crate::pool::Pool;
+use crate::link::BackendLink;
+use crate::log::Lines;
+use crate::pool::{BackendConnection, Pool};
 use crate::queue::Queue;
+use crate::request_id::RequestIds;
 use crate::rooms::Rooms;
+use crate::stream::Stream;
 
 /// The HTTP side of one worker.
 #[derive(Debug)]
@@ -30,10 +34,15 @@ pub struct HttpWorker {
     pub(crate) queue: Rc<Queue>,
     budgets: RefCell<HashMap<String, Budget>>,
     pub(crate) date: DateCache,
-    pub(crate) access_log: Option<AccessLog>,
+    pub(crate) lines: Lines,
+    pub(crate) request_ids: RequestIds,
     pub(crate) rooms: Rooms,
     pub(crate) clients: Clients,
     pub(crate) backends: Backends,
+    /// Bytes of request bodies that are held until a backend has answered.
+    pub(crate) gathered: Cell<usize>,
+    /// Clusters whose backends are to have connections ready.
+    warm: RefCell<Vec<Arc<Cluster>>>,
 }
 
 impl HttpWorker {
@@ -42,17 +51,20 @@ impl HttpWorker {
 
     /// Without idle connections; starts a task on the calling thread's runtime that closes the
     /// ones that grow old. It ends when the last owner of the `HttpWorker` is gone.
-    pub fn new(worker: Rc<Worker>, access_log: Option<AccessLog>) -> Rc<Self> {
+    pub fn new(worker: Rc<Worker>) -> Rc<Self> {
         let http = Rc::new(Self {
             worker,
             pool: Pool::default(),
             queue: Rc::default(),
             budgets: RefCell::default(),
             date: DateCache::default(),
-            access_log,
+            lines: Lines::default(),
+            request_ids: RequestIds::new(),
             rooms: Rooms::default(),
             clients: Clients::default(),
             backends: Backends::default(),
+            gathered: Cell::default(),
+            warm: RefCell::default(),
         });
         let weak = Rc::downgrade(&http);
         rt::spawn(async move {
@@ -60,6 +72,7 @@ impl HttpWorker {
                 rt::sleep(Self::SWEEP_INTERVAL).await;
                 let Some(http) = weak.upgrade() else { return };
                 http.sweep();
+                http.warm_up();
             }
         });
         http
@@ -71,6 +84,34 @@ impl HttpWorker {
         self.backends.retain(|backend| !gone(backend));
     }
 
+    /// Keeps connections ready to the backends of those of `clusters` that ask for it, and no others.
+    pub fn keep_ready<'c>(&self, clusters: impl IntoIterator<Item = &'c Arc<Cluster>>) {
+        let asks = |it: &&Arc<Cluster>| it.exchanges.connections_ready > 0;
+        let clusters = clusters.into_iter().filter(asks).cloned();
+        *self.warm.borrow_mut() = clusters.collect();
+    }
+
+    /// Connects to backends that have too few connections ready.
+    fn warm_up(self: &Rc<Self>) {
+        for cluster in self.warm.borrow().iter() {
+            for backend in cluster.backends() {
+                let ready = usize::from(cluster.exchanges.connections_ready);
+                let counters = backend.counters(self.worker.index);
+                let coming = usize::try_from(counters.connecting.get()).unwrap_or(usize::MAX);
+                let lacking = ready.saturating_sub(self.pool.idle(backend.id()) + coming);
+                if backend.is_healthy() && !backend.is_ejected() {
+                    for _ in 0..lacking {
+                        rt::spawn(make_ready(
+                            Rc::clone(self),
+                            Arc::clone(cluster),
+                            Arc::clone(backend),
+                        ));
+                    }
+                }
+            }
+        }
+    }
+
     /// Number of idle connections to backends.
     pub fn pooled(&self) -> usize {
         self.pool.len() + self.backends.idle()
@@ -78,9 +119,7 @@ impl HttpWorker {
 
     /// Hands the log lines over that have gathered; also done every second.
     pub fn flush_access_log(&self) {
-        if let Some(log) = &self.access_log {
-            log.flush();
-        }
+        self.lines.flush();
     }
 
     /// Whether `cluster` may see one more retry, which is counted.
@@ -111,4 +150,20 @@ impl HttpWorker {
             self.clients.drain();
         }
     }
+}
+
+/// Puts a new connection into the pool; whether it fails is found out by those who need one.
+async fn make_ready(http: Rc<HttpWorker>, cluster: Arc<Cluster>, backend: Arc<Backend>) {
+    let worker = http.worker.index;
+    let connecting = backend.counters(worker).connecting.hold();
+    let stream = rt::timeout(cluster.connect_timeout, TcpStream::connect(backend.address));
+    let Ok(Ok(stream)) = stream.await else { return };
+    drop(connecting);
+    let link = BackendLink::Http1(Stream::Plain(stream));
+    let connection = BackendConnection::new(link, Arc::clone(&backend), worker);
+    let connection = match cluster.exchanges.connections_max {
+        Some(_) => connection.of_few(&http.queue),
+        None => connection,
+    };
+    http.pool.put(connection, &cluster, rt::now());
 }

@@ -26,6 +26,8 @@ pub(crate) struct Change {
     pub(crate) gone: HashSet<BackendId>,
     /// All clusters in which something happens by the passing of time.
     pub(crate) ticking: Vec<Arc<Cluster>>,
+    /// All clusters to whose backends connections are kept ready.
+    pub(crate) kept_ready: Vec<Arc<Cluster>>,
     /// Whether any cluster remembers its clients.
     pub(crate) remembers: bool,
 }
@@ -58,6 +60,8 @@ impl Change {
             )
         };
         let ticking = after.clusters.iter().filter(|it| it.needs_tick());
+        let asks = |it: &&Arc<Cluster>| it.exchanges.connections_ready > 0;
+        let kept_ready = after.clusters.iter().filter(asks);
         Self {
             generation,
             listeners,
@@ -65,6 +69,7 @@ impl Change {
             clusters,
             gone,
             ticking: ticking.cloned().collect(),
+            kept_ready: kept_ready.cloned().collect(),
             remembers: after.clusters.iter().any(remembers),
         }
     }

@@ -491,7 +491,10 @@ impl Report<'_> {
         );
         for cluster in self.clusters {
             for backend in cluster.backends() {
-                let (address, now) = (backend.address.to_string(), backend.state());
+                let (address, now) = (
+                    crate::rt::shown(backend.address).to_string(),
+                    backend.state(),
+                );
                 for state in State::ALL {
                     let labels = [
                         ("cluster", &*cluster.name),
@@ -513,7 +516,7 @@ impl Report<'_> {
         );
         for cluster in self.clusters.iter().filter(|it| it.health.is_some()) {
             for backend in cluster.backends() {
-                let address = backend.address.to_string();
+                let address = crate::rt::shown(backend.address).to_string();
                 let mut sample = |result, count| {
                     let labels = [
                         ("cluster", &*cluster.name),
@@ -596,7 +599,7 @@ impl Report<'_> {
         let mut family = text.family(name, kind, help);
         for cluster in self.clusters {
             for backend in cluster.backends() {
-                let address = backend.address.to_string();
+                let address = crate::rt::shown(backend.address).to_string();
                 let labels = [
                     ("cluster", &*cluster.name),
                     ("backend", &*backend.name),

@@ -39,10 +39,6 @@ pub struct Folder {
 
 /// What happened to an object.
 #[derive(Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "taken apart as soon as it is made"
-)]
 pub enum Change {
     /// It is new, or may differ from before.
     Apply(Found),
@@ -325,7 +321,7 @@ fn shown(root: &Path, path: &Path) -> Arc<str> {
     path.display().to_string().into()
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let file = File::open(path)?;
     let bytes = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;

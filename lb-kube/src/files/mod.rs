@@ -6,6 +6,7 @@
 
 mod document;
 mod folder;
+mod locate;
 mod old;
 mod read;
 mod report;
@@ -13,5 +14,6 @@ mod walk;
 
 pub use document::Position;
 pub use folder::{Change, FILE_BYTES_MAX, FILES_MAX, Folder};
+pub use locate::locate;
 pub use read::{Contents, Found, OBJECT_BYTES_MAX, PassedOver, read};
 pub use report::Report;

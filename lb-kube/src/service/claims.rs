@@ -14,7 +14,7 @@ use lb_core::prefixes::Prefix;
 use siphasher::sip::SipHasher13;
 
 use super::node::NodeView;
-use super::read::{Family, NodePortWish, Transport, Wish};
+use super::wish::{Family, NodePortWish, Transport, Wish};
 use crate::object::{Kind, Name, ObjectRef};
 use crate::options::{NodePortAddresses, Options};
 use crate::problem::{Problem, Severity};

@@ -3,7 +3,7 @@
 //! Invariant: EndpointSlices come first; where there is none, as in a folder without a controller,
 //! the Endpoints object of that name counts, and without it the Pods that the selector matches. An
 //! address and port that is given twice is there once, and local if any says so.
-//! Read next: `choose.rs` (which of them take traffic).
+//! Read next: `inspect.rs` (what is wrong with them), `choose.rs` (which of them take traffic).
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -13,9 +13,8 @@ use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 
 use super::choose::{Endpoint, Hints};
 use super::node::NodeView;
-use super::read::{Distribution, Family, TargetPort, Transport, Wish, WishedPort};
-use crate::object::{Kind, Name, ObjectRef};
-use crate::problem::{Problem, Severity};
+use super::wish::{Distribution, Family, TargetPort, Transport, Wish, WishedPort};
+use crate::object::Name;
 use crate::store::{Kept, Store};
 
 /// Slices that are for headless Services only.
@@ -23,13 +22,13 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// Where the endpoints of one Service are written.
 pub(crate) struct Source<'a> {
-    name: &'a Name,
-    wish: &'a Wish,
+    pub(super) name: &'a Name,
+    pub(super) wish: &'a Wish,
     node: &'a NodeView,
-    from: From<'a>,
+    pub(super) from: From<'a>,
 }
 
-enum From<'a> {
+pub(super) enum From<'a> {
     Slices(Vec<(&'a str, &'a Kept<EndpointSlice>)>),
     Endpoints(&'a Kept<Endpoints>),
     Pods(Vec<&'a Kept<Pod>>),
@@ -73,21 +72,6 @@ impl<'a> Source<'a> {
             node,
             from,
         }
-    }
-
-    /// What is wrong with the objects themselves.
-    pub(crate) fn problems(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        match &self.from {
-            From::Slices(slices) => {
-                for (name, slice) in slices {
-                    self.check_slice(name, slice, &mut problems);
-                }
-            }
-            From::Pods(pods) => self.check_pods(pods, &mut problems),
-            From::Endpoints(_) | From::Outside(_) | From::Nowhere => {}
-        }
-        problems
     }
 
     /// The endpoints of one port, by address.
@@ -246,136 +230,6 @@ impl<'a> Source<'a> {
             hints,
         }
     }
-
-    fn check_slice(&self, name: &str, kept: &Kept<EndpointSlice>, problems: &mut Vec<Problem>) {
-        let slice = &kept.object;
-        let object = ObjectRef {
-            kind: Kind::EndpointSlice,
-            name: Name::new(self.name.namespace.clone(), name),
-        };
-        let mut add = |severity, field: String, reason: String, hint: &str| {
-            let mut problem = Problem::new(severity, &object, field, reason, hint);
-            problem.origin.clone_from(&kept.origin);
-            problems.push(problem);
-        };
-        let family = match slice.address_type.as_str() {
-            "IPv4" => Family::V4,
-            "IPv6" => Family::V6,
-            other => {
-                let reason = format!("addresses of type {other:?} are not served");
-                return add(
-                    Severity::Warning,
-                    "addressType".into(),
-                    reason,
-                    "IPv4 or IPv6",
-                );
-            }
-        };
-        for (index, endpoint) in slice.endpoints.iter().flatten().enumerate() {
-            let field = || format!("endpoints[{index}].addresses");
-            match endpoint.addresses.first().map(|it| it.parse::<IpAddr>()) {
-                None => add(Severity::Error, field(), "it is empty".into(), ""),
-                Some(Ok(it)) if Family::of(it) == family && is_reachable(it) => {}
-                Some(Ok(it)) if Family::of(it) != family => {
-                    let reason = format!("{it} is no {} address", family.name());
-                    add(Severity::Error, field(), reason, "");
-                }
-                Some(Ok(it)) => {
-                    add(
-                        Severity::Error,
-                        field(),
-                        format!("{it} cannot be reached"),
-                        "",
-                    );
-                }
-                Some(Err(_)) => {
-                    let text = &endpoint.addresses[0];
-                    add(
-                        Severity::Error,
-                        field(),
-                        format!("{text:?} is no IP address"),
-                        "",
-                    );
-                }
-            }
-        }
-        for (index, port) in slice.ports.iter().flatten().enumerate() {
-            match port.port.map(u16::try_from) {
-                Some(Ok(number)) if number > 0 => {}
-                Some(_) => {
-                    let reason = format!("{} is no port", port.port.unwrap_or_default());
-                    add(Severity::Error, format!("ports[{index}].port"), reason, "");
-                }
-                None => {}
-            }
-        }
-        let names = || {
-            slice
-                .ports
-                .iter()
-                .flatten()
-                .map(|it| it.name.as_deref().unwrap_or_default())
-        };
-        let known = |name: &str| self.wish.ports.iter().any(|it| it.name == name);
-        if !self.wish.ports.is_empty() && names().next().is_some() && !names().any(known) {
-            let names: Vec<_> = names().map(|it| format!("{it:?}")).collect();
-            let service: Vec<_> = self
-                .wish
-                .ports
-                .iter()
-                .map(|it| format!("{:?}", it.name))
-                .collect();
-            let reason = format!(
-                "no port of the Service has such a name: it has {}, and this {}",
-                service.join(", "),
-                names.join(", ")
-            );
-            add(
-                Severity::Warning,
-                "ports".into(),
-                reason,
-                "give both the same name",
-            );
-        }
-    }
-
-    fn check_pods(&self, pods: &[&Kept<Pod>], problems: &mut Vec<Problem>) {
-        let has_address = |pod: &&&Kept<Pod>| {
-            let status = pod.object.status.as_ref();
-            status.is_some_and(|it| it.pod_ip.is_some() || it.pod_ips.is_some())
-        };
-        let pods: Vec<_> = pods.iter().filter(has_address).collect();
-        for port in &self.wish.ports {
-            let TargetPort::Name(name) = &port.target else {
-                continue;
-            };
-            if pods.is_empty() || pods.iter().any(|it| pod_port(&it.object, port).is_some()) {
-                continue;
-            }
-            let object = ObjectRef {
-                kind: Kind::Service,
-                name: self.name.clone(),
-            };
-            let mut known: Vec<_> = pods
-                .iter()
-                .flat_map(|it| container_ports(&it.object))
-                .collect();
-            known.retain(|it| it.name.is_some());
-            let mut known: Vec<_> = known.iter().filter_map(|it| it.name.as_deref()).collect();
-            known.sort_unstable();
-            known.dedup();
-            let reason = format!(
-                "no container of the Pods has a {} port named {name:?}",
-                port.transport.name()
-            );
-            let hint = match known.is_empty() {
-                true => "they name none".to_owned(),
-                false => format!("they have {}", known.join(", ")),
-            };
-            let field = port.field("targetPort");
-            problems.push(Problem::new(Severity::Error, &object, field, reason, hint));
-        }
-    }
 }
 
 /// What an endpoint says of itself.
@@ -432,7 +286,7 @@ impl<'a> Found<'a> {
     }
 }
 
-fn is_reachable(address: IpAddr) -> bool {
+pub(super) fn is_reachable(address: IpAddr) -> bool {
     !address.is_unspecified() && !address.is_multicast() && address.to_canonical() == address
 }
 
@@ -441,7 +295,7 @@ fn is_transport(protocol: Option<&str>, transport: Transport) -> bool {
 }
 
 /// The number of a Service's port on a Pod.
-fn pod_port(pod: &Pod, port: &WishedPort) -> Option<u16> {
+pub(super) fn pod_port(pod: &Pod, port: &WishedPort) -> Option<u16> {
     let name = match &port.target {
         TargetPort::Number(number) => return Some(*number),
         TargetPort::Name(name) => name,
@@ -453,7 +307,7 @@ fn pod_port(pod: &Pod, port: &WishedPort) -> Option<u16> {
 }
 
 /// Ports of containers that go on running: sidecars are init containers that restart.
-fn container_ports(pod: &Pod) -> impl Iterator<Item = &ContainerPort> {
+pub(super) fn container_ports(pod: &Pod) -> impl Iterator<Item = &ContainerPort> {
     let spec = pod.spec.as_ref();
     let is_sidecar = |it: &&Container| it.restart_policy.as_deref() == Some("Always");
     let init = spec

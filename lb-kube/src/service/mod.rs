@@ -2,21 +2,25 @@
 //!
 //! Invariant: a Service's part of the plan follows from the Service, its endpoints, the own Node,
 //! and what it was granted of addresses and ports that others may want too.
-//! Read next: in the order of the data, `read.rs`, `claims.rs`, `endpoints.rs`, `choose.rs`, `part.rs`.
+//! Read next: in the order of the data, `wish.rs`, `read.rs`, `claims.rs`, `endpoints.rs`,
+//! `choose.rs`, `part.rs`.
 
 mod choose;
 mod claims;
 mod endpoints;
+mod fields;
+mod inspect;
 mod node;
 mod part;
 mod read;
+mod wish;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
 pub(crate) use self::claims::{Claims, Grant};
 pub(crate) use self::node::NodeView;
 pub(crate) use self::part::{Builder, Part};
-pub(crate) use self::read::Wish;
+pub(crate) use self::wish::Wish;
 use crate::object::Name;
 use crate::options::Options;
 use crate::store::Store;

@@ -21,7 +21,7 @@ use super::choose::{Endpoint, Scope, any_usable, choose};
 use super::claims::{Front, FrontKind, Grant, node_port_addresses};
 use super::endpoints::Source;
 use super::node::NodeView;
-use super::read::{Family, NodePortWish, Policy, TargetPort, Transport, Wish, WishedPort};
+use super::wish::{Family, NodePortWish, Policy, TargetPort, Transport, Wish, WishedPort};
 use crate::health::HealthCheckNodePort;
 use crate::ingress::ClusterRequest;
 use crate::object::{Kind, Name, ObjectRef};

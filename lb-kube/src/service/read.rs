@@ -1,182 +1,31 @@
-//! What a Service asks for, read and checked once.
+//! A Service, read and checked once.
 //!
 //! Invariant: what the API server would fill in is filled in here (type, target port, families), as
 //! far as it follows from the object; what it would refuse is reported and left out.
-//! Read next: `claims.rs` (which of it is granted), `part.rs` (what is made of it).
+//! Read next: `fields.rs` (single fields), `claims.rs` (which of it is granted).
 
 use std::collections::HashSet;
-use std::net::IpAddr;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use lb_core::plan::Affinity;
-use lb_core::prefixes::Prefix;
 
+use super::fields::{
+    Report, address, affinity, cluster_ips, distribution, families, policy, read_node_port,
+    source_ranges, status_addresses,
+};
+use super::wish::{
+    BalancerWish, Distribution, Family, NodePortWish, Policy, TargetPort, Transport, Wish,
+    WishedPort,
+};
 use crate::object::{Kind, ObjectRef};
 use crate::options::Options;
-use crate::problem::{Problem, Severity};
+use crate::problem::Severity;
 
 /// Who a Service leaves it to, if not to every proxy.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
-/// A Service as it is served.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Wish {
-    /// Creation in nanoseconds; the oldest wins. What does not say it is the youngest.
-    pub(crate) created: i128,
-    pub(crate) ports: Vec<WishedPort>,
-    /// The first is the primary one.
-    pub(crate) families: Vec<Family>,
-    /// The name outside that it stands for.
-    pub(crate) external_name: Option<String>,
-    pub(crate) cluster_ips: Vec<IpAddr>,
-    pub(crate) external_ips: Vec<IpAddr>,
-    pub(crate) balancer: Option<BalancerWish>,
-    pub(crate) external_policy: Policy,
-    pub(crate) internal_policy: Policy,
-    pub(crate) affinity: Option<Duration>,
-    pub(crate) publish_not_ready: bool,
-    pub(crate) distribution: Distribution,
-    pub(crate) problems: Vec<Problem>,
-}
-
-/// One port of a Service.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct WishedPort {
-    /// Its position in `spec.ports`.
-    pub(crate) index: usize,
-    /// Its name; empty if it has none.
-    pub(crate) name: String,
-    pub(crate) number: u16,
-    pub(crate) transport: Transport,
-    pub(crate) target: TargetPort,
-    pub(crate) node_port: NodePortWish,
-}
-
-impl WishedPort {
-    /// What tells it from the others of its Service.
-    pub(crate) fn id(&self) -> String {
-        if self.name.is_empty() {
-            self.number.to_string()
-        } else {
-            self.name.clone()
-        }
-    }
-
-    pub(crate) fn field(&self, field: &str) -> String {
-        format!("spec.ports[{}].{field}", self.index)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Transport {
-    Tcp,
-    Udp,
-}
-
-impl Transport {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum TargetPort {
-    Number(u16),
-    Name(String),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NodePortWish {
-    None,
-    /// Any that is free.
-    Any,
-    This(u16),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    pub(crate) const fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Policy {
-    Cluster,
-    Local,
-    /// It says something else: what it governs is not served.
-    Unknown,
-}
-
-/// What is asked of a load balancer that is us.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct BalancerWish {
-    /// The addresses it has, or asks for; none leaves it to the pool.
-    pub(crate) fixed: Vec<IpAddr>,
-    /// Who may connect; empty is everybody.
-    pub(crate) allow: Vec<Prefix>,
-    /// Where its health is asked, with `externalTrafficPolicy: Local`.
-    pub(crate) health_port: NodePortWish,
-}
-
-/// `trafficDistribution`, of which the controller makes hints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Distribution {
-    Anywhere,
-    SameNode,
-    SameZone,
-}
-
-/// Collects what is wrong with one object.
-struct Report {
-    object: ObjectRef,
-    problems: Vec<Problem>,
-}
-
-impl Report {
-    fn add(
-        &mut self,
-        severity: Severity,
-        field: impl Into<String>,
-        reason: impl Into<String>,
-        hint: impl Into<String>,
-    ) {
-        let problem = Problem::new(severity, &self.object, field, reason, hint);
-        self.problems.push(problem);
-    }
-
-    fn error(
-        &mut self,
-        field: impl Into<String>,
-        reason: impl Into<String>,
-        hint: impl Into<String>,
-    ) {
-        self.add(Severity::Error, field, reason, hint);
-    }
-}
-
 impl Wish {
-    /// Reads a Service; `families` are those of the Node.
+    /// Reads a Service.
     pub(crate) fn read(service: &Service, options: &Options) -> Self {
         let mut report = Report {
             object: ObjectRef::of(Kind::Service, &service.metadata),
@@ -242,15 +91,9 @@ impl Wish {
                 return;
             }
         }
-        let has_node_ports = match type_ {
-            "NodePort" => !is_headless,
-            "LoadBalancer" => !is_headless,
-            _ => false,
-        };
-        let allocates = match type_ {
-            "LoadBalancer" => spec.allocate_load_balancer_node_ports != Some(false),
-            _ => true,
-        };
+        let has_node_ports = matches!(type_, "NodePort" | "LoadBalancer") && !is_headless;
+        let allocates =
+            type_ != "LoadBalancer" || spec.allocate_load_balancer_node_ports != Some(false);
         self.read_ports(spec, has_node_ports, allocates, options, report);
         if let Some(proxy) = service
             .metadata
@@ -271,24 +114,12 @@ impl Wish {
     }
 
     fn read_policies(&mut self, spec: &ServiceSpec, report: &mut Report) {
-        let has_local = |policy: Policy| policy == Policy::Local;
         let external = spec.external_traffic_policy.as_deref();
         self.external_policy = policy("spec.externalTrafficPolicy", external, report);
         let internal = spec.internal_traffic_policy.as_deref();
         self.internal_policy = policy("spec.internalTrafficPolicy", internal, report);
-        let _ = has_local;
         self.affinity = affinity(spec, report);
-        self.distribution = match spec.traffic_distribution.as_deref() {
-            None | Some("") => Distribution::Anywhere,
-            Some("PreferClose" | "PreferSameZone") => Distribution::SameZone,
-            Some("PreferSameNode") => Distribution::SameNode,
-            Some(other) => {
-                let reason = format!("{other:?} is not known, so traffic goes anywhere");
-                let hint = "PreferSameZone, PreferSameNode or PreferClose";
-                report.add(Severity::Warning, "spec.trafficDistribution", reason, hint);
-                Distribution::Anywhere
-            }
-        };
+        self.distribution = distribution(spec, report);
     }
 
     fn read_ports(
@@ -413,7 +244,6 @@ impl Wish {
         }
     }
 }
-
 fn read_port(index: usize, port: &ServicePort, report: &mut Report) -> Option<WishedPort> {
     let field = |name: &str| format!("spec.ports[{index}].{name}");
     let number = match u16::try_from(port.port) {
@@ -461,193 +291,4 @@ fn read_port(index: usize, port: &ServicePort, report: &mut Report) -> Option<Wi
         target,
         node_port: NodePortWish::None,
     })
-}
-
-fn read_node_port(
-    field: &str,
-    port: Option<i32>,
-    options: &Options,
-    report: &mut Report,
-) -> NodePortWish {
-    let Some(port) = port.filter(|port| *port != 0) else {
-        return NodePortWish::Any;
-    };
-    let range = &options.nodeport_range;
-    match u16::try_from(port) {
-        Ok(port) if range.contains(&port) => NodePortWish::This(port),
-        _ => {
-            let (first, last) = (range.start(), range.end());
-            let reason = format!("{port} is outside of the range {first} to {last}");
-            report.error(field, reason, "leave it out to get one that is free");
-            NodePortWish::None
-        }
-    }
-}
-
-fn policy(field: &str, given: Option<&str>, report: &mut Report) -> Policy {
-    match given {
-        None | Some("Cluster" | "") => Policy::Cluster,
-        Some("Local") => Policy::Local,
-        Some(other) => {
-            let reason = format!("there is no policy {other:?}");
-            report.error(field, reason, "Cluster or Local");
-            Policy::Unknown
-        }
-    }
-}
-
-fn affinity(spec: &ServiceSpec, report: &mut Report) -> Option<Duration> {
-    match spec.session_affinity.as_deref() {
-        None | Some("None" | "") => return None,
-        Some("ClientIP") => {}
-        Some(other) => {
-            let reason = format!("there is no affinity {other:?}, so there is none");
-            report.add(
-                Severity::Warning,
-                "spec.sessionAffinity",
-                reason,
-                "None or ClientIP",
-            );
-            return None;
-        }
-    }
-    let config = spec.session_affinity_config.as_ref();
-    let seconds = config.and_then(|it| it.client_ip.as_ref()?.timeout_seconds);
-    let timeout = seconds.map_or(Affinity::TIMEOUT_DEFAULT, |seconds| {
-        Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
-    });
-    if timeout >= Affinity::TIMEOUT_LEAST && timeout <= Affinity::TIMEOUT_LIMIT {
-        return Some(timeout);
-    }
-    let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
-    let reason = format!(
-        "{} is not 1 to 86400, so it is 10800",
-        seconds.unwrap_or_default()
-    );
-    report.add(Severity::Warning, field, reason, "");
-    Some(Affinity::TIMEOUT_DEFAULT)
-}
-
-/// The families, as the API server would fill them in for a cluster of both.
-fn families(spec: &ServiceSpec, report: &mut Report) -> Vec<Family> {
-    let mut families = Vec::new();
-    for (index, name) in spec.ip_families.iter().flatten().enumerate() {
-        let family = match name.as_str() {
-            "IPv4" => Family::V4,
-            "IPv6" => Family::V6,
-            other => {
-                let reason = format!("there is no family {other:?}");
-                report.error(format!("spec.ipFamilies[{index}]"), reason, "IPv4 or IPv6");
-                continue;
-            }
-        };
-        if !families.contains(&family) {
-            families.push(family);
-        }
-    }
-    let given = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
-    for address in given.filter_map(|it| it.parse::<IpAddr>().ok()) {
-        let family = Family::of(address);
-        if !families.contains(&family) && spec.ip_families.is_none() {
-            families.push(family);
-        }
-    }
-    if families.is_empty() {
-        families.push(Family::V4);
-    }
-    match spec.ip_family_policy.as_deref() {
-        Some("PreferDualStack" | "RequireDualStack") if families.len() == 1 => {
-            families.push(match families[0] {
-                Family::V4 => Family::V6,
-                Family::V6 => Family::V4,
-            });
-        }
-        None | Some("SingleStack" | "PreferDualStack" | "RequireDualStack") => {}
-        Some(other) => {
-            let reason = format!("there is no policy {other:?}");
-            let hint = "SingleStack, PreferDualStack or RequireDualStack";
-            report.add(Severity::Warning, "spec.ipFamilyPolicy", reason, hint);
-        }
-    }
-    families
-}
-
-fn cluster_ips(spec: &ServiceSpec, report: &mut Report) -> Vec<IpAddr> {
-    let mut found = Vec::new();
-    let given = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
-    for text in given.filter(|it| !it.is_empty()) {
-        match address(text) {
-            Ok(address) if !found.contains(&address) => found.push(address),
-            Ok(_) => {}
-            Err(reason) => report.error("spec.clusterIP", reason, ""),
-        }
-    }
-    if found.is_empty() && report.problems.is_empty() {
-        let reason = "it is missing, and there is no API server to choose one";
-        report.add(Severity::Note, "spec.clusterIP", reason, "");
-    }
-    found
-}
-
-/// Addresses that the Service was given: ours, or such as every node answers on (ipMode VIP).
-fn status_addresses(service: &Service, options: &Options) -> Vec<IpAddr> {
-    let status = service
-        .status
-        .as_ref()
-        .and_then(|it| it.load_balancer.as_ref());
-    let ingress = status
-        .and_then(|it| it.ingress.as_deref())
-        .unwrap_or_default();
-    let mut addresses = Vec::new();
-    for point in ingress {
-        let Some(Ok(address)) = point.ip.as_deref().map(address) else {
-            continue;
-        };
-        let is_vip = point.ip_mode.as_deref() != Some("Proxy");
-        let is_ours = options.lb_pool.iter().any(|it| it.contains(address));
-        if is_vip || is_ours {
-            addresses.push(address);
-        }
-    }
-    addresses
-}
-
-/// `None` if nothing of what is given can be understood: it would let everybody in.
-fn source_ranges(spec: &ServiceSpec, report: &mut Report) -> Option<Vec<Prefix>> {
-    let given = spec
-        .load_balancer_source_ranges
-        .as_deref()
-        .unwrap_or_default();
-    let mut allow: Vec<Prefix> = Vec::new();
-    for (index, text) in given.iter().enumerate() {
-        let parsed = match text.trim().parse::<Prefix>() {
-            Err(lb_core::prefixes::PrefixError::HostBits { meant, .. }) => Ok(meant),
-            other => other,
-        };
-        match parsed {
-            Ok(prefix) if !allow.contains(&prefix) => allow.push(prefix),
-            Ok(_) => {}
-            Err(error) => {
-                let field = format!("spec.loadBalancerSourceRanges[{index}]");
-                report.error(field, error.to_string(), "");
-            }
-        }
-    }
-    if allow.is_empty() && !given.is_empty() {
-        let reason = "none of them can be read, so the load balancer's address is not served";
-        report.error("spec.loadBalancerSourceRanges", reason, "");
-        return None;
-    }
-    Some(allow)
-}
-
-/// An address that can be listened on.
-fn address(text: &str) -> Result<IpAddr, String> {
-    let address: IpAddr = text
-        .parse()
-        .map_err(|_| format!("{text:?} is no IP address"))?;
-    if address.is_unspecified() || address.is_multicast() || address.to_canonical() != address {
-        return Err(format!("{address} cannot be an address of a Service"));
-    }
-    Ok(address)
 }

@@ -98,6 +98,20 @@ impl Body {
         Ok(taken)
     }
 
+    /// So many bytes of a declared length have passed by another way.
+    ///
+    /// # Panics
+    /// In debug builds, with more than are left.
+    pub const fn skip(&mut self, bytes: u64) {
+        if let Self::Length(left) = self {
+            debug_assert!(bytes <= *left, "more than the body has");
+            *left = left.saturating_sub(bytes);
+            if *left == 0 {
+                *self = Self::Done;
+            }
+        }
+    }
+
     /// As `take`, but stops behind the first run of data, and before the trailers, and tells data
     /// from the framing.
     ///

@@ -201,6 +201,7 @@ pub(crate) enum Field {
     XForwardedFor,
     XForwardedHost,
     XForwardedProto,
+    XRequestId,
 }
 
 impl Field {
@@ -217,6 +218,7 @@ impl Field {
             9 if is("forwarded") => Self::Forwarded,
             10 if is("connection") => Self::Connection,
             10 if is("keep-alive") => Self::HopByHop,
+            12 if is("x-request-id") => Self::XRequestId,
             14 if is("content-length") => Self::ContentLength,
             15 | 17 | 20 | 21 | 22 if is_ssl_client(name) => Self::SslClient,
             15 if is("x-forwarded-for") => Self::XForwardedFor,
@@ -238,6 +240,19 @@ impl Field {
             && !name.eq_ignore_ascii_case("authorization")
             && !name.eq_ignore_ascii_case("cookie")
     }
+}
+
+/// Name and value of each of the lines of a checked head, in order.
+pub(crate) fn field_lines(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = lines;
+    std::iter::from_fn(move || {
+        let end = memchr::memchr(b'\n', rest)?;
+        let line = &rest[..end];
+        rest = &rest[end + 1..];
+        // Every line of a checked head has one.
+        let colon = memchr::memchr(b':', line)?;
+        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+    })
 }
 
 /// Many backends take `_` for `-` in names.

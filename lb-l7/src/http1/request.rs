@@ -7,14 +7,16 @@
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 
-use lb_core::plan::Forwarded;
+use lb_core::plan::{Forwarded, RequestId};
 use lb_core::rt::Buffer;
 
 use super::authority::Authority;
 use super::head::{
     Connection, Cuts, DeclaredLength, Field, Framing, HEADERS_MAX, HeadError, HeadWriter, Lines,
-    Span, Upgrade, Version,
+    Span, Upgrade, Version, field_lines,
 };
+use crate::request_id::is_acceptable;
+
 use super::text::{AddressText, DecimalText};
 
 /// What a request head may be and what is done with it on the way.
@@ -26,6 +28,8 @@ pub struct RequestRules {
     pub headers_max: usize,
     /// What is done with X-Forwarded-* fields.
     pub forwarded: Forwarded,
+    /// What is done with X-Request-ID.
+    pub request_id: RequestId,
 }
 
 /// A request method, as far as a proxy tells methods apart.
@@ -95,6 +99,8 @@ pub struct RequestHead {
     has_forwarded_for: bool,
     has_forwarded_host: bool,
     has_forwarded_proto: bool,
+    has_request_id: bool,
+    expects: bool,
     fields: Span,
     /// Other protocols that may follow; only where there is no body.
     upgrade: Option<Span>,
@@ -139,15 +145,17 @@ impl RequestHead {
 
     /// Name and value of each field, in order; finding one takes a walk.
     pub fn fields<'a>(&self, head: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let mut rest = self.fields.of_head(head);
-        std::iter::from_fn(move || {
-            let end = memchr::memchr(b'\n', rest)?;
-            let line = &rest[..end];
-            rest = &rest[end + 1..];
-            // Every line of a checked head has one.
-            let colon = memchr::memchr(b':', line)?;
-            Some((&line[..colon], line[colon + 1..].trim_ascii()))
-        })
+        field_lines(self.field_bytes(head))
+    }
+
+    /// The lines of the fields.
+    pub(crate) fn field_bytes<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.fields.of_head(head)
+    }
+
+    /// Whether the request has an id that is passed on.
+    pub(crate) const fn has_request_id(&self) -> bool {
+        self.has_request_id
     }
 
     /// The host without port, as it came; empty only in HTTP/1.0 without Host.
@@ -160,6 +168,12 @@ impl RequestHead {
     #[must_use]
     pub fn authority<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.authority.of_head(head)
+    }
+
+    /// Whether the client waits to be told to send its body (RFC 9110 section 10.1.1).
+    #[must_use]
+    pub const fn expects_continue(&self) -> bool {
+        self.expects
     }
 
     /// Whether the client wants to go on in another protocol.
@@ -200,6 +214,8 @@ pub struct Client<'a> {
     /// The address that the client connected to: Host for a request that has none. Only looked
     /// at when [`RequestHead::lacks_authority`].
     pub local: Option<SocketAddr>,
+    /// Added as X-Request-ID, if there is one.
+    pub request_id: Option<[u8; 32]>,
     /// Field lines about the client's certificate, each with its CRLF.
     pub certificate: &'a [u8],
 }
@@ -268,6 +284,11 @@ pub fn rewrite_request(
     if request.framing == Framing::Chunked {
         out.push(b"Transfer-Encoding: chunked\r\n");
     }
+    if let Some(id) = &client.request_id {
+        out.push(b"X-Request-ID: ");
+        out.push(id);
+        out.push(b"\r\n");
+    }
     if rules.forwarded != Forwarded::Off {
         write_forwarded(head, request, client, &address, &mut out);
     }
@@ -327,6 +348,8 @@ fn check(
         has_forwarded_for: fields.has_forwarded_for,
         has_forwarded_host: fields.has_forwarded_host,
         has_forwarded_proto: fields.has_forwarded_proto,
+        has_request_id: fields.has_request_id,
+        expects: fields.expects && version == Version::Http11,
         fields: Span::new(lines.start(), lines.end()),
         upgrade: fields.upgrade.protocols().filter(|_| may_upgrade),
         cuts: fields.cuts,
@@ -432,6 +455,8 @@ struct Fields<'a> {
     has_forwarded_for: bool,
     has_forwarded_host: bool,
     has_forwarded_proto: bool,
+    has_request_id: bool,
+    expects: bool,
     upgrade: Upgrade,
     cuts: Cuts,
 }
@@ -457,9 +482,11 @@ impl<'a> Fields<'a> {
                     fields.has_forwarded_for = true;
                     forwarded_for_end = Some(lines.value_end(header));
                 }
+                Field::Expect => fields.expects = true,
                 Field::Upgrade => fields.upgrade.read(lines.head(), header.value),
                 Field::XForwardedHost => fields.has_forwarded_host |= !removed,
                 Field::XForwardedProto => fields.has_forwarded_proto |= !removed,
+                Field::XRequestId => fields.has_request_id |= !removed,
                 _ => {}
             }
             if removed {
@@ -516,6 +543,7 @@ fn is_removed(field: Field, value: &[u8], version: Version, rules: &RequestRules
             Forwarded::Off => false,
             Forwarded::Replace => true,
         },
+        Field::XRequestId => !is_acceptable(value, rules.request_id),
         Field::ContentLength | Field::Date | Field::Host | Field::Other => false,
     }
 }
@@ -626,12 +654,14 @@ mod tests {
         head_bytes_max: 15_000,
         headers_max: 100,
         forwarded: Forwarded::Append,
+        request_id: RequestId::Off,
     };
 
     fn client() -> Client<'static> {
         Client {
             address: "192.0.2.7".parse().unwrap(),
             scheme: "http",
+            request_id: None,
             local: Some("10.0.0.1:8080".parse().unwrap()),
             certificate: b"",
         }

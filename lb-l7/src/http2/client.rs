@@ -159,11 +159,12 @@ impl Connecting<'_> {
             Driver::new(&driven, stream, deadlines).run(|| {}).await;
         });
         async move {
+            let turn = self; // all of it: others wait until the connection can be used
             let settled = poll_fn(|cx| shared.core.borrow_mut().poll_settled(cx)).await;
             let ours = settled.then(|| ClientStream::reserve(&shared)).flatten();
             let ours = ours.ok_or(io::ErrorKind::ConnectionRefused)?;
-            let mut by_id = self.backends.by_id.borrow_mut();
-            by_id.entry(self.id).or_default().open.push(shared);
+            let mut by_id = turn.backends.by_id.borrow_mut();
+            by_id.entry(turn.id).or_default().open.push(shared);
             drop(by_id);
             Ok(ours)
         }

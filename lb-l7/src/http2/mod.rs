@@ -16,9 +16,11 @@ mod head;
 pub mod hpack;
 mod out;
 mod receive;
+mod replay;
 pub(crate) mod server;
 mod settings;
 mod streams;
 mod write;
 
 pub use frame::{ErrorCode, PREFACE};
+pub use replay::Replay;

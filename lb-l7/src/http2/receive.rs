@@ -46,11 +46,6 @@ impl Input {
             block_frames: 0,
         }
     }
-
-    /// Takes it that the peer has sent so many bytes of its preface before.
-    pub(super) const fn skip_preface(&mut self, bytes: usize) {
-        self.preface_left = PREFACE.len() - bytes;
-    }
 }
 
 impl Core {

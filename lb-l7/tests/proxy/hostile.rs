@@ -39,7 +39,7 @@ const REFUSED: &[(u16, &str)] = &[
     (505, "GET / HTTP/0.9\r\nHost: a\r\n\r\n"),
     (505, "GET / HTTP/1.2\r\nHost: a\r\n\r\n"),
     (505, "GET / HTTP/9.9\r\nHost: a\r\n\r\n"),
-    (505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    (505, "PRI / HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     (501, "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n"),
     (501, "CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n"),
     // The target (RFC 9112 section 3.2).

@@ -7,6 +7,8 @@
 
 /// What a backend is chosen by: hash keys, affinity by cookie and header, load.
 mod balance;
+/// Long bodies.
+mod bulk;
 /// What a client may rely on: framing, persistence, pipelining, forwarded fields, routing.
 mod exchange;
 /// Backends that refuse, hang, reset, close early or talk nonsense.
@@ -17,6 +19,10 @@ mod hostile;
 mod pool;
 /// Backends that die under load: what is asked again of another, and what must not be.
 mod retry;
+/// Slow clients, and bodies that are gathered.
+mod slow;
+/// More of the same, by pieces; what backends must not answer; what reaches a backend.
+mod smuggling;
 /// A proxy, scripted backends and a plain client.
 mod support;
 /// Connections that go on in another protocol.

@@ -83,6 +83,7 @@ pub(super) fn compile(
         pool_idle_max: or(&cluster.pool.idle, 64) as u16,
         protocol: or(&cluster.protocol, plan::BackendProtocol::default()),
         pool_idle_timeout: or(&cluster.pool.idle_timeout, Duration::from_secs(30)),
+        exchanges: cluster.exchanges,
         tls: cluster.tls.clone(),
         ..plan::Cluster::new(cluster.name.value.clone(), Vec::new())
     }

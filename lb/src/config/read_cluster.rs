@@ -4,8 +4,8 @@
 //! Read next: `balancing.rs` (the short notations), `compile_cluster.rs` (what they make).
 
 use lb_core::plan::{
-    self, Affinity, Balance, Check, CookieAffinity, CookieMode, GrpcCheck, HttpCheck, SameSite,
-    Secure, TlsCheck, UdpCheck, Verify,
+    self, Affinity, Balance, Check, ClusterExchanges, CookieAffinity, CookieMode, GrpcCheck,
+    HttpCheck, SameSite, Secure, TlsCheck, UdpCheck, Verify,
 };
 use lb_l7::tls;
 
@@ -15,7 +15,7 @@ use super::http2::PROTOCOL_WORDS;
 use super::problem::{Located, Problem};
 use super::read::{duration, name};
 use super::yaml::{Entry, Node, Value};
-use super::{balancing, notation};
+use super::{balancing, exchange, notation};
 
 /// `clusters:`, a mapping by name.
 pub(super) fn clusters(node: &Node, problems: &mut Problems) -> Option<Vec<Cluster>> {
@@ -47,6 +47,11 @@ fn cluster(entry: &Entry, problems: &mut Problems) -> Cluster {
     let Some(mut fields) = Fields::of(&entry.node, problems) else {
         return Cluster::named(name);
     };
+    let mut exchanges = ClusterExchanges::default();
+    exchange::cluster(&mut fields, &mut exchanges);
+    let pool = fields.optional("pool", |node: &Node, problems: &mut Problems| {
+        pool(node, problems, &mut exchanges)
+    });
     let cluster = Cluster {
         name,
         backends: fields.required("backends", backends).unwrap_or_default(),
@@ -60,20 +65,22 @@ fn cluster(entry: &Entry, problems: &mut Problems) -> Cluster {
         health: fields.optional("health", health),
         connect_timeout: fields.optional("connect_timeout", duration),
         tries: fields.optional("tries", decode::number(1..=plan::TRIES_LIMIT.into())),
-        pool: fields.optional("pool", pool).unwrap_or_default(),
         protocol: fields.optional("protocol", decode::choice(&PROTOCOL_WORDS)),
         tls: fields.optional("tls", super::tls::backend).flatten(),
+        pool: pool.unwrap_or_default(),
+        exchanges,
     };
     fields.finish();
     cluster
 }
 
-fn pool(node: &Node, problems: &mut Problems) -> Option<Pool> {
+fn pool(node: &Node, problems: &mut Problems, exchanges: &mut ClusterExchanges) -> Option<Pool> {
     let mut fields = Fields::of(node, problems)?;
     let pool = Pool {
         idle: fields.optional("idle", decode::number(0..=u16::MAX.into())),
         idle_timeout: fields.optional("idle_timeout", duration),
     };
+    exchange::pool(&mut fields, exchanges);
     fields.finish();
     Some(pool)
 }

@@ -56,7 +56,7 @@ impl Control {
                 ExitCode::FAILURE
             }
         };
-        self.status.access_log.borrow().flush();
+        self.status.access_logs.flush();
         code
     }
 

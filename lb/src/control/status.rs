@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use lb_core::metrics::{ControlMetrics, Kind, Report, Text, WorkerMetrics};
 use lb_core::rt::probe::Probe;
 
-use crate::access_log::AccessLogWriter;
+use crate::access_log::AccessLogs;
 use crate::config::{Problem, Settings};
 use crate::kubernetes::KubernetesState;
 use crate::log;
@@ -37,7 +37,7 @@ pub(crate) struct Status {
     pub(crate) draining: Cell<bool>,
     /// Where the admin API is bound, if it is.
     pub(crate) admin_address: Cell<Option<SocketAddr>>,
-    pub(crate) access_log: RefCell<AccessLogWriter>,
+    pub(crate) access_logs: AccessLogs,
 }
 
 /// What the workers run, or have been told to run.
@@ -124,7 +124,7 @@ impl Status {
             Kind::Counter,
             "Access log lines that were not written, because their file was too slow or full.",
         )
-        .sample(&[], self.access_log.borrow().dropped());
+        .sample(&[], self.access_logs.dropped());
         text.finish()
     }
 

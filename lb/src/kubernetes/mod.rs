@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 use lb_core::metrics::{Kind, Text};
 use lb_core::plan::Plan;
-use lb_kube::files::{Change, Folder, PassedOver, Report};
+use lb_kube::files::{Change, Folder, PassedOver, Report, locate};
 use lb_kube::{Compiled, Compiler, Severity, Store};
 use serde_json::{Value, json};
 
@@ -179,6 +179,7 @@ impl Kubernetes {
             hint: String::new(),
             severity: Severity::Error,
         }));
+        locate(&mut reports);
         reports.sort_by(|a, b| (a.severity, &a.file, a).cmp(&(b.severity, &b.file, b)));
         reports.dedup();
         reports

@@ -12,10 +12,19 @@ use lb_core::plan::{
 };
 use serde_json::{Value, json};
 
-use super::duration;
+use super::{duration, exchange};
 
 /// A cluster as JSON.
 pub(super) fn json(cluster: &Cluster) -> Value {
+    let mut all = own(cluster);
+    if let Some(all) = all.as_object_mut() {
+        let more = exchange::cluster(&cluster.exchanges);
+        all.extend(more.map(|(key, value)| (key.to_owned(), value)));
+    }
+    all
+}
+
+fn own(cluster: &Cluster) -> Value {
     let mut value = json!({
         "name": cluster.name,
         "backends": cluster.backends.iter().map(backend).collect::<Vec<_>>(),
@@ -32,6 +41,10 @@ pub(super) fn json(cluster: &Cluster) -> Value {
         "pool": {
             "idle": cluster.pool_idle_max,
             "idle_timeout": duration(cluster.pool_idle_timeout),
+            "connections": cluster.exchanges.connections_max,
+            "age": cluster.exchanges.connection_age_max.map(duration),
+            "exchanges": cluster.exchanges.connection_exchanges_max,
+            "ready": cluster.exchanges.connections_ready,
         },
         "protocol": match cluster.protocol {
             BackendProtocol::Http1 => "http1",
@@ -47,7 +60,7 @@ pub(super) fn json(cluster: &Cluster) -> Value {
 fn backend(backend: &Backend) -> Value {
     json!({
         "name": backend.name,
-        "address": backend.address.to_string(),
+        "address": lb_core::rt::shown(backend.address).to_string(),
         "weight": backend.weight,
         "backup": backend.tier == Tier::Backup,
         "drain": backend.condition == Condition::Draining,
@@ -228,7 +241,7 @@ pub(super) fn write(text: &mut String, cluster: &Cluster) -> fmt::Result {
 }
 
 fn write_backend(text: &mut String, backend: &Backend) -> fmt::Result {
-    let address = backend.address.to_string();
+    let address = lb_core::rt::shown(backend.address).to_string();
     write!(text, "  {address}")?;
     if backend.name != address {
         write!(text, " ({})", backend.name)?;

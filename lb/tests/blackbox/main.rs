@@ -19,6 +19,8 @@ mod origin;
 /// Other people's servers.
 mod others;
 
+/// Access logs: formats, hostile input, changes while it runs.
+mod access_log;
 /// `/readyz`, `/livez`, `/metrics`, `/status`, `/config`.
 mod admin;
 /// Clients and keys that stay where they are.
@@ -27,6 +29,8 @@ mod affinity;
 mod balance;
 /// `lb check`, and what is said about a bad configuration.
 mod check;
+/// Lists, limits and PROXY headers of UDP listeners.
+mod datagram_edge;
 /// UDP.
 mod datagrams;
 /// `lb demo`.
@@ -41,10 +45,14 @@ mod failures;
 mod families;
 /// What is said about bad flags, and about ports that cannot be had.
 mod flags;
+/// gRPC.
+mod grpc;
 /// Health checks.
 mod health;
 /// Out of file descriptors.
 mod limits;
+/// A folder of Kubernetes objects.
+mod manifests;
 /// Backend connections of a chosen kind, in a network of the test's own.
 mod namespace;
 /// TLS routed by server name.
@@ -59,7 +67,11 @@ mod reload;
 mod routes;
 /// Every scheduler, with origins that die and come back.
 mod schedulers;
+/// Kubernetes Services.
+mod services;
 /// Clients and backends over TLS.
 mod tls;
 /// Balancing as a user sees it.
 mod traffic;
+/// Unix sockets.
+mod unix;

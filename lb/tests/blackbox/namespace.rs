@@ -16,7 +16,7 @@ on_both_engines!(backends_see_the_client, a_mark_and_a_device_are_used);
 const INSIDE: &str = "LB_TEST_NAMESPACE";
 
 /// Whether the test goes on here: inside of a namespace. Outside it runs itself inside.
-fn is_inside(engine: &str, test: &str) -> bool {
+pub(crate) fn is_inside(engine: &str, module: &str, test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -38,7 +38,7 @@ fn is_inside(engine: &str, test: &str) -> bool {
     inside.args([
         "--exact",
         "--nocapture",
-        &format!("namespace::{engine}::{test}"),
+        &format!("{module}::{engine}::{test}"),
     ]);
     let output = inside.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -50,7 +50,7 @@ fn is_inside(engine: &str, test: &str) -> bool {
     false
 }
 
-fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip")
         .args(arguments.split(' '))
         .output()
@@ -72,7 +72,7 @@ fn start(engine: &str, folder: &Folder, text: &str) -> Lb {
 }
 
 fn backends_see_the_client(engine: &str) {
-    if !is_inside(engine, "backends_see_the_client") {
+    if !is_inside(engine, "namespace", "backends_see_the_client") {
         return;
     }
     ip("link set lo up");
@@ -114,7 +114,7 @@ fn backends_see_the_client(engine: &str) {
 }
 
 fn a_mark_and_a_device_are_used(engine: &str) {
-    if !is_inside(engine, "a_mark_and_a_device_are_used") {
+    if !is_inside(engine, "namespace", "a_mark_and_a_device_are_used") {
         return;
     }
     ip("link set lo up");

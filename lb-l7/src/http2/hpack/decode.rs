@@ -31,23 +31,33 @@ pub enum DecodeError {
 
 /// A decoded field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::http2) struct Field<'a> {
-    pub(in crate::http2) name: &'a [u8],
-    pub(in crate::http2) value: &'a [u8],
+pub struct Field<'a> {
+    /// In lower case, if it is valid.
+    pub name: &'a [u8],
+    /// Without white space around it, if it is valid.
+    pub value: &'a [u8],
     /// Whether name and value are such as RFC 9113 section 8.2.1 allows.
-    pub(in crate::http2) is_valid: bool,
+    pub is_valid: bool,
 }
 
 /// Decodes what one peer sends.
 #[derive(Debug)]
-pub(in crate::http2) struct Decoder {
+pub struct Decoder {
     table: DynamicTable,
     name: Vec<u8>,
     value: Vec<u8>,
 }
 
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Decoder {
-    pub(in crate::http2) const fn new() -> Self {
+    /// For a peer that has sent nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
         Self {
             table: DynamicTable::new(TABLE_BYTES),
             name: Vec::new(),
@@ -56,7 +66,10 @@ impl Decoder {
     }
 
     /// Hands each field of `block` to `take`, in order.
-    pub(in crate::http2) fn decode(
+    ///
+    /// # Errors
+    /// See [`DecodeError`]; nothing can be decoded any more then.
+    pub fn decode(
         &mut self,
         block: &[u8],
         mut take: impl FnMut(Field<'_>),

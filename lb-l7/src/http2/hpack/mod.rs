@@ -9,8 +9,7 @@ mod encode;
 mod huffman;
 mod table;
 
-pub use decode::DecodeError;
-pub(super) use decode::{Decoder, Field};
+pub use decode::{DecodeError, Decoder, Field};
 pub use encode::Encoder;
 
 /// The size of a dynamic table until its owner says otherwise (RFC 9113 section 6.5.2), and the

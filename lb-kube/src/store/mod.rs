@@ -190,13 +190,14 @@ impl Store {
         let service = labels.and_then(|labels| labels.get(SERVICE_NAME));
         let service = service.map(String::as_str).unwrap_or_default();
         let service = Name::new(Arc::clone(&name.namespace), service);
-        if let Some(before) = self.slice_services.get(&name).filter(|it| **it != service) {
-            let reference = ObjectRef {
-                kind: Kind::EndpointSlice,
-                name: name.clone(),
-            };
-            let _ = before;
-            self.remove(&reference);
+        if self
+            .slice_services
+            .get(&name)
+            .is_some_and(|it| *it != service)
+        {
+            let kind = Kind::EndpointSlice;
+            let name = name.clone();
+            self.remove(&ObjectRef { kind, name });
         }
         let of_service = self.slices.entry(service.clone()).or_default();
         let own = Arc::clone(&name.name);
@@ -246,7 +247,8 @@ impl Store {
                         self.slices.remove(&service);
                     }
                 }
-                changes.endpoints.insert(service) || true // it was there, whether or not it had changed before
+                changes.endpoints.insert(service);
+                true
             }
             Kind::Ingress => take(&mut self.ingresses, &mut changes.ingresses, name),
             Kind::IngressClass => take(
@@ -304,8 +306,8 @@ impl Store {
         self.services.get(name).map(|it| &*it.object)
     }
 
-    pub(crate) fn secret(&self, name: &Name) -> Option<&Secret> {
-        self.secrets.get(name).map(|it| &*it.object)
+    pub(crate) fn secret_shared(&self, name: &Name) -> Option<Arc<Secret>> {
+        self.secrets.get(name).map(|it| Arc::clone(&it.object))
     }
 
     pub(crate) fn config_map(&self, name: &Name) -> Option<&ConfigMap> {

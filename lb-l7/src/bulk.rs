@@ -1,0 +1,99 @@
+//! Long bodies of known length between connections in the clear: moved inside of the kernel, or in
+//! large pieces where that cannot be.
+//!
+//! Invariant: not a byte behind the body is moved, and a pipe is held only while bytes are in it.
+//! Read next: `exchange.rs` (all other bodies), `lb_core::rt` (what a stream promises).
+
+use lb_core::rt::{self, Chunk, Input, Pipe, TcpStream};
+
+use crate::exchange::{Exchange, Waiting};
+use crate::failure::Failure;
+use crate::link::{BackendLink, ClientLink};
+use crate::stream::Stream;
+
+/// What is left of a body must be as much for that: a splice moves any number of bytes for the
+/// price of a few calls, a chunk few bytes for less.
+const BULK_BYTES: u64 = 64 * 1024;
+/// Bytes of one splice: what a pipe takes. Other tasks have their turn after it.
+const SPLICE_MAX: u64 = 1024 * 1024;
+
+impl Exchange<'_> {
+    /// Passes a body on as long as it is long and nothing has been received of it that is not
+    /// passed on. What is left goes the usual way; so does the end or an error of the backend.
+    pub(crate) async fn forward_bulk(&mut self, link: &BackendLink) -> Result<(), Failure> {
+        let BackendLink::Http1(Stream::Plain(backend)) = link else {
+            return Ok(());
+        };
+        let is_plain = matches!(&self.connection.client, ClientLink::Http1(Stream::Plain(_)));
+        while is_plain && self.received.is_empty() {
+            let left = self.download.plain_left();
+            if left < BULK_BYTES {
+                return Ok(());
+            }
+            let input = self
+                .wait(Waiting::ResponseBody, Some(link), |_, cx| {
+                    backend.poll_readable(cx)
+                })
+                .await?;
+            if input == Input::Received {
+                return Ok(());
+            }
+            match take(backend, left) {
+                Taken::Again => {}
+                Taken::Pipe(pipe, bytes) => {
+                    self.download.skip(bytes);
+                    self.empty(pipe, link).await?;
+                    rt::yield_now().await;
+                }
+                Taken::Chunk(chunk) => self.received = chunk,
+                Taken::Usual => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what is in the pipe to the client.
+    async fn empty(&mut self, mut pipe: Pipe, link: &BackendLink) -> Result<(), Failure> {
+        while !pipe.is_empty() {
+            let moved = self
+                .wait(Waiting::Client, Some(link), |it, cx| {
+                    match &it.connection.client {
+                        ClientLink::Http1(stream) => stream.tcp().poll_splice_from(cx, &mut pipe),
+                        ClientLink::Http2(_) => std::task::Poll::Ready(Ok(0)), // not reached
+                    }
+                })
+                .await?;
+            let moved = moved.map_err(|_| Failure::ClientGone)?;
+            self.count_sent_bytes(moved);
+        }
+        Ok(())
+    }
+}
+
+/// What was taken from a socket.
+enum Taken {
+    /// Nothing was there.
+    Again,
+    Chunk(Chunk),
+    Pipe(Pipe, u64),
+    /// A receive says what it is.
+    Usual,
+}
+
+fn take(backend: &TcpStream, left: u64) -> Taken {
+    let is_would_block = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+    if let Some(mut pipe) = Pipe::acquire() {
+        let most = usize::try_from(left.min(SPLICE_MAX)).unwrap_or(usize::MAX);
+        return match backend.splice_to(&mut pipe, most) {
+            Ok(0) => Taken::Usual,
+            Ok(bytes) => Taken::Pipe(pipe, bytes as u64),
+            Err(error) if is_would_block(&error) => Taken::Again,
+            Err(_) => Taken::Usual,
+        };
+    }
+    match backend.recv_large() {
+        Some(Ok(chunk)) if !chunk.is_empty() => Taken::Chunk(chunk),
+        Some(Err(error)) if is_would_block(&error) => Taken::Again,
+        _ => Taken::Usual,
+    }
+}

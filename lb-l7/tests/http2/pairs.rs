@@ -1,0 +1,242 @@
+//! Every pairing of HTTP/1.1 and HTTP/2 at the two ends.
+
+use http::{Request, Response};
+
+use crate::peers::{Http2Backend, ask, connect, get, post, proxy_to_http2, run, send, trailers};
+use crate::support::{Backend, Proxy, ok, on_each_engine};
+
+const LARGE: usize = 1 << 20;
+
+fn large() -> Vec<u8> {
+    (0..LARGE as u32).map(|it| ((it * 7) >> 3) as u8).collect()
+}
+
+#[test]
+fn a_client_of_http2_is_served_by_a_backend_of_http1() {
+    on_each_engine(|engine| {
+        let backend = Backend::echo();
+        let proxy = Proxy::to(engine, &[backend.address]);
+        run(async {
+            let client = connect(proxy.address).await;
+            let got = ask(&client, get("/a?b"), None).await.unwrap();
+            assert_eq!(got.head.status(), 200);
+            let text = String::from_utf8(got.body).unwrap();
+            assert!(
+                text.starts_with("GET /a?b HTTP/1.1\r\nhost: test\r\n"),
+                "{text}"
+            );
+            assert!(text.contains("X-Forwarded-For: 127.0.0.1"), "{text}");
+            // With a length, and without.
+            let sized = post("/").header("content-length", LARGE).body(()).unwrap();
+            let body = large();
+            let got = ask(&client, sized, Some((&body, None))).await.unwrap();
+            let text = String::from_utf8_lossy(&got.body[..got.body.len().min(400)]);
+            assert!(got.body.ends_with(&body), "{} {text:?}", got.body.len());
+        });
+    });
+}
+
+#[test]
+fn a_body_without_a_length_becomes_chunks_with_trailers() {
+    on_each_engine(|engine| {
+        let backend = Backend::scripted(|mut connection, _| {
+            let head = connection.head().unwrap();
+            let body = connection.head().unwrap(); // up to the blank line
+            connection.send(&ok([head, body].concat().as_bytes()));
+        });
+        let proxy = Proxy::to(engine, &[backend.address]);
+        run(async {
+            let client = connect(proxy.address).await;
+            let open = post("/").body(()).unwrap();
+            let more = Some((&b"hello"[..], Some(trailers("x-sum", "5"))));
+            let got = ask(&client, open, more).await.unwrap();
+            let text = String::from_utf8(got.body).unwrap();
+            assert!(text.contains("Transfer-Encoding: chunked\r\n"), "{text}");
+            assert!(
+                text.ends_with("\r\n5\r\nhello\r\n0\r\nx-sum: 5\r\n\r\n"),
+                "{text}"
+            );
+        });
+    });
+}
+
+#[test]
+fn responses_of_http1_become_frames() {
+    on_each_engine(|engine| {
+        let backend = Backend::responding(|request| match request.head.split(' ').nth(1) {
+            Some("/chunks") => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+                3\r\nabc\r\n2;x\r\nde\r\n0\r\nX-Sum: 5\r\n\r\n"
+                .to_vec(),
+            Some("/hints") => [
+                &b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"[..],
+                &ok(b"late"),
+            ]
+            .concat(),
+            Some("/none") => b"HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n".to_vec(),
+            Some("/large") => ok(&large()),
+            _ if request.head.starts_with("HEAD") => {
+                b"HTTP/1.1 200 OK\r\nContent-Length: 77\r\n\r\n".to_vec()
+            }
+            _ => ok(b"other"),
+        });
+        let proxy = Proxy::to(engine, &[backend.address]);
+        run(async {
+            let client = connect(proxy.address).await;
+            let got = ask(&client, get("/chunks"), None).await.unwrap();
+            assert_eq!(got.body, b"abcde");
+            assert_eq!(got.trailers.unwrap()["x-sum"], "5");
+            assert!(got.head.headers().get("transfer-encoding").is_none());
+            let got = ask(&client, get("/hints"), None).await.unwrap();
+            assert_eq!(got.body, b"late");
+            let got = ask(&client, get("/none"), None).await.unwrap();
+            assert_eq!((got.head.status().as_u16(), got.body.len()), (204, 0));
+            let got = ask(&client, get("/large"), None).await.unwrap();
+            assert!(got.body == large());
+            let head = Request::builder()
+                .method("HEAD")
+                .uri("http://test/")
+                .body(())
+                .unwrap();
+            let got = ask(&client, head, None).await.unwrap();
+            assert_eq!(got.head.headers()["content-length"], "77");
+            assert!(got.body.is_empty());
+        });
+    });
+}
+
+#[test]
+fn both_ends_speak_http2() {
+    on_each_engine(|engine| {
+        let backend = Http2Backend::echo();
+        let proxy = proxy_to_http2(engine, &[backend.address]);
+        run(async {
+            let client = connect(proxy.address).await;
+            let got = ask(&client, get("/a"), None).await.unwrap();
+            assert_eq!(got.head.headers()["x-path"], "/a");
+            assert_eq!(got.head.headers()["x-authority"], "test");
+            assert!(got.head.headers().get("x-got-host").is_none());
+            let body = large();
+            let open = post("/").header("cookie", "a=b").header("cookie", "c=d");
+            let more = Some((&body[..], Some(trailers("x-sum", "5"))));
+            let got = ask(&client, open.body(()).unwrap(), more).await.unwrap();
+            assert!(got.body == body);
+            assert_eq!(got.head.headers()["x-got-cookie"], "a=b; c=d");
+            assert_eq!(got.trailers.unwrap()["x-sum"], "5");
+            assert_eq!(got.head.headers()["x-connection"], "0", "one connection");
+        });
+    });
+}
+
+#[test]
+fn many_streams_share_connections() {
+    on_each_engine(|engine| {
+        let mut builder = h2::server::Builder::new();
+        builder.max_concurrent_streams(10);
+        let backend = Http2Backend::start(builder, |_, mut respond, number| async move {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            let response = Response::builder().header("x-connection", number).body(());
+            let _ = respond.send_response(response.unwrap(), true);
+        });
+        let proxy = proxy_to_http2(engine, &[backend.address]);
+        run(async {
+            let client = connect(proxy.address).await;
+            let asked = (0..40).map(|it| {
+                let client = client.clone();
+                tokio::spawn(async move { ask(&client, get(&format!("/{it}")), None).await })
+            });
+            let mut used = std::collections::BTreeSet::new();
+            for got in asked.collect::<Vec<_>>() {
+                let got = got.await.unwrap().unwrap();
+                used.insert(
+                    got.head.headers()["x-connection"]
+                        .to_str()
+                        .unwrap()
+                        .to_owned(),
+                );
+            }
+            assert!(
+                (4..=8).contains(&used.len()),
+                "40 streams, 10 a connection: {used:?}"
+            );
+        });
+    });
+}
+
+#[test]
+fn a_client_of_http1_is_served_by_a_backend_of_http2() {
+    on_each_engine(|engine| {
+        let backend = Http2Backend::echo();
+        let proxy = proxy_to_http2(engine, &[backend.address]);
+        let mut client = proxy.connect();
+        let got = client.get("/a");
+        assert_eq!((got.status, got.field("x-path")), (200, Some("/a")));
+        client.send(b"POST /b HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello");
+        assert_eq!(client.response().text(), "hello");
+        client.send(b"POST /c HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.send(b"5\r\nhello\r\n1\r\n!\r\n0\r\nX-Sum: 6\r\n\r\n");
+        let head = client.head().unwrap();
+        assert!(
+            head.to_ascii_lowercase()
+                .contains("transfer-encoding: chunked"),
+            "{head}"
+        );
+        let rest = client.head().unwrap();
+        assert!(
+            rest.contains("hello") && rest.ends_with("0\r\nx-sum: 6\r\n\r\n"),
+            "{rest}"
+        );
+        let body = large();
+        let head = format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {LARGE}\r\n\r\n");
+        let sent = [head.as_bytes(), &body].concat();
+        let mut copy = crate::support::Client::to(proxy.address);
+        let mut sender = copy.stream.try_clone().unwrap();
+        let sending = std::thread::spawn(move || {
+            std::io::Write::write_all(&mut sender, &sent).unwrap();
+        });
+        assert!(copy.response().body == body);
+        sending.join().unwrap();
+    });
+}
+
+#[test]
+fn an_early_response_ends_the_upload() {
+    on_each_engine(|engine| {
+        let backend =
+            Http2Backend::start(h2::server::Builder::new(), |_, mut respond, _| async move {
+                let response = Response::builder().status(413).body(()).unwrap();
+                let mut stream = respond.send_response(response, false).unwrap();
+                send(&mut stream, b"too much", None).await;
+            });
+        let proxy = proxy_to_http2(engine, &[backend.address]);
+        run(async {
+            let client = connect(proxy.address).await;
+            let body = vec![b'x'; 4 << 20];
+            let got = ask(&client, post("/").body(()).unwrap(), Some((&body, None))).await;
+            let got = got.unwrap();
+            assert_eq!(
+                (got.head.status().as_u16(), &got.body[..]),
+                (413, &b"too much"[..])
+            );
+            let again = ask(&client, get("/"), None).await.unwrap();
+            assert_eq!(again.head.status(), 413, "the connection goes on");
+        });
+    });
+}
+
+#[test]
+fn failures_of_calls_are_told_as_grpc_statuses() {
+    on_each_engine(|engine| {
+        let proxy = Proxy::to(engine, &[crate::support::refusing()]);
+        run(async {
+            let client = connect(proxy.address).await;
+            let call = post("/a.B/C").header("content-type", "application/grpc+proto");
+            let got = ask(&client, call.body(()).unwrap(), Some((b"\0\0\0\0\0", None))).await;
+            let got = got.unwrap();
+            assert_eq!((got.head.status().as_u16(), got.body.len()), (200, 0));
+            assert_eq!(got.head.headers()["grpc-status"], "14");
+            assert_eq!(got.head.headers()["content-type"], "application/grpc");
+            let got = ask(&client, get("/"), None).await.unwrap();
+            assert_eq!(got.head.status(), 503);
+        });
+    });
+}
