@@ -22,7 +22,7 @@ use crate::link::BackendLink;
 use crate::pool::BackendConnection;
 use crate::queue::Place;
 use crate::stream::Stream;
-use crate::tls::TlsClient;
+use crate::tls::{self, TlsClient};
 use crate::worker::HttpWorker;
 
 /// Where a request may be sent next.
@@ -312,8 +312,8 @@ impl Exchange<'_> {
             },
         };
         let served = self.request.cluster.ok().map(|it| self.service.served(it));
-        let tls = served.and_then(|served| served.tls.clone());
-        let mut connecting = pin!(connect(backend.address, tls));
+        let client = served.and_then(|served| served.tls.clone());
+        let mut connecting = pin!(connect(backend.address, client));
         let connected = self
             .wait(Waiting::Connect, None, |_, cx| connecting.as_mut().poll(cx))
             .await;
@@ -343,7 +343,10 @@ impl Exchange<'_> {
             }
             // Another backend may have a connection in the pool.
             Ok(Err(error)) if rt::is_own_shortage(&error) => Err(Failure::BackendUnreachable),
-            Ok(Err(_)) | Err(Failure::BackendTimeout | Failure::TryTimeout) => {
+            failed @ (Ok(Err(_)) | Err(Failure::BackendTimeout | Failure::TryTimeout)) => {
+                if let Ok(Err(error)) = &failed {
+                    tls::backend_failed(&cluster.name, &backend.name, error);
+                }
                 backend.counters(worker).connect_failures.increment();
                 lease.failed(Fault::Connect);
                 Err(Failure::BackendUnreachable)

@@ -249,8 +249,17 @@ fn build_acceptor(
     context: &TlsContext,
     previous: Option<&Arc<TlsAcceptor>>,
 ) -> Result<Option<Arc<TlsAcceptor>>, String> {
-    let plan::Protocol::Http(plan::Http { tls: Some(tls), .. }) = protocol else {
+    let plan::Protocol::Http(plan::Http {
+        tls: Some(tls),
+        http2,
+        ..
+    }) = protocol
+    else {
         return Ok(None);
+    };
+    let tls = &plan::TlsServer {
+        alpn_http2: tls.alpn_http2 && http2.enabled,
+        ..tls.clone()
     };
     match previous {
         Some(previous) if previous.is_of(tls) => Ok(Some(Arc::clone(previous))),

@@ -20,7 +20,7 @@ pub struct TlsServer {
     /// Several may have one name: those with an RSA and an ECDSA key, of which a client gets what
     /// it can verify.
     pub certificates: Arc<[Arc<Certificate>]>,
-    /// Whether HTTP/2 is offered (ALPN `h2`) beside HTTP/1.1.
+    /// Whether HTTP/2 is offered (ALPN `h2`) beside HTTP/1.1, where the listener speaks it.
     pub alpn_http2: bool,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,

@@ -126,7 +126,7 @@ impl GrpcChecker {
 
     async fn call(&self, stream: Stream, request: Request<()>) -> Result<(), CheckError> {
         if let Stream::Tls(tls) = &stream
-            && tls.alpn_protocol().as_deref() != Some(b"h2")
+            && tls.alpn_protocol() != Some(b"h2")
         {
             return Err(CheckError::Alpn);
         }

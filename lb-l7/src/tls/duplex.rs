@@ -350,11 +350,11 @@ impl Duplex {
     /// # Errors
     /// When the key has been used so often that it is not safe any more.
     pub(super) fn seal(&mut self, parts: &[Option<Chunk>; 2]) -> io::Result<[Option<Chunk>; 2]> {
-        if self.sealer.number() >= RECORDS_PER_KEY {
-            if self.version != ProtocolVersion::TLSv1_3 || self.change_key().is_err() {
-                let text = "TLS: too much was sent with one key";
-                return Err(io::Error::other(text));
-            }
+        if self.sealer.number() >= RECORDS_PER_KEY
+            && (self.version != ProtocolVersion::TLSv1_3 || self.change_key().is_err())
+        {
+            let text = "TLS: too much was sent with one key";
+            return Err(io::Error::other(text));
         }
         let slice = |part: &Option<Chunk>| part.as_ref().map_or(0, |part| part.len());
         let total = slice(&parts[0]) + slice(&parts[1]);

@@ -147,9 +147,10 @@ impl Handshaking {
             // The library says access_denied; RFC 6066 section 3 has a word for it.
             buffers.outgoing = vec![21, 3, 3, 0, 2, 2, UNRECOGNIZED_NAME];
         } else {
-            // The alert is what is left to encode.
-            for _ in 0..4 {
-                if !matches!(self.step(&mut buffers), Ok(Step::Again)) {
+            // The alert is what is left to encode. Behind it, the library would look at what it has
+            // refused already.
+            while self.common().wants_write() {
+                if self.step(&mut buffers).is_err() {
                     break;
                 }
             }

@@ -1,8 +1,8 @@
 //! TLS over the runtime's streams, by `rustls`.
 //!
-//! Invariant: whatever is decided about certificates is decided in `client.rs`, once, when its
-//! configuration is built; a stream only exists after its handshake.
-//! Read next: `client.rs` (who is talked to), `stream.rs` (bytes), `roots.rs` (who is trusted).
+//! Invariant: whatever is decided about certificates is decided in `client.rs`, `server.rs` and
+//! `names.rs`, when a configuration is built; a stream only exists after its handshake.
+//! Read next: `server.rs` (clients), `client.rs` (backends), `stream.rs` (bytes), `roots.rs`.
 
 mod certificate;
 mod client;
@@ -24,7 +24,8 @@ pub use certificate::{CertificateError, ServerCertificate};
 pub use client::{TlsClient, TlsConfigError};
 pub use client_auth::ClientCertificate;
 pub use facts::TlsFacts;
-pub use failure::TlsRefusal;
+pub(crate) use failure::backend_failed;
+pub use failure::{BackendReport, TlsRefusal, report_backend_failures};
 pub use pem::{PemError, chain_from_pem, key_from_pem, revoked_from_pem};
 pub use roots::{RootsError, roots_from_pem, system_roots};
 pub use server::{TlsAcceptor, TlsContext};

@@ -12,7 +12,7 @@ use lb_core::connections::Registration;
 use lb_core::metrics::TlsFailure;
 use lb_core::rt::TcpStream;
 use lb_core::snapshot::Current;
-use lb_l7::tls::{TlsAcceptor, TlsRefusal};
+use lb_l7::tls::{TlsAcceptor, TlsRefusal, report_backend_failures};
 use lb_l7::{HttpService, HttpWorker, Peer};
 
 use crate::log::{Limiter, log};
@@ -49,6 +49,22 @@ pub(super) async fn serve(
             log_failure(&listener, address, &refusal);
         }
     }
+}
+
+/// Says why handshakes with backends fail, once a minute: a client sees but a 503.
+pub(crate) fn log_backend_failures() {
+    static FAILURES: Limiter = Limiter::new();
+    report_backend_failures(|cluster, backend, error| {
+        if FAILURES.allows() {
+            log!(
+                Warn,
+                "a TLS handshake with a backend failed",
+                cluster = cluster,
+                backend = backend,
+                reason = error
+            );
+        }
+    });
 }
 
 /// Clients that go away, as scanners and health checks of others do, are counted only.

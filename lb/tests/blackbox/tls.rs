@@ -483,6 +483,8 @@ fn backends_are_asked_over_tls(engine: &str) {
         (ask("mistrusted").status, ask("misnamed").status),
         (503, 503)
     );
+    let said = front.event("a TLS handshake with a backend failed");
+    assert_eq!(said["cluster"], "mistrusted");
 }
 
 #[test]
