@@ -71,11 +71,14 @@ fn request(criterion: &mut Criterion) {
         head_bytes_max: HEAD_BYTES_MAX,
         headers_max: 100,
         forwarded: Forwarded::Append,
+        request_id: lb_core::plan::RequestId::Off,
     };
     let client = Client {
         address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
         scheme: "http",
         local: None,
+        request_id: None,
+        certificate: b"",
     };
     let mut group = criterion.benchmark_group("request");
     for (name, bytes) in [("small", SMALL_REQUEST), ("browser", BROWSER_REQUEST)] {

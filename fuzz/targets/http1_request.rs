@@ -4,16 +4,18 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use lb_core::plan::Forwarded;
+use lb_core::plan::{Forwarded, RequestId};
 use lb_core::rt::Buffer;
 use lb_l7::http1::head::Framing;
 use lb_l7::http1::request::{Client, RequestHead, RequestRules, parse_request, rewrite_request};
 use libfuzzer_sys::fuzz_target;
 
-const CLIENT: Client = Client {
+const CLIENT: Client<'static> = Client {
     address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     scheme: "http",
     local: None,
+    request_id: None,
+    certificate: b"",
 };
 
 fuzz_target!(|input: &[u8]| {
@@ -25,6 +27,7 @@ fuzz_target!(|input: &[u8]| {
         head_bytes_max: 15 * 1024,
         headers_max: 100,
         forwarded: forwarded[usize::from(choice) % 3],
+        request_id: RequestId::Off,
     };
     let Ok(Some(request)) = parse_request(bytes, &rules) else {
         return;

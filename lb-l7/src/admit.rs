@@ -4,9 +4,9 @@
 //! Invariant: the bytes of a request are taken exactly: what is behind it goes back to the stream
 //! for the next one. Read next: `exchange.rs` (what happens to it).
 
+use lb_core::plan::RequestId;
 use lb_core::rt::{Buffer, Chunk};
 
-use crate::access_log::Entry;
 use crate::action::Asked;
 use crate::connection::Peer;
 use crate::failure::Failure;
@@ -18,9 +18,12 @@ use crate::http1::request::{
 use crate::http2::grpc;
 use crate::keys::Keys;
 use crate::link::{BackendLink, ClientLink, Outgoing};
+use crate::log::{Early, Record};
+use crate::request_id::RequestIdText;
 use crate::route::ClusterIndex;
 use crate::service::{HttpService, Served};
 use crate::upload::Upload;
+use crate::worker::HttpWorker;
 
 /// Body bytes up to this are copied behind the head, to be sent as one piece: cheaper than a
 /// second part of the send, and the received buffer is free at once.
@@ -56,7 +59,7 @@ pub(crate) struct Request {
     pub(crate) keys: Keys,
     /// It was sent, and must not be sent again unless it is known that it was not processed.
     pub(crate) is_committed: bool,
-    pub(crate) log: Option<Box<Entry>>,
+    pub(crate) log: Option<Box<Record>>,
 }
 
 impl Request {
@@ -101,26 +104,16 @@ pub(crate) fn admit(
     link: &ClientLink,
     peer: &Peer,
     service: &HttpService,
-    logs: bool,
+    (http, requests): (&HttpWorker, u32),
 ) -> Result<Admission, Failure> {
     received.advance(leading_blank(&received));
     let Some(mut head) = parse_request(&received, &service.rules).map_err(Failure::Head)? else {
         return Ok(Admission::Incomplete(received));
     };
-    let data_bytes_max = service.limits.body_bytes_max.unwrap_or(u64::MAX);
-    if matches!(head.framing, Framing::Length(length) if length > data_bytes_max) {
-        return Err(Failure::BodyTooLong);
-    }
-    if !service.exchanges.upgrades {
-        head.ignore_upgrade();
-    }
-    let mut body = Body::new(head.framing, data_bytes_max);
-    if let ClientLink::Http2(stream) = link
-        && !stream.is_received()
-    {
-        body = body_of_stream(&mut head, data_bytes_max);
-    }
-    let client = who(&head, link, peer);
+    let mut body = expected_body(&mut head, link, service)?;
+    let mut client = who(&head, link, peer);
+    let request_id = fresh_id(&head, service, http);
+    client.request_id = request_id.filter(|_| service.rules.request_id != RequestId::Off);
     let asked = Asked {
         bytes: &received,
         head: &head,
@@ -133,30 +126,27 @@ pub(crate) fn admit(
     rewrite_request(&received, &head, &service.rules, &client, target, &mut out)
         .map_err(Failure::Head)?;
     let cluster = routed.cluster;
-    let keys = cluster.map_or_else(
-        |_| Keys::default(),
-        |index| {
-            let Served { keys, cluster, .. } = service.served(index);
-            keys.read(&received, &head, cluster)
-        },
-    );
-    let log = logs.then(|| {
-        let (method, target) = (
-            head.method_name.of_head(&received),
-            head.target.of_head(&received),
-        );
-        Box::new(Entry::of_request(
-            peer.address,
-            method,
-            target,
-            head.host(&received),
-        ))
-    });
     let is_grpc = link.is_http2() && is_grpc(&head, &received);
+    let keys = keys(&received, &head, cluster, service);
+    let early = Early {
+        request: Some((&received, &head)),
+        peer,
+        link,
+        route: routed.route,
+        request_id: request_id.as_ref(),
+        requests,
+    };
+    let mut log = service
+        .log
+        .as_ref()
+        .map(|log| http.lines.begin(log, &early));
     received.advance(head.len());
 
     let head_len = out.len();
     let at_hand = body.take(&received).map_err(Failure::Body)?;
+    if let Some(record) = &mut log {
+        record.received_bytes = (head.len() + at_hand) as u64;
+    }
     let body_at_hand = if at_hand <= COPIED_BYTES_MAX && out.push(&received[..at_hand]) {
         received.advance(at_hand);
         None
@@ -188,6 +178,52 @@ pub(crate) fn admit(
     }))
 }
 
+/// The body that `head` announces.
+fn expected_body(
+    head: &mut RequestHead,
+    link: &ClientLink,
+    service: &HttpService,
+) -> Result<Body, Failure> {
+    let data_bytes_max = service.limits.body_bytes_max.unwrap_or(u64::MAX);
+    if matches!(head.framing, Framing::Length(length) if length > data_bytes_max) {
+        return Err(Failure::BodyTooLong);
+    }
+    if !service.exchanges.upgrades {
+        head.ignore_upgrade();
+    }
+    Ok(match link {
+        ClientLink::Http2(stream) if !stream.is_received() && !stream.is_websocket() => {
+            body_of_stream(head, data_bytes_max)
+        }
+        _ => Body::new(head.framing, data_bytes_max),
+    })
+}
+
+/// What the cluster chooses by.
+fn keys(
+    received: &[u8],
+    head: &RequestHead,
+    cluster: Result<ClusterIndex, Failure>,
+    service: &HttpService,
+) -> Keys {
+    let Ok(index) = cluster else {
+        return Keys::default();
+    };
+    let Served { keys, cluster, .. } = service.served(index);
+    keys.read(received, head, cluster)
+}
+
+/// An id for a request that has none, where a backend or the log is to have one.
+fn fresh_id(head: &RequestHead, service: &HttpService, http: &HttpWorker) -> Option<RequestIdText> {
+    let is_passed = service.rules.request_id != RequestId::Off;
+    let is_wanted = is_passed
+        || service
+            .log
+            .as_ref()
+            .is_some_and(|it| it.template().makes_ids);
+    (is_wanted && !head.has_request_id()).then(|| http.request_ids.next())
+}
+
 /// The body behind `head` on a stream of HTTP/2, which says by itself where it ends. A backend that
 /// speaks HTTP/1 gets one without a length in chunks.
 const fn body_of_stream(head: &mut RequestHead, data_bytes_max: u64) -> Body {
@@ -210,7 +246,7 @@ fn is_grpc(head: &RequestHead, received: &[u8]) -> bool {
 }
 
 /// Who the request is from.
-fn who(head: &RequestHead, link: &ClientLink, peer: &Peer) -> Client {
+fn who<'p>(head: &RequestHead, link: &ClientLink, peer: &'p Peer) -> Client<'p> {
     let local = if head.lacks_authority() {
         link.local_addr().ok()
     } else {
@@ -220,5 +256,7 @@ fn who(head: &RequestHead, link: &ClientLink, peer: &Peer) -> Client {
         address: peer.address,
         scheme: peer.scheme(),
         local,
+        request_id: None,
+        certificate: peer.tls.as_ref().map_or(&[], |tls| &tls.client_fields),
     }
 }

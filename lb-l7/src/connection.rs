@@ -16,7 +16,6 @@ use lb_core::connections::Registration;
 use lb_core::rt::{self, Chunk, Instant, Sleep};
 use lb_core::snapshot::{Current, Held};
 
-use crate::access_log::{Entry, Outcome};
 use crate::admit::{Admission, Request, admit};
 use crate::collect::HeadCollector;
 use crate::exchange::Exchange;
@@ -24,6 +23,7 @@ use crate::failure::Failure;
 use crate::http1::response::ClientConnection;
 use crate::http2::server::{self, ServerConnection};
 use crate::link::ClientLink;
+use crate::log::{Early, Outcome};
 use crate::respond::Answer;
 use crate::rooms::Rooms;
 use crate::service::HttpService;
@@ -67,7 +67,7 @@ pub fn serve_client<S: Into<Stream>>(
         let upgrade = loop {
             let first = match connection.wait_for_request().await {
                 Ok(first) => first,
-                Err(End::Close) => return drop(connection.flush().await),
+                Err(End::Close) => return drop(connection.finish().await),
                 Err(_) => return,
             };
             if connection.exchanges == 0 && connection.speaks_http2(&first) {
@@ -191,7 +191,7 @@ impl Connection {
             ClientLink::Http1(Stream::Plain(_)) => {
                 server::is_http2(first) && self.current.get().http2.enabled
             }
-            ClientLink::Http1(Stream::Tls(tls)) => tls.alpn_protocol().as_deref() == Some(b"h2"),
+            ClientLink::Http1(Stream::Tls(tls)) => tls.alpn_protocol() == Some(b"h2"),
             ClientLink::Http2(_) => false,
         }
     }
@@ -221,7 +221,7 @@ impl Connection {
                 }));
             }
             Next::End(End::Close | End::Linger) if self.client.is_http2() => {}
-            Next::End(End::Close) => drop(self.flush().await),
+            Next::End(End::Close) => drop(self.finish().await),
             Next::End(End::Gone) => {}
             Next::End(End::Linger) => self.linger().await,
             Next::End(End::Reset) => self.client.reset_on_drop(),
@@ -233,7 +233,7 @@ impl Connection {
         let service = self.current.get();
         let request = match self.receive_request(first, &service).await {
             Ok(request) => request,
-            Err(failure) => return Next::End(self.refuse(failure).await),
+            Err(failure) => return Next::End(self.refuse(failure, &service).await),
         };
         self.exchanges = self.exchanges.saturating_add(1);
         Exchange::new(self, service, request).run().await
@@ -320,23 +320,22 @@ impl Connection {
             .listener()
             .received_bytes
             .add(received.len() as u64);
-        let logs = self.http.access_log.is_some();
-        admit(received, &self.client, &self.peer, service, logs)
+        let requests = self.exchanges.saturating_add(1);
+        admit(
+            received,
+            &self.client,
+            &self.peer,
+            service,
+            (&self.http, requests),
+        )
     }
 
     /// Answers what was no acceptable request; nothing can follow it.
-    async fn refuse(&mut self, failure: Failure) -> End {
+    async fn refuse(&mut self, failure: Failure, service: &HttpService) -> End {
         let status = failure.status();
         let listener = self.registration.listener();
-        if let Some(log) = &self.http.access_log {
-            let outcome = Outcome {
-                status: status.unwrap_or(0),
-                sent_bytes: 0,
-                duration: Duration::ZERO,
-            };
-            log.write(&Entry::of_no_request(self.peer.address), outcome);
-        }
         let Some(status) = status else {
+            self.log_refused(service, 0, [0, 0]);
             return End::Gone;
         };
         listener.exchange_answered(status);
@@ -349,12 +348,36 @@ impl Connection {
         };
         let mut answer = answer.outgoing(&self.http.date.text());
         listener.sent_bytes.add(answer.len() as u64);
+        let sizes = [answer.len() as u64, u64::from(answer.head_len)];
+        self.log_refused(service, status, sizes);
         // The answer before it may still be on its way.
         if self.flush().await.is_err() {
             return End::Gone;
         }
         let sent = poll_fn(|cx| self.client.poll_send(cx, &mut answer)).await;
         sent.map_or(End::Gone, |()| End::Linger)
+    }
+
+    /// Logs what was no acceptable request; `sizes` are those of the answer and of its head.
+    fn log_refused(&self, service: &HttpService, status: u16, [sent_bytes, head_bytes]: [u64; 2]) {
+        let Some(log) = &service.log else { return };
+        let early = Early {
+            request: None,
+            peer: &self.peer,
+            link: &self.client,
+            route: None,
+            request_id: None,
+            requests: self.exchanges.saturating_add(1),
+        };
+        let mut record = self.http.lines.begin(log, &early);
+        record.head_bytes = head_bytes;
+        let outcome = Outcome {
+            status,
+            sent_bytes,
+            duration: Duration::ZERO,
+            cluster: None,
+        };
+        self.http.lines.write(log, record, &outcome);
     }
 
     /// Ends our side and lets the client read in peace, until it ends its own.
@@ -370,6 +393,18 @@ impl Connection {
                 return;
             }
         }
+    }
+
+    /// Ends our side such that the client knows that it has everything: by closing, and over TLS
+    /// by saying so first (RFC 8446 section 6.1).
+    async fn finish(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        if self.peer.tls.is_some() && !self.client.is_http2() {
+            // There is room for a few bytes: everything else has left.
+            let _ = poll_fn(|cx| Poll::Ready(self.client.poll_shutdown(cx))).await;
+            self.flush().await?;
+        }
+        Ok(())
     }
 
     /// Waits until what was sent has left, but not for ever.

@@ -8,6 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lb_core::rt::{self, Instant};
 
+/// The months as dates have them.
+pub(crate) const MONTHS: [&[u8; 3]; 12] = [
+    b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
+];
+
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub(crate) type DateText = [u8; 29];
 
@@ -67,10 +72,6 @@ pub(crate) const fn civil_date(days_since_epoch: u64) -> (u64, u64, u64) {
 
 pub(crate) fn imf_fixdate(seconds_since_epoch: u64) -> DateText {
     const WEEKDAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
-    const MONTHS: [&[u8; 3]; 12] = [
-        b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov",
-        b"Dec",
-    ];
     let (days, second) = (seconds_since_epoch / 86_400, seconds_since_epoch % 86_400);
     let (year, month, day) = civil_date(days);
     let mut text = *b"Ddd, dd Mmm yyyy hh:mm:ss GMT";

@@ -7,6 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +15,6 @@ use lb_core::balance::{Fault, Lease};
 use lb_core::rt::{self, Chunk, Instant};
 use lb_core::snapshot::Held;
 
-use crate::access_log::Outcome;
 use crate::admit::Request;
 use crate::collect::HeadCollector;
 use crate::connection::{Connection, End, Next};
@@ -22,6 +22,7 @@ use crate::failure::Failure;
 use crate::gather::Gathered;
 use crate::http1::request::Method;
 use crate::link::{BackendLink, Outgoing};
+use crate::log::Outcome;
 use crate::passage::Passage;
 use crate::pool::BackendConnection;
 use crate::respond::Answer;
@@ -175,8 +176,9 @@ impl<'c> Exchange<'c> {
         let counters = backend.backend.counters(self.connection.http.worker.index);
         counters.exchanges.increment();
         let _active = counters.exchanges_active.hold();
-        if let Some(entry) = &mut self.request.log {
-            entry.backend = Some(backend.backend.name.clone());
+        if let Some(record) = &mut self.request.log {
+            record.backend = Some(Arc::clone(&backend.backend));
+            record.asked = Some(asked);
         }
         let link = &backend.link;
         self.send_request(link, is_pooled).await?;
@@ -358,6 +360,9 @@ impl<'c> Exchange<'c> {
         } else {
             answer.outgoing(&date)
         };
+        if let Some(record) = &mut self.request.log {
+            record.head_bytes = u64::from(self.outgoing.head_len);
+        }
         self.count_sent();
         let sent = self.wait(Waiting::Client, None, Self::poll_send);
         match sent.await {
@@ -461,6 +466,9 @@ impl<'c> Exchange<'c> {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(failure)) => return Poll::Ready(failure),
                 Poll::Ready(Ok(bytes)) => {
+                    if let Some(record) = &mut self.request.log {
+                        record.received_bytes += bytes as u64;
+                    }
                     if bytes > 0 {
                         self.request.forget(); // its body cannot be had again
                     }
@@ -560,18 +568,16 @@ impl Drop for Exchange<'_> {
         if self.status != 0 {
             listener.exchange_answered(self.status);
         }
-        if let (Some(log), Some(entry)) = (&self.connection.http.access_log, &self.request.log) {
-            let Self {
-                status, sent_bytes, ..
-            } = *self;
-            log.write(
-                entry,
-                Outcome {
-                    status,
-                    sent_bytes,
-                    duration,
-                },
-            );
+        if let (Some(log), Some(record)) = (&self.service.log, self.request.log.take()) {
+            let cluster = self.request.cluster.ok();
+            let cluster = cluster.map(|it| &*self.service.served(it).cluster.name);
+            let outcome = Outcome {
+                status: self.status,
+                sent_bytes: self.sent_bytes,
+                duration,
+                cluster,
+            };
+            self.connection.http.lines.write(log, record, &outcome);
         }
     }
 }

@@ -163,6 +163,7 @@ mod tests {
         head_bytes_max: 8000,
         headers_max: 100,
         forwarded: Forwarded::Append,
+        request_id: lb_core::plan::RequestId::Off,
     };
 
     fn found<'h>(wanted: &WantedKeys, head: &'h str) -> Found<'h> {

@@ -8,7 +8,6 @@
 //! ourselves). Beside it: `check/` (health checks), over `stream.rs` and `tls/`.
 #![forbid(unsafe_code)]
 
-mod access_log;
 mod action;
 mod admit;
 mod budget;
@@ -24,11 +23,13 @@ pub mod http1;
 pub mod http2;
 mod keys;
 mod link;
+mod log;
 mod passage;
 mod pool;
 mod queue;
 mod reach;
 mod redirect;
+mod request_id;
 mod respond;
 mod response;
 mod rewrite;
@@ -43,8 +44,8 @@ mod upgrade;
 mod upload;
 mod worker;
 
-pub use access_log::{AccessLog, LineSink};
 pub use connection::{Peer, serve, serve_client};
 pub use failure::{Failure, Side};
+pub use log::{LineSink, Log, Template, TemplateError};
 pub use service::{BuildError, HEAD_BYTES_MAX, HEAD_ROOM_BYTES, HttpService};
 pub use worker::HttpWorker;

@@ -288,6 +288,9 @@ impl Exchange<'_> {
     fn count_retry(&self, cluster: &Cluster) {
         let worker = self.connection.http.worker.index;
         cluster.counters().of(worker).retries.increment();
+        if let Some(record) = &self.request.log {
+            record.retries.set(record.retries.get() + 1);
+        }
     }
 
     /// A new connection to the backend; `BackendUnreachable` if it does not accept one in time.
@@ -318,6 +321,9 @@ impl Exchange<'_> {
             Ok(Ok(stream)) => {
                 let elapsed = rt::now().saturating_duration_since(started);
                 cluster.counters().of(worker).connect_time.observe(elapsed);
+                if let Some(record) = &mut self.request.log {
+                    record.connect_time = Some(elapsed);
+                }
                 let link = match turn {
                     None => BackendLink::Http1(stream),
                     Some(turn) => {

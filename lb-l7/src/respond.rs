@@ -144,9 +144,11 @@ pub(crate) const fn phrase(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
-        200..=299 => "Success",
-        300..=399 => "Redirect",
-        _ => "Error",
+        _ => match status / 100 {
+            2 => "Success",
+            3 => "Redirect",
+            _ => "Error",
+        },
     }
 }
 

@@ -5,7 +5,7 @@
 //! Read next: `http1/response.rs` (the rules), `passage.rs` (the body).
 
 use lb_core::balance::{Held, Lease};
-use lb_core::rt::{Buffer, Chunk};
+use lb_core::rt::{self, Buffer, Chunk};
 
 use crate::admit::COPIED_BYTES_MAX;
 use crate::exchange::Exchange;
@@ -58,6 +58,9 @@ impl Exchange<'_> {
         let connection = self.client_connection(&head, transfer);
         let out = self.client_head(&head, connection, transfer, lease)?;
         let head_len = out.len();
+        if !head.is_interim() || head.switches() {
+            self.log_head(&head, head_len);
+        }
         self.received.advance(head.len());
         if head.switches() {
             self.outgoing = Outgoing {
@@ -86,6 +89,19 @@ impl Exchange<'_> {
         self.may_persist = connection != ClientConnection::Close;
         let persists = head.keep_alive && head.framing != Framing::UntilClose;
         Ok(Response::Final { persists })
+    }
+
+    /// What the log says of the head that is received, of which the client gets `sent` bytes.
+    fn log_head(&mut self, head: &ResponseHead, sent: usize) {
+        let (Some(record), Some(log)) = (&mut self.request.log, &self.service.log) else {
+            return;
+        };
+        record.backend_status = head.status;
+        record.head_bytes = sent as u64;
+        record.header_time = record
+            .asked
+            .map(|asked| rt::now().saturating_duration_since(asked));
+        record.read_response(log.template(), head.field_bytes(&self.received));
     }
 
     /// The head for the client, with an affinity cookie if it is to be given one.

@@ -14,6 +14,7 @@ use crate::action::{Action, Asked, Routed};
 use crate::http1::head::{HEADERS_MAX, HeadError};
 use crate::http1::request::RequestRules;
 use crate::keys::WantedKeys;
+use crate::log::Log;
 use crate::route::{ClusterIndex, RouteError, RouteTable};
 use crate::set_cookie::SetCookie;
 use crate::tls::{TlsClient, TlsConfigError};
@@ -40,6 +41,7 @@ pub struct HttpService {
     clusters: Arc<[Served]>,
     over_tls: bool,
     default_cluster: Option<ClusterIndex>,
+    pub(crate) log: Option<Arc<Log>>,
 }
 
 /// A cluster, and what it takes to choose in it.
@@ -58,8 +60,12 @@ impl Served {
             Some(Affinity::Cookie(cookie)) => Some(SetCookie::new(cookie, over_tls)),
             _ => None,
         };
+        let alpn: &[u8] = match cluster.protocol {
+            plan::BackendProtocol::Http1 => b"http/1.1",
+            plan::BackendProtocol::Http2 => b"h2",
+        };
         let tls = cluster.tls.as_ref();
-        let tls = tls.map(|tls| TlsClient::for_backends(tls, &[b"http/1.1"]));
+        let tls = tls.map(|tls| TlsClient::for_backends(tls, &[alpn]));
         let failed =
             |error: TlsConfigError| BuildError::Tls(cluster.name.clone(), error.to_string());
         Ok(Self {
@@ -136,6 +142,7 @@ impl HttpService {
                 head_bytes_max: limits.head_bytes_max as usize,
                 headers_max: usize::from(limits.headers_max),
                 forwarded: plan.forwarded,
+                request_id: plan.request_id,
             },
             routes: RouteTable::build(&plan.routes, plan.matching.hosts)
                 .map(Arc::new)
@@ -149,6 +156,7 @@ impl HttpService {
                 .collect::<Result<_, _>>()?,
             default_cluster,
             over_tls: plan.tls.is_some(),
+            log: None,
         })
     }
 
@@ -167,6 +175,15 @@ impl HttpService {
             clusters: self.clusters.iter().map(served).collect::<Option<_>>()?,
             ..self.clone()
         })
+    }
+
+    /// The same with an access log.
+    #[must_use]
+    pub fn logged(self, log: Log) -> Self {
+        Self {
+            log: Some(Arc::new(log)),
+            ..self
+        }
     }
 
     /// What the routes say of a request.

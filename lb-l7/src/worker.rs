@@ -13,14 +13,15 @@ use lb_core::balance::{Backend, BackendId, Cluster};
 use lb_core::rt::{self, TcpStream};
 use lb_core::worker::Worker;
 
-use crate::access_log::AccessLog;
 use crate::budget::Budget;
 use crate::date::DateCache;
 use crate::http2::client::Backends;
 use crate::http2::server::Clients;
 use crate::link::BackendLink;
+use crate::log::Lines;
 use crate::pool::{BackendConnection, Pool};
 use crate::queue::Queue;
+use crate::request_id::RequestIds;
 use crate::rooms::Rooms;
 use crate::stream::Stream;
 
@@ -33,7 +34,8 @@ pub struct HttpWorker {
     pub(crate) queue: Rc<Queue>,
     budgets: RefCell<HashMap<String, Budget>>,
     pub(crate) date: DateCache,
-    pub(crate) access_log: Option<AccessLog>,
+    pub(crate) lines: Lines,
+    pub(crate) request_ids: RequestIds,
     pub(crate) rooms: Rooms,
     pub(crate) clients: Clients,
     pub(crate) backends: Backends,
@@ -49,14 +51,15 @@ impl HttpWorker {
 
     /// Without idle connections; starts a task on the calling thread's runtime that closes the
     /// ones that grow old. It ends when the last owner of the `HttpWorker` is gone.
-    pub fn new(worker: Rc<Worker>, access_log: Option<AccessLog>) -> Rc<Self> {
+    pub fn new(worker: Rc<Worker>) -> Rc<Self> {
         let http = Rc::new(Self {
             worker,
             pool: Pool::default(),
             queue: Rc::default(),
             budgets: RefCell::default(),
             date: DateCache::default(),
-            access_log,
+            lines: Lines::default(),
+            request_ids: RequestIds::new(),
             rooms: Rooms::default(),
             clients: Clients::default(),
             backends: Backends::default(),
@@ -116,9 +119,7 @@ impl HttpWorker {
 
     /// Hands the log lines over that have gathered; also done every second.
     pub fn flush_access_log(&self) {
-        if let Some(log) = &self.access_log {
-            log.flush();
-        }
+        self.lines.flush();
     }
 
     /// Whether `cluster` may see one more retry, which is counted.

@@ -236,9 +236,13 @@ pub(crate) struct ProcessArgs {
     /// Address of /readyz, /livez, /metrics, /status and /config, or off [default: 127.0.0.1:9900]
     #[arg(long, value_name = "ADDRESS", value_parser = AdminAddress::parse)]
     admin: Option<AdminAddress>,
-    /// A line of JSON for each HTTP request: off, stdout or a file [default: off]
+    /// A line for each HTTP request: off, stdout or a file [default: off]
     #[arg(long, value_name = "FILE", value_parser = AccessLog::parse)]
     access_log: Option<AccessLog>,
+    /// What is in it: json, common, combined, or a template, as '$remote_addr "$request" $status'
+    /// [default: json]
+    #[arg(long, value_name = "FORMAT", value_parser = config::logs::parse_format)]
+    access_log_format: Option<lb_core::plan::LogFormat>,
     /// How long exchanges in flight may take to end at SIGTERM [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
     drain_timeout: Option<Duration>,
@@ -398,6 +402,7 @@ impl ProcessArgs {
             engine: located("--engine", self.engine),
             admin: located("--admin", self.admin),
             access_log: located("--access-log", self.access_log),
+            access_log_format: located("--access-log-format", self.access_log_format),
             drain_timeout: located("--drain-timeout", self.drain_timeout),
             log_format: located("--log-format", self.log_format),
             affinity_entries: None,

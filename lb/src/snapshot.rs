@@ -13,17 +13,20 @@ use std::sync::Arc;
 use lb_core::balance::affinity::{AffinityTable, random_key};
 use lb_core::balance::{Backend, BackendId, Cluster, Context};
 use lb_core::metrics::ListenerStats;
-use lb_core::plan::{self, CookieKey, ListenSocket, Plan};
+use lb_core::plan::{self, AccessLog, CookieKey, ListenSocket, Plan};
 use lb_l4::limits::Gate;
 use lb_l4::{TcpService, UdpService};
 use lb_l7::HttpService;
 use lb_l7::tls::{TlsAcceptor, TlsContext};
 
+use crate::access_log::AccessLogs;
 use crate::checker::{Checker, LastError};
 
 /// What runs.
 pub(crate) struct Snapshot {
     pub(crate) plan: Plan,
+    /// Of listeners that have no say of their own.
+    pub(crate) log: Option<AccessLog>,
     /// In the order of the plan, as the clusters are.
     pub(crate) listeners: Vec<Arc<Listener>>,
     pub(crate) clusters: Vec<Arc<Cluster>>,
@@ -109,6 +112,10 @@ pub(crate) struct ListenerKey {
 }
 
 impl ListenerKey {
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn of(listener: &plan::Listener) -> Self {
         let any_port = listener.address.port() == 0;
         Self {
@@ -129,6 +136,7 @@ impl Snapshot {
         plan: Plan,
         ground: &Ground,
         bound: &HashMap<ListenerKey, SocketAddr>,
+        (logs, log): (&AccessLogs, Option<AccessLog>),
         previous: Option<&Self>,
     ) -> Result<Self, String> {
         let (clusters, changed) = build_clusters(&plan, ground, previous);
@@ -142,8 +150,9 @@ impl Snapshot {
             let before = previous.zip(found);
             let key = ListenerKey::of(listener);
             let bound = bound.get(&key).copied().unwrap_or(listener.address);
-            let is_planned_as_before =
-                before.is_some_and(|(previous, at)| previous.plan.listeners[at] == *listener);
+            let is_planned_as_before = before.is_some_and(|(previous, at)| {
+                previous.plan.listeners[at] == *listener && previous.log == log
+            });
             if let Some((previous, at)) = before
                 && is_planned_as_before
                 && previous.listeners[at].bound == bound
@@ -156,21 +165,28 @@ impl Snapshot {
             let stats = before.map(|it| &*it.stats);
             let gate = before.and_then(|it| it.gate.as_deref());
             let acceptor = before.and_then(|it| it.tls.as_ref());
-            let service = before
-                .map(|it| &it.service)
-                .filter(|_| is_planned_as_before);
+            let gate = Gate::build(&listener.edge, gate).map(Arc::new);
+            let before = before.map(|it| &it.service);
+            let before = before.map(|service| (service, is_planned_as_before));
             listeners.push(Arc::new(Listener {
                 key,
                 bound,
                 stats: Arc::new(ListenerStats::build(listener, ground.workers, stats)),
-                gate: Gate::build(&listener.edge, gate).map(Arc::new),
                 tls: build_acceptor(&listener.protocol, &ground.tls, acceptor)?,
-                service: Service::build(&listener.protocol, service, &by_name)?,
+                service: Service::build(
+                    listener,
+                    before,
+                    &by_name,
+                    (logs, log.as_ref()),
+                    gate.as_ref(),
+                )?,
+                gate,
             }));
         }
         drop((planned, before, changed));
         Ok(Self {
             plan,
+            log,
             listeners,
             clusters,
             checks,
@@ -319,30 +335,45 @@ impl<'p, T> ByName<'p, T> {
 }
 
 impl Service {
-    /// `before` is a service of the same protocol with the same settings, if there was one.
+    /// `before` is the listener's service until now, if there was one, and whether its settings
+    /// are the same.
     fn build(
-        protocol: &plan::Protocol,
-        before: Option<&Self>,
+        listener: &plan::Listener,
+        before: Option<(&Self, bool)>,
         cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
+        (logs, log): (&AccessLogs, Option<&AccessLog>),
+        gate: Option<&Arc<Gate>>,
     ) -> Result<Self, String> {
         let known = |name: &str| {
             cluster_by_name(name).ok_or_else(|| format!("there is no cluster \"{name}\""))
         };
-        if let Some(Self::Http(http)) = before
+        if let Some((Self::Http(http), true)) = before
             && let Some(http) = http.with_clusters(cluster_by_name)
         {
             return Ok(Self::Http(Arc::new(http)));
         }
-        match protocol {
-            plan::Protocol::Http(http) => HttpService::build(http, cluster_by_name)
-                .map(|service| Self::Http(Arc::new(service)))
-                .map_err(|error| error.to_string()),
-            plan::Protocol::Tcp(tcp) => TcpService::build(tcp, cluster_by_name)
-                .map(|service| Self::Tcp(Arc::new(service)))
-                .ok_or_else(|| "a cluster is missing".to_owned()),
+        match &listener.protocol {
+            plan::Protocol::Http(http) => {
+                let service = HttpService::build(http, cluster_by_name);
+                let service = service.map_err(|error| error.to_string())?;
+                let service = match logs.log(listener, log)? {
+                    Some(log) => service.logged(log),
+                    None => service,
+                };
+                Ok(Self::Http(Arc::new(service)))
+            }
+            plan::Protocol::Tcp(tcp) => {
+                let previous = match before {
+                    Some((Self::Tcp(previous), _)) => Some(&**previous),
+                    _ => None,
+                };
+                TcpService::build(tcp, cluster_by_name, previous)
+                    .map(|service| Self::Tcp(Arc::new(service)))
+                    .ok_or_else(|| "a cluster is missing".to_owned())
+            }
             plan::Protocol::Udp(udp) => {
                 let service = UdpService::build(udp.clone(), known(&udp.cluster)?);
-                Ok(Self::Udp(Arc::new(service)))
+                Ok(Self::Udp(Arc::new(service.guarded_by(gate.cloned()))))
             }
         }
     }

@@ -194,11 +194,14 @@ pub(crate) enum Field {
     /// Keep-Alive, Proxy-Connection, TE: end at this connection (RFC 9110 section 7.6.1).
     HopByHop,
     Other,
+    /// ssl-client-*, with `_` or `-`: what backends are told of a client's certificate.
+    SslClient,
     TransferEncoding,
     Upgrade,
     XForwardedFor,
     XForwardedHost,
     XForwardedProto,
+    XRequestId,
 }
 
 impl Field {
@@ -215,7 +218,9 @@ impl Field {
             9 if is("forwarded") => Self::Forwarded,
             10 if is("connection") => Self::Connection,
             10 if is("keep-alive") => Self::HopByHop,
+            12 if is("x-request-id") => Self::XRequestId,
             14 if is("content-length") => Self::ContentLength,
+            15 | 17 | 20 | 21 | 22 if is_ssl_client(name) => Self::SslClient,
             15 if is("x-forwarded-for") => Self::XForwardedFor,
             16 if is("x-forwarded-host") => Self::XForwardedHost,
             16 if is("proxy-connection") => Self::HopByHop,
@@ -235,6 +240,38 @@ impl Field {
             && !name.eq_ignore_ascii_case("authorization")
             && !name.eq_ignore_ascii_case("cookie")
     }
+}
+
+/// Name and value of each of the lines of a checked head, in order.
+pub(crate) fn field_lines(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = lines;
+    std::iter::from_fn(move || {
+        let end = memchr::memchr(b'\n', rest)?;
+        let line = &rest[..end];
+        rest = &rest[end + 1..];
+        // Every line of a checked head has one.
+        let colon = memchr::memchr(b':', line)?;
+        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+    })
+}
+
+/// Many backends take `_` for `-` in names.
+fn is_ssl_client(name: &str) -> bool {
+    const KNOWN: [&str; 6] = [
+        "ssl-client-cert",
+        "ssl-client-verify",
+        "ssl-client-serial",
+        "ssl-client-issuer-dn",
+        "ssl-client-subject-dn",
+        "ssl-client-fingerprint",
+    ];
+    let same = |known: &&str| {
+        let pairs = name.bytes().zip(known.bytes());
+        let mut pairs = pairs.map(|(byte, known)| (byte.to_ascii_lowercase(), known));
+        name.len() == known.len()
+            && pairs.all(|(byte, known)| byte == known || (byte, known) == (b'_', b'-'))
+    };
+    name.as_bytes()[0].eq_ignore_ascii_case(&b's') && KNOWN.iter().any(same)
 }
 
 /// The fields of a parsed head with the spans of their lines, each checked to end in CRLF.

@@ -7,14 +7,16 @@
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 
-use lb_core::plan::Forwarded;
+use lb_core::plan::{Forwarded, RequestId};
 use lb_core::rt::Buffer;
 
 use super::authority::Authority;
 use super::head::{
     Connection, Cuts, DeclaredLength, Field, Framing, HEADERS_MAX, HeadError, HeadWriter, Lines,
-    Span, Upgrade, Version,
+    Span, Upgrade, Version, field_lines,
 };
+use crate::request_id::is_acceptable;
+
 use super::text::{AddressText, DecimalText};
 
 /// What a request head may be and what is done with it on the way.
@@ -26,6 +28,8 @@ pub struct RequestRules {
     pub headers_max: usize,
     /// What is done with X-Forwarded-* fields.
     pub forwarded: Forwarded,
+    /// What is done with X-Request-ID.
+    pub request_id: RequestId,
 }
 
 /// A request method, as far as a proxy tells methods apart.
@@ -95,6 +99,7 @@ pub struct RequestHead {
     has_forwarded_for: bool,
     has_forwarded_host: bool,
     has_forwarded_proto: bool,
+    has_request_id: bool,
     expects: bool,
     fields: Span,
     /// Other protocols that may follow; only where there is no body.
@@ -140,15 +145,17 @@ impl RequestHead {
 
     /// Name and value of each field, in order; finding one takes a walk.
     pub fn fields<'a>(&self, head: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let mut rest = self.fields.of_head(head);
-        std::iter::from_fn(move || {
-            let end = memchr::memchr(b'\n', rest)?;
-            let line = &rest[..end];
-            rest = &rest[end + 1..];
-            // Every line of a checked head has one.
-            let colon = memchr::memchr(b':', line)?;
-            Some((&line[..colon], line[colon + 1..].trim_ascii()))
-        })
+        field_lines(self.field_bytes(head))
+    }
+
+    /// The lines of the fields.
+    pub(crate) fn field_bytes<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.fields.of_head(head)
+    }
+
+    /// Whether the request has an id that is passed on.
+    pub(crate) const fn has_request_id(&self) -> bool {
+        self.has_request_id
     }
 
     /// The host without port, as it came; empty only in HTTP/1.0 without Host.
@@ -199,7 +206,7 @@ impl RequestHead {
 
 /// Who sent a request, for the X-Forwarded-* fields.
 #[derive(Debug, Clone, Copy)]
-pub struct Client {
+pub struct Client<'a> {
     /// The client's address.
     pub address: IpAddr,
     /// `http` or `https`.
@@ -207,6 +214,10 @@ pub struct Client {
     /// The address that the client connected to: Host for a request that has none. Only looked
     /// at when [`RequestHead::lacks_authority`].
     pub local: Option<SocketAddr>,
+    /// Added as X-Request-ID, if there is one.
+    pub request_id: Option<[u8; 32]>,
+    /// Field lines about the client's certificate, each with its CRLF.
+    pub certificate: &'a [u8],
 }
 
 /// The number of bytes to skip before a request: one empty line is let pass (RFC 9112 section
@@ -242,7 +253,7 @@ pub fn rewrite_request(
     head: &[u8],
     request: &RequestHead,
     rules: &RequestRules,
-    client: &Client,
+    client: &Client<'_>,
     target: Option<&[u8]>,
     out: &mut Buffer,
 ) -> Result<(), HeadError> {
@@ -273,9 +284,15 @@ pub fn rewrite_request(
     if request.framing == Framing::Chunked {
         out.push(b"Transfer-Encoding: chunked\r\n");
     }
+    if let Some(id) = &client.request_id {
+        out.push(b"X-Request-ID: ");
+        out.push(id);
+        out.push(b"\r\n");
+    }
     if rules.forwarded != Forwarded::Off {
         write_forwarded(head, request, client, &address, &mut out);
     }
+    out.push(client.certificate);
     out.finish()
 }
 
@@ -331,6 +348,7 @@ fn check(
         has_forwarded_for: fields.has_forwarded_for,
         has_forwarded_host: fields.has_forwarded_host,
         has_forwarded_proto: fields.has_forwarded_proto,
+        has_request_id: fields.has_request_id,
         expects: fields.expects && version == Version::Http11,
         fields: Span::new(lines.start(), lines.end()),
         upgrade: fields.upgrade.protocols().filter(|_| may_upgrade),
@@ -437,6 +455,7 @@ struct Fields<'a> {
     has_forwarded_for: bool,
     has_forwarded_host: bool,
     has_forwarded_proto: bool,
+    has_request_id: bool,
     expects: bool,
     upgrade: Upgrade,
     cuts: Cuts,
@@ -467,6 +486,7 @@ impl<'a> Fields<'a> {
                 Field::Upgrade => fields.upgrade.read(lines.head(), header.value),
                 Field::XForwardedHost => fields.has_forwarded_host |= !removed,
                 Field::XForwardedProto => fields.has_forwarded_proto |= !removed,
+                Field::XRequestId => fields.has_request_id |= !removed,
                 _ => {}
             }
             if removed {
@@ -510,6 +530,8 @@ impl<'a> Fields<'a> {
 fn is_removed(field: Field, value: &[u8], version: Version, rules: &RequestRules) -> bool {
     match field {
         Field::Connection | Field::HopByHop | Field::TransferEncoding | Field::Upgrade => true,
+        // Backends believe it, so it is only ever ours.
+        Field::SslClient => true,
         // Expect from HTTP/1.0 is to be ignored (RFC 9110 section 10.1.1).
         Field::Expect => version == Version::Http10,
         // Forwarded too: a backend that reads it would believe the client.
@@ -521,6 +543,7 @@ fn is_removed(field: Field, value: &[u8], version: Version, rules: &RequestRules
             Forwarded::Off => false,
             Forwarded::Replace => true,
         },
+        Field::XRequestId => !is_acceptable(value, rules.request_id),
         Field::ContentLength | Field::Date | Field::Host | Field::Other => false,
     }
 }
@@ -544,7 +567,7 @@ fn write_request_line(
     out.push(b" HTTP/1.1\r\n");
 }
 
-fn write_host(head: &[u8], request: &RequestHead, client: &Client, out: &mut HeadWriter<'_>) {
+fn write_host(head: &[u8], request: &RequestHead, client: &Client<'_>, out: &mut HeadWriter<'_>) {
     out.push(b"Host: ");
     match client.local {
         Some(local) if request.lacks_authority() => {
@@ -566,7 +589,7 @@ fn write_host(head: &[u8], request: &RequestHead, client: &Client, out: &mut Hea
 fn write_forwarded(
     head: &[u8],
     request: &RequestHead,
-    client: &Client,
+    client: &Client<'_>,
     address: &AddressText,
     out: &mut HeadWriter<'_>,
 ) {
@@ -631,13 +654,16 @@ mod tests {
         head_bytes_max: 15_000,
         headers_max: 100,
         forwarded: Forwarded::Append,
+        request_id: RequestId::Off,
     };
 
-    fn client() -> Client {
+    fn client() -> Client<'static> {
         Client {
             address: "192.0.2.7".parse().unwrap(),
             scheme: "http",
+            request_id: None,
             local: Some("10.0.0.1:8080".parse().unwrap()),
+            certificate: b"",
         }
     }
 

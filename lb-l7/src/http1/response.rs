@@ -49,6 +49,11 @@ impl ResponseHead {
         self.len as usize
     }
 
+    /// The lines of the fields.
+    pub(crate) fn field_bytes<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.fields.of_head(head)
+    }
+
     /// Whether the connection goes on in another protocol, which the head names (RFC 9110 section
     /// 15.2.2).
     #[must_use]

@@ -459,7 +459,12 @@ fn exchanges_are_counted_and_logged() {
         let log = String::from_utf8(proxy.log.lock().unwrap().clone()).unwrap();
         let lines: Vec<&str> = log.lines().collect();
         assert_eq!(lines.len(), 2, "{log}");
-        assert!(lines[0].contains(r#""method":"GET","target":"/a\"b","host":"test","status":200"#));
+        let request = r#""method":"GET","scheme":"http","host":"test","target":"/a\"b","#;
+        assert!(lines[0].contains(request), "{log}");
+        assert!(
+            lines[0].contains(r#""status":200,"backend_status":200,"#),
+            "{log}"
+        );
         assert!(lines[0].contains(&format!(r#""backend":"{}""#, backend.address)));
         assert!(lines[1].contains(r#""status":400"#));
     });

@@ -17,7 +17,7 @@ use lb_core::rt::probe::{EngineChoice, probe};
 use lb_core::rt::{self, EngineKind, ListenOptions, Runtime};
 use lb_core::snapshot::Current;
 use lb_core::worker::Worker;
-use lb_l7::{AccessLog, HttpService, HttpWorker, LineSink};
+use lb_l7::{HttpService, HttpWorker, LineSink, Log};
 
 /// Longer than anything here takes, shorter than a patient reader of test output.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -104,7 +104,14 @@ impl Proxy {
                 .find(|cluster| cluster.name == name)
                 .map(Arc::clone)
         };
-        let service = Arc::new(HttpService::build(&http, &by_name).unwrap());
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut service = HttpService::build(&http, &by_name).unwrap();
+        if logs {
+            let sink = Arc::new(Sink(Arc::clone(&log)));
+            let format = plan::LogFormat::Json;
+            service = service.logged(Log::new("test", &http.routes, &format, sink).unwrap());
+        }
+        let service = Arc::new(service);
         let listener = plan::Listener {
             name: "test".to_owned(),
             address: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -114,11 +121,10 @@ impl Proxy {
         };
         let stats = Arc::new(ListenerStats::build(&listener, 1, None));
         let (stop, draining) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        let log = Arc::new(Mutex::new(Vec::new()));
         let (send_address, address) = mpsc::channel();
         let thread = {
             let (stop, draining) = (Arc::clone(&stop), Arc::clone(&draining));
-            let (stats, log) = (Arc::clone(&stats), Arc::clone(&log));
+            let stats = Arc::clone(&stats);
             thread::spawn(move || {
                 on_thread();
                 let config = rt::Config {
@@ -127,8 +133,7 @@ impl Proxy {
                 };
                 let mut runtime = Runtime::new(&config).unwrap();
                 runtime.block_on(async {
-                    let log = logs.then(|| AccessLog::new(Box::new(Log(log))));
-                    let proxy = accept(service, stats, log, send_address, draining);
+                    let proxy = accept(service, stats, send_address, draining);
                     rt::select(proxy, until(&stop)).await
                 });
             })
@@ -171,7 +176,6 @@ impl Drop for Proxy {
 async fn accept(
     service: Arc<HttpService>,
     stats: Arc<ListenerStats>,
-    log: Option<AccessLog>,
     send_address: mpsc::Sender<SocketAddr>,
     draining: Arc<AtomicBool>,
 ) {
@@ -182,7 +186,7 @@ async fn accept(
     };
     let listener = rt::TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
     let worker = Rc::new(Worker::new(0, Arc::default()));
-    let http = HttpWorker::new(Rc::clone(&worker), log);
+    let http = HttpWorker::new(Rc::clone(&worker));
     let current = Rc::new(Current::new(service));
     send_address.send(listener.local_addr().unwrap()).unwrap();
     rt::spawn({
@@ -209,9 +213,9 @@ async fn until(flag: &AtomicBool) {
     }
 }
 
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct Sink(Arc<Mutex<Vec<u8>>>);
 
-impl LineSink for Log {
+impl LineSink for Sink {
     fn write(&self, lines: Vec<u8>) {
         self.0.lock().unwrap().extend(lines);
     }

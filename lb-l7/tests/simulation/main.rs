@@ -176,7 +176,7 @@ impl Proxy {
         let service = HttpService::build(&http, &by_name).expect("a service");
         let current = Rc::new(Current::new(Arc::new(service)));
         let worker = Rc::new(Worker::new(0, Arc::default()));
-        let http = HttpWorker::new(Rc::clone(&worker), None);
+        let http = HttpWorker::new(Rc::clone(&worker));
         let counters = Arc::<ListenerCounters>::default();
         let (listener, address) = listen();
         let accepting = rt::spawn({

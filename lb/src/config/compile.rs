@@ -287,7 +287,7 @@ impl Compiler<'_> {
                 let protocol = self.protocol(listener, &file.routes);
                 for (name, address) in each_port(listener, is_udp) {
                     let place = &address.place;
-                    let text = address.value.to_string();
+                    let text = lb_core::rt::shown(address.value).to_string();
                     if let Some(first) = places.insert(name.clone(), place.clone()) {
                         self.twice(place, "listener", &name, &first);
                     } else if let Some(first) = overlap(addresses, &address) {
@@ -297,7 +297,7 @@ impl Compiler<'_> {
                         name,
                         address: address.value,
                         edge: listener.edge.clone(),
-                        access_log: plan::ListenerLog::default(),
+                        access_log: listener.access_log.clone(),
                         protocol: protocol.clone(),
                     });
                 }
@@ -367,6 +367,7 @@ impl Compiler<'_> {
             requests: count(&udp.requests, default.requests),
             flows_max: or(&udp.flows_max, default.flows_max.into()) as u32,
             flows_per_source_max: count(&udp.flows_per_source_max, default.flows_per_source_max),
+            proxy_out: udp.proxy_out,
             ..default
         }
     }
@@ -387,7 +388,7 @@ impl Compiler<'_> {
             if let Some(first) = seen.insert(key.to_owned(), &route.place) {
                 self.twice(&route.place, "route", &what, first);
             }
-            routes::missing_groups(route, &mut self.problems);
+            routes::missing_groups(route, self.problems);
             routes.push(plan::Route {
                 host: route.host.clone(),
                 path: route.path.clone(),
@@ -409,6 +410,7 @@ impl Compiler<'_> {
                 tls.warn(lb_core::rt::wall_clock(), self.warnings);
                 tls.server.clone()
             }),
+            request_id: or(&http.request_id, plan::RequestId::default()),
             exchanges: http.exchanges.compile(http.timeouts.upgrade_idle.as_ref()),
             ..plan::Http::default()
         }

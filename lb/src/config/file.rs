@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use lb_core::plan::{
     self, Affinity, BackendLimit, BackendProtocol, BackendSocket, BackendTls, Balance,
-    ClusterExchanges, CookieKey, Edge, Forwarded, HashKey, Http2, Matching, Otherwise, PathMatch,
-    ProxyOut, Redirect, Relay, Rewrite,
+    ClusterExchanges, CookieKey, Edge, Forwarded, HashKey, Http2, ListenerLog, Matching, Otherwise,
+    PathMatch, ProxyOut, Redirect, Relay, RequestId, Rewrite,
 };
+use lb_core::rt::shown;
 
 use super::exchange::ListenerExchanges;
 use super::notation::BackendText;
@@ -40,6 +41,7 @@ pub(crate) struct Settings {
     pub(crate) engine: Option<Located<Engine>>,
     pub(crate) admin: Option<Located<AdminAddress>>,
     pub(crate) access_log: Option<Located<AccessLog>>,
+    pub(crate) access_log_format: Option<Located<plan::LogFormat>>,
     pub(crate) drain_timeout: Option<Located<Duration>>,
     pub(crate) log_format: Option<Located<LogFormat>>,
     pub(crate) affinity_entries: Option<Located<u64>>,
@@ -54,10 +56,15 @@ pub(crate) struct Listener {
     pub(crate) last_port: Option<u16>,
     /// Filled in already: nothing of it depends on other parts of the source.
     pub(crate) edge: Edge,
+    pub(crate) access_log: ListenerLog,
     pub(crate) protocol: Protocol,
 }
 
 /// What a listener speaks.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are as many as are written"
+)]
 #[derive(Debug)]
 pub(crate) enum Protocol {
     Http(Http),
@@ -115,6 +122,7 @@ pub(crate) struct Udp {
     pub(crate) requests: Option<Located<Option<u64>>>,
     pub(crate) flows_max: Option<Located<u64>>,
     pub(crate) flows_per_source_max: Option<Located<Option<u64>>>,
+    pub(crate) proxy_out: Option<ProxyOut>,
 }
 
 impl Udp {
@@ -127,6 +135,7 @@ impl Udp {
             requests: None,
             flows_max: None,
             flows_per_source_max: None,
+            proxy_out: None,
         }
     }
 }
@@ -144,6 +153,7 @@ pub(crate) struct Http {
     pub(crate) http2: Http2,
     /// Shared by all `--https` of the flags.
     pub(crate) tls: Option<Rc<Tls>>,
+    pub(crate) request_id: Option<Located<RequestId>>,
     pub(crate) exchanges: ListenerExchanges,
 }
 
@@ -243,7 +253,7 @@ impl Listener {
         if is_udp {
             format!("{address}/udp")
         } else {
-            address.to_string()
+            shown(address).to_string()
         }
     }
 }

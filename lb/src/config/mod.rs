@@ -13,6 +13,7 @@ mod exchange;
 pub(crate) mod file;
 mod flags;
 mod http2;
+pub(crate) mod logs;
 mod notation;
 mod problem;
 mod read;

@@ -7,7 +7,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay};
+use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay, RequestId};
+use lb_core::rt::is_unix;
 
 use super::decode::{self, Fields, Problems};
 use super::exchange::ListenerExchanges;
@@ -16,14 +17,20 @@ use super::file::{
 };
 use super::http2::http2;
 use super::problem::Located;
-use super::settings::{AFFINITY_ENTRIES, AccessLog, AdminAddress, Engine, LogFormat, Workers};
+use super::settings::{AFFINITY_ENTRIES, AdminAddress, Engine, LogFormat, Workers};
 use super::yaml::{Node, Value};
-use super::{edge, notation, read_cluster, routes, secret, tls};
+use super::{edge, logs, notation, read_cluster, routes, secret, tls};
 
 const FORWARDED_WORDS: [(&str, Forwarded); 3] = [
     ("append", Forwarded::Append),
     ("off", Forwarded::Off),
     ("replace", Forwarded::Replace),
+];
+
+const REQUEST_ID_WORDS: [(&str, RequestId); 3] = [
+    ("accept", RequestId::Accept),
+    ("off", RequestId::Off),
+    ("replace", RequestId::Replace),
 ];
 
 const OTHERWISE_WORDS: [(&str, Otherwise); 2] =
@@ -36,6 +43,7 @@ pub(crate) const PROXY_VERSION_WORDS: [(&str, ProxyVersion); 2] =
 /// Reads a whole document.
 pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
     let mut fields = Fields::of(root, problems)?;
+    let mut access_log_format = None;
     let file = File {
         listeners: fields
             .optional("listeners", decode::list(listener))
@@ -52,7 +60,13 @@ pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
             workers: fields.optional("workers", decode::parsed(Workers::parse)),
             engine: fields.optional("engine", decode::parsed(Engine::parse)),
             admin: fields.optional("admin", decode::parsed(AdminAddress::parse)),
-            access_log: fields.optional("access_log", decode::parsed(AccessLog::parse)),
+            access_log: fields
+                .optional("access_log", logs::access_log)
+                .and_then(|written| {
+                    access_log_format = written.format;
+                    written.to
+                }),
+            access_log_format,
             drain_timeout: fields.optional("drain_timeout", duration),
             log_format: fields.optional("log_format", decode::parsed(LogFormat::parse)),
             affinity_entries: fields.optional("affinity_entries", decode::number(AFFINITY_ENTRIES)),
@@ -70,10 +84,17 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     let tcp = fields.optional("tcp", tcp);
     let udp = fields.optional("udp", udp);
     let edge = edge::read(&mut fields);
-    for key in edge::KEYS {
-        if fields.has("udp") && fields.has(key) {
-            let reason = "is not supported on a UDP listener by this version yet";
-            fields.problem(format!("\"{key}\" {reason}"));
+    if !fields.has("http") {
+        fields.refuse("access_log", "only what \"http\" listeners serve is logged");
+    }
+    let access_log = fields.optional("access_log", logs::listener_log);
+    if let Some(Located { value, .. }) = &address {
+        let is_unix = is_unix(value.0.ip());
+        if let Some(why) = edge::misplaced(&edge.socket, fields.has("udp"), is_unix) {
+            fields.problem(why);
+        }
+        if is_unix && fields.has("udp") {
+            fields.problem("datagrams are not relayed from Unix sockets");
         }
     }
     let written = ["http", "tcp", "udp"].into_iter();
@@ -97,6 +118,7 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
         },
         last_port,
         edge,
+        access_log: access_log.unwrap_or_default(),
         protocol,
     })
 }
@@ -190,6 +212,7 @@ fn udp(node: &Node, problems: &mut Problems) -> Option<Udp> {
     let requests = fields.optional("requests", count());
     let flows_max = fields.optional("flows_max", decode::number(1..=flows_limit));
     let flows_per_source_max = fields.optional("flows_per_source_max", flows);
+    let proxy_out = fields.optional("proxy_out", proxy_out);
     fields.finish();
     Some(Udp {
         cluster: cluster?,
@@ -198,6 +221,7 @@ fn udp(node: &Node, problems: &mut Problems) -> Option<Udp> {
         requests,
         flows_max,
         flows_per_source_max,
+        proxy_out,
     })
 }
 
@@ -216,6 +240,7 @@ fn http(node: &Node, problems: &mut Problems) -> Option<Http> {
         forwarded: fields.optional("forwarded", decode::choice(&FORWARDED_WORDS)),
         http2: fields.optional("http2", http2).unwrap_or_default(),
         tls: fields.optional("tls", tls::server).map(Rc::new),
+        request_id: fields.optional("request_id", decode::choice(&REQUEST_ID_WORDS)),
         exchanges: ListenerExchanges::read(&mut fields),
     };
     fields.finish();

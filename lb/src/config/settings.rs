@@ -9,6 +9,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lb_core::plan;
+
 use super::file;
 use super::notation;
 use super::problem::Located;
@@ -20,6 +22,7 @@ pub(crate) struct Settings {
     pub(crate) engine: Engine,
     pub(crate) admin: AdminAddress,
     pub(crate) access_log: AccessLog,
+    pub(crate) access_log_format: plan::LogFormat,
     pub(crate) drain_timeout: Duration,
     pub(crate) log_format: LogFormat,
     /// Clients that affinity remembers at a time, of all clusters.
@@ -77,6 +80,7 @@ impl Default for Settings {
             engine: Engine::Auto,
             admin: AdminAddress::Listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9900)),
             access_log: AccessLog::Off,
+            access_log_format: plan::LogFormat::default(),
             drain_timeout: Duration::from_secs(30),
             log_format: LogFormat::Text,
             affinity_entries: 1 << 20,
@@ -96,6 +100,7 @@ impl Settings {
         put(&mut self.engine, &written.engine);
         put(&mut self.admin, &written.admin);
         put(&mut self.access_log, &written.access_log);
+        put(&mut self.access_log_format, &written.access_log_format);
         put(&mut self.drain_timeout, &written.drain_timeout);
         put(&mut self.log_format, &written.log_format);
         if let Some(entries) = &written.affinity_entries {
@@ -113,10 +118,6 @@ impl Settings {
             (
                 "affinity_entries",
                 self.affinity_entries != next.affinity_entries,
-            ),
-            (
-                "access_log",
-                self.access_log.is_on() != next.access_log.is_on(),
             ),
         ];
         differs
@@ -177,11 +178,6 @@ impl AdminAddress {
 }
 
 impl AccessLog {
-    /// Whether there is one.
-    pub(crate) fn is_on(&self) -> bool {
-        *self != Self::Off
-    }
-
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         match text {
             "off" => Ok(Self::Off),

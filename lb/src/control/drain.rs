@@ -56,7 +56,7 @@ impl Control {
                 ExitCode::FAILURE
             }
         };
-        self.status.access_log.borrow().flush();
+        self.status.access_logs.flush();
         code
     }
 
@@ -69,6 +69,7 @@ impl Control {
                 Ok(Some(
                     Event::Loaded(..)
                     | Event::Objects(_)
+                    | Event::ObjectNames(..)
                     | Event::TryAgain
                     | Event::Reload(_)
                     | Event::Resolved(..),

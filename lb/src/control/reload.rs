@@ -6,10 +6,13 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use lb_core::plan;
+
 use super::bind::{bind_new, ports};
 use super::objects::{LeftOut, leave_out};
 use super::status::Running;
 use super::{Control, Event, LoadNumber};
+use crate::access_log::default_log;
 use crate::change::Change;
 use crate::config::{Draft, Names, Problem};
 use crate::log::log;
@@ -20,7 +23,7 @@ impl Control {
     /// Reads the sources again. Names that are new are resolved first; meanwhile all goes on.
     pub(super) fn reload(&mut self, why: &'static str) {
         log!(Info, "reading the configuration", because = why);
-        self.status.access_log.borrow().reopen();
+        self.status.access_logs.reopen();
         self.load = LoadNumber(self.load.0 + 1);
         let loaded = self.sources.load();
         self.watched.send_if_modified(|watched| {
@@ -111,7 +114,9 @@ impl Control {
             Some(objects) => objects.join(own, &current.plan),
             None => (own, LeftOut::new()),
         };
-        if plan == current.plan {
+        let log = default_log(&draft.settings);
+        let is_as_before = |plan: &plan::Plan| *plan == current.plan && log == current.log;
+        if is_as_before(&plan) {
             log!(Info, "the configuration is as before");
             return Ok(());
         }
@@ -126,18 +131,24 @@ impl Control {
         leave_out(&mut plan, new.left_out, &mut left_out);
         if let Some(objects) = &mut self.objects {
             objects.left_out(left_out, &self.sender);
-            if plan == current.plan {
+            if is_as_before(&plan) {
                 return Ok(());
             }
         }
         let own_ports: Vec<_> = ports(&new.bound).collect();
         let opened: HashSet<ListenerKey> = new.bound.keys().cloned().collect();
         self.bound.extend(new.bound);
-        let snapshot = Snapshot::build(plan, &self.status.ground, &self.bound, Some(&current));
+        let logs = &self.status.access_logs;
+        let snapshot = logs.open(&plan, log.as_ref()).and_then(|()| {
+            let ground = &self.status.ground;
+            Snapshot::build(plan, ground, &self.bound, (logs, log), Some(&current))
+        });
         let snapshot = snapshot.map_err(|reason| {
+            logs.retain(&current.plan, current.log.as_ref());
             self.bound.retain(|key, _| !opened.contains(key));
             draft.listener_problem("", reason)
         })?;
+        logs.retain(&snapshot.plan, snapshot.log.as_ref());
         self.own_ports.extend(own_ports);
         let generation = self.status.generation() + 1;
         let change = Arc::new(Change::between(Some(&current), &snapshot, generation));
@@ -152,6 +163,7 @@ impl Control {
         if let Some(objects) = &mut self.objects {
             objects.published(&self.status);
         }
+        self.files.extend(new.files);
         self.status.metrics.config_generation.set(generation);
         log!(
             Info,
@@ -173,11 +185,12 @@ impl Control {
                 Info,
                 "listening",
                 listener = listener.stats.name(),
-                address = listener.bound
+                address = lb_core::rt::shown(listener.bound)
             );
         }
         for listener in &change.closed {
             self.bound.remove(&listener.key);
+            self.files.remove(&listener.key);
             log!(Info, "listener closed", listener = listener.stats.name());
         }
     }
@@ -206,9 +219,8 @@ impl Control {
                 setting = name
             );
         }
-        let access_log = &draft.settings.access_log;
-        self.status.access_log.borrow_mut().switch(access_log);
         settings.access_log = draft.settings.access_log.clone();
+        settings.access_log_format = draft.settings.access_log_format.clone();
         settings.drain_timeout = draft.settings.drain_timeout;
     }
 }

@@ -20,12 +20,12 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio::task;
 
-use super::bind::{Bound, OwnPorts, advise, bind_new, ports};
+use super::bind::{Bound, OwnPorts, SocketFiles, advise, bind_new, ports};
 use super::objects::{LeftOut, Objects, leave_out};
 use super::status::Running;
 use super::watch::Watch;
 use super::{Control, Event, LoadNumber, Status, cpus, events, signals};
-use crate::access_log::AccessLogWriter;
+use crate::access_log::{AccessLogs, default_log};
 use crate::admin;
 use crate::args::EXIT_USAGE;
 use crate::change::Change;
@@ -97,7 +97,6 @@ impl Control {
         let (sender, events) = events();
         signals::forward(&sender).map_err(|error| format!("cannot handle signals: {error}"))?;
         let engine = find_engine(draft.settings.engine)?;
-        let access_log = AccessLogWriter::start(&draft.settings.access_log)?;
         let admin = bind_admin(draft.settings.admin).await?;
         log::start(draft.settings.log_format)
             .map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -118,7 +117,7 @@ impl Control {
             objects: objects.as_mut(),
             draft: &draft,
         };
-        let (status, bound) = start_workers(plan, engine, access_log, &sender)?;
+        let (status, bound, files) = start_workers(plan, engine, &sender)?;
         if let Some(objects) = &mut objects {
             objects.start(flags.healthz, &status, &sender)?;
         }
@@ -147,6 +146,7 @@ impl Control {
             own_ports: ports(&bound).collect(),
             watched,
             bound,
+            files,
             sender,
             events,
         })
@@ -200,9 +200,8 @@ struct Planned<'a> {
 fn start_workers(
     planned: Planned<'_>,
     engine: Probe,
-    access_log: AccessLogWriter,
     sender: &UnboundedSender<Event>,
-) -> Result<(Rc<Status>, Bound), StartError> {
+) -> Result<(Rc<Status>, Bound, SocketFiles), StartError> {
     let Planned {
         plan,
         mut objects,
@@ -224,12 +223,20 @@ fn start_workers(
         objects.left_out(left_out, sender);
         objects.state()
     });
+    let log = default_log(&draft.settings);
+    let access_logs = AccessLogs::default();
+    access_logs.open(&plan, log.as_ref())?;
     let ground = Ground::new(workers, draft.settings.affinity_entries)
         .map_err(|error| format!("cannot have random numbers: {error}"))?;
-    let snapshot = Snapshot::build(plan, &ground, &new.bound, None)?;
+    let snapshot = Snapshot::build(plan, &ground, &new.bound, (&access_logs, log), None)?;
     for listener in &snapshot.listeners {
         let name = listener.stats.name();
-        log!(Info, "listening", listener = name, address = listener.bound);
+        log!(
+            Info,
+            "listening",
+            listener = name,
+            address = lb_core::rt::shown(listener.bound)
+        );
     }
     let change = Arc::new(Change::between(None, &snapshot, Status::FIRST_GENERATION));
     let peers = Arc::<Peers>::default();
@@ -242,7 +249,6 @@ fn start_workers(
             change: Arc::clone(&change),
             affinity: Arc::clone(&ground.affinity),
             sockets,
-            access_log: access_log.lines(),
             peers: Arc::clone(&peers),
         };
         let sender = sender.clone();
@@ -272,9 +278,9 @@ fn start_workers(
         objects: objects_state,
         draining: Cell::new(false),
         admin_address: Cell::new(None),
-        access_log: RefCell::new(access_log),
+        access_logs,
     };
-    Ok((Rc::new(status), new.bound))
+    Ok((Rc::new(status), new.bound, new.files))
 }
 
 /// Sends an event whenever a configuration file has changed.

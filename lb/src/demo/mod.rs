@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lb_core::plan::{Check, Edge};
+use lb_core::plan::{Check, Edge, ListenerLog};
 
 use self::origin::{Origin, Origins};
 use crate::args::DemoArgs;
@@ -106,6 +106,7 @@ fn listener(place: &Place, name: &str, address: SocketAddr, protocol: Protocol) 
         address: at(place, address),
         last_port: None,
         edge: Edge::default(),
+        access_log: ListenerLog::default(),
         protocol,
     }
 }

@@ -26,7 +26,7 @@ use lb_core::balance::affinity::AffinityTable;
 use lb_core::metrics::WorkerMetrics;
 use lb_core::rt::{self, EngineKind, Handle, Notify, Runtime};
 use lb_core::worker::Worker;
-use lb_l7::{AccessLog, HttpWorker};
+use lb_l7::HttpWorker;
 
 use self::checks::Checks;
 use self::chores::Chores;
@@ -34,7 +34,6 @@ use self::listeners::Listeners;
 use self::peers::Peer;
 pub(crate) use self::peers::Peers;
 use crate::change::Change;
-use crate::line_writer::LineWriter;
 use crate::log::log;
 use crate::snapshot::ListenerKey;
 
@@ -74,7 +73,6 @@ pub(crate) struct Start {
     /// From nothing to what it is to run.
     pub(crate) change: Arc<Change>,
     pub(crate) sockets: Sockets,
-    pub(crate) access_log: Option<LineWriter>,
     /// What remembers clients, for the worker that looks after it.
     pub(crate) affinity: Arc<AffinityTable>,
     pub(crate) peers: Arc<Peers>,
@@ -227,11 +225,8 @@ impl<F: FnOnce()> Thread<F> {
         let handle = runtime.handle();
         runtime.block_on(async {
             let worker = Rc::new(Worker::new(start.index, Arc::clone(&self.metrics)));
-            let access_log = start
-                .access_log
-                .map(|lines| AccessLog::new(Box::new(lines)));
             let local = Rc::new(Local {
-                http: HttpWorker::new(Rc::clone(&worker), access_log),
+                http: HttpWorker::new(Rc::clone(&worker)),
                 worker,
                 workers: start.workers,
                 listeners: Listeners::default(),

@@ -19,6 +19,7 @@ on_both_engines!(
     local_endpoints_answer_for_their_health,
     ingresses_route_by_host_and_path,
     no_request_is_lost_while_endpoints_are_replaced,
+    an_external_name_is_followed_only_if_asked_for,
     files_flags_and_objects_run_together,
 );
 
@@ -434,6 +435,30 @@ fn no_request_is_lost_while_endpoints_are_replaced(engine: &str) {
         is_over.store(true, Ordering::Relaxed);
     });
     assert!(answered.load(Ordering::Relaxed) > 0);
+}
+
+fn an_external_name_is_followed_only_if_asked_for(engine: &str) {
+    let one = HttpOrigin::start("one");
+    let folder = Folder::new();
+    let objects = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: outside}}\nspec: {{type: ExternalName, \
+         externalName: localhost}}\n---\napiVersion: networking.k8s.io/v1\nkind: \
+         Ingress\nmetadata: {{name: all}}\nspec: {{defaultBackend: {{service: {{name: outside, port: \
+         {{number: {}}}}}}}}}\n",
+        one.address.port()
+    );
+    folder.write("objects.yaml", &objects);
+    let flags = ["--ingress-http", "127.0.0.1:0", "--ingress-https", "off"];
+    let lb = start(engine, &folder, &flags);
+    assert_ne!(get(lb.listener("ingress-http"), "/").status, 200);
+    assert_eq!(lb.metric("lb_objects_problems{severity=\"error\"}"), 1.0);
+    let lb = start(
+        engine,
+        &folder,
+        &[&flags[..], &["--external-names"]].concat(),
+    );
+    let front = lb.listener("ingress-http");
+    wait_until("the name", || get(front, "/").status == 200);
 }
 
 fn files_flags_and_objects_run_together(engine: &str) {
