@@ -2,6 +2,7 @@
 //!
 //! Invariant: checked after each step of a random sequence of objects that come, change and go.
 //! Read next: `../src/compile.rs`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -127,12 +128,24 @@ fn node() -> impl Strategy<Value = Value> {
     })
 }
 
+fn ingress() -> impl Strategy<Value = Value> {
+    (name(), name(), 80..85, 0..3).prop_map(|(name, service, port, host)| {
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": name},
+            "spec": {"rules": [{"host": format!("host-{host}.example"), "http": {"paths": [
+                {"path": "/", "pathType": "Prefix", "backend":
+                    {"service": {"name": service, "port": {"number": port}}}}]}}]},
+        })
+    })
+}
+
 fn step() -> impl Strategy<Value = Step> {
-    let kinds = vec!["Service", "EndpointSlice", "Pod"];
+    let kinds = vec!["Service", "EndpointSlice", "Pod", "Ingress"];
     prop_oneof![
         4 => service().prop_map(Step::Apply),
         6 => slice().prop_map(Step::Apply),
         3 => pod().prop_map(Step::Apply),
+        2 => ingress().prop_map(Step::Apply),
         1 => node().prop_map(Step::Apply),
         4 => (prop::sample::select(kinds), name()).prop_map(|(kind, name)| Step::Delete(kind, name)),
         6 => Just(Step::Compile),

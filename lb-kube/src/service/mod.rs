@@ -15,7 +15,7 @@ mod part;
 mod read;
 mod wish;
 
-use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 
 pub(crate) use self::claims::{Claims, Grant};
 pub(crate) use self::node::NodeView;
@@ -94,7 +94,6 @@ impl Services<'_> {
             PortRef::Name(name) => it.name.as_deref() == Some(name),
             PortRef::Number(number) => it.port == *number,
         });
-        let is_tcp = |protocol: Option<&str>| matches!(protocol, None | Some("TCP" | ""));
         let first = named.clone().next();
         let found = named.find(|it| is_tcp(it.protocol.as_deref()));
         match (found, first, port) {
@@ -132,25 +131,29 @@ impl Services<'_> {
     pub(crate) fn cluster_name(name: &Name, service: &Service, port: u16) -> String {
         let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref());
         let mut ports = ports.unwrap_or_default().iter();
-        let port_name = ports
-            .find(|it| it.port == i32::from(port) && it.name.is_some())
-            .and_then(|it| it.name.as_deref());
-        match port_name {
+        let is_it =
+            |it: &&ServicePort| it.port == i32::from(port) && is_tcp(it.protocol.as_deref());
+        let port_name = ports.find(is_it).and_then(|it| it.name.as_deref());
+        match port_name.filter(|it| !it.is_empty()) {
             Some(port_name) => format!("{name}:{port_name}"),
             None => format!("{name}:{port}"),
         }
     }
 }
 
+fn is_tcp(protocol: Option<&str>) -> bool {
+    matches!(protocol, None | Some("TCP" | ""))
+}
+
 pub(crate) fn is_external_name(spec: &ServiceSpec) -> bool {
     spec.type_.as_deref() == Some("ExternalName")
 }
 
-fn known_ports(ports: &[k8s_openapi::api::core::v1::ServicePort]) -> String {
+fn known_ports(ports: &[ServicePort]) -> String {
     if ports.is_empty() {
         return "none".to_owned();
     }
-    let show = |it: &k8s_openapi::api::core::v1::ServicePort| match &it.name {
+    let show = |it: &ServicePort| match &it.name {
         Some(name) => format!("{} ({name})", it.port),
         None => it.port.to_string(),
     };

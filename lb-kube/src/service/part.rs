@@ -205,7 +205,10 @@ impl Builder<'_> {
         let family = self.wish.families[0];
         let name = match &request.template {
             Some(template) => template.name.clone(),
-            None => self.cluster_name(port, family, Scope::Cluster, false),
+            None => match self.services.store.service(self.name) {
+                Some(service) => Services::cluster_name(self.name, service, request.port),
+                None => return,
+            },
         };
         if clusters.contains_key(&name) {
             return;
