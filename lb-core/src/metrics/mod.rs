@@ -450,6 +450,7 @@ impl SessionEnd {
 pub struct ListenerStats {
     name: String,
     kind: ListenerKind,
+    has_tls: bool,
     shards: Box<[Arc<ListenerCounters>]>,
 }
 
@@ -469,6 +470,10 @@ impl ListenerStats {
         Self {
             name: listener.name.clone(),
             kind,
+            has_tls: matches!(
+                &listener.protocol,
+                plan::Protocol::Http(plan::Http { tls: Some(_), .. })
+            ),
             shards,
         }
     }
