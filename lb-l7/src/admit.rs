@@ -244,7 +244,7 @@ fn is_grpc(head: &RequestHead, received: &[u8]) -> bool {
 }
 
 /// Who the request is from.
-fn who(head: &RequestHead, link: &ClientLink, peer: &Peer) -> Client {
+fn who<'p>(head: &RequestHead, link: &ClientLink, peer: &'p Peer) -> Client<'p> {
     let local = if head.lacks_authority() {
         link.local_addr().ok()
     } else {
@@ -255,5 +255,6 @@ fn who(head: &RequestHead, link: &ClientLink, peer: &Peer) -> Client {
         scheme: peer.scheme(),
         local,
         request_id: None,
+        certificate: peer.tls.as_ref().map_or(&[], |tls| &tls.client_fields),
     }
 }

@@ -446,6 +446,7 @@ impl SessionEnd {
 pub struct ListenerStats {
     name: String,
     kind: ListenerKind,
+    has_tls: bool,
     shards: Box<[Arc<ListenerCounters>]>,
 }
 
@@ -465,6 +466,10 @@ impl ListenerStats {
         Self {
             name: listener.name.clone(),
             kind,
+            has_tls: matches!(
+                &listener.protocol,
+                plan::Protocol::Http(plan::Http { tls: Some(_), .. })
+            ),
             shards,
         }
     }

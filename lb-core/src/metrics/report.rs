@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use super::{
     ClusterCounters, ControlMetrics, FlowEnd, FlowShed, Kind, ListenerCounters, ListenerKind,
-    ListenerStats, Refusal, SessionEnd, StatusClass, Text, WorkerMetrics,
+    ListenerStats, Refusal, SessionEnd, StatusClass, Text, TlsFailure, WorkerMetrics,
 };
 use crate::balance::{Backend, Cluster, State};
+use crate::plan::TlsVersion;
 
 /// Everything that has counters, as the current snapshot has it.
 #[derive(Debug, Clone, Copy)]
@@ -141,6 +142,7 @@ impl Report<'_> {
             |shard| shard.active.get(),
         );
         self.write_refusals(text);
+        self.write_handshakes(text);
         self.per_listener(
             text,
             "lb_accept_pauses_total",
@@ -177,6 +179,40 @@ impl Report<'_> {
             for refusal in Refusal::ALL {
                 let labels = [("listener", listener.name()), ("reason", refusal.name())];
                 family.sample(&labels, listener.sum(|shard| shard.refusals(refusal)));
+            }
+        }
+    }
+
+    fn write_handshakes(&self, text: &mut Text) {
+        let with_tls = || self.listeners.iter().filter(|listener| listener.has_tls);
+        let mut family = text.family(
+            "lb_tls_handshakes_total",
+            Kind::Counter,
+            "TLS handshakes with clients, by version and whether a session was resumed.",
+        );
+        for listener in with_tls() {
+            for (version, resumed) in TlsVersion::ALL
+                .into_iter()
+                .flat_map(|it| [(it, false), (it, true)])
+            {
+                let labels = [
+                    ("listener", listener.name()),
+                    ("version", version.name()),
+                    ("resumed", if resumed { "true" } else { "false" }),
+                ];
+                let count = listener.sum(|shard| shard.tls.handshakes(version, resumed));
+                family.sample(&labels, count);
+            }
+        }
+        let mut family = text.family(
+            "lb_tls_handshake_failures_total",
+            Kind::Counter,
+            "TLS handshakes with clients that failed, by the reason.",
+        );
+        for listener in with_tls() {
+            for failure in TlsFailure::ALL {
+                let labels = [("listener", listener.name()), ("reason", failure.name())];
+                family.sample(&labels, listener.sum(|shard| shard.tls.failures(failure)));
             }
         }
     }
@@ -455,7 +491,10 @@ impl Report<'_> {
         );
         for cluster in self.clusters {
             for backend in cluster.backends() {
-                let (address, now) = (backend.address.to_string(), backend.state());
+                let (address, now) = (
+                    crate::rt::shown(backend.address).to_string(),
+                    backend.state(),
+                );
                 for state in State::ALL {
                     let labels = [
                         ("cluster", &*cluster.name),
@@ -477,7 +516,7 @@ impl Report<'_> {
         );
         for cluster in self.clusters.iter().filter(|it| it.health.is_some()) {
             for backend in cluster.backends() {
-                let address = backend.address.to_string();
+                let address = crate::rt::shown(backend.address).to_string();
                 let mut sample = |result, count| {
                     let labels = [
                         ("cluster", &*cluster.name),
@@ -560,7 +599,7 @@ impl Report<'_> {
         let mut family = text.family(name, kind, help);
         for cluster in self.clusters {
             for backend in cluster.backends() {
-                let address = backend.address.to_string();
+                let address = crate::rt::shown(backend.address).to_string();
                 let labels = [
                     ("cluster", &*cluster.name),
                     ("backend", &*backend.name),

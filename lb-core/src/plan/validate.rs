@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Balance, Listener, Plan, Protocol, Udp};
+use super::{Balance, Listener, Plan, Protocol, ProxyVersion, Udp};
 
 /// Most backends that one session or exchange may try.
 pub const TRIES_LIMIT: u8 = 8;
@@ -227,6 +227,7 @@ impl<'p> Validation<'p> {
 
     fn listener(&mut self, index: usize, listener: &'p Listener, place: &Place) {
         self.edge(place, &listener.edge);
+        self.socket_kind(place, listener);
         match &listener.protocol {
             Protocol::Tcp(tcp) => self.tcp(place, tcp),
             Protocol::Udp(udp) => self.udp(place, udp),
@@ -237,6 +238,13 @@ impl<'p> Validation<'p> {
     fn udp(&mut self, place: &Place, udp: &'p Udp) {
         self.timeout(place, "idle_timeout", udp.idle_timeout);
         self.cluster_exists(place, &udp.cluster);
+        if udp
+            .proxy_out
+            .is_some_and(|it| it.version == ProxyVersion::V1)
+        {
+            let reason = "version 1 of the PROXY protocol has no form for UDP; v2 has";
+            self.malformed(place, "proxy_out", "v1", reason);
+        }
         let counts = [
             ("replies", udp.replies, u32::MAX),
             ("requests", udp.requests, u32::MAX),
