@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::document::{Data, Document, Node, parse};
 use super::folder::read_text;
 use super::report::Report;
+use crate::problem::Severity;
 
 /// Most files that are read for it at a time.
 const FILES_MAX: usize = 64;
@@ -22,7 +23,8 @@ pub fn locate(reports: &mut [Report]) {
         let (Some(file), Some(object)) = (&report.file, report.position) else {
             continue;
         };
-        if report.field.is_empty() || object.column != 1 {
+        let is_minor = report.severity == Severity::Note;
+        if report.field.is_empty() || object.column != 1 || is_minor {
             continue;
         }
         if !files.contains_key(file) {

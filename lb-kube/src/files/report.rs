@@ -11,7 +11,7 @@ use crate::object::{ObjectRef, Origin};
 use crate::problem::{Problem, Severity};
 
 /// One thing that is wrong with a file, an object or a part of it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Report {
     /// The file, as the user named its folder; `None` if it is in none.
     pub file: Option<Arc<str>>,

@@ -83,15 +83,25 @@ pub(super) fn join(
         clusters: HashSet::new(),
     };
     joiner.gather(&sorted);
-    let (http, https) = joiner.routes();
+    let (mut http, mut https) = joiner.routes();
     let default = joiner.default(&sorted);
     let is_nginx = sorted.iter().any(|part| part.mode == Mode::Nginx);
     let settings = settings(is_nginx);
     let wants_tls = is_nginx || sorted.iter().any(|part| !part.tls.is_empty());
+    if let Some((None, on_tls)) = &default {
+        let nowhere = Route {
+            host: None,
+            path: PathMatch::Prefix("/".to_owned()),
+            action: RouteAction::Answer { status: NOWHERE },
+        };
+        https.extend(on_tls.then(|| nowhere.clone()));
+        http.push(nowhere);
+    }
+    let (http, https) = (unique(http), unique(https));
     if let Some(address) = options.http {
         let http = Http {
             routes: http,
-            default_cluster: default.as_ref().map(|it| it.0.clone()),
+            default_cluster: default.as_ref().and_then(|it| it.0.clone()),
             ..settings.clone()
         };
         output
@@ -102,7 +112,7 @@ pub(super) fn join(
         let found = joined_certificates(&sorted, store, certificates, &mut output.problems);
         let mut list = vec![Arc::clone(fallback)];
         list.extend(found);
-        let on_tls = default.filter(|it| it.1).map(|it| it.0);
+        let on_tls = default.filter(|it| it.1).and_then(|it| it.0);
         let http = Http {
             routes: https,
             default_cluster: on_tls,
@@ -283,7 +293,7 @@ impl<'p> Joiner<'p, '_> {
                 http.push(route);
             }
         }
-        (unique(http), unique(https))
+        (http, https)
     }
 
     fn without_conflicts(
@@ -346,8 +356,9 @@ impl<'p> Joiner<'p, '_> {
         Some(cluster.clone())
     }
 
-    /// Where a request goes that no route matches, and whether over TLS, too.
-    fn default(&mut self, parts: &[&Part]) -> Option<(String, bool)> {
+    /// Where a request goes that no route matches, if there is such a place, and whether over TLS,
+    /// too.
+    fn default(&mut self, parts: &[&Part]) -> Option<(Option<String>, bool)> {
         let is_for_all = |part: &&&Part| part.mode == Mode::Strict || part.rules.is_empty();
         let alone = parts.iter().filter(|part| part.rules.is_empty());
         let mut others = parts.iter().filter(|part| !part.rules.is_empty());
@@ -360,7 +371,7 @@ impl<'p> Joiner<'p, '_> {
             let problem = Problem::new(Severity::Warning, object, field, reason, "");
             self.output.problems.push(problem);
         }
-        let cluster = self.cluster(first.default.as_ref()?)?;
+        let cluster = self.cluster(first.default.as_ref()?);
         Some((cluster, first.mode == Mode::Nginx || !first.tls.is_empty()))
     }
 }

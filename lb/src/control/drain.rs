@@ -69,6 +69,7 @@ impl Control {
                 Ok(Some(
                     Event::Loaded(..)
                     | Event::Objects(_)
+                    | Event::ObjectNames(..)
                     | Event::TryAgain
                     | Event::Reload(_)
                     | Event::Resolved(..),

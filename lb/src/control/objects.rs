@@ -4,7 +4,7 @@
 //! Invariant: an address is made local before it is bound, and is so until its listener is gone.
 //! Read next: `../kubernetes/mod.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,12 +15,14 @@ use tokio::task;
 
 use super::bind::BindError;
 use super::start::StartError;
-use super::{Control, Event, Status};
+use super::{Control, Event, LoadNumber, Status};
+use crate::config::Names;
 use crate::kubernetes::{
     FolderWatch, HealthServers, HealthzAddress, Kubernetes, KubernetesFlags, KubernetesState, Seen,
     Watched, join, machine_addresses, serve_healthz,
 };
 use crate::log::log;
+use crate::resolve::{Resolved, Schedule, resolve};
 
 /// How long after a failure listeners are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
@@ -36,6 +38,13 @@ pub(super) struct Objects {
     watched: Rc<Watched>,
     health: HealthServers,
     is_waiting: bool,
+    /// Addresses of the host names that objects lead to.
+    names: Names,
+    schedule: Schedule,
+    /// The names that are being resolved, or are to be after a pause.
+    asked: BTreeSet<String>,
+    /// Tells an answer that is still wanted from one that a later question has overtaken.
+    round: LoadNumber,
 }
 
 impl Objects {
@@ -56,6 +65,10 @@ impl Objects {
             watch: Some(watch),
             health: HealthServers::default(),
             is_waiting: false,
+            names: Names::new(),
+            schedule: Schedule::new(),
+            asked: BTreeSet::new(),
+            round: LoadNumber(0),
         }))
     }
 
@@ -73,6 +86,7 @@ impl Objects {
     ) -> Result<(), StartError> {
         serve_healthz(healthz, status)?;
         self.published(status);
+        self.resolve(sender);
         let Some(mut watch) = self.watch.take() else {
             return Ok(());
         };
@@ -93,12 +107,12 @@ impl Objects {
         self.kubernetes.has_listener(name)
     }
 
-    /// Joins them to what files and flags say, and makes local what is to be bound.
-    pub(super) fn join(&mut self, own: Plan) -> (Plan, LeftOut) {
+    /// Joins them to what files and flags say, and makes local what is to be bound; `before` runs.
+    pub(super) fn join(&mut self, own: Plan, before: &Plan) -> (Plan, LeftOut) {
         let wanted = self.kubernetes.compiled().local_addresses.clone();
         let result = self.kubernetes.local.add(&wanted, &self.machine);
         self.kubernetes.set_local_problem(result.err());
-        join(own, self.kubernetes.plan())
+        join(own, self.kubernetes.plan(), before)
     }
 
     /// Says which of their listeners do not run; these are tried again after a while.
@@ -124,7 +138,51 @@ impl Objects {
     }
 }
 
+impl Objects {
+    /// Resolves the host names that objects lead to: new ones at once, all of them after a pause.
+    fn resolve(&mut self, sender: &UnboundedSender<Event>) {
+        let wanted = &self.kubernetes.compiled().host_names;
+        if wanted.is_empty() || *wanted == self.asked {
+            return;
+        }
+        let is_new = wanted.iter().any(|host| !self.names.contains_key(host));
+        let all_found = self.names.values().all(|addresses| !addresses.is_empty());
+        let pause = match is_new {
+            true => Duration::ZERO,
+            false => self.schedule.pause(all_found),
+        };
+        self.asked.clone_from(wanted);
+        self.round = LoadNumber(self.round.0 + 1);
+        let round = self.round;
+        let (wanted, known, sender) = (wanted.clone(), self.names.clone(), sender.clone());
+        task::spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            // As above.
+            let _ = sender.send(Event::ObjectNames(resolve(wanted, known).await, round));
+        });
+    }
+}
+
 impl Control {
+    /// The host names that objects lead to have these addresses.
+    pub(super) fn take_object_names(&mut self, resolved: Resolved, round: LoadNumber) {
+        let Some(objects) = &mut self.objects else {
+            return;
+        };
+        if round != objects.round {
+            return;
+        }
+        let names = resolved.logged();
+        objects.asked.clear();
+        let any = objects.kubernetes.take_names(&names);
+        objects.names = names;
+        if any {
+            self.publish_objects();
+        } else {
+            objects.resolve(&self.sender);
+        }
+    }
+
     /// Looks at what the watch has seen.
     pub(super) fn objects_changed(&mut self, seen: &Seen) {
         let Some(objects) = &mut self.objects else {
@@ -154,6 +212,9 @@ impl Control {
     }
 
     fn publish_objects(&mut self) {
+        if let Some(objects) = &mut self.objects {
+            objects.resolve(&self.sender);
+        }
         let (draft, names) = (self.draft.clone(), self.names.clone());
         if let Err(problem) = self.publish(&names, &draft) {
             log!(Error, "a change of objects was refused", problem = problem);

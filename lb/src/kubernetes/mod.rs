@@ -12,7 +12,7 @@ mod options;
 mod watch;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 
 use lb_core::metrics::{Kind, Text};
@@ -26,6 +26,7 @@ pub(crate) use self::join::join;
 pub(crate) use self::local::LocalAddresses;
 pub(crate) use self::options::{HealthzAddress, KubernetesFlags, NodePortFlag, machine_addresses};
 pub(crate) use self::watch::{FolderWatch, Seen, Watched};
+use crate::config::Names;
 use crate::log::log;
 
 /// A folder of manifests, and what it compiles to.
@@ -112,6 +113,16 @@ impl Kubernetes {
             self.show();
         }
         any
+    }
+
+    /// Takes up the addresses of host names; whether anything is different now.
+    pub(crate) fn take_names(&mut self, names: &Names) -> bool {
+        for (host, addresses) in names {
+            self.store.resolve(host, addresses.clone());
+        }
+        let before = self.compiled.plan.clone();
+        self.compile();
+        before != self.compiled.plan
     }
 
     /// What the objects say is to run.
@@ -210,8 +221,9 @@ impl Kubernetes {
     fn show(&self) {
         let reports = self.reports();
         let mut shown = self.state.inner.borrow_mut();
+        let known: HashSet<&Report> = shown.reports.iter().collect();
         for report in &reports {
-            if !self.is_logged || shown.reports.contains(report) {
+            if !self.is_logged || known.contains(report) {
                 continue;
             }
             match report.severity {

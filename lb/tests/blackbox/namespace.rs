@@ -8,9 +8,16 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 
-use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, skip};
+use rustix::process::Signal;
 
-on_both_engines!(backends_see_the_client, a_mark_and_a_device_are_used);
+use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, skip};
+use crate::origin::HttpOrigin;
+
+on_both_engines!(
+    backends_see_the_client,
+    a_mark_and_a_device_are_used,
+    cluster_addresses_are_local_while_they_are_served,
+);
 
 /// Set inside of the namespace.
 const INSIDE: &str = "LB_TEST_NAMESPACE";
@@ -57,6 +64,60 @@ pub(crate) fn ip(arguments: &str) {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {said}");
+}
+
+/// The routes that lb made.
+fn routes() -> String {
+    let mut command = Command::new("ip");
+    let output = command.args(["route", "show", "table", "local", "proto", "76"]);
+    String::from_utf8(output.output().unwrap().stdout).unwrap()
+}
+
+fn cluster_addresses_are_local_while_they_are_served(engine: &str) {
+    if !is_inside(
+        engine,
+        "namespace",
+        "cluster_addresses_are_local_while_they_are_served",
+    ) {
+        return;
+    }
+    ip("link set lo up");
+    let origin = HttpOrigin::start("origin");
+    let service = |address: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{clusterIP: {address}, \
+             ports: [{{port: 80}}]}}\n---\napiVersion: discovery.k8s.io/v1\nkind: \
+             EndpointSlice\nmetadata: {{name: web-1, labels: {{kubernetes.io/service-name: \
+             web}}}}\naddressType: IPv4\nports: [{{port: {}}}]\nendpoints: [{{addresses: \
+             [127.0.0.1]}}]\n",
+            origin.address.port()
+        )
+    };
+    let folder = Folder::new();
+    folder.write("web.yaml", &service("10.96.0.10"));
+    let path = folder.as_ref().to_str().unwrap();
+    let flags = ["--manifests", path, "--cluster-ips", "--healthz", "off"];
+    let answers = |address: &str| {
+        let address = format!("{address}:80").parse().unwrap();
+        assert_eq!(crate::client::get(address, "/").body, "origin");
+    };
+    let lb = Lb::start(engine, &flags);
+    answers("10.96.0.10");
+    assert!(routes().contains("10.96.0.10"), "{}", routes());
+    folder.write("web.yaml", &service("10.96.0.11"));
+    crate::harness::wait_until("the next address", || routes().contains("10.96.0.11"));
+    crate::harness::wait_until("the end of the first", || !routes().contains("10.96.0.10"));
+    answers("10.96.0.11");
+    lb.signal(Signal::TERM);
+    assert!(lb.wait().0.success());
+    assert_eq!(routes(), "", "the routes end with the process");
+
+    drop(Lb::start(engine, &flags)); // killed
+    assert!(routes().contains("10.96.0.11"));
+    folder.write("web.yaml", &service("10.96.0.12"));
+    let _lb = Lb::start(engine, &flags);
+    answers("10.96.0.12");
+    assert!(!routes().contains("10.96.0.11"), "{}", routes());
 }
 
 fn configuration(backend: SocketAddr, edge: &str, socket: &str) -> String {
