@@ -12,6 +12,7 @@ use super::decode::{self, Fields, Problems};
 use super::notation;
 use super::problem::Located;
 use super::read::duration;
+use super::read_cluster::percent;
 use super::yaml::{Node, Value};
 
 /// What was written of the exchanges of a listener.
@@ -116,12 +117,12 @@ fn retry_budget(node: &Node, problems: &mut Problems) -> Option<Option<RetryBudg
         return decode::choice(&[("none", None)])(node, problems).map(|it| it.value);
     }
     let mut fields = Fields::of(node, problems)?;
-    let percent = fields.optional("percent", decode::number(0..=100));
+    let percent = fields.optional("percent", percent::<0, 100>);
     let per_second = fields.optional("per_second", decode::number(0..=u16::MAX.into()));
     fields.finish();
     let default = RetryBudget::default();
     Some(Some(RetryBudget {
-        percent: percent.map_or(default.percent, |it| it.value as u8),
+        percent: percent.map_or(default.percent, |it| it.value),
         per_second: per_second.map_or(default.per_second, |it| it.value as u16),
     }))
 }

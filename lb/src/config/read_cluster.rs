@@ -416,7 +416,7 @@ pub(super) fn verify(text: &str) -> Result<Verify, String> {
     })
 }
 
-fn percent<const LEAST: u8, const MOST: u8>(
+pub(super) fn percent<const LEAST: u8, const MOST: u8>(
     node: &Node,
     problems: &mut Problems,
 ) -> Option<Located<u8>> {
