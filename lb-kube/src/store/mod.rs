@@ -310,10 +310,6 @@ impl Store {
         self.secrets.get(name).map(|it| Arc::clone(&it.object))
     }
 
-    pub(crate) fn config_map(&self, name: &Name) -> Option<&ConfigMap> {
-        self.config_maps.get(name).map(|it| &*it.object)
-    }
-
     pub(crate) fn node(&self, name: &str) -> Option<&Node> {
         let name = Name::new("", name);
         self.nodes.get(&name).map(|it| &*it.object)
