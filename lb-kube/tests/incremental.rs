@@ -2,6 +2,7 @@
 //!
 //! Invariant: checked after each step of a random sequence of objects that come, change and go.
 //! Read next: `../src/compile.rs`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
