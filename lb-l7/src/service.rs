@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use lb_core::balance::Cluster;
-use lb_core::plan::{self, Affinity, BackendProtocol, Http2, HttpLimits, HttpTimeouts, PathForm};
+use lb_core::plan::{self, Affinity, Http2, HttpLimits, HttpTimeouts, PathForm};
 use lb_core::rt::Buffer;
 
 use crate::action::{Action, Asked, Routed};

@@ -162,11 +162,21 @@ impl Node {
 
 /// The documents of a text; those that hold nothing are left out.
 pub(super) fn parse(text: &str) -> Result<Vec<Document>, Fault> {
+    let mut documents = Vec::new();
+    parse_each(text, |document| documents.push(document))?;
+    Ok(documents)
+}
+
+/// Hands over each document of a text as soon as it is complete, so that only one tree is held.
+pub(super) fn parse_each(text: &str, mut each: impl FnMut(Document)) -> Result<(), Fault> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
         match event {
-            Ok((event, span)) => builder.on_event(event, span)?,
+            Ok((event, span)) => {
+                builder.on_event(event, span)?;
+                builder.documents.drain(..).for_each(&mut each);
+            }
             Err(error) => {
                 return Err(Fault {
                     position: Position::at(error.marker().line(), error.marker().col()),
@@ -175,7 +185,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Document>, Fault> {
             }
         }
     }
-    Ok(builder.documents)
+    Ok(())
 }
 
 /// Builds trees from parser events.

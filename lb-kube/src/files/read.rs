@@ -9,7 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-use super::document::{Data, Document, Fault, Node, Position};
+use super::document::{Data, Document, Fault, Node, Position, parse_each};
 use super::old;
 use super::report::Report;
 use crate::decode::{Decoded, Malformed};
@@ -78,20 +78,20 @@ pub fn read(file: &Arc<str>, text: &str) -> Result<Contents, Box<Report>> {
         document: 0,
         contents: Contents::default(),
     };
-    let documents = super::document::parse(text).map_err(|fault| {
+    let parsed = parse_each(text, |Document { root, fault }| {
+        reader.document += 1;
+        match fault {
+            Some(fault) => reader.faulty(&root, fault),
+            None => reader.node(root, None),
+        }
+    });
+    parsed.map_err(|fault| {
         let reason = format!("{}; what it held before goes on", fault.reason);
         Box::new(Report {
             position: Some(fault.position),
             ..Report::of_file(file, reason)
         })
     })?;
-    for Document { root, fault } in documents {
-        reader.document += 1;
-        match fault {
-            Some(fault) => reader.faulty(&root, fault),
-            None => reader.node(root, None),
-        }
-    }
     Ok(reader.contents)
 }
 

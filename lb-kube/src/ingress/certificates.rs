@@ -28,7 +28,9 @@ pub(super) fn certificate(
     let data = |key: &str| {
         let binary = secret.data.as_ref().and_then(|data| data.get(key));
         let text = secret.string_data.as_ref().and_then(|data| data.get(key));
-        let found = text.map(String::as_bytes).or(binary.map(|it| &*it.0));
+        let found = text
+            .map(String::as_bytes)
+            .or_else(|| binary.map(|it| &*it.0));
         found.ok_or_else(|| format!("the Secret {name} has no {key}"))
     };
     let chain: Vec<_> = CertificateDer::pem_slice_iter(data("tls.crt")?)

@@ -74,11 +74,8 @@ fn routes() -> String {
 }
 
 fn cluster_addresses_are_local_while_they_are_served(engine: &str) {
-    if !is_inside(
-        engine,
-        "namespace",
-        "cluster_addresses_are_local_while_they_are_served",
-    ) {
+    let test = "cluster_addresses_are_local_while_they_are_served";
+    if !is_inside(engine, "namespace", test) {
         return;
     }
     ip("link set lo up");
