@@ -78,6 +78,7 @@ fn request(criterion: &mut Criterion) {
         scheme: "http",
         local: None,
         request_id: None,
+        certificate: b"",
     };
     let mut group = criterion.benchmark_group("request");
     for (name, bytes) in [("small", SMALL_REQUEST), ("browser", BROWSER_REQUEST)] {

@@ -10,11 +10,12 @@ use lb_l7::http1::head::Framing;
 use lb_l7::http1::request::{Client, RequestHead, RequestRules, parse_request, rewrite_request};
 use libfuzzer_sys::fuzz_target;
 
-const CLIENT: Client = Client {
+const CLIENT: Client<'static> = Client {
     address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     scheme: "http",
     local: None,
     request_id: None,
+    certificate: b"",
 };
 
 fuzz_target!(|input: &[u8]| {

@@ -76,7 +76,7 @@ fn service(backends: &[SocketAddr]) -> Held<TcpService> {
         ..plan::Tcp::to("c")
     };
     let cluster = Arc::new(Cluster::build(&cluster, &Context::new(1, 1), None));
-    let service = TcpService::build(&plan, &|_| Some(Arc::clone(&cluster)));
+    let service = TcpService::build(&plan, &|_| Some(Arc::clone(&cluster)), None);
     let service = service.expect("the cluster is there");
     let service = if way == 1 { service } else { service.fickle() };
     Held::new(Arc::new(service))

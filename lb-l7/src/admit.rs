@@ -192,7 +192,9 @@ fn expected_body(
         head.ignore_upgrade();
     }
     Ok(match link {
-        ClientLink::Http2(stream) if !stream.is_received() => body_of_stream(head, data_bytes_max),
+        ClientLink::Http2(stream) if !stream.is_received() && !stream.is_websocket() => {
+            body_of_stream(head, data_bytes_max)
+        }
         _ => Body::new(head.framing, data_bytes_max),
     })
 }
@@ -244,7 +246,7 @@ fn is_grpc(head: &RequestHead, received: &[u8]) -> bool {
 }
 
 /// Who the request is from.
-fn who(head: &RequestHead, link: &ClientLink, peer: &Peer) -> Client {
+fn who<'p>(head: &RequestHead, link: &ClientLink, peer: &'p Peer) -> Client<'p> {
     let local = if head.lacks_authority() {
         link.local_addr().ok()
     } else {
@@ -255,5 +257,6 @@ fn who(head: &RequestHead, link: &ClientLink, peer: &Peer) -> Client {
         scheme: peer.scheme(),
         local,
         request_id: None,
+        certificate: peer.tls.as_ref().map_or(&[], |tls| &tls.client_fields),
     }
 }

@@ -67,7 +67,7 @@ pub fn serve_client<S: Into<Stream>>(
         let upgrade = loop {
             let first = match connection.wait_for_request().await {
                 Ok(first) => first,
-                Err(End::Close) => return drop(connection.flush().await),
+                Err(End::Close) => return drop(connection.finish().await),
                 Err(_) => return,
             };
             if connection.exchanges == 0 && connection.speaks_http2(&first) {
@@ -191,7 +191,7 @@ impl Connection {
             ClientLink::Http1(Stream::Plain(_)) => {
                 server::is_http2(first) && self.current.get().http2.enabled
             }
-            ClientLink::Http1(Stream::Tls(tls)) => tls.alpn_protocol().as_deref() == Some(b"h2"),
+            ClientLink::Http1(Stream::Tls(tls)) => tls.alpn_protocol() == Some(b"h2"),
             ClientLink::Http2(_) => false,
         }
     }
@@ -221,7 +221,7 @@ impl Connection {
                 }));
             }
             Next::End(End::Close | End::Linger) if self.client.is_http2() => {}
-            Next::End(End::Close) => drop(self.flush().await),
+            Next::End(End::Close) => drop(self.finish().await),
             Next::End(End::Gone) => {}
             Next::End(End::Linger) => self.linger().await,
             Next::End(End::Reset) => self.client.reset_on_drop(),
@@ -393,6 +393,18 @@ impl Connection {
                 return;
             }
         }
+    }
+
+    /// Ends our side such that the client knows that it has everything: by closing, and over TLS
+    /// by saying so first (RFC 8446 section 6.1).
+    async fn finish(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        if self.peer.tls.is_some() && !self.client.is_http2() {
+            // There is room for a few bytes: everything else has left.
+            let _ = poll_fn(|cx| Poll::Ready(self.client.poll_shutdown(cx))).await;
+            self.flush().await?;
+        }
+        Ok(())
     }
 
     /// Waits until what was sent has left, but not for ever.

@@ -46,6 +46,11 @@ pub(crate) trait Http2Stream: fmt::Debug {
     /// Whether the peer has ended the stream and all of its data has been taken.
     fn is_received(&self) -> bool;
 
+    /// Whether a WebSocket is asked for (RFC 8441): what follows the head is no body.
+    fn is_websocket(&self) -> bool {
+        false
+    }
+
     /// The field lines that came behind the body, each with its CRLF; once, after the end.
     fn take_trailers(&self) -> Option<Chunk>;
 

@@ -60,8 +60,12 @@ impl Served {
             Some(Affinity::Cookie(cookie)) => Some(SetCookie::new(cookie, over_tls)),
             _ => None,
         };
+        let alpn: &[u8] = match cluster.protocol {
+            plan::BackendProtocol::Http1 => b"http/1.1",
+            plan::BackendProtocol::Http2 => b"h2",
+        };
         let tls = cluster.tls.as_ref();
-        let tls = tls.map(|tls| TlsClient::for_backends(tls, &[b"http/1.1"]));
+        let tls = tls.map(|tls| TlsClient::for_backends(tls, &[alpn]));
         let failed =
             |error: TlsConfigError| BuildError::Tls(cluster.name.clone(), error.to_string());
         Ok(Self {

@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::json;
-
+use lb_core::plan::Plan;
 use lb_kube::Severity;
 use lb_kube::files::{PassedOver, Report};
+use serde_json::json;
 
 use crate::args::{CheckFormat, EXIT_USAGE};
 use crate::config::{Draft, Names, Problem, Sources};
@@ -42,7 +42,7 @@ pub(crate) fn run(sources: &Sources, format: CheckFormat) -> ExitCode {
     };
     let (plan, found) = match (own, objects) {
         (Some(own), Some(mut objects)) => {
-            let (plan, left_out) = join(own, objects.plan());
+            let (plan, left_out) = join(own, objects.plan(), &Plan::default());
             objects.leave_out(left_out);
             (Some(plan), Found::of(&objects))
         }

@@ -112,6 +112,10 @@ pub(crate) struct ListenerKey {
 }
 
 impl ListenerKey {
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn of(listener: &plan::Listener) -> Self {
         let any_port = listener.address.port() == 0;
         Self {
@@ -161,16 +165,22 @@ impl Snapshot {
             let stats = before.map(|it| &*it.stats);
             let gate = before.and_then(|it| it.gate.as_deref());
             let acceptor = before.and_then(|it| it.tls.as_ref());
-            let service = before
-                .map(|it| &it.service)
-                .filter(|_| is_planned_as_before);
+            let gate = Gate::build(&listener.edge, gate).map(Arc::new);
+            let before = before.map(|it| &it.service);
+            let before = before.map(|service| (service, is_planned_as_before));
             listeners.push(Arc::new(Listener {
                 key,
                 bound,
                 stats: Arc::new(ListenerStats::build(listener, ground.workers, stats)),
-                gate: Gate::build(&listener.edge, gate).map(Arc::new),
                 tls: build_acceptor(&listener.protocol, &ground.tls, acceptor)?,
-                service: Service::build(listener, service, &by_name, (logs, log.as_ref()))?,
+                service: Service::build(
+                    listener,
+                    before,
+                    &by_name,
+                    (logs, log.as_ref()),
+                    gate.as_ref(),
+                )?,
+                gate,
             }));
         }
         drop((planned, before, changed));
@@ -325,17 +335,19 @@ impl<'p, T> ByName<'p, T> {
 }
 
 impl Service {
-    /// `before` is a service of the same protocol with the same settings, if there was one.
+    /// `before` is the listener's service until now, if there was one, and whether its settings
+    /// are the same.
     fn build(
         listener: &plan::Listener,
-        before: Option<&Self>,
+        before: Option<(&Self, bool)>,
         cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
         (logs, log): (&AccessLogs, Option<&AccessLog>),
+        gate: Option<&Arc<Gate>>,
     ) -> Result<Self, String> {
         let known = |name: &str| {
             cluster_by_name(name).ok_or_else(|| format!("there is no cluster \"{name}\""))
         };
-        if let Some(Self::Http(http)) = before
+        if let Some((Self::Http(http), true)) = before
             && let Some(http) = http.with_clusters(cluster_by_name)
         {
             return Ok(Self::Http(Arc::new(http)));
@@ -350,12 +362,18 @@ impl Service {
                 };
                 Ok(Self::Http(Arc::new(service)))
             }
-            plan::Protocol::Tcp(tcp) => TcpService::build(tcp, cluster_by_name)
-                .map(|service| Self::Tcp(Arc::new(service)))
-                .ok_or_else(|| "a cluster is missing".to_owned()),
+            plan::Protocol::Tcp(tcp) => {
+                let previous = match before {
+                    Some((Self::Tcp(previous), _)) => Some(&**previous),
+                    _ => None,
+                };
+                TcpService::build(tcp, cluster_by_name, previous)
+                    .map(|service| Self::Tcp(Arc::new(service)))
+                    .ok_or_else(|| "a cluster is missing".to_owned())
+            }
             plan::Protocol::Udp(udp) => {
                 let service = UdpService::build(udp.clone(), known(&udp.cluster)?);
-                Ok(Self::Udp(Arc::new(service)))
+                Ok(Self::Udp(Arc::new(service.guarded_by(gate.cloned()))))
             }
         }
     }

@@ -7,6 +7,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -18,10 +19,14 @@ use crate::compare;
 use crate::faults;
 use crate::origin::{self, Delay, Service};
 use crate::report;
-use crate::run::{self, Grpc, HttpRequest, LoadMode, Scheme, Sources, TcpRequest, UdpRequest, Url};
+use crate::run::{
+    self, Grpc, HttpRequest, LoadMode, Mix, MixError, Replay, Scheme, Sources, TcpRequest,
+    UdpRequest, Url,
+};
 use crate::strategies;
 use crate::tcp::TcpMode;
 use crate::tls::{Group, Identity, Suite, TlsRequest, Version};
+use crate::truth;
 use crate::udp;
 use crate::units::{parse_bytes, parse_duration};
 
@@ -49,6 +54,8 @@ pub enum Command {
     Faults(faults::Args),
     /// Draw the texts and charts of a report again.
     Report(report::Args),
+    /// Check the generator against a server of known latencies.
+    Truth(truth::Args),
 }
 
 /// `loadgen origin`.
@@ -118,6 +125,8 @@ Examples:
   loadgen run tcp://127.0.0.1:9000 -c 64 -d 10s --closed --message 128 --json -
   loadgen run h2c://127.0.0.1:8080/ -c 16 -m 16 -d 10s
   loadgen run https://127.0.0.1:8443/ --http2 -c 4 -m 32 --grpc stream:10 --message 1KiB
+  loadgen run http://127.0.0.1:8080/ -c 64 --scenario shop.yaml --rate 100..5000
+  loadgen run http://127.0.0.1:8080/ -c 64 --replay access.log --speed 4
   loadgen run ws://127.0.0.1:8080/chat -c 64 --message 128
   loadgen run https://127.0.0.1:8443/ -c 64 --new-connections --resume 0.8
   loadgen run udp://127.0.0.1:9000 -c 128 -d 10s --one-way --message 1200
@@ -128,9 +137,23 @@ pub struct RunArgs {
     #[arg(value_name = "URL")]
     pub url: Url,
     /// Requests due per second over all connections, whatever the answers do; latency counts
-    /// from the moment that a request was due.
-    #[arg(long, value_name = "N", conflicts_with = "closed")]
-    pub rate: Option<f64>,
+    /// from the moment that a request was due. N..M goes evenly from one rate to the other from
+    /// the start to the end, N..M/STEPS in so many equal steps.
+    #[arg(long, value_name = "N[..M[/STEPS]]", conflicts_with = "closed", value_parser = parse_rate)]
+    pub rate: Option<LoadMode>,
+    /// Requests are due at random (a Poisson process), at --rate on average.
+    #[arg(long, requires = "rate")]
+    pub poisson: bool,
+    /// http, https: YAML file of several kinds of requests, with weights, URIs, headers, bodies,
+    /// think times and a cookie jar for each connection.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["headers", "method", "body", "replay"])]
+    pub scenario: Option<PathBuf>,
+    /// http, https: log in combined format whose requests are sent again, when they were sent.
+    #[arg(long, value_name = "LOG", conflicts_with_all = ["headers", "method", "body", "rate", "closed", "warmup", "duration"])]
+    pub replay: Option<PathBuf>,
+    /// Replay so many times as fast.
+    #[arg(long, value_name = "TIMES", requires = "replay", default_value_t = 1.0)]
+    pub speed: f64,
     /// Send each connection's next request when its last one is answered (default).
     #[arg(long)]
     pub closed: bool,
@@ -300,11 +323,15 @@ impl TryFrom<&RunArgs> for run::Config {
 
     fn try_from(args: &RunArgs) -> Result<Self, String> {
         args.refuse_settings_of_the_other_scheme()?;
-        let mode = match args.rate {
-            Some(rate) if rate.is_finite() && rate > 0.0 => LoadMode::Open { rate_per_s: rate },
-            Some(rate) => return Err(format!("--rate {rate}: write a number above 0, as in 1000")),
-            None => LoadMode::Closed,
+        let replay = args.replayed()?;
+        let mode = match (args.rate, args.poisson) {
+            _ if replay.is_some() => LoadMode::Replay { speed: args.speed },
+            (Some(LoadMode::Open { rate_per_s }), true) => LoadMode::Poisson { rate_per_s },
+            (Some(_), true) => return Err("--poisson is for one --rate".into()),
+            (Some(mode), false) => mode,
+            (None, _) => LoadMode::Closed,
         };
+        let duration = replay.as_ref().map(|replay| replay.duration(args.speed));
         let threads = args.placement.threads()?;
         if args.connections < threads {
             return Err(format!(
@@ -320,8 +347,10 @@ impl TryFrom<&RunArgs> for run::Config {
         let (http, tcp) = (HttpRequest::default(), TcpRequest::default());
         Ok(Self {
             mode,
+            mix: args.mixed()?,
+            replay: replay.map(Arc::new),
             connections: args.connections,
-            duration: args.duration,
+            duration: duration.unwrap_or(args.duration),
             warm_up: args.warmup,
             timeout: args.timeout,
             new_connections: args.new_connections,
@@ -358,7 +387,9 @@ impl RunArgs {
         let with_headers = &[Http, Https, H2c, Ws, Wss][..];
         let with_bodies = &[Http, Https, H2c][..];
         let secure = &[Https, Wss][..];
-        let flags: [(&str, bool, &[Scheme]); 19] = [
+        let flags: [(&str, bool, &[Scheme]); 21] = [
+            ("--scenario", self.scenario.is_some(), &[Http, Https]),
+            ("--replay", self.replay.is_some(), &[Http, Https]),
             ("--header", !self.headers.is_empty(), with_headers),
             ("--method", self.method.is_some(), with_bodies),
             ("--body", self.body.is_some(), with_bodies),
@@ -416,6 +447,9 @@ impl RunArgs {
         if !is_http2 && (self.streams.is_some() || self.grpc.is_some()) {
             return Err("-m and --grpc are for HTTP/2: give --http2, too".into());
         }
+        if is_http2 && (self.scenario.is_some() || self.replay.is_some()) {
+            return Err("--scenario and --replay are for HTTP/1.1".into());
+        }
         if streams == 0 {
             return Err("-m 0: at least 1 request has to be under way".into());
         }
@@ -468,6 +502,36 @@ impl RunArgs {
         }
     }
 
+    fn mixed(&self) -> Result<Option<Arc<Mix>>, String> {
+        let Some(path) = &self.scenario else {
+            return Ok(None);
+        };
+        let explain = |error: String| format!("--scenario {}: {error}", path.display());
+        let text = fs::read_to_string(path).map_err(|error| explain(error.to_string()))?;
+        let mix = text
+            .parse()
+            .map_err(|error: MixError| explain(error.to_string()))?;
+        Ok(Some(Arc::new(mix)))
+    }
+
+    fn replayed(&self) -> Result<Option<Replay>, String> {
+        let Some(path) = &self.replay else {
+            return Ok(None);
+        };
+        if !(self.speed.is_finite() && self.speed > 0.0) {
+            return Err(format!(
+                "--speed {}: write a number above 0, as in 2",
+                self.speed
+            ));
+        }
+        let explain = |error: String| format!("--replay {}: {error}", path.display());
+        // A log may hold any bytes.
+        let bytes = fs::read(path).map_err(|error| explain(error.to_string()))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let replay = Replay::read(&text, self.speed);
+        replay.map(Some).map_err(|error| explain(error.to_string()))
+    }
+
     fn tls(&self) -> Result<TlsRequest, String> {
         let roots = |path: &PathBuf| {
             let explain = |error: String| format!("--tls-ca {}: {error}", path.display());
@@ -516,6 +580,38 @@ impl PlacementArgs {
             threads => Ok(threads),
         }
     }
+}
+
+/// `1000`, `100..5000` or `100..5000/5`.
+fn parse_rate(text: &str) -> Result<LoadMode, String> {
+    let wrong = || format!("`{text}`: write a number above 0, as in 1000, 100..5000 or 100..500/5");
+    let rate = |text: &str| {
+        let rate = text
+            .parse()
+            .ok()
+            .filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
+        rate.ok_or_else(wrong)
+    };
+    let Some((from, to)) = text.split_once("..") else {
+        return Ok(LoadMode::Open {
+            rate_per_s: rate(text)?,
+        });
+    };
+    let Some((to, steps)) = to.split_once('/') else {
+        return Ok(LoadMode::Ramp {
+            from_per_s: rate(from)?,
+            to_per_s: rate(to)?,
+        });
+    };
+    let steps = steps
+        .parse()
+        .ok()
+        .filter(|steps| (2..=1000).contains(steps));
+    Ok(LoadMode::Steps {
+        from_per_s: rate(from)?,
+        to_per_s: rate(to)?,
+        steps: steps.ok_or_else(wrong)?,
+    })
 }
 
 fn parse_grpc(text: &str) -> Result<usize, String> {
@@ -626,12 +722,14 @@ mod tests {
             ("tcp://a:1 --method GET", "--method"),
             ("tcp://a:1 -H A:b", "--header"),
             ("tcp://a:1 --gso 8", "udp://"),
-            (
-                "udp://a:1 --new-connections",
-                "http://, https:// and tcp://",
-            ),
+            ("udp://a:1 --new-connections", "wss:// and tcp://"),
             ("http://a:1/ --resume 0.5", "https://"),
             ("https://a:1/ --resume 2", "0 to 1"),
+            ("https://a:1/ -m 4", "--http2"),
+            ("h2c://a:1/ -m 0", "-m 0"),
+            ("h2c://a:1/ -m 2 --new-connections", "--new-connections"),
+            ("h2c://a:1/ --grpc twice", "unary"),
+            ("h2c://a:1/ --message 5", "--grpc"),
             ("https://a:1/ --tls-groups x448", "x25519"),
             ("https://a:1/ --tls-ca /nowhere/ca", "/nowhere/ca"),
             ("udp://a:1 --message 39", "from 40 to"),

@@ -21,6 +21,7 @@ pub mod strategies;
 pub mod tcp;
 mod testbed;
 pub mod tls;
+pub mod truth;
 pub mod udp;
 pub mod units;
 mod websocket;

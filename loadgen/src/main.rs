@@ -17,7 +17,7 @@ use loadgen::args::{Cli, Command, OriginArgs, RunArgs};
 use loadgen::gate::Gate;
 use loadgen::origin::{self, Origin};
 use loadgen::run::{self, Progress, Summary};
-use loadgen::{compare, descriptors, faults, report, strategies};
+use loadgen::{compare, descriptors, faults, report, strategies, truth};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Strategies(args) => strategies(&args),
         Command::Faults(args) => faults(&args),
         Command::Report(args) => report(&args),
+        Command::Truth(args) => truth(&args),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("loadgen: {}", failure.message);
@@ -153,6 +154,17 @@ fn report(args: &report::Args) -> Result<ExitCode, Failure> {
     report::report(args).map_err(Failure::other)?;
     println!("{}", args.folder.join("summary.md").display());
     Ok(ExitCode::SUCCESS)
+}
+
+fn truth(args: &truth::Args) -> Result<ExitCode, Failure> {
+    let stop = stop_on_signal().map_err(Failure::other)?;
+    let found = truth::check(args, &stop).map_err(Failure::other)?;
+    say(&mut io::stdout(), &found.to_string());
+    Ok(if found.is_right() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Prints to people; that nobody reads it any more is no failure.

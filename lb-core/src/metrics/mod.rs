@@ -5,6 +5,7 @@
 //! Read next: `report.rs` (which series are exported), `text.rs` (the Prometheus text format).
 
 mod flows;
+mod http2;
 mod report;
 mod text;
 mod tls;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 pub use flows::{FlowCounters, FlowEnd, FlowShed};
+pub use http2::Http2Counters;
 pub use report::Report;
 pub use text::{Family, Kind, Text};
 pub use tls::{TlsCounters, TlsFailure};
@@ -242,6 +244,8 @@ pub struct ListenerCounters {
     refusals: [Counter; Refusal::ALL.len()],
     /// Of a UDP listener.
     pub flows: FlowCounters,
+    /// Of clients that speak HTTP/2.
+    pub http2: Http2Counters,
     /// Of an HTTP listener that takes TLS.
     pub tls: TlsCounters,
 }
@@ -446,6 +450,7 @@ impl SessionEnd {
 pub struct ListenerStats {
     name: String,
     kind: ListenerKind,
+    has_tls: bool,
     shards: Box<[Arc<ListenerCounters>]>,
 }
 
@@ -465,6 +470,10 @@ impl ListenerStats {
         Self {
             name: listener.name.clone(),
             kind,
+            has_tls: matches!(
+                &listener.protocol,
+                plan::Protocol::Http(plan::Http { tls: Some(_), .. })
+            ),
             shards,
         }
     }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use super::{
     ClusterCounters, ControlMetrics, FlowEnd, FlowShed, Kind, ListenerCounters, ListenerKind,
-    ListenerStats, Refusal, SessionEnd, StatusClass, Text, WorkerMetrics,
+    ListenerStats, Refusal, SessionEnd, StatusClass, Text, TlsFailure, WorkerMetrics,
 };
 use crate::balance::{Backend, Cluster, State};
+use crate::plan::TlsVersion;
 
 /// Everything that has counters, as the current snapshot has it.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +34,7 @@ impl Report<'_> {
         self.write_connections(text);
         self.write_sessions(text);
         self.write_flows(text);
+        self.write_http2(text);
         self.write_exchanges(text);
         self.write_clusters(text);
         self.write_backends(text);
@@ -141,6 +143,7 @@ impl Report<'_> {
             |shard| shard.active.get(),
         );
         self.write_refusals(text);
+        self.write_handshakes(text);
         self.per_listener(
             text,
             "lb_accept_pauses_total",
@@ -181,6 +184,40 @@ impl Report<'_> {
         }
     }
 
+    fn write_handshakes(&self, text: &mut Text) {
+        let with_tls = || self.listeners.iter().filter(|listener| listener.has_tls);
+        let mut family = text.family(
+            "lb_tls_handshakes_total",
+            Kind::Counter,
+            "TLS handshakes with clients, by version and whether a session was resumed.",
+        );
+        for listener in with_tls() {
+            for (version, resumed) in TlsVersion::ALL
+                .into_iter()
+                .flat_map(|it| [(it, false), (it, true)])
+            {
+                let labels = [
+                    ("listener", listener.name()),
+                    ("version", version.name()),
+                    ("resumed", if resumed { "true" } else { "false" }),
+                ];
+                let count = listener.sum(|shard| shard.tls.handshakes(version, resumed));
+                family.sample(&labels, count);
+            }
+        }
+        let mut family = text.family(
+            "lb_tls_handshake_failures_total",
+            Kind::Counter,
+            "TLS handshakes with clients that failed, by the reason.",
+        );
+        for listener in with_tls() {
+            for failure in TlsFailure::ALL {
+                let labels = [("listener", listener.name()), ("reason", failure.name())];
+                family.sample(&labels, listener.sum(|shard| shard.tls.failures(failure)));
+            }
+        }
+    }
+
     fn write_sessions(&self, text: &mut Text) {
         let mut family = text.family(
             "lb_sessions_total",
@@ -192,6 +229,64 @@ impl Report<'_> {
                 let labels = [("listener", listener.name()), ("end", end.name())];
                 family.sample(&labels, listener.sum(|shard| shard.sessions(end)));
             }
+        }
+    }
+
+    fn write_http2(&self, text: &mut Text) {
+        type Number = fn(&ListenerCounters) -> u64;
+        let families: [(&str, Kind, &str, Number); 7] = [
+            (
+                "lb_http2_connections_total",
+                Kind::Counter,
+                "Client connections that speak HTTP/2.",
+                |shard| shard.http2.connections.get(),
+            ),
+            (
+                "lb_http2_connections_active",
+                Kind::Gauge,
+                "Client connections open that speak HTTP/2.",
+                |shard| shard.http2.connections_active.get(),
+            ),
+            (
+                "lb_http2_streams_total",
+                Kind::Counter,
+                "HTTP/2 streams that clients have begun.",
+                |shard| shard.http2.streams.get(),
+            ),
+            (
+                "lb_http2_resets_received_total",
+                Kind::Counter,
+                "HTTP/2 streams that clients have reset.",
+                |shard| shard.http2.resets_received.get(),
+            ),
+            (
+                "lb_http2_resets_sent_total",
+                Kind::Counter,
+                "HTTP/2 streams of clients that we have reset.",
+                |shard| shard.http2.resets_sent.get(),
+            ),
+            (
+                "lb_http2_offences_total",
+                Kind::Counter,
+                "HTTP/2 connections ended as the client broke the rules of the protocol.",
+                |shard| shard.http2.offences.get(),
+            ),
+            (
+                "lb_http2_floods_total",
+                Kind::Counter,
+                "HTTP/2 connections ended as the client did what costs us more than it.",
+                |shard| shard.http2.floods.get(),
+            ),
+        ];
+        for (name, kind, help, number) in families {
+            self.per_listener(
+                text,
+                name,
+                kind,
+                help,
+                |it| it == ListenerKind::Http,
+                number,
+            );
         }
     }
 
@@ -455,7 +550,10 @@ impl Report<'_> {
         );
         for cluster in self.clusters {
             for backend in cluster.backends() {
-                let (address, now) = (backend.address.to_string(), backend.state());
+                let (address, now) = (
+                    crate::rt::shown(backend.address).to_string(),
+                    backend.state(),
+                );
                 for state in State::ALL {
                     let labels = [
                         ("cluster", &*cluster.name),
@@ -477,7 +575,7 @@ impl Report<'_> {
         );
         for cluster in self.clusters.iter().filter(|it| it.health.is_some()) {
             for backend in cluster.backends() {
-                let address = backend.address.to_string();
+                let address = crate::rt::shown(backend.address).to_string();
                 let mut sample = |result, count| {
                     let labels = [
                         ("cluster", &*cluster.name),
@@ -560,7 +658,7 @@ impl Report<'_> {
         let mut family = text.family(name, kind, help);
         for cluster in self.clusters {
             for backend in cluster.backends() {
-                let address = backend.address.to_string();
+                let address = crate::rt::shown(backend.address).to_string();
                 let labels = [
                     ("cluster", &*cluster.name),
                     ("backend", &*backend.name),

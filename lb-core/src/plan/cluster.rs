@@ -98,7 +98,8 @@ impl Cluster {
 /// One address to send to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Backend {
-    /// Where it listens.
+    /// Where it listens; a Unix socket by the address that stands for it, see
+    /// [`unix_address`](crate::rt::unix_address).
     pub address: SocketAddr,
     /// As the user wrote it; in logs, metrics and as label.
     pub name: String,
@@ -120,7 +121,7 @@ impl From<SocketAddr> for Backend {
     fn from(address: SocketAddr) -> Self {
         Self {
             address,
-            name: address.to_string(),
+            name: crate::rt::shown(address).to_string(),
             weight: Self::WEIGHT_DEFAULT,
             tier: Tier::default(),
             condition: Condition::default(),

@@ -93,11 +93,19 @@ pub struct ListenSocket {
     /// Whatever comes is dropped by the kernel, without a word to who sent it: as kube-proxy has it
     /// for a Service that has endpoints, but none that may be used here.
     pub drops_all: bool,
+    /// IP_FREEBIND: the address may be none of this machine's (yet): one that a VRRP or BGP daemon
+    /// brings.
+    pub free_bind: bool,
+    /// Permissions of a Unix socket's file; `None` for [`Self::MODE_DEFAULT`].
+    pub mode: Option<u32>,
     /// What clients' connections inherit.
     pub tcp: TcpSocket,
 }
 
 impl ListenSocket {
+    /// For all users, as an address on loopback is.
+    pub const MODE_DEFAULT: u32 = 0o666;
+
     /// Covers a second of 4,000 connections a second while a worker is busy otherwise.
     pub const BACKLOG_DEFAULT: u32 = 4096;
 }
@@ -110,6 +118,8 @@ impl Default for ListenSocket {
             fast_open: None,
             v6_only: false,
             drops_all: false,
+            free_bind: false,
+            mode: None,
             tcp: TcpSocket::default(),
         }
     }

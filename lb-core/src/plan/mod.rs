@@ -78,7 +78,8 @@ pub struct Plan {
 pub struct Listener {
     /// Name in logs and metrics; from the user, or made from the address.
     pub name: String,
-    /// Address to bind.
+    /// Address to bind; a Unix socket by the address that stands for it, see
+    /// [`unix_address`](crate::rt::unix_address).
     pub address: SocketAddr,
     /// What is asked of connections before they are served.
     pub edge: Edge,

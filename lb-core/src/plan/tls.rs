@@ -57,7 +57,7 @@ impl TlsServer {
     pub fn new(certificates: Vec<Arc<Certificate>>) -> Self {
         Self {
             certificates: certificates.into(),
-            alpn_http2: false,
+            alpn_http2: true,
             min_version: TlsVersion::default(),
             suites: Vec::new(),
             groups: Vec::new(),

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::ProxyOut;
+
 /// The settings of a UDP listener. A flow is what one client address sends to one of our
 /// addresses, and what comes back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct Udp {
     /// Most flows of a worker at a time from one source: an IPv4 address, or an IPv6 /64, which is
     /// what one site has. `None` for no limit.
     pub flows_per_source_max: Option<u32>,
+    /// Each datagram to a backend begins with a header that says who the client is; version 2.
+    pub proxy_out: Option<ProxyOut>,
 }
 
 impl Udp {
@@ -46,6 +50,7 @@ impl Udp {
             requests: None,
             flows_max: Self::FLOWS_DEFAULT,
             flows_per_source_max: None,
+            proxy_out: None,
         }
     }
 }

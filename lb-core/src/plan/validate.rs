@@ -8,9 +8,10 @@ use std::collections::HashSet;
 use std::fmt;
 use std::hash::Hash;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Balance, Listener, Plan, Protocol, Udp};
+use super::{Balance, Cluster, Listener, Plan, Protocol, ProxyVersion, Udp};
 
 /// Most backends that one session or exchange may try.
 pub const TRIES_LIMIT: u8 = 8;
@@ -27,7 +28,24 @@ impl Plan {
     /// # Errors
     /// All that is wrong, in the order of the plan.
     pub fn validate(&self) -> Result<(), Vec<PlanError>> {
+        self.validate_after(&Self::default())
+    }
+
+    /// As [`Plan::validate`], where `before` is valid: a part that is there by the same reference
+    /// is looked at only for what other parts may have changed about it.
+    ///
+    /// # Errors
+    /// As of [`Plan::validate`].
+    pub fn validate_after(&self, before: &Self) -> Result<(), Vec<PlanError>> {
+        let listeners: HashSet<_> = before.listeners.iter().map(Arc::as_ptr).collect();
         let mut check = Validation {
+            known_clusters: before.clusters.iter().map(Arc::as_ptr).collect(),
+            has_new_listeners: self.listeners.len() != listeners.len()
+                || self
+                    .listeners
+                    .iter()
+                    .any(|it| !listeners.contains(&Arc::as_ptr(it))),
+            known_listeners: listeners,
             plan: self,
             clusters: self.clusters.iter().map(|it| &*it.name).collect(),
             errors: Vec::new(),
@@ -199,6 +217,10 @@ impl fmt::Display for Place {
 pub(super) struct Validation<'p> {
     pub(super) plan: &'p Plan,
     clusters: HashSet<&'p str>,
+    /// Parts that were found valid before, by their addresses.
+    known_listeners: HashSet<*const Listener>,
+    known_clusters: HashSet<*const Cluster>,
+    has_new_listeners: bool,
     pub(super) errors: Vec<PlanError>,
 }
 
@@ -221,12 +243,19 @@ impl<'p> Validation<'p> {
                     address,
                 });
             }
+            if self.known_listeners.contains(&Arc::as_ptr(listener)) {
+                for cluster in listener.clusters() {
+                    self.cluster_exists(&place, cluster);
+                }
+                continue;
+            }
             self.listener(index, listener, &place);
         }
     }
 
     fn listener(&mut self, index: usize, listener: &'p Listener, place: &Place) {
         self.edge(place, &listener.edge);
+        self.socket_kind(place, listener);
         match &listener.protocol {
             Protocol::Tcp(tcp) => self.tcp(place, tcp),
             Protocol::Udp(udp) => self.udp(place, udp),
@@ -237,6 +266,13 @@ impl<'p> Validation<'p> {
     fn udp(&mut self, place: &Place, udp: &'p Udp) {
         self.timeout(place, "idle_timeout", udp.idle_timeout);
         self.cluster_exists(place, &udp.cluster);
+        if udp
+            .proxy_out
+            .is_some_and(|it| it.version == ProxyVersion::V1)
+        {
+            let reason = "version 1 of the PROXY protocol has no form for UDP; v2 has";
+            self.malformed(place, "proxy_out", "v1", reason);
+        }
         let counts = [
             ("replies", udp.replies, u32::MAX),
             ("requests", udp.requests, u32::MAX),
@@ -262,6 +298,13 @@ impl<'p> Validation<'p> {
                 name: cluster.name.clone(),
             };
             self.name(&place, &cluster.name, &mut names);
+            if self.known_clusters.contains(&Arc::as_ptr(cluster)) {
+                // Some of its settings need listeners of a kind.
+                if self.has_new_listeners {
+                    self.cluster(&place, cluster);
+                }
+                continue;
+            }
             self.cluster(&place, cluster);
             if let Some(health) = &cluster.health {
                 self.health(&place, health);
@@ -385,9 +428,7 @@ pub(super) fn host_problem(host: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use super::super::{Backend, Cluster, Edge, Health, Http, ListenerLog, Route, Tcp};
+    use super::super::{Backend, Edge, Health, Http, ListenerLog, Route, Tcp};
     use super::*;
 
     fn address(text: &str) -> SocketAddr {
@@ -468,6 +509,31 @@ mod tests {
         Arc::make_mut(&mut plan.clusters[0]).health = Some(Health::default());
         assert_eq!(plan.validate(), Ok(()));
         assert_eq!(Plan::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn what_stays_is_looked_at_for_what_others_change() {
+        let before = plan(vec![tcp("db", "0.0.0.0:1", "a")]);
+        assert_eq!(before.validate(), Ok(()));
+        assert_eq!(before.validate_after(&before), Ok(()));
+        let errors = |plan: &Plan| -> Vec<String> {
+            let errors = plan.validate_after(&before).err().unwrap_or_default();
+            assert_eq!(plan.validate().err().unwrap_or_default(), errors);
+            errors.iter().map(ToString::to_string).collect()
+        };
+        let mut without = before.clone();
+        without.clusters.clear();
+        assert_eq!(
+            errors(&without),
+            ["listener \"db\": there is no cluster \"a\""]
+        );
+        let mut twice = before.clone();
+        twice.listeners.push(Arc::clone(&before.listeners[0]));
+        twice.clusters.push(Arc::clone(&before.clusters[0]));
+        assert_eq!(errors(&twice).len(), 3);
+        let mut worse = before.clone();
+        Arc::make_mut(&mut worse.clusters[0]).tries_max = 0;
+        assert_eq!(errors(&worse).len(), 1);
     }
 
     #[test]

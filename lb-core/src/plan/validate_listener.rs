@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use super::validate::{Place, Validation, host_problem};
 use super::{
-    Access, BackendSocket, ConnectionLimits, Edge, KeepAlive, ListenSocket, ProxyVersion, Rate,
-    ServerNames, Tcp, TcpSocket,
+    Access, BackendSocket, ConnectionLimits, Edge, KeepAlive, ListenSocket, Listener, Protocol,
+    ProxyVersion, Rate, ServerNames, Tcp, TcpSocket,
 };
+use crate::rt;
 
 /// Longest time that TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_DEFER_ACCEPT take.
 const SECONDS_MAX: u64 = 32_767;
@@ -27,6 +28,53 @@ impl<'p> Validation<'p> {
         self.access(place, &edge.access);
         self.connection_limits(place, &edge.limits);
         self.listen_socket(place, &edge.socket);
+    }
+
+    /// Settings that a listener's kind of socket does not have.
+    pub(super) fn socket_kind(&mut self, place: &Place, listener: &Listener) {
+        let is_unix = rt::is_unix(listener.address.ip());
+        let is_udp = matches!(listener.protocol, Protocol::Udp(_));
+        let default = ListenSocket::default();
+        let socket = &listener.edge.socket;
+        let mut refuse = |field: &'static str, value: String, reason: &'static str| {
+            self.malformed(place, field, &value, reason);
+        };
+        if is_udp || is_unix {
+            let reason = "only TCP has this setting";
+            if let Some(time) = socket.defer_accept {
+                refuse("socket.defer_accept", format!("{time:?}"), reason);
+            }
+            if let Some(queue) = socket.fast_open {
+                refuse("socket.fast_open", queue.to_string(), reason);
+            }
+            if socket.tcp != default.tcp {
+                let reason = "only TCP has keep_alive, user_timeout and congestion";
+                refuse("socket", "keep_alive".to_owned(), reason);
+            }
+        }
+        if is_udp && socket.backlog != default.backlog {
+            let reason = "a UDP socket has no queue of connections";
+            refuse("socket.backlog", socket.backlog.to_string(), reason);
+        }
+        if is_unix && socket.free_bind {
+            let reason = "a Unix socket has no address";
+            refuse("socket.free_bind", "true".to_owned(), reason);
+        }
+        if let Some(mode) = socket.mode.filter(|_| !is_unix) {
+            let reason = "only the file of a Unix socket has permissions";
+            refuse("socket.mode", format!("{mode:o}"), reason);
+        }
+        let Protocol::Udp(udp) = &listener.protocol else {
+            return;
+        };
+        let cluster = self.plan.clusters.iter().find(|it| it.name == udp.cluster);
+        let mut backends = cluster.iter().flat_map(|cluster| &cluster.backends);
+        let leads_to_unix = backends.any(|backend| rt::is_unix(backend.address.ip()));
+        if is_unix || leads_to_unix {
+            let address = rt::shown(listener.address).to_string();
+            let reason = "datagrams are not relayed from or to Unix sockets";
+            self.malformed(place, "address", &address, reason);
+        }
     }
 
     fn access(&mut self, place: &Place, access: &Access) {
@@ -251,6 +299,8 @@ mod tests {
                 backlog: 0,
                 defer_accept: Some(Duration::from_millis(1500)),
                 fast_open: Some(0),
+                free_bind: false,
+                mode: None,
                 tcp: TcpSocket {
                     keep_alive: Some(KeepAlive {
                         idle: Duration::ZERO,

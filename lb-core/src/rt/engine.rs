@@ -245,6 +245,14 @@ impl Engine {
         }
     }
 
+    /// Sends an acknowledgement that was kept back.
+    pub(crate) fn acknowledge(&self, slots: &mut Slots, key: Key) {
+        match self {
+            Self::Epoll(_) | Self::Uring(_) => sys::set_quick_ack(slots.get(key).fd, true),
+            Self::Sim(_) => {} // knows no packets
+        }
+    }
+
     pub(crate) fn peer_addr(&self, slots: &mut Slots, key: Key) -> io::Result<SocketAddr> {
         match self {
             Self::Epoll(_) | Self::Uring(_) => {

@@ -28,6 +28,7 @@ mod sys;
 mod task;
 mod timer;
 mod udp;
+mod unix;
 mod uring;
 mod uring_poll;
 pub(crate) mod words;
@@ -40,7 +41,7 @@ pub use combine::{
 pub use engine::EngineKind;
 pub use net::{Accepted, TcpListener, TcpStream, is_own_shortage};
 pub use notify::{Notified, Notify};
-pub use options::{OptionError, set_listen_options, try_backend_options};
+pub use options::{OptionError, set_free_bind, set_listen_options, try_backend_options};
 pub use pipe::Pipe;
 pub use remote::Handle;
 pub use ring_flags::RingFlags;
@@ -50,3 +51,6 @@ pub use sys::{ListenOptions, use_small_pages};
 pub use task::{TaskId, abort, panics, spawn};
 pub use timer::{PreciseSleep, Sleep, TICK, sleep, sleep_until, sleep_until_precise};
 pub use udp::{Datagrams, Received, UdpOptions, UdpSocket};
+pub use unix::{
+    Shown, UNIX_PATH_BYTES_MAX, UNIX_UNNAMED, is_unix, listen_unix, shown, unix_address, unix_path,
+};

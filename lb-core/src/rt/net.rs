@@ -85,7 +85,10 @@ impl TcpListener {
     /// When it cannot be made non-blocking or watched. Unsupported on the `sim` engine.
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        sys::set_no_delay(listener.as_raw_fd())?;
+        match sys::set_no_delay(listener.as_raw_fd()) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {} // a Unix socket
+            set => set?,
+        }
         with_io(|io| {
             if matches!(io.engine, Engine::Sim(_)) {
                 return Err(io::ErrorKind::Unsupported.into());
@@ -232,6 +235,10 @@ impl TcpStream {
 
     /// As `connect`, from `source` if there is one, by a socket with these settings.
     ///
+    /// The kernel keeps back the last packet of the handshake, as the first bytes that are sent
+    /// bring it along. Who has nothing to send at once calls [`acknowledge`](Self::acknowledge):
+    /// a peer that speaks first would wait for it, up to 40 ms.
+    ///
     /// # Errors
     /// Those of `setsockopt(2)` and `bind(2)` too.
     pub async fn connect_with(
@@ -241,6 +248,17 @@ impl TcpStream {
     ) -> io::Result<Self> {
         let settings = Some(settings);
         Self::connect_by(ConnectFrom { source, settings }, address).await
+    }
+
+    /// Sends what [`connect_with`](Self::connect_with) kept back.
+    pub fn acknowledge(&self) {
+        with_io(|io| io.engine.acknowledge(&mut io.slots, self.socket.key));
+    }
+
+    /// True if bytes have been received, or the end or an error, that nobody has taken.
+    #[must_use]
+    pub fn has_received(&self) -> bool {
+        self.socket.with(|slot| slot.has_input())
     }
 
     async fn connect_by(from: ConnectFrom<'_>, address: SocketAddr) -> io::Result<Self> {
@@ -377,7 +395,11 @@ impl TcpStream {
         poll_fn(|cx| self.poll_flush(cx)).await
     }
 
-    fn poll_flush(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+    /// [`flush`](Self::flush) as a poll, for hand-written futures.
+    ///
+    /// # Errors
+    /// As `send`.
+    pub fn poll_flush(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         self.socket.with(|slot| {
             if let Some(error) = slot.send_failure() {
                 return Poll::Ready(Err(error));

@@ -11,6 +11,7 @@ use std::{fmt, io};
 use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
 
 use super::sys;
+use super::unix::is_unix;
 use crate::plan::{BackendSocket, ListenSocket, Source, TcpSocket};
 
 /// Linux 6.3; libc does not have it.
@@ -65,6 +66,8 @@ pub fn set_listen_options(
         fast_open,
         v6_only: _,   // before it is bound
         drops_all: _, // likewise
+        free_bind: _,
+        mode: _,
         tcp,
     } = settings;
     if let Some(time) = defer_accept {
@@ -82,6 +85,22 @@ pub fn set_listen_options(
         set(fd, "TCP_FASTOPEN", IPPROTO_TCP, libc::TCP_FASTOPEN, queue)?;
     }
     set_tcp_options(fd, tcp)
+}
+
+/// Lets a socket be bound to an address that the machine does not have (IP_FREEBIND, ip(7)), which
+/// needs no right.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn set_free_bind(socket: &impl AsRawFd) -> Result<(), OptionError> {
+    // On IPv6 sockets too: both families look at the one flag.
+    set(
+        socket.as_raw_fd(),
+        "IP_FREEBIND",
+        IPPROTO_IP,
+        libc::IP_FREEBIND,
+        1,
+    )
 }
 
 /// Tries the settings of backend connections on sockets that are not used, one of each family.
@@ -141,7 +160,11 @@ impl ConnectFrom<'_> {
     }
 
     fn prepare(&self, fd: RawFd, address: SocketAddr) -> io::Result<()> {
+        if is_unix(address.ip()) {
+            return Ok(()); // has none of these options
+        }
         if let Some(settings) = self.settings {
+            sys::set_quick_ack(fd, false);
             set_backend_options(fd, address, settings)?;
         }
         match self.source {

@@ -6,7 +6,10 @@
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use super::unix::{self, is_unix};
 
 /// A `sockaddr_storage` and the length that is in use.
 #[derive(Clone, Copy)]
@@ -36,6 +39,7 @@ impl RawAddr {
                         .write(sin)
                 };
             }
+            SocketAddr::V6(_) if is_unix(address.ip()) => raw.set_unix(address),
             SocketAddr::V6(v6) => {
                 let sin6 = libc::sockaddr_in6 {
                     sin6_family: libc::AF_INET6 as libc::sa_family_t,
@@ -56,6 +60,48 @@ impl RawAddr {
             }
         }
         raw
+    }
+
+    /// An address that was made by hand and stands for no path becomes an unnamed socket, which
+    /// calls refuse.
+    #[cold]
+    fn set_unix(&mut self, address: SocketAddr) {
+        let path = unix::unix_path(address);
+        let path = path.as_deref().unwrap_or_default().as_bytes();
+        // SAFETY: all zeroes is a valid sockaddr_un.
+        let mut sun: libc::sockaddr_un = unsafe { mem::zeroed() };
+        sun.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        for (place, byte) in sun.sun_path.iter_mut().zip(path) {
+            *place = *byte as libc::c_char;
+        }
+        let is_abstract = path.first() == Some(&b'@');
+        if is_abstract {
+            sun.sun_path[0] = 0;
+        }
+        // A path ends with a zero, an abstract name with its last byte.
+        let zero = usize::from(!is_abstract && !path.is_empty());
+        let len = mem::offset_of!(libc::sockaddr_un, sun_path) + path.len() + zero;
+        self.len = len as libc::socklen_t;
+        // SAFETY: sockaddr_storage is at least as large and as aligned as sockaddr_un.
+        unsafe {
+            (&raw mut self.storage)
+                .cast::<libc::sockaddr_un>()
+                .write(sun)
+        };
+    }
+
+    fn decode_unix(&self) -> SocketAddr {
+        // SAFETY: the family says that a sockaddr_un was written; the rest is zero.
+        let sun = unsafe { &*self.as_ptr().cast::<libc::sockaddr_un>() };
+        let len = (self.len as usize).saturating_sub(mem::offset_of!(libc::sockaddr_un, sun_path));
+        let name = sun.sun_path.iter().take(len).map(|byte| *byte as u8);
+        let mut name: Vec<u8> = name.collect();
+        match name.first() {
+            None => return unix::UNIX_UNNAMED,
+            Some(0) => name[0] = b'@',
+            Some(_) => name.retain(|byte| *byte != 0),
+        }
+        std::str::from_utf8(&name).map_or(unix::UNIX_UNNAMED, unix::known)
     }
 
     const fn empty() -> Self {
@@ -85,6 +131,7 @@ impl RawAddr {
                 let port = u16::from_be(sin6.sin6_port);
                 Ok(SocketAddrV6::new(ip, port, sin6.sin6_flowinfo, sin6.sin6_scope_id).into())
             }
+            libc::AF_UNIX => Ok(self.decode_unix()),
             family => Err(io::Error::other(format!(
                 "socket address of family {family}"
             ))),
@@ -145,16 +192,19 @@ pub(crate) fn pin_thread(cpu: usize) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) }).map(drop)
 }
 
-/// A non-blocking TCP socket with TCP_NODELAY.
+/// A non-blocking TCP socket with TCP_NODELAY, or a Unix socket.
 pub(crate) fn tcp_socket(address: &SocketAddr) -> io::Result<RawFd> {
-    let family = if address.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
+    let family = match address {
+        SocketAddr::V4(_) => libc::AF_INET,
+        SocketAddr::V6(_) if is_unix(address.ip()) => libc::AF_UNIX,
+        SocketAddr::V6(_) => libc::AF_INET6,
     };
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers.
     let fd = check(unsafe { libc::socket(family, kind, 0) })?;
+    if family == libc::AF_UNIX {
+        return Ok(fd);
+    }
     set_no_delay(fd).inspect_err(|_| close(fd))?;
     Ok(fd)
 }
@@ -164,6 +214,12 @@ pub(crate) fn set_no_delay(fd: RawFd) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
 }
 
+/// Whether acknowledgements leave at once, or with the next bytes that are sent (TCP_QUICKACK). It
+/// saves a packet; a kernel that refuses it sends that.
+pub(crate) fn set_quick_ack(fd: RawFd, at_once: bool) {
+    let _ = set_option(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, at_once.into());
+}
+
 /// A listening TCP socket. Accepted connections inherit TCP_NODELAY.
 pub(crate) fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<RawFd> {
     let fd = tcp_socket(&address)?;
@@ -171,7 +227,34 @@ pub(crate) fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result
     Ok(fd)
 }
 
+/// A socket that listens at the Unix socket address `address`; a file gets `mode` before anyone can
+/// connect.
+pub(super) fn listen_unix(
+    address: SocketAddr,
+    backlog: u32,
+    file: Option<(&Path, u32)>,
+) -> io::Result<OwnedFd> {
+    let fd = tcp_socket(&address)?;
+    // SAFETY: open, and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    bind(fd, address)?;
+    if let Some((path, mode)) = file {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(path, permissions)?;
+    }
+    let backlog = libc::c_int::try_from(backlog).unwrap_or(libc::c_int::MAX);
+    // SAFETY: no pointers.
+    check(unsafe { libc::listen(fd, backlog) })?;
+    Ok(socket)
+}
+
 fn listen_on(fd: RawFd, address: SocketAddr, options: &ListenOptions) -> io::Result<()> {
+    if is_unix(address.ip()) {
+        bind(fd, address)?;
+        let backlog = libc::c_int::try_from(options.backlog).unwrap_or(libc::c_int::MAX);
+        // SAFETY: no pointers.
+        return check(unsafe { libc::listen(fd, backlog) }).map(drop);
+    }
     set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if options.reuse_port {
         set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
@@ -297,6 +380,10 @@ pub(crate) fn connect(fd: RawFd, address: SocketAddr) -> io::Result<bool> {
     match check(unsafe { libc::connect(fd, raw.as_ptr(), raw.len) }) {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(false),
+        // The queue of a Unix socket is full: the peer does not accept.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && is_unix(address.ip()) => {
+            Err(io::Error::from_raw_os_error(libc::ECONNREFUSED))
+        }
         Err(error) => Err(error),
     }
 }

@@ -22,6 +22,7 @@ use super::ring_flags::RingFlags;
 use super::socket::{ACCEPTED_MAX, Key, Kind, QUEUE_MAX, SMALL, Slot, Slots};
 use super::sys::{self, RawAddr};
 use super::udp;
+use super::unix::is_unix;
 
 /// Entries of the submission queue; a fuller one is submitted early.
 const ENTRIES: u32 = 1024;
@@ -188,6 +189,11 @@ impl Uring {
         address: SocketAddr,
     ) -> io::Result<Key> {
         let fd = from.open(address)?;
+        if is_unix(address.ip()) {
+            // Done at once or refused; the ring would try again and again while a queue is full.
+            sys::connect(fd, address).inspect_err(|_| sys::close(fd))?;
+            return Ok(slots.insert(fd, Kind::Stream));
+        }
         let key = slots.insert(fd, Kind::Connecting);
         let slot = slots.get(key);
         slot.message = self.take_message();

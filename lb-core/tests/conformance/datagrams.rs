@@ -18,6 +18,7 @@ on_every_engine! {
     an_unreachable_client_does_not_trouble_the_others,
     many_senders_in_one_turn,
     what_was_handed_over_leaves_before_the_close,
+    a_burst_waits_while_the_thread_is_elsewhere,
     a_dropped_receive_loses_nothing,
     closed_sockets_leave_nothing_behind,
     a_reader_that_holds_all_buffers_gets_more_later,
@@ -75,6 +76,22 @@ fn sorted(engine: Engine, mut datagrams: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
         datagrams.sort();
     }
     datagrams
+}
+
+/// More than the kernel keeps unless it is asked to (some 270 short ones).
+fn a_burst_waits_while_the_thread_is_elsewhere(engine: Engine) {
+    if engine.is_sim() {
+        return; // has no buffers to be full
+    }
+    engine.run(async {
+        let (server, address) = bind("127.0.0.1");
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
+        for number in 0..400 {
+            let sent = client.send_to(&numbered(number, 64), address);
+            assert_eq!(sent.expect("send"), 64);
+        }
+        receive_each(&server, 400).await;
+    });
 }
 
 fn a_question_and_its_answer(engine: Engine) {

@@ -18,7 +18,7 @@ use lb_core::metrics::Refusal;
 use lb_core::plan::{self, ConnectionLimits};
 use lb_core::prefixes::{Prefix, PrefixMap};
 use lb_core::rate::TokenBucket;
-use lb_core::rt::{Instant, TcpStream, now};
+use lb_core::rt::{Instant, TcpStream, is_unix, now};
 
 use crate::client::Client;
 use crate::proxy_protocol::{Origin, ReceiveError, receive};
@@ -93,10 +93,19 @@ impl Gate {
     /// Why not; then it is to be reset.
     pub fn admit(&self, peer: IpAddr, now: Instant) -> Result<Permit, Refusal> {
         match &self.proxy {
-            Some(proxy) if proxy.trusted.find(peer).is_none() => return Err(Refusal::Untrusted),
+            Some(_) if !self.trusts(peer) => return Err(Refusal::Untrusted),
             Some(_) => {}
             None => self.check_access(peer)?,
         }
+        let mut permit = self.admit_counted(now)?;
+        if self.proxy.is_none() {
+            self.count_source(&mut permit, peer)?;
+        }
+        Ok(permit)
+    }
+
+    /// Rate and number, whoever it is.
+    fn admit_counted(&self, now: Instant) -> Result<Permit, Refusal> {
         if let Some(rate) = self.limits.rate
             && !self.state.bucket.take(rate, now)
         {
@@ -114,10 +123,37 @@ impl Gate {
                 return Err(Refusal::Connections);
             }
         }
-        if self.proxy.is_none() {
-            self.count_source(&mut permit, peer)?;
+        Ok(permit)
+    }
+
+    /// Whether a flow of `client` is let in; `told` if its proxy said that it is the client's, which
+    /// is [trusted](Self::trusts) then.
+    ///
+    /// # Errors
+    /// Why not; then its datagrams are to be dropped.
+    pub fn admit_flow(&self, client: IpAddr, told: bool, now: Instant) -> Result<Permit, Refusal> {
+        if self.proxy.is_none() || told {
+            self.check_access(client)?;
+        }
+        let mut permit = self.admit_counted(now)?;
+        if self.proxy.is_none() || told {
+            self.count_source(&mut permit, client)?;
         }
         Ok(permit)
+    }
+
+    /// True if what comes begins with a PROXY header.
+    #[must_use]
+    pub const fn reads_headers(&self) -> bool {
+        self.proxy.is_some()
+    }
+
+    /// True if `peer` may say on whose behalf it sends.
+    #[must_use]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let proxy = self.proxy.as_ref();
+        // Who may write to a Unix socket, its permissions say.
+        proxy.is_some_and(|proxy| is_unix(peer) || proxy.trusted.find(peer).is_some())
     }
 
     /// Who the client of an admitted connection is. Waits for the PROXY header, if there is to be
@@ -152,7 +188,7 @@ impl Gate {
         let Some(access) = &self.access else {
             return Ok(());
         };
-        if access.find(client).unwrap_or(self.others_may) {
+        if is_unix(client) || access.find(client).unwrap_or(self.others_may) {
             Ok(())
         } else {
             Err(Refusal::Denied)

@@ -6,6 +6,8 @@
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use lb_core::rt::is_unix;
+
 use super::{Addresses, Header, HeaderError, Origin, Tlvs, Transport, Version};
 
 /// The longest line with its CR LF: "a 108-byte buffer is always enough" with a trailing zero.
@@ -84,7 +86,8 @@ pub(super) fn write(origin: Origin, header: &mut Vec<u8>) {
     let Origin::Proxied(addresses) = origin else {
         return header.extend_from_slice(b"PROXY UNKNOWN\r\n");
     };
-    if addresses.transport == Transport::Datagram {
+    let is_unix = is_unix(addresses.source.ip()) || is_unix(addresses.destination.ip());
+    if addresses.transport == Transport::Datagram || is_unix {
         return header.extend_from_slice(b"PROXY UNKNOWN\r\n");
     }
     let Addresses {

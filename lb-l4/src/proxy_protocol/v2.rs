@@ -6,6 +6,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use lb_core::rt::{is_unix, unix_path};
+
 use super::crc32c::crc32c;
 use super::tlv::{self, write_value};
 use super::{Addresses, Header, HeaderError, Origin, Tlv, Tlvs, Transport, Version};
@@ -181,6 +183,15 @@ fn write_addresses(addresses: Addresses, header: &mut Vec<u8>) {
         Transport::Stream => 1,
         Transport::Datagram => 2,
     };
+    let is_unix = [addresses.source, addresses.destination].map(|it| is_unix(it.ip()));
+    if is_unix == [true; 2] {
+        header.extend([PROXY, 0x30 | transport, 0, 0]);
+        write_path(addresses.source, header);
+        return write_path(addresses.destination, header);
+    }
+    if is_unix != [false; 2] {
+        return header.extend([PROXY, 0, 0, 0]); // no family has both
+    }
     match (addresses.source, addresses.destination) {
         (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
             header.extend([PROXY, 0x10 | transport, 0, 0]);
@@ -198,6 +209,17 @@ fn write_addresses(addresses: Addresses, header: &mut Vec<u8>) {
     }
     header.extend(addresses.source.port().to_be_bytes());
     header.extend(addresses.destination.port().to_be_bytes());
+}
+
+/// `sun_path`: 108 bytes, filled up with zeros; an abstract name begins with one (unix(7)).
+fn write_path(address: SocketAddr, header: &mut Vec<u8>) {
+    let start = header.len();
+    let path = unix_path(address);
+    header.extend(path.as_deref().unwrap_or_default().as_bytes());
+    if header.get(start) == Some(&b'@') {
+        header[start] = 0;
+    }
+    header.resize(start + 108, 0);
 }
 
 #[cfg(test)]

@@ -62,6 +62,7 @@ impl<'a> Search<'_, 'a> {
                     let latency = now().saturating_duration_since(begun);
                     counters.connect_time.observe(latency);
                     lease.answered(latency);
+                    self.greet(&connected);
                     return Ok((lease, connected));
                 }
                 Either::First(Ok(Err(error))) if is_own_shortage(&error) => {
@@ -80,6 +81,13 @@ impl<'a> Search<'_, 'a> {
         }
         counters.unavailable.increment();
         Err(Failure::Ended(SessionEnd::Unavailable))
+    }
+
+    /// The last packet of the handshake goes with the first bytes, if there are some.
+    fn greet(self, backend: &TcpStream) {
+        if !self.stream.has_received() && !self.service.tells_client() {
+            backend.acknowledge();
+        }
     }
 
     /// A backend that was not tried, and has room; waits for room if there is a queue.

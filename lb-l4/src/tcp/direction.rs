@@ -63,19 +63,26 @@ impl Direction {
         }
     }
 
-    /// Moves what can be moved, and says how many bytes the sink took.
+    /// True if all has been passed on, the end too.
+    pub(super) const fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Over(Progress::Ended))
+    }
+
+    /// Moves what can be moved, and says how many bytes the sink took. The sink of the `last`
+    /// direction is told the end by its close, which follows.
     pub(super) fn poll(
         &mut self,
         cx: &Context<'_>,
         source: &TcpStream,
         sink: &TcpStream,
+        last: bool,
     ) -> (Poll<Progress>, u64) {
         let mut moved = 0;
         for _ in 0..STEPS_PER_POLL {
             if let Phase::Over(progress) = self.phase {
                 return (Poll::Ready(progress), moved);
             }
-            let Poll::Ready(count) = self.poll_step(cx, source, sink) else {
+            let Poll::Ready(count) = self.poll_step(cx, source, sink, last) else {
                 return (Poll::Pending, moved);
             };
             moved += count as u64;
@@ -88,7 +95,13 @@ impl Direction {
     }
 
     /// One step: passes on what is held, or takes something. How many bytes the sink took.
-    fn poll_step(&mut self, cx: &Context<'_>, source: &TcpStream, sink: &TcpStream) -> Poll<usize> {
+    fn poll_step(
+        &mut self,
+        cx: &Context<'_>,
+        source: &TcpStream,
+        sink: &TcpStream,
+        last: bool,
+    ) -> Poll<usize> {
         match &mut self.held {
             Held::Nothing => {}
             Held::Chunk(chunk) => {
@@ -105,7 +118,12 @@ impl Direction {
         match self.phase {
             Phase::Moving => self.poll_take(cx, source).map(|()| 0),
             Phase::Ending => {
-                self.phase = Phase::Over(match ready!(sink.poll_shutdown(cx)) {
+                let told = if last {
+                    ready!(sink.poll_flush(cx))
+                } else {
+                    ready!(sink.poll_shutdown(cx))
+                };
+                self.phase = Phase::Over(match told {
                     Ok(()) => Progress::Ended,
                     Err(_) => Progress::SinkFailed,
                 });

@@ -232,7 +232,7 @@ mod tests {
             let plan = plan::Tcp::to("c");
             let cluster = plan::Cluster::new("c", Vec::new());
             let cluster = Arc::new(Cluster::build(&cluster, &Context::new(0, 1), None));
-            let service = TcpService::build(&plan, &|_| Some(Arc::clone(&cluster)));
+            let service = TcpService::build(&plan, &|_| Some(Arc::clone(&cluster)), None);
             let service = Held::new(Arc::new(service.expect("the cluster is there")));
             let worker = Rc::new(Worker::new(0, Arc::default()));
             let (sender, size) = std::sync::mpsc::channel();

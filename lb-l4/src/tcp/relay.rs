@@ -63,8 +63,10 @@ impl<'a> Relay<'a> {
 
     fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<SessionEnd> {
         // The response first: what it frees may let the client send more.
-        let (response, sent) = self.response.poll(cx, self.backend, self.client);
-        let (request, received) = self.request.poll(cx, self.client, self.backend);
+        let last = self.request.has_ended();
+        let (response, sent) = self.response.poll(cx, self.backend, self.client, last);
+        let last = self.response.has_ended();
+        let (request, received) = self.request.poll(cx, self.client, self.backend, last);
         if sent > 0 {
             self.counters.sent_bytes.add(sent);
         }

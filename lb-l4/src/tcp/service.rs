@@ -10,7 +10,7 @@ use std::time::Duration;
 use lb_core::balance::Cluster;
 use lb_core::metrics::{Refusal, SessionEnd};
 use lb_core::plan::{self, BackendSocket, Otherwise, ProxyOut, ProxyVersion, Source};
-use lb_core::rt::{Chunk, TcpStream, now};
+use lb_core::rt::{Chunk, TcpStream, is_unix, now};
 
 use super::Failure;
 use crate::client::Client;
@@ -35,16 +35,17 @@ pub(super) struct BackendLimit {
     pub(super) connections: u32,
     pub(super) queue_max: usize,
     pub(super) queue_timeout: Duration,
-    pub(super) queue: Queue,
+    /// Passes from one snapshot to the next, and with it who came first.
+    pub(super) queue: Arc<Queue>,
 }
 
 impl BackendLimit {
-    fn build(plan: plan::BackendLimit) -> Self {
+    const fn build(plan: plan::BackendLimit, queue: Arc<Queue>) -> Self {
         Self {
             connections: plan.connections_max,
             queue_max: plan.queue_max as usize,
             queue_timeout: plan.queue_timeout,
-            queue: Queue::default(),
+            queue,
         }
     }
 }
@@ -85,11 +86,18 @@ impl<'s> Route<'s> {
 impl TcpService {
     /// Builds the service of a valid plan's listener; `cluster_by_name` finds the clusters that
     /// it names. `None` if one of them is missing, which a validated plan does not cause.
+    ///
+    /// With `previous`, it goes on where that is: those who wait in its queue keep their places.
     #[must_use]
     pub fn build(
         plan: &plan::Tcp,
         cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
+        previous: Option<&Self>,
     ) -> Option<Self> {
+        let queue = previous.and_then(|previous| previous.limit.as_ref());
+        let queue = queue
+            .map(|limit| Arc::clone(&limit.queue))
+            .unwrap_or_default();
         let destination = match &plan.server_names {
             Some(names) => Destination::Names(Names::build(plan, names, cluster_by_name)?),
             None => Destination::Cluster(cluster_by_name(plan.cluster.as_deref()?)?),
@@ -102,7 +110,9 @@ impl TcpService {
             },
             lifetime: plan.lifetime,
             socket: plan.backend_socket.clone(),
-            limit: plan.backend_limit.map(BackendLimit::build),
+            limit: plan
+                .backend_limit
+                .map(|limit| BackendLimit::build(limit, queue)),
             proxy_out: plan.proxy_out,
             destination,
         })
@@ -138,7 +148,8 @@ impl TcpService {
             Source::Any => return None,
             Source::Client => client.address.ip(),
         };
-        (source.is_ipv4() == backend.is_ipv4()).then(|| SocketAddr::new(source, 0))
+        let is_same = source.is_ipv4() == backend.is_ipv4() && !is_unix(backend.ip());
+        is_same.then(|| SocketAddr::new(source, 0))
     }
 
     /// Where the session goes; waits for a ClientHello where that decides.
@@ -165,6 +176,11 @@ impl TcpService {
             cluster: &names.clusters[index],
             hello: Some(hello),
         })
+    }
+
+    /// True if backends get a header first.
+    pub(super) const fn tells_client(&self) -> bool {
+        self.proxy_out.is_some()
     }
 
     /// What a backend is told about `client` before anything else, if it is to be told.

@@ -22,8 +22,10 @@ use lb_core::rt::{
 };
 
 use super::activity::Activity;
+use super::proxied::{Caller, Way, with_header};
 use super::receive::{Front, is_usable};
 use super::table::Key;
+use crate::limits::Permit;
 
 /// Receives that may wait for the socket: until the flow's task has its turn.
 const WAITING_MAX: usize = 16;
@@ -36,6 +38,12 @@ const DOUBT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Flow {
     front: Rc<Front>,
     key: Key,
+    /// Where its client is answered.
+    way: Cell<Way>,
+    /// What stands ahead of each datagram to a backend.
+    header: Option<Box<[u8]>>,
+    /// Its share of the listener's limits.
+    permit: Cell<Option<Permit>>,
     leg: RefCell<Option<Leg>>,
     /// What came while there was no leg, or it was to be left.
     waiting: RefCell<Vec<Datagrams>>,
@@ -66,16 +74,37 @@ enum Outcome {
 }
 
 impl Flow {
-    pub(super) fn new(front: Rc<Front>, key: Key) -> Self {
+    pub(super) fn new(
+        front: Rc<Front>,
+        caller: &Caller,
+        plan: &plan::Udp,
+        permit: Option<Permit>,
+    ) -> Self {
+        let port = || front.socket.local_addr().port();
         Self {
+            header: plan.proxy_out.map(|proxy| caller.header(proxy, port())),
             front,
-            key,
+            key: caller.key,
+            way: Cell::new(caller.way),
+            permit: Cell::new(permit),
             leg: RefCell::default(),
             waiting: RefCell::default(),
             activity: Cell::new(Activity::new(now())),
             leaves: Cell::new(false),
             waker: RefCell::default(),
             end: Cell::new(FlowEnd::Drained),
+        }
+    }
+
+    /// The client is reached by another proxy now, perhaps.
+    pub(super) fn answer_by(&self, way: Way) {
+        self.way.set(way);
+    }
+
+    fn send_by(&self, socket: &UdpSocket, datagrams: Datagrams) {
+        match &self.header {
+            None => socket.send(datagrams),
+            Some(header) => with_header(header, &datagrams, |all| socket.send(all)),
         }
     }
 
@@ -93,7 +122,7 @@ impl Flow {
             self.front.table.borrow_mut().detach(&self.key, self);
         }
         match &*self.leg.borrow() {
-            Some(leg) if leg.is_good(self) => leg.socket.send(datagrams),
+            Some(leg) if leg.is_good(self) => self.send_by(&leg.socket, datagrams),
             leg => {
                 self.leaves.set(leg.is_some());
                 let mut waiting = self.waiting.borrow_mut();
@@ -129,8 +158,8 @@ impl Flow {
         let mut activity = self.activity.get();
         activity.on_replies(now(), datagrams.count());
         self.activity.set(activity);
-        let Key { client, local } = self.key;
-        self.front.socket.reply(datagrams, client, local);
+        let Way { peer, local } = self.way.get();
+        self.front.socket.reply(datagrams, peer, local);
     }
 
     fn ends_at(&self, plan: &plan::Udp) -> Instant {
@@ -179,6 +208,7 @@ impl Drop for Ending {
             .count(|counters| counters.flows.ended(flow.end.get()));
         flow.leg.take();
         flow.waiting.take();
+        flow.permit.take();
     }
 }
 
@@ -234,7 +264,7 @@ async fn leg(flow: &Flow, tried: &mut Tried) -> Outcome {
     own.connections.increment();
     let _active = own.connections_active.hold();
     for datagrams in flow.waiting.borrow_mut().drain(..) {
-        socket.send(datagrams);
+        flow.send_by(&socket, datagrams);
     }
     flow.leg.replace(Some(Leg {
         socket,

@@ -7,6 +7,7 @@
 
 mod activity;
 mod flow;
+mod proxied;
 mod receive;
 mod table;
 
@@ -21,19 +22,31 @@ use lb_core::rt::{self, TaskId, UdpSocket};
 use lb_core::worker::Worker;
 
 use self::receive::Front;
+use crate::limits::Gate;
 
 /// What a UDP listener does with its datagrams; part of a snapshot.
 #[derive(Debug)]
 pub struct UdpService {
     cluster: Arc<Cluster>,
     plan: plan::Udp,
+    gate: Option<Arc<Gate>>,
 }
 
 impl UdpService {
     /// Builds the service of a valid plan's listener; `cluster` is the one that it names.
     #[must_use]
     pub const fn build(plan: plan::Udp, cluster: Arc<Cluster>) -> Self {
-        Self { cluster, plan }
+        Self {
+            cluster,
+            plan,
+            gate: None,
+        }
+    }
+
+    /// Lets in only what `gate` does: flows are what it counts.
+    #[must_use]
+    pub fn guarded_by(self, gate: Option<Arc<Gate>>) -> Self {
+        Self { gate, ..self }
     }
 
     /// Where its flows go.

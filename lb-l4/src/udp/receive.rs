@@ -12,15 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::balance::{Backend, BackendId, Choice, State, Tried};
-use lb_core::metrics::{FlowShed, ListenerCounters};
+use lb_core::metrics::{FlowShed, ListenerCounters, Refusal};
 use lb_core::plan;
-use lb_core::rt::{Notify, Received, UdpSocket, now, sleep, yield_now};
+use lb_core::rt::{Datagrams, Notify, Received, UdpSocket, now, sleep, yield_now};
 use lb_core::snapshot::Held;
 use lb_core::worker::Worker;
 
 use super::UdpService;
 use super::flow::{self, Flow};
+use super::proxied::{self, Caller, Way};
 use super::table::{Key, Table};
+use crate::limits::Gate;
 
 /// Receives in a row before other tasks have a turn.
 const RECEIVES_PER_TURN: usize = 64;
@@ -40,6 +42,12 @@ pub(super) struct Front {
     /// All flows end now.
     pub(super) has_ended: Cell<bool>,
     empty: Notify,
+}
+
+/// Why no flow begins.
+enum Turned {
+    Refused(Refusal),
+    Shed(FlowShed),
 }
 
 /// The part that a new snapshot replaces.
@@ -106,24 +114,71 @@ impl Front {
 
     fn on_received(self: &Rc<Self>, received: Received) {
         let Received {
-            mut datagrams,
-            peer: client,
+            datagrams,
+            peer,
             local,
         } = received;
         self.count(|counters| {
             counters.flows.received.add(datagrams.count() as u64);
             counters.received_bytes.add(datagrams.len() as u64);
         });
-        if client.port() == 0 {
+        if peer.port() == 0 {
             return; // nobody can be answered there: forged
         }
-        let key = Key { client, local };
+        let way = Way { peer, local };
+        if self.reads_headers() {
+            return self.on_proxied(way, datagrams);
+        }
+        self.pass(&Caller::of(way), datagrams);
+    }
+
+    fn reads_headers(&self) -> bool {
+        let role = self.role.borrow();
+        let gate = role.service.gate.as_ref();
+        gate.is_some_and(|gate| gate.reads_headers())
+    }
+
+    /// Datagrams that each begin with a header, if they come from a proxy that is believed.
+    fn on_proxied(self: &Rc<Self>, way: Way, mut datagrams: Datagrams) {
+        let service = self.service();
+        let trusts = |gate: &Arc<Gate>| gate.trusts(way.peer.ip());
+        if !service.gate.as_ref().is_some_and(trusts) {
+            return self.count(|counters| counters.refused(Refusal::Untrusted));
+        }
         loop {
-            let found = self.table.borrow_mut().find(&key).map(Rc::clone);
-            let flow = match found.map_or_else(|| self.begin(key), Ok) {
-                Ok(flow) => flow,
-                Err(why) => return self.count(|counters| counters.flows.shed(why)),
+            let more = datagrams.count() > 1;
+            let mut one = if more {
+                datagrams.split_to(1)
+            } else {
+                datagrams.share()
             };
+            match proxied::caller(way, &one) {
+                Some((caller, header)) => {
+                    one.advance(header);
+                    self.pass(&caller, one);
+                }
+                None => self.count(|counters| counters.refused(Refusal::Proxy)),
+            }
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Gives a caller's datagrams to its flow, which begins if there is none.
+    fn pass(self: &Rc<Self>, caller: &Caller, mut datagrams: Datagrams) {
+        loop {
+            let found = self.table.borrow_mut().find(&caller.key).map(Rc::clone);
+            let flow = match found.map_or_else(|| self.begin(caller), Ok) {
+                Ok(flow) => flow,
+                Err(Turned::Shed(why)) => {
+                    return self.count(|counters| counters.flows.shed(why));
+                }
+                Err(Turned::Refused(why)) => return self.count(|counters| counters.refused(why)),
+            };
+            if caller.is_told {
+                flow.answer_by(caller.way);
+            }
             let plan = self.plan();
             let count = datagrams.count();
             let taken = flow.takes(&plan, count).max(1);
@@ -136,14 +191,21 @@ impl Front {
     }
 
     #[cold]
-    fn begin(self: &Rc<Self>, key: Key) -> Result<Rc<Flow>, FlowShed> {
+    fn begin(self: &Rc<Self>, caller: &Caller) -> Result<Rc<Flow>, Turned> {
         if self.is_draining.get() {
-            return Err(FlowShed::Draining);
+            return Err(Turned::Shed(FlowShed::Draining));
         }
         let role = self.role.borrow();
+        let admit = |gate: &Arc<Gate>| {
+            let client = caller.key.client.ip();
+            gate.admit_flow(client, caller.is_told, now())
+        };
+        let permit = role.service.gate.as_ref().map(admit);
+        let permit = permit.transpose().map_err(Turned::Refused)?;
         let mut table = self.table.borrow_mut();
-        let make = || Flow::new(Rc::clone(self), key);
-        let flow = table.begin(key, &role.service.plan, make)?;
+        let make = || Flow::new(Rc::clone(self), caller, &role.service.plan, permit);
+        let flow = table.begin(caller.key, &role.service.plan, make);
+        let flow = flow.map_err(Turned::Shed)?;
         let (counters, task) = (Arc::clone(&role.counters), Rc::clone(&flow));
         self.worker
             .connections

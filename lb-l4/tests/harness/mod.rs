@@ -155,7 +155,7 @@ impl Front {
 
     pub(crate) fn serve(&self) -> Serving {
         let cluster = Arc::new(Cluster::build(&self.cluster, &Context::new(1, 1), None));
-        let service = TcpService::build(&self.tcp, &|_| Some(Arc::clone(&cluster)));
+        let service = TcpService::build(&self.tcp, &|_| Some(Arc::clone(&cluster)), None);
         let service = Held::new(Arc::new(service.expect("the cluster is there")));
         let worker = Rc::new(Worker::new(0, Arc::default()));
         let counters = Arc::<ListenerCounters>::default();

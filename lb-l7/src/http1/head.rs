@@ -194,6 +194,8 @@ pub(crate) enum Field {
     /// Keep-Alive, Proxy-Connection, TE: end at this connection (RFC 9110 section 7.6.1).
     HopByHop,
     Other,
+    /// ssl-client-*, with `_` or `-`: what backends are told of a client's certificate.
+    SslClient,
     TransferEncoding,
     Upgrade,
     XForwardedFor,
@@ -218,6 +220,7 @@ impl Field {
             10 if is("keep-alive") => Self::HopByHop,
             12 if is("x-request-id") => Self::XRequestId,
             14 if is("content-length") => Self::ContentLength,
+            15 | 17 | 20 | 21 | 22 if is_ssl_client(name) => Self::SslClient,
             15 if is("x-forwarded-for") => Self::XForwardedFor,
             16 if is("x-forwarded-host") => Self::XForwardedHost,
             16 if is("proxy-connection") => Self::HopByHop,
@@ -250,6 +253,25 @@ pub(crate) fn field_lines(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> 
         let colon = memchr::memchr(b':', line)?;
         Some((&line[..colon], line[colon + 1..].trim_ascii()))
     })
+}
+
+/// Many backends take `_` for `-` in names.
+fn is_ssl_client(name: &str) -> bool {
+    const KNOWN: [&str; 6] = [
+        "ssl-client-cert",
+        "ssl-client-verify",
+        "ssl-client-serial",
+        "ssl-client-issuer-dn",
+        "ssl-client-subject-dn",
+        "ssl-client-fingerprint",
+    ];
+    let same = |known: &&str| {
+        let pairs = name.bytes().zip(known.bytes());
+        let mut pairs = pairs.map(|(byte, known)| (byte.to_ascii_lowercase(), known));
+        name.len() == known.len()
+            && pairs.all(|(byte, known)| byte == known || (byte, known) == (b'_', b'-'))
+    };
+    name.as_bytes()[0].eq_ignore_ascii_case(&b's') && KNOWN.iter().any(same)
 }
 
 /// The fields of a parsed head with the spans of their lines, each checked to end in CRLF.

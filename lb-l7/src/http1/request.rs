@@ -206,7 +206,7 @@ impl RequestHead {
 
 /// Who sent a request, for the X-Forwarded-* fields.
 #[derive(Debug, Clone, Copy)]
-pub struct Client {
+pub struct Client<'a> {
     /// The client's address.
     pub address: IpAddr,
     /// `http` or `https`.
@@ -216,6 +216,8 @@ pub struct Client {
     pub local: Option<SocketAddr>,
     /// Added as X-Request-ID, if there is one.
     pub request_id: Option<[u8; 32]>,
+    /// Field lines about the client's certificate, each with its CRLF.
+    pub certificate: &'a [u8],
 }
 
 /// The number of bytes to skip before a request: one empty line is let pass (RFC 9112 section
@@ -251,7 +253,7 @@ pub fn rewrite_request(
     head: &[u8],
     request: &RequestHead,
     rules: &RequestRules,
-    client: &Client,
+    client: &Client<'_>,
     target: Option<&[u8]>,
     out: &mut Buffer,
 ) -> Result<(), HeadError> {
@@ -290,6 +292,7 @@ pub fn rewrite_request(
     if rules.forwarded != Forwarded::Off {
         write_forwarded(head, request, client, &address, &mut out);
     }
+    out.push(client.certificate);
     out.finish()
 }
 
@@ -527,6 +530,8 @@ impl<'a> Fields<'a> {
 fn is_removed(field: Field, value: &[u8], version: Version, rules: &RequestRules) -> bool {
     match field {
         Field::Connection | Field::HopByHop | Field::TransferEncoding | Field::Upgrade => true,
+        // Backends believe it, so it is only ever ours.
+        Field::SslClient => true,
         // Expect from HTTP/1.0 is to be ignored (RFC 9110 section 10.1.1).
         Field::Expect => version == Version::Http10,
         // Forwarded too: a backend that reads it would believe the client.
@@ -562,7 +567,7 @@ fn write_request_line(
     out.push(b" HTTP/1.1\r\n");
 }
 
-fn write_host(head: &[u8], request: &RequestHead, client: &Client, out: &mut HeadWriter<'_>) {
+fn write_host(head: &[u8], request: &RequestHead, client: &Client<'_>, out: &mut HeadWriter<'_>) {
     out.push(b"Host: ");
     match client.local {
         Some(local) if request.lacks_authority() => {
@@ -584,7 +589,7 @@ fn write_host(head: &[u8], request: &RequestHead, client: &Client, out: &mut Hea
 fn write_forwarded(
     head: &[u8],
     request: &RequestHead,
-    client: &Client,
+    client: &Client<'_>,
     address: &AddressText,
     out: &mut HeadWriter<'_>,
 ) {
@@ -652,12 +657,13 @@ mod tests {
         request_id: RequestId::Off,
     };
 
-    fn client() -> Client {
+    fn client() -> Client<'static> {
         Client {
             address: "192.0.2.7".parse().unwrap(),
             scheme: "http",
             request_id: None,
             local: Some("10.0.0.1:8080".parse().unwrap()),
+            certificate: b"",
         }
     }
 

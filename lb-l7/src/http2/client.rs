@@ -137,6 +137,10 @@ impl Connecting<'_> {
         backend: &Arc<Backend>,
         worker: usize,
     ) -> impl Future<Output = io::Result<ClientStream>> {
+        let speaks_http2 = match &stream {
+            Stream::Plain(_) => true, // or it will not send SETTINGS
+            Stream::Tls(tls) => tls.alpn_protocol() == Some(b"h2"),
+        };
         let local = LocalSettings {
             streams_max: 0,
             window: Http2::WINDOW_DEFAULT,
@@ -159,6 +163,9 @@ impl Connecting<'_> {
             Driver::new(&driven, stream, deadlines).run(|| {}).await;
         });
         async move {
+            if !speaks_http2 {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
             let turn = self; // all of it: others wait until the connection can be used
             let settled = poll_fn(|cx| shared.core.borrow_mut().poll_settled(cx)).await;
             let ours = settled.then(|| ClientStream::reserve(&shared)).flatten();

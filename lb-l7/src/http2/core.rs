@@ -95,6 +95,9 @@ pub(super) struct Counts {
     pub(super) streams: u64,
     pub(super) resets_received: u64,
     pub(super) resets_sent: u64,
+    /// Connections that ended for a fault of the peer's, and for a flood.
+    pub(super) offences: u64,
+    pub(super) floods: u64,
 }
 
 impl Core {
@@ -152,6 +155,8 @@ impl Core {
         }
         self.phase = Phase::Failed;
         if let Some(ConnectionError { code, reason }) = error {
+            self.counts.offences += u64::from(code != ErrorCode::ENHANCE_YOUR_CALM);
+            self.counts.floods += u64::from(code == ErrorCode::ENHANCE_YOUR_CALM);
             self.send_go_away(self.last_peer_id, code, reason);
         }
         for (_, stream) in self.streams.iter_mut() {

@@ -5,6 +5,8 @@
 //! fields that belong to a connection, and pseudo-fields where they must not be make it malformed.
 //! Read next: `block.rs` (who feeds it), `write.rs` (the other direction).
 
+use std::hash::{BuildHasher, RandomState};
+
 use super::hpack::Field;
 
 /// Why a head is not acceptable.
@@ -140,7 +142,11 @@ impl<'r> HeadText<'r> {
 
     fn finish_request(&mut self, ends: bool, is_websocket: bool) -> Result<(), BadHead> {
         if is_websocket {
-            return Ok(()); // what follows is no body
+            // What follows is no body. RFC 6455 section 4.1 has the fields.
+            self.line(b"connection", b"upgrade");
+            self.line(b"upgrade", b"websocket");
+            self.line(b"sec-websocket-key", &nonce());
+            return Ok(());
         }
         match self.content_length {
             Some(1..) if ends => return Err(BadHead::Malformed),
@@ -190,6 +196,7 @@ impl<'r> HeadText<'r> {
                     .then_some(Special::Dropped)
                     .ok_or(BadHead::TooLong)
             }
+            17 if name == b"sec-websocket-key" => Ok(Special::Dropped), // ours is asked for
             7 if name == b"upgrade" => Err(BadHead::Malformed),
             10 if name == b"connection" || name == b"keep-alive" => Err(BadHead::Malformed),
             14 if name == b"content-length" && is_trailers => Ok(Special::Dropped),
@@ -336,6 +343,20 @@ enum Special {
     Dropped,
 }
 
+/// Sixteen bytes in base64 that no one can foretell, which is all that is asked of them.
+fn nonce() -> [u8; 24] {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = [b'='; 24];
+    let seed = RandomState::new();
+    let bits = u128::from(seed.hash_one(0)) << 64 | u128::from(seed.hash_one(1));
+    for (at, place) in text[..22].iter_mut().enumerate() {
+        // The last digit has four bits less.
+        let digit = (bits.rotate_left(6 * at as u32 + 6) & 63) as usize;
+        *place = DIGITS[if at == 21 { digit & 48 } else { digit }];
+    }
+    text
+}
+
 fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&byte| byte.is_ascii_graphic())
 }
@@ -472,7 +493,12 @@ mod tests {
         ]
         .concat();
         let head = text(HeadKind::Request { ends: false }, &fields).unwrap();
-        assert_eq!(head, "GET /a?b HTTP/1.1\r\nhost: example\r\n\r\n");
+        let start = "GET /a?b HTTP/1.1\r\nhost: example\r\nconnection: upgrade\r\n\
+            upgrade: websocket\r\nsec-websocket-key: ";
+        assert!(
+            head.starts_with(start) && head.ends_with("==\r\n\r\n"),
+            "{head}"
+        );
         let plain = [(":method", "CONNECT"), (":authority", "a:1")];
         let head = text(HeadKind::Request { ends: true }, &plain).unwrap();
         assert!(head.starts_with("CONNECT "));

@@ -21,7 +21,7 @@ use super::driver::{Deadlines, Driver, Shared, broken};
 use super::frame::ErrorCode;
 use super::settings::LocalSettings;
 use super::streams::StreamKey;
-use crate::connection::{Connection, Peer};
+use crate::connection::{Connection, Peer, Served};
 use crate::link::{ClientLink, Http2Stream};
 use crate::rooms::Rooms;
 use crate::service::HttpService;
@@ -63,6 +63,9 @@ impl ServerConnection {
             local: stream.tcp().local_addr().ok(),
         });
         self.http.clients.add(&shared);
+        let counters = &self.registration.listener().http2;
+        counters.connections.increment();
+        let _active = counters.connections_active.hold();
         let received = shared.core.borrow_mut().receive(first);
         if let Err(error) = received {
             shared.core.borrow_mut().fail(Some(error));
@@ -70,6 +73,7 @@ impl ServerConnection {
         self.begin(&shared);
         let driver = Driver::new(&shared, stream, deadlines);
         driver.run(|| self.begin(&shared)).await;
+        self.count(&mut shared.core.borrow_mut());
     }
 
     /// Has the requests served that have come.
@@ -77,7 +81,7 @@ impl ServerConnection {
         loop {
             let mut core = shared.core.borrow_mut();
             let Some(key) = core.begun.pop_front() else {
-                return;
+                return self.count(&mut core);
             };
             let head = core.streams.get(key).and_then(|it| it.heads.pop_front());
             drop(core);
@@ -94,9 +98,26 @@ impl ServerConnection {
                     Rc::clone(&self.registration),
                 );
                 let guest = Rooms::serve(&self.http, connection, head);
-                rt::spawn(async move { drop(guest.await) });
+                rt::spawn(async move {
+                    if let Served::Upgraded(upgrade) = guest.await {
+                        Box::pin(upgrade.run()).await;
+                    }
+                });
             }
         }
+    }
+}
+
+impl ServerConnection {
+    /// Passes on what was counted since the last time.
+    fn count(&self, core: &mut Core) {
+        let counts = std::mem::take(&mut core.counts);
+        let counters = &self.registration.listener().http2;
+        counters.streams.add(counts.streams);
+        counters.resets_received.add(counts.resets_received);
+        counters.resets_sent.add(counts.resets_sent);
+        counters.offences.add(counts.offences);
+        counters.floods.add(counts.floods);
     }
 }
 
@@ -156,6 +177,11 @@ impl Http2Stream for ServerStream {
 
     fn is_received(&self) -> bool {
         self.shared.core.borrow_mut().is_received(self.key)
+    }
+
+    fn is_websocket(&self) -> bool {
+        let mut core = self.shared.core.borrow_mut();
+        core.streams.get(self.key).is_some_and(|it| it.is_websocket)
     }
 
     fn take_trailers(&self) -> Option<Chunk> {

@@ -18,8 +18,12 @@ const CONTENT_LENGTH: usize = 28;
 pub(super) fn response(text: &[u8], encoder: &mut Encoder, out: &mut Vec<u8>) {
     encoder.begin(out);
     let status = text.get(9..12).unwrap_or(b"500");
-    encoder.status(status, out);
-    fields(after_line(text), encoder, out, |_, _| false);
+    // A switch of protocols is a CONNECT that succeeded (RFC 8441 section 5).
+    let switches = status == b"101";
+    encoder.status(if switches { b"200" } else { status }, out);
+    fields(after_line(text), encoder, out, |name, _| {
+        switches && name.eq_ignore_ascii_case(b"sec-websocket-accept")
+    });
 }
 
 /// Encodes the trailer lines `text`.

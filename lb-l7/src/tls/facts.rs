@@ -23,8 +23,9 @@ pub struct TlsFacts {
     pub client_subject: Option<String>,
     /// The rest of what it says.
     pub client: Option<ClientCertificate>,
-    /// Whether the client was asked for a certificate.
-    pub asks_client: bool,
+    /// Field lines that tell backends of the client's certificate, each with its CRLF; none where
+    /// it is not asked for one.
+    pub client_fields: Vec<u8>,
 }
 
 impl TlsFacts {
@@ -46,8 +47,34 @@ impl TlsFacts {
             resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
             client_subject: client.as_ref().map(|client| client.subject.clone()),
             client,
-            asks_client: false,
+            client_fields: Vec::new(),
         }
+    }
+
+    /// The field lines, with ingress-nginx's names; the client was asked for its certificate.
+    pub(super) fn tell_backends(&mut self) {
+        let mut text = String::new();
+        match &self.client {
+            Some(ClientCertificate {
+                subject,
+                issuer,
+                serial,
+                fingerprint,
+            }) => {
+                text.push_str("ssl-client-verify: SUCCESS\r\n");
+                let fields = [
+                    ("ssl-client-subject-dn: ", subject),
+                    ("ssl-client-issuer-dn: ", issuer),
+                    ("ssl-client-serial: ", serial),
+                    ("ssl-client-fingerprint: ", fingerprint),
+                ];
+                for (name, value) in fields {
+                    text.extend([name, value, "\r\n"]);
+                }
+            }
+            None => text.push_str("ssl-client-verify: NONE\r\n"),
+        }
+        self.client_fields = text.into_bytes();
     }
 
     /// The version, to count by.

@@ -123,20 +123,21 @@ impl Handshaking {
     }
 
     fn step(&mut self, buffers: &mut Buffers) -> Result<Step, Error> {
-        match self {
+        let Buffers {
+            incoming,
+            outgoing,
+            plain,
+        } = buffers;
+        let (step, used) = match self {
             Self::Client(connection) => {
-                let status = connection.process_tls_records(&mut buffers.incoming);
-                take_step(status, &mut buffers.outgoing, &mut buffers.plain)
+                take_step(connection.process_tls_records(incoming), outgoing, plain)
             }
             Self::Server(connection) => {
-                let status = connection.process_tls_records(&mut buffers.incoming);
-                take_step(status, &mut buffers.outgoing, &mut buffers.plain)
+                take_step(connection.process_tls_records(incoming), outgoing, plain)
             }
-        }
-        .map(|(step, used)| {
-            buffers.incoming.drain(..used);
-            step
-        })
+        };
+        incoming.drain(..used); // also of what was wrong: the library counts on it
+        step
     }
 
     /// Sends the alert that says what was wrong.
@@ -147,7 +148,6 @@ impl Handshaking {
             buffers.outgoing = vec![21, 3, 3, 0, 2, 2, UNRECOGNIZED_NAME];
         } else {
             // The alert is what is left to encode.
-            buffers.incoming.clear();
             for _ in 0..4 {
                 if !matches!(self.step(&mut buffers), Ok(Step::Again)) {
                     break;
@@ -194,33 +194,32 @@ fn take_step<Data>(
     UnbufferedStatus { discard, state, .. }: UnbufferedStatus<'_, '_, Data>,
     outgoing: &mut Vec<u8>,
     plain: &mut Vec<u8>,
-) -> Result<(Step, usize), Error> {
+) -> (Result<Step, Error>, usize) {
     let mut used = discard;
-    let step = match state? {
+    let step = state.and_then(|state| match state {
         ConnectionState::EncodeTlsData(mut data) => {
-            encode(&mut data, outgoing)?;
-            Step::Again
+            encode(&mut data, outgoing).map(|()| Step::Again)
         }
         ConnectionState::TransmitTlsData(data) => {
             data.done();
-            Step::Send
+            Ok(Step::Send)
         }
-        ConnectionState::BlockedHandshake => Step::Receive,
-        ConnectionState::WriteTraffic(_) => Step::Done,
+        ConnectionState::BlockedHandshake => Ok(Step::Receive),
+        ConnectionState::WriteTraffic(_) => Ok(Step::Done),
         ConnectionState::ReadTraffic(mut data) => {
             while let Some(record) = data.next_record() {
                 let record = record?;
                 used += record.discard;
                 plain.extend_from_slice(record.payload);
             }
-            Step::Again
+            Ok(Step::Again)
         }
         // It said so right behind its last message; what it waits for may be on its way.
-        ConnectionState::PeerClosed => Step::Ended,
+        ConnectionState::PeerClosed => Ok(Step::Ended),
         // Early data is not offered.
-        _ => return Err(Error::HandshakeNotComplete),
-    };
-    Ok((step, used))
+        _ => Err(Error::HandshakeNotComplete),
+    });
+    (step, used)
 }
 
 fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, outgoing: &mut Vec<u8>) -> Result<(), Error> {

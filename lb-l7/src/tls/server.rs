@@ -179,7 +179,11 @@ impl TlsAcceptor {
         stream.unread(first);
         let mut name = None;
         let stream = TlsStream::accept(stream, Arc::clone(&self.config), &mut name).await;
-        stream.map_err(|error| TlsRefusal::of(&error, name))
+        let mut stream = stream.map_err(|error| TlsRefusal::of(&error, name))?;
+        if self.asks_clients() {
+            stream.tell_backends();
+        }
+        Ok(stream)
     }
 }
 

@@ -112,6 +112,12 @@ impl TlsStream {
         self.inner.alpn.as_deref()
     }
 
+    pub(super) fn tell_backends(&mut self) {
+        if let Some(facts) = Rc::get_mut(&mut self.inner.facts) {
+            facts.tell_backends();
+        }
+    }
+
     pub(super) fn made_by(mut self, plan: Option<&Arc<BackendTls>>) -> Self {
         self.inner.plan = plan.cloned();
         self

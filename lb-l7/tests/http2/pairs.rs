@@ -240,3 +240,56 @@ fn failures_of_calls_are_told_as_grpc_statuses() {
         });
     });
 }
+
+#[test]
+fn a_websocket_over_a_stream_is_one_over_a_connection_behind() {
+    on_each_engine(|engine| {
+        let backend = Backend::scripted(|mut connection, _| {
+            let head = connection.head().unwrap().to_ascii_lowercase();
+            assert!(head.starts_with("get /chat http/1.1\r\n"), "{head}");
+            for field in [
+                "upgrade: websocket\r\n",
+                "connection: upgrade\r\n",
+                "sec-websocket-key: ",
+            ] {
+                assert!(head.contains(field), "{head}");
+            }
+            connection.send(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+                Connection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\nhello",
+            );
+            let line = connection.head().unwrap(); // the client's bytes, as they are
+            connection.send(line.as_bytes());
+        });
+        let proxy = Proxy::to(engine, &[backend.address]);
+        run(async {
+            let mut client = connect(proxy.address).await;
+            while !client.is_extended_connect_protocol_enabled() {
+                tokio::task::yield_now().await;
+            }
+            let mut request = Request::builder()
+                .method("CONNECT")
+                .uri("http://test/chat")
+                .body(())
+                .unwrap();
+            request
+                .extensions_mut()
+                .insert(h2::ext::Protocol::from_static("websocket"));
+            let (response, mut stream) = client.send_request(request, false).unwrap();
+            let response = response.await.unwrap();
+            assert_eq!(response.status(), 200);
+            assert!(response.headers().get("sec-websocket-accept").is_none());
+            stream.send_data("ping\r\n\r\n".into(), false).unwrap();
+            let mut body = response.into_body();
+            let mut got = Vec::new();
+            while !got.ends_with(b"ping\r\n\r\n") {
+                got.extend_from_slice(&body.data().await.unwrap().unwrap());
+            }
+            assert_eq!(got, b"helloping\r\n\r\n");
+            stream.send_data("".into(), true).unwrap();
+            while let Some(end) = body.data().await {
+                assert!(end.expect("an end, and no reset").is_empty());
+            }
+        });
+    });
+}

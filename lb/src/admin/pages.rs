@@ -83,7 +83,7 @@ fn config(status: &Status) -> String {
     let snapshot = status.snapshot();
     let mut plan = show::plan_json(&snapshot.plan);
     for (shown, listener) in elements(&mut plan["listeners"]).zip(&snapshot.listeners) {
-        shown["bound"] = json!(listener.bound.to_string());
+        shown["bound"] = json!(lb_core::rt::shown(listener.bound).to_string());
     }
     for (shown, cluster) in elements(&mut plan["clusters"]).zip(&snapshot.clusters) {
         for (shown, backend) in elements(&mut shown["backends"]).zip(cluster.backends()) {
@@ -151,7 +151,7 @@ fn cluster_state(snapshot: &Snapshot, cluster: &Cluster) -> Value {
     let backends = cluster.backends().iter().map(|backend| {
         json!({
             "name": backend.name,
-            "address": backend.address.to_string(),
+            "address": lb_core::rt::shown(backend.address).to_string(),
             "state": backend.state().name(),
             "weight": backend.weight,
             "in_flight": backend.in_flight(),

@@ -287,7 +287,7 @@ impl Compiler<'_> {
                 let protocol = self.protocol(listener, &file.routes);
                 for (name, address) in each_port(listener, is_udp) {
                     let place = &address.place;
-                    let text = address.value.to_string();
+                    let text = lb_core::rt::shown(address.value).to_string();
                     if let Some(first) = places.insert(name.clone(), place.clone()) {
                         self.twice(place, "listener", &name, &first);
                     } else if let Some(first) = overlap(addresses, &address) {
@@ -367,6 +367,7 @@ impl Compiler<'_> {
             requests: count(&udp.requests, default.requests),
             flows_max: or(&udp.flows_max, default.flows_max.into()) as u32,
             flows_per_source_max: count(&udp.flows_per_source_max, default.flows_per_source_max),
+            proxy_out: udp.proxy_out,
             ..default
         }
     }

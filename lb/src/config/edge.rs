@@ -17,9 +17,6 @@ use super::notation;
 use super::problem::Located;
 use super::yaml::Node;
 
-/// The keys of an edge, in a listener's mapping.
-pub(super) const KEYS: [&str; 5] = ["proxy_in", "allow", "deny", "limits", "socket"];
-
 /// Takes the keys out of a listener's mapping.
 pub(super) fn read(fields: &mut Fields<'_, '_>) -> Edge {
     let allow = fields.optional("allow", prefixes).unwrap_or_default();
@@ -33,6 +30,31 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Edge {
         limits: fields.optional("limits", limits).unwrap_or_default(),
         socket: fields.optional("socket", listen_socket).unwrap_or_default(),
     }
+}
+
+/// Why a listener's kind of socket does not have one of these settings.
+pub(super) fn misplaced(
+    socket: &ListenSocket,
+    is_udp: bool,
+    is_unix: bool,
+) -> Option<&'static str> {
+    let default = ListenSocket::default();
+    let of_tcp =
+        socket.defer_accept.is_some() || socket.fast_open.is_some() || socket.tcp != default.tcp;
+    if of_tcp && (is_udp || is_unix) {
+        return Some(
+            "only TCP has \"defer_accept\", \"fast_open\", \"keep_alive\", \"user_timeout\" and \
+             \"congestion\"",
+        );
+    }
+    if is_udp && socket.backlog != default.backlog {
+        return Some("a UDP socket has no queue of connections, so no \"backlog\"");
+    }
+    if is_unix && socket.free_bind {
+        return Some("\"free_bind\" is for IP addresses, not for Unix sockets");
+    }
+    (socket.mode.is_some() && !is_unix)
+        .then_some("\"mode\" is of the file of a Unix socket, as unix:/run/lb.sock")
 }
 
 /// Proxies that are believed, with the default timeout.
@@ -102,6 +124,12 @@ fn listen_socket(node: &Node, problems: &mut Problems) -> Option<ListenSocket> {
         backlog: backlog.unwrap_or(ListenSocket::BACKLOG_DEFAULT),
         defer_accept: fields.optional("defer_accept", seconds),
         fast_open: fast_open.map(|queue| queue.value as u32),
+        free_bind: fields
+            .optional("free_bind", decode::boolean)
+            .unwrap_or_default(),
+        mode: fields
+            .optional("mode", decode::parsed(notation::mode))
+            .map(|mode| mode.value),
         tcp: tcp_socket(&mut fields),
         ..ListenSocket::default()
     };

@@ -14,6 +14,7 @@ use lb_core::plan::{
     ClusterExchanges, CookieKey, Edge, Forwarded, HashKey, Http2, ListenerLog, Matching, Otherwise,
     PathMatch, ProxyOut, Redirect, Relay, RequestId, Rewrite,
 };
+use lb_core::rt::shown;
 
 use super::exchange::ListenerExchanges;
 use super::notation::BackendText;
@@ -121,6 +122,7 @@ pub(crate) struct Udp {
     pub(crate) requests: Option<Located<Option<u64>>>,
     pub(crate) flows_max: Option<Located<u64>>,
     pub(crate) flows_per_source_max: Option<Located<Option<u64>>>,
+    pub(crate) proxy_out: Option<ProxyOut>,
 }
 
 impl Udp {
@@ -133,6 +135,7 @@ impl Udp {
             requests: None,
             flows_max: None,
             flows_per_source_max: None,
+            proxy_out: None,
         }
     }
 }
@@ -250,7 +253,7 @@ impl Listener {
         if is_udp {
             format!("{address}/udp")
         } else {
-            address.to_string()
+            shown(address).to_string()
         }
     }
 }

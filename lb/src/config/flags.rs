@@ -14,6 +14,7 @@ use lb_core::plan::{
     ProxyVersion, Relay, TcpSocket,
 };
 use lb_core::prefixes::Prefix;
+use lb_core::rt::is_unix;
 
 use super::balancing;
 use super::decode::Problems;
@@ -22,7 +23,7 @@ use super::file::{
     Backend, Cluster, File, Health, Http, Listener, Protocol, Route, ServerName, ServerNames, Tcp,
     Udp,
 };
-use super::notation::{self, BackendText};
+use super::notation::{self, BackendText, Host};
 use super::problem::{Located, Place, Problem};
 use super::tls::TlsFlags;
 
@@ -106,7 +107,13 @@ impl ListenFlag {
         if !text.contains('=') {
             return Err("there are no backends; as 53=10.0.0.1:53,10.0.0.2:53".to_owned());
         }
-        Self::http(text).map(|flag| Self {
+        let flag = Self::http(text)?;
+        let mut backends = flag.backends.iter().flatten();
+        let leads_there = |it: &BackendText| matches!(it.host, Host::Address(ip) if is_unix(ip));
+        if is_unix(flag.address.ip()) || backends.any(leads_there) {
+            return Err("datagrams are not relayed from or to Unix sockets".to_owned());
+        }
+        Ok(Self {
             is_udp: true,
             ..flag
         })
@@ -119,8 +126,9 @@ impl ListenFlag {
             None => (text, None),
         };
         let (name, address) = match listen.split_once('@') {
+            // An abstract name of a Unix socket.
+            Some(("unix:", _)) | None => (None, listen),
             Some((name, address)) => (Some(notation::name(name)?), address),
-            None => (None, listen),
         };
         let (address, last_port) = notation::listen_range(address)?;
         Ok(Self {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lb_core::prefixes::{Prefix, PrefixError};
+use lb_core::rt::{shown, unix_address};
 
 use super::problem::nearest;
 
@@ -34,14 +35,20 @@ impl BackendText {
     /// `HOST:PORT`, as in logs and metrics.
     pub(crate) fn name(&self) -> String {
         match &self.host {
-            Host::Address(address) => SocketAddr::new(*address, self.port).to_string(),
+            Host::Address(address) => shown(SocketAddr::new(*address, self.port)).to_string(),
             Host::Name(name) => format!("{name}:{}", self.port),
         }
     }
 }
 
-/// `[ADDRESS:]PORT`; without an address, every IPv4 address of the machine.
+/// What a Unix socket's path stands behind.
+const UNIX: &str = "unix:";
+
+/// `[ADDRESS:]PORT`; without an address, every IPv4 address of the machine. Or `unix:/PATH`.
 pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
+    if let Some(path) = text.strip_prefix(UNIX) {
+        return unix_address(path);
+    }
     let example = "an address to listen on is [ADDRESS:]PORT, as 8080, 127.0.0.1:8080 or [::]:8080";
     let (address, port) = match text.rsplit_once(':') {
         None | Some(("" | "*", _)) => (
@@ -72,7 +79,8 @@ pub(crate) fn prefixes(text: &str) -> Result<Vec<Prefix>, String> {
 
 /// As [`listen`], or `[ADDRESS:]FIRST-LAST`: the last port, where there are several.
 pub(crate) fn listen_range(text: &str) -> Result<(SocketAddr, Option<u16>), String> {
-    let Some((first, last)) = text.rsplit_once('-') else {
+    let range = text.rsplit_once('-').filter(|_| !text.starts_with(UNIX));
+    let Some((first, last)) = range else {
         return Ok((listen(text)?, None));
     };
     let address = listen(first)?;
@@ -98,8 +106,11 @@ pub(crate) fn listen_local(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// `HOST:PORT[/WEIGHT]`.
+/// `HOST:PORT[/WEIGHT]`, or `unix:/PATH[;WEIGHT]`.
 pub(crate) fn backend(text: &str) -> Result<BackendText, String> {
+    if let Some(socket) = text.strip_prefix(UNIX) {
+        return unix_backend(socket);
+    }
     let example = "a backend is HOST:PORT[/WEIGHT], as 10.0.0.7:8080 or web.internal:80/3";
     let (address, weight) = match text.split_once('/') {
         None => (text, 1),
@@ -128,6 +139,30 @@ pub(crate) fn backend(text: &str) -> Result<BackendText, String> {
         }
     };
     Ok(BackendText { host, port, weight })
+}
+
+fn unix_backend(text: &str) -> Result<BackendText, String> {
+    let (path, weight) = match text.rsplit_once(';') {
+        None => (text, 1),
+        Some((path, weight)) => match decimal(weight) {
+            Some(weight) => (path, weight),
+            None => return Err(format!("\"{weight}\" is not a weight (0 to 65535)")),
+        },
+    };
+    let address = unix_address(path)?;
+    Ok(BackendText {
+        host: Host::Address(address.ip()),
+        port: address.port(),
+        weight,
+    })
+}
+
+/// Permissions of a file, in octal: `660` or `0660`.
+pub(crate) fn mode(text: &str) -> Result<u32, String> {
+    let digits = text.bytes().all(|byte| (b'0'..b'8').contains(&byte));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|_| digits);
+    mode.filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| format!("\"{text}\" is not the mode of a file, as 660"))
 }
 
 /// `HOST:PORT[/WEIGHT][,…]`.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lb_core::plan::{self, Forwarded, Otherwise, ProxyOut, ProxyVersion, Relay, RequestId};
+use lb_core::rt::is_unix;
 
 use super::decode::{self, Fields, Problems};
 use super::exchange::ListenerExchanges;
@@ -87,10 +88,13 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
         fields.refuse("access_log", "only what \"http\" listeners serve is logged");
     }
     let access_log = fields.optional("access_log", logs::listener_log);
-    for key in edge::KEYS {
-        if fields.has("udp") && fields.has(key) {
-            let reason = "is not supported on a UDP listener by this version yet";
-            fields.problem(format!("\"{key}\" {reason}"));
+    if let Some(Located { value, .. }) = &address {
+        let is_unix = is_unix(value.0.ip());
+        if let Some(why) = edge::misplaced(&edge.socket, fields.has("udp"), is_unix) {
+            fields.problem(why);
+        }
+        if is_unix && fields.has("udp") {
+            fields.problem("datagrams are not relayed from Unix sockets");
         }
     }
     let written = ["http", "tcp", "udp"].into_iter();
@@ -208,6 +212,7 @@ fn udp(node: &Node, problems: &mut Problems) -> Option<Udp> {
     let requests = fields.optional("requests", count());
     let flows_max = fields.optional("flows_max", decode::number(1..=flows_limit));
     let flows_per_source_max = fields.optional("flows_per_source_max", flows);
+    let proxy_out = fields.optional("proxy_out", proxy_out);
     fields.finish();
     Some(Udp {
         cluster: cluster?,
@@ -216,6 +221,7 @@ fn udp(node: &Node, problems: &mut Problems) -> Option<Udp> {
         requests,
         flows_max,
         flows_per_source_max,
+        proxy_out,
     })
 }
 

@@ -106,8 +106,21 @@ const MISTAKES: &[(&str, &str)] = &[
       \"idle_timeout\"?",
     ),
     (
-        "listeners: [{address: 80, udp: {cluster: a}, deny: [10.0.0.0/8]}]\nclusters: {a: {backends: ['b:1']}}",
-        "lb.yaml:1:13: listeners[0]: \"deny\" is not supported on a UDP listener by this version yet",
+        "listeners: [{address: 80, udp: {cluster: a}, socket: {backlog: 5}}]\nclusters: {a: {backends: ['b:1']}}",
+        "lb.yaml:1:13: listeners[0]: a UDP socket has no queue of connections, so no \"backlog\"",
+    ),
+    (
+        "listeners: [{address: 80, tcp: {cluster: a}, socket: {mode: 600}}]\nclusters: {a: {backends: ['b:1']}}",
+        "lb.yaml:1:13: listeners[0]: \"mode\" is of the file of a Unix socket, as unix:/run/lb.sock",
+    ),
+    (
+        "listeners: [{address: 'unix:/a', udp: {cluster: a}}]\nclusters: {a: {backends: ['b:1']}}",
+        "lb.yaml:1:13: listeners[0]: datagrams are not relayed from Unix sockets",
+    ),
+    (
+        "listeners: [{address: 80, tcp: {cluster: a}}]\nclusters: {a: {backends: ['unix:run/a']}}",
+        "lb.yaml:2:27: clusters.a.backends[0]: \"run/a\" is not the path of a Unix socket, which begins \
+      with / (or @, for an abstract name)",
     ),
     (
         "listeners: [{address: 80, http: {}, limits: {conections: 5}}]",

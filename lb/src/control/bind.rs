@@ -10,10 +10,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lb_core::plan;
-use lb_core::rt::{OptionError, UdpOptions, set_listen_options, try_backend_options};
+use lb_core::rt::{
+    OptionError, UdpOptions, is_unix, set_free_bind, set_listen_options, shown, try_backend_options,
+};
 use socket2::{SockFilter, SockRef};
 use tokio::net::TcpSocket;
 
+use super::unix::{self, SocketFile};
 use crate::snapshot::{ListenerKey, Transport};
 use crate::worker::{BoundSocket, Sockets};
 
@@ -36,7 +39,11 @@ pub(crate) struct NewSockets {
     pub(crate) bound: Bound,
     /// Listeners that may be left out, and were.
     pub(crate) left_out: Vec<BindError>,
+    pub(crate) files: SocketFiles,
 }
+
+/// Files of the listeners on Unix sockets.
+pub(crate) type SocketFiles = HashMap<ListenerKey, SocketFile>;
 
 /// The listener that could not be bound, and one line that says why and what to do.
 #[derive(Debug)]
@@ -58,6 +65,7 @@ pub(crate) fn bind_new<'p>(
         by_worker: (0..workers).map(|_| Sockets::new()).collect(),
         bound: Bound::new(),
         left_out: Vec::new(),
+        files: SocketFiles::new(),
     };
     let mut ports_now = OwnPorts::new();
     for listener in listeners {
@@ -65,6 +73,14 @@ pub(crate) fn bind_new<'p>(
         let sockets = match try_options(listener) {
             Err(refused) => Err(format!("listener {}: {refused}", listener.name)),
             Ok(()) if already.contains_key(&key) => continue,
+            Ok(()) if is_unix(listener.address.ip()) => {
+                let own = already.keys().any(|key| key.address() == listener.address);
+                new.bind_unix(listener, &key, own)
+                    .map(|()| Vec::new())
+                    .map_err(|error| {
+                        advise(&listener.name, key.transport, listener.address, &error)
+                    })
+            }
             Ok(()) => {
                 // An address of its own goes before all addresses, on one port.
                 let port = (key.transport, listener.address.port());
@@ -103,6 +119,24 @@ pub(crate) fn bind_new<'p>(
     Ok(new)
 }
 
+impl NewSockets {
+    /// A Unix socket has one queue, which the workers share.
+    fn bind_unix(
+        &mut self,
+        listener: &plan::Listener,
+        key: &ListenerKey,
+        own: bool,
+    ) -> io::Result<()> {
+        let (socket, file) = unix::bind(listener.address, &listener.edge.socket, own)?;
+        self.files.extend(file.map(|file| (key.clone(), file)));
+        for sockets in &mut self.by_worker {
+            sockets.insert(key.clone(), BoundSocket::Tcp(socket.try_clone()?));
+        }
+        self.bound.insert(key.clone(), listener.address);
+        Ok(())
+    }
+}
+
 /// One listening socket for each worker, all on the port of the first.
 fn bind_each(listener: &plan::Listener, own: bool, workers: usize) -> io::Result<Vec<BoundSocket>> {
     let mut address = listener.address;
@@ -133,6 +167,7 @@ fn bind_each_udp(
     let settings = &listener.edge.socket;
     let shared = UdpOptions {
         v6_only: settings.v6_only,
+        free_bind: settings.free_bind,
         ..UdpOptions::default()
     };
     if address.port() != 0 && !own {
@@ -187,6 +222,9 @@ fn socket(
     if settings.v6_only && address.is_ipv6() {
         SockRef::from(&socket).set_only_v6(true)?;
     }
+    if settings.free_bind {
+        set_free_bind(&socket)?;
+    }
     if settings.drops_all {
         drop_all(SockRef::from(&socket))?;
     }
@@ -208,6 +246,8 @@ pub(crate) fn advise(
     error: &io::Error,
 ) -> String {
     let port = address.port();
+    let is_unix = is_unix(address.ip());
+    let address = shown(address);
     let kind = match transport {
         Transport::Tcp => 't',
         Transport::Udp => 'u',
@@ -218,6 +258,7 @@ pub(crate) fn advise(
         format!("cannot listen on {address} (listener {name})")
     };
     let advice = match error.kind() {
+        _ if is_unix => unix::advise(error),
         ErrorKind::AddrInUse => format!(
             "the port is in use; `ss -l{kind}np 'sport = :{port}'` shows by whom; end that or \
              choose another port"
@@ -228,7 +269,9 @@ pub(crate) fn advise(
             8000 + port
         ),
         ErrorKind::AddrNotAvailable => {
-            "the address is none of this machine's; `ip address` lists them".to_owned()
+            "the address is none of this machine's; `ip address` lists them (socket: {free_bind: \
+             true} takes it all the same)"
+                .to_owned()
         }
         _ if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
             "out of file descriptors; raise the limit (ulimit -n, LimitNOFILE=)".to_owned()

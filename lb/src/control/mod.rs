@@ -12,6 +12,7 @@ mod reload;
 mod signals;
 mod start;
 mod status;
+mod unix;
 mod watch;
 
 use std::path::PathBuf;
@@ -19,11 +20,12 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::process::{getpriority_process, setpriority_process};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch::Sender as WatchSender;
 use tokio::task::LocalSet;
 
-use self::bind::{Bound, OwnPorts};
+use self::bind::{Bound, OwnPorts, SocketFiles};
 use self::objects::Objects;
 pub(crate) use self::start::StartError;
 pub(crate) use self::status::Status;
@@ -65,6 +67,8 @@ struct Control {
     bound: Bound,
     /// Kubernetes objects, if they are a source.
     objects: Option<Objects>,
+    /// Files that go when their listeners do.
+    files: SocketFiles,
     /// Ports of which this process has, or has had, sockets.
     own_ports: OwnPorts,
     /// The files whose change is a reload.
@@ -102,6 +106,7 @@ pub(crate) fn run(sources: Sources, on_ready: impl FnOnce(&Rc<Status>)) -> ExitC
 
 impl Control {
     async fn run(&mut self) -> ExitCode {
+        step_back();
         self.resolve_later();
         while let Some(event) = self.events.recv().await {
             match event {
@@ -131,6 +136,17 @@ impl Control {
             }
         }
         ExitCode::FAILURE // not reached: `self` holds a sender
+    }
+}
+
+/// Building a big plan takes milliseconds, in which a worker on the same CPU would serve nobody: it
+/// goes first from now on. The workers, which have started, keep what they have, as this is one
+/// thread's (setpriority(2), "C library/kernel differences").
+fn step_back() {
+    const NICE: i32 = 10;
+    if let Ok(now) = getpriority_process(None) {
+        // All it costs is a longer wait for the next generation on a busy CPU.
+        let _ = setpriority_process(None, (now + NICE).min(19));
     }
 }
 

@@ -107,12 +107,12 @@ impl Objects {
         self.kubernetes.has_listener(name)
     }
 
-    /// Joins them to what files and flags say, and makes local what is to be bound.
-    pub(super) fn join(&mut self, own: Plan) -> (Plan, LeftOut) {
+    /// Joins them to what files and flags say, and makes local what is to be bound; `before` runs.
+    pub(super) fn join(&mut self, own: Plan, before: &Plan) -> (Plan, LeftOut) {
         let wanted = self.kubernetes.compiled().local_addresses.clone();
         let result = self.kubernetes.local.add(&wanted, &self.machine);
         self.kubernetes.set_local_problem(result.err());
-        join(own, self.kubernetes.plan())
+        join(own, self.kubernetes.plan(), before)
     }
 
     /// Says which of their listeners do not run; these are tried again after a while.

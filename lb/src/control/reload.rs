@@ -111,7 +111,7 @@ impl Control {
         let current = self.status.snapshot();
         let own = draft.plan(names);
         let (mut plan, mut left_out) = match &mut self.objects {
-            Some(objects) => objects.join(own),
+            Some(objects) => objects.join(own, &current.plan),
             None => (own, LeftOut::new()),
         };
         let log = default_log(&draft.settings);
@@ -163,6 +163,7 @@ impl Control {
         if let Some(objects) = &mut self.objects {
             objects.published(&self.status);
         }
+        self.files.extend(new.files);
         self.status.metrics.config_generation.set(generation);
         log!(
             Info,
@@ -184,11 +185,12 @@ impl Control {
                 Info,
                 "listening",
                 listener = listener.stats.name(),
-                address = listener.bound
+                address = lb_core::rt::shown(listener.bound)
             );
         }
         for listener in &change.closed {
             self.bound.remove(&listener.key);
+            self.files.remove(&listener.key);
             log!(Info, "listener closed", listener = listener.stats.name());
         }
     }

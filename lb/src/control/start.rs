@@ -20,7 +20,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio::task;
 
-use super::bind::{Bound, OwnPorts, advise, bind_new, ports};
+use super::bind::{Bound, OwnPorts, SocketFiles, advise, bind_new, ports};
 use super::objects::{LeftOut, Objects, leave_out};
 use super::status::Running;
 use super::watch::Watch;
@@ -117,7 +117,7 @@ impl Control {
             objects: objects.as_mut(),
             draft: &draft,
         };
-        let (status, bound) = start_workers(plan, engine, &sender)?;
+        let (status, bound, files) = start_workers(plan, engine, &sender)?;
         if let Some(objects) = &mut objects {
             objects.start(flags.healthz, &status, &sender)?;
         }
@@ -146,6 +146,7 @@ impl Control {
             own_ports: ports(&bound).collect(),
             watched,
             bound,
+            files,
             sender,
             events,
         })
@@ -200,7 +201,7 @@ fn start_workers(
     planned: Planned<'_>,
     engine: Probe,
     sender: &UnboundedSender<Event>,
-) -> Result<(Rc<Status>, Bound), StartError> {
+) -> Result<(Rc<Status>, Bound, SocketFiles), StartError> {
     let Planned {
         plan,
         mut objects,
@@ -209,7 +210,7 @@ fn start_workers(
     let cpus = cpus::place(draft.settings.workers);
     let workers = cpus.len();
     let (mut plan, mut left_out) = match &mut objects {
-        Some(objects) => objects.join(plan),
+        Some(objects) => objects.join(plan, &Plan::default()),
         None => (plan, LeftOut::new()),
     };
     let of_objects = objects.as_deref();
@@ -230,7 +231,12 @@ fn start_workers(
     let snapshot = Snapshot::build(plan, &ground, &new.bound, (&access_logs, log), None)?;
     for listener in &snapshot.listeners {
         let name = listener.stats.name();
-        log!(Info, "listening", listener = name, address = listener.bound);
+        log!(
+            Info,
+            "listening",
+            listener = name,
+            address = lb_core::rt::shown(listener.bound)
+        );
     }
     let change = Arc::new(Change::between(None, &snapshot, Status::FIRST_GENERATION));
     let peers = Arc::<Peers>::default();
@@ -274,7 +280,7 @@ fn start_workers(
         admin_address: Cell::new(None),
         access_logs,
     };
-    Ok((Rc::new(status), new.bound))
+    Ok((Rc::new(status), new.bound, new.files))
 }
 
 /// Sends an event whenever a configuration file has changed.

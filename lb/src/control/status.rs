@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lb_core::metrics::{ControlMetrics, Kind, Report, Text, WorkerMetrics};
 use lb_core::rt::probe::Probe;
@@ -109,6 +109,7 @@ impl Status {
         };
         report.write(&mut text);
         self.write_affinity(&mut text);
+        write_certificates(&snapshot, &mut text);
         if let Some(objects) = &self.objects {
             objects.write_metrics(&mut text);
         }
@@ -181,6 +182,26 @@ fn all_beat(since: impl Iterator<Item = Duration>) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("stuck: {}", stuck.join(", ")))
+    }
+}
+
+/// When certificates end, for an alert some weeks before.
+fn write_certificates(snapshot: &Snapshot, text: &mut Text) {
+    let mut family = text.family(
+        "lb_tls_certificate_not_after_seconds",
+        Kind::Gauge,
+        "When the certificate ends to be valid, in seconds since 1970.",
+    );
+    for listener in &snapshot.listeners {
+        let certificates = listener.tls.iter().flat_map(|tls| tls.certificates());
+        for certificate in certificates {
+            let labels = [
+                ("listener", listener.stats.name()),
+                ("certificate", certificate.plan.name.as_str()),
+            ];
+            let since = certificate.not_after.duration_since(SystemTime::UNIX_EPOCH);
+            family.sample(&labels, since.unwrap_or_default().as_secs());
+        }
     }
 }
 

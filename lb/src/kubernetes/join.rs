@@ -9,8 +9,13 @@ use std::sync::Arc;
 
 use lb_core::plan::{Listener, Place, Plan, Protocol};
 
-/// Adds `objects` to `own`; what is left out is named with the reason.
-pub(crate) fn join(mut own: Plan, objects: &Plan) -> (Plan, BTreeMap<String, String>) {
+/// Adds `objects` to `own`; what is left out is named with the reason. `before` is the plan that
+/// runs.
+pub(crate) fn join(
+    mut own: Plan,
+    objects: &Plan,
+    before: &Plan,
+) -> (Plan, BTreeMap<String, String>) {
     let mut left_out = BTreeMap::new();
     if own.listeners.is_empty() && own.clusters.is_empty() {
         own.listeners.clone_from(&objects.listeners);
@@ -34,14 +39,16 @@ pub(crate) fn join(mut own: Plan, objects: &Plan) -> (Plan, BTreeMap<String, Str
         }
         own.listeners = listeners;
     }
-    drop_invalid(&mut own, &mut left_out);
+    drop_invalid(&mut own, before, &mut left_out);
     (own, left_out)
 }
 
 /// The objects' compiler makes valid plans; should it be mistaken, one listener is lost and not
 /// the whole plan.
-fn drop_invalid(plan: &mut Plan, left_out: &mut BTreeMap<String, String>) {
-    let Err(errors) = plan.validate() else { return };
+fn drop_invalid(plan: &mut Plan, before: &Plan, left_out: &mut BTreeMap<String, String>) {
+    let Err(errors) = plan.validate_after(before) else {
+        return;
+    };
     for error in errors {
         if let Place::Listener { name, .. } | Place::Route { name, .. } = error.place() {
             left_out.insert(name.clone(), error.to_string());
@@ -94,12 +101,12 @@ mod tests {
             ("b", "127.0.0.1:80", 1),
             ("a", "127.0.0.1:81", 1),
         ] {
-            let (plan, left_out) = join(own.clone(), &plan(name, address));
+            let (plan, left_out) = join(own.clone(), &plan(name, address), &own);
             assert_eq!(plan.listeners.len(), joined, "{name} {address}");
             assert_eq!(left_out.len(), 2 - joined);
             plan.validate().unwrap();
         }
-        let (plan, _) = join(Plan::default(), &own);
+        let (plan, _) = join(Plan::default(), &own, &Plan::default());
         assert_eq!(plan, own);
     }
 }

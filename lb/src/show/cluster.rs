@@ -25,7 +25,7 @@ pub(super) fn json(cluster: &Cluster) -> Value {
 }
 
 fn own(cluster: &Cluster) -> Value {
-    json!({
+    let mut value = json!({
         "name": cluster.name,
         "backends": cluster.backends.iter().map(backend).collect::<Vec<_>>(),
         "balance": cluster.balance.to_string(),
@@ -50,13 +50,17 @@ fn own(cluster: &Cluster) -> Value {
             BackendProtocol::Http1 => "http1",
             BackendProtocol::Http2 => "http2",
         },
-    })
+    });
+    if let Some(tls) = &cluster.tls {
+        value["tls"] = super::tls::backend_json(tls);
+    }
+    value
 }
 
 fn backend(backend: &Backend) -> Value {
     json!({
         "name": backend.name,
-        "address": backend.address.to_string(),
+        "address": lb_core::rt::shown(backend.address).to_string(),
         "weight": backend.weight,
         "backup": backend.tier == Tier::Backup,
         "drain": backend.condition == Condition::Draining,
@@ -237,7 +241,7 @@ pub(super) fn write(text: &mut String, cluster: &Cluster) -> fmt::Result {
 }
 
 fn write_backend(text: &mut String, backend: &Backend) -> fmt::Result {
-    let address = backend.address.to_string();
+    let address = lb_core::rt::shown(backend.address).to_string();
     write!(text, "  {address}")?;
     if backend.name != address {
         write!(text, " ({})", backend.name)?;

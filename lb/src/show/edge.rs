@@ -4,6 +4,8 @@
 //! form; what was not written and has no default is left out.
 //! Read next: `mod.rs`.
 
+use std::fmt::{self, Write as _};
+
 use lb_core::plan::{
     Access, BackendSocket, ConnectionLimits, Edge, ListenSocket, Otherwise, ProxyOut, ProxyVersion,
     Rate, ServerNames, Source, Tcp, TcpSocket,
@@ -38,6 +40,48 @@ pub(crate) fn add_edge(edge: &Edge, listener: &mut Value) {
     }
 }
 
+/// What is asked of connections, as text: a line for each kind of rule that there is.
+pub(crate) fn write_edge(text: &mut String, edge: &Edge) -> fmt::Result {
+    let Edge {
+        proxy_in,
+        access: Access { allow, deny },
+        limits,
+        socket: _,
+    } = edge;
+    let list = |prefixes: &[Prefix]| {
+        let shown: Vec<_> = prefixes
+            .iter()
+            .take(SHOWN_MAX)
+            .map(Prefix::to_string)
+            .collect();
+        let more = prefixes.len().saturating_sub(SHOWN_MAX);
+        let more = (more > 0).then(|| format!(" and {more} more"));
+        shown.join(", ") + &more.unwrap_or_default()
+    };
+    if let Some(proxy) = proxy_in {
+        let trusted = list(&proxy.trusted);
+        writeln!(text, "  behind a PROXY header, from {trusted} only")?;
+    }
+    for (word, prefixes) in [("allows", allow), ("denies", deny)] {
+        if !prefixes.is_empty() {
+            writeln!(text, "  {word} {}", list(prefixes))?;
+        }
+    }
+    if let Some(most) = limits.connections_max {
+        writeln!(text, "  at most {most} at a time")?;
+    }
+    if let Some(most) = limits.per_source_max {
+        writeln!(text, "  at most {most} at a time from one source")?;
+    }
+    if let Some(Rate { per_second, burst }) = limits.rate {
+        writeln!(text, "  at most {per_second} a second, {burst} at once")?;
+    }
+    Ok(())
+}
+
+/// Prefixes of a list that are shown as text.
+const SHOWN_MAX: usize = 5;
+
 fn listen_socket_json(socket: &ListenSocket) -> Value {
     let ListenSocket {
         backlog,
@@ -45,6 +89,8 @@ fn listen_socket_json(socket: &ListenSocket) -> Value {
         fast_open,
         v6_only,
         drops_all,
+        free_bind,
+        mode,
         tcp,
     } = socket;
     let mut value = json!({ "backlog": backlog });
@@ -59,6 +105,12 @@ fn listen_socket_json(socket: &ListenSocket) -> Value {
     }
     if *drops_all {
         value["drops_all"] = json!(true);
+    }
+    if *free_bind {
+        value["free_bind"] = json!(true);
+    }
+    if let Some(mode) = mode {
+        value["mode"] = json!(format!("{mode:03o}"));
     }
     add_tcp_socket(tcp, &mut value);
     value
@@ -131,6 +183,15 @@ fn limits_json(limits: &ConnectionLimits) -> Value {
     Value::Object(value)
 }
 
+/// What backends are told.
+pub(crate) fn proxy_out_json(ProxyOut { version, checksum }: ProxyOut) -> Value {
+    let version = match version {
+        ProxyVersion::V1 => "v1",
+        ProxyVersion::V2 => "v2",
+    };
+    json!({ "version": version, "checksum": checksum })
+}
+
 /// What a TCP listener does.
 pub(crate) fn tcp_json(tcp: &Tcp) -> Value {
     let Tcp {
@@ -150,12 +211,8 @@ pub(crate) fn tcp_json(tcp: &Tcp) -> Value {
     if let Some(lifetime) = lifetime {
         value["lifetime"] = json!(duration(*lifetime));
     }
-    if let Some(ProxyOut { version, checksum }) = proxy_out {
-        let version = match version {
-            ProxyVersion::V1 => "v1",
-            ProxyVersion::V2 => "v2",
-        };
-        value["proxy_out"] = json!({ "version": version, "checksum": checksum });
+    if let Some(proxy) = proxy_out {
+        value["proxy_out"] = proxy_out_json(*proxy);
     }
     if let Some(limit) = backend_limit {
         value["backend_limit"] = json!({

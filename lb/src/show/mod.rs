@@ -7,6 +7,7 @@ mod cluster;
 mod edge;
 mod exchange;
 pub(crate) mod routes;
+mod tls;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use lb_core::plan::{Forwarded, Http, Listener, Plan, Protocol, RequestId, Udp};
 use serde_json::{Value, json};
 
-use self::edge::{add_edge, tcp_json};
+use self::edge::{add_edge, proxy_out_json, tcp_json, write_edge};
 use crate::config::logs::format_text;
 use crate::config::{AccessLog, Engine, LogFormat, Settings, Workers};
 
@@ -29,7 +30,7 @@ pub(crate) fn plan_json(plan: &Plan) -> Value {
 }
 
 fn listener_json(listener: &Listener) -> Value {
-    let mut value = json!({ "name": listener.name, "address": listener.address.to_string() });
+    let mut value = json!({ "name": listener.name, "address": lb_core::rt::shown(listener.address).to_string() });
     match &listener.protocol {
         Protocol::Http(http) => value["http"] = http_json(http),
         Protocol::Tcp(tcp) => value["tcp"] = tcp_json(tcp),
@@ -40,20 +41,24 @@ fn listener_json(listener: &Listener) -> Value {
 }
 
 fn udp_json(udp: &Udp) -> Value {
-    json!({
+    let mut value = json!({
         "cluster": udp.cluster,
         "idle_timeout": duration(udp.idle_timeout),
         "replies": udp.replies,
         "requests": udp.requests,
         "flows_max": udp.flows_max,
         "flows_per_source_max": udp.flows_per_source_max,
-    })
+    });
+    if let Some(proxy) = &udp.proxy_out {
+        value["proxy_out"] = proxy_out_json(*proxy);
+    }
+    value
 }
 
 fn http_json(http: &Http) -> Value {
     let routes = http.routes.iter().map(routes::json);
     let (limits, timeouts) = (&http.limits, &http.timeouts);
-    json!({
+    let mut value = json!({
         "cluster": http.default_cluster,
         "routes": routes.collect::<Vec<_>>(),
         "matching": routes::matching(http.matching),
@@ -88,7 +93,11 @@ fn http_json(http: &Http) -> Value {
             "window": http.http2.window_bytes,
             "ping_interval": duration(http.http2.ping_interval),
         })),
-    })
+    });
+    if let Some(tls) = &http.tls {
+        value["tls"] = tls::server_json(tls);
+    }
+    value
 }
 
 /// Settings as JSON.
@@ -136,8 +145,10 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
         name,
         address,
         protocol,
+        edge,
         ..
     } = listener;
+    let address = lb_core::rt::shown(*address);
     match protocol {
         Protocol::Tcp(tcp) => {
             write!(text, "listener {name}: tcp on {address}")?;
@@ -163,7 +174,13 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
             )
         }
         Protocol::Http(http) => {
-            writeln!(text, "listener {name}: http on {address}")?;
+            match &http.tls {
+                None => writeln!(text, "listener {name}: http on {address}")?,
+                Some(tls) => {
+                    writeln!(text, "listener {name}: https on {address}")?;
+                    tls::write_server(text, tls)?;
+                }
+            }
             for route in &http.routes {
                 writeln!(text, "  {}", routes::text(route))?;
             }
@@ -172,7 +189,8 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
                 None => writeln!(text, "  everything else is answered 404"),
             }
         }
-    }
+    }?;
+    write_edge(text, edge)
 }
 
 /// In the notation of the YAML form, with the largest unit that keeps it whole.

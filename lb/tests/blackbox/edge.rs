@@ -13,6 +13,8 @@ on_both_engines!(
     lists_are_kept_and_change_with_the_configuration,
     limits_are_kept,
     a_backends_limit_is_kept,
+    who_waits_for_a_backend_keeps_the_place_over_a_reload,
+    an_address_may_come_later,
     sockets_have_their_settings,
 );
 
@@ -127,6 +129,60 @@ fn a_backends_limit_is_kept(engine: &str) {
     assert!(waits.join().unwrap(), "it has its turn");
 }
 
+fn who_waits_for_a_backend_keeps_the_place_over_a_reload(engine: &str) {
+    let folder = Folder::new();
+    let origin = origin::tcp("a");
+    let text = |idle: &str| {
+        let limit = "backend_limit: {connections: 1, queue: 2, queue_timeout: 1m}";
+        yaml("", &format!(", {limit}, idle_timeout: {idle}"), origin)
+    };
+    let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &text("1h"))]);
+    let address = lb.listener("db");
+    let first = Session::open(address);
+    let active = "lb_client_connections_active{listener=\"db\"}";
+    let wait = |count: f64| {
+        let waits = std::thread::spawn(move || Session::open(address));
+        wait_until("one more to wait", || lb.metric(active) == count);
+        waits
+    };
+    let second = wait(2.0);
+    folder.replace("lb.yaml", &text("2h"));
+    lb.wait_for_generation(2);
+    let third = wait(3.0);
+    is_reset(address);
+    assert_eq!(refused(&lb, "queue_full"), 1.0, "both wait in one queue");
+    drop(first);
+    let mut second = second.join().unwrap();
+    assert!(
+        second.echoes() && !third.is_finished(),
+        "the first comes first"
+    );
+    drop(second);
+    assert!(third.join().unwrap().echoes());
+}
+
+/// 192.0.2.0/24 is nobody's (RFC 5737).
+fn an_address_may_come_later(engine: &str) {
+    let folder = Folder::new();
+    let origin = origin::tcp("a");
+    let one = |protocol: &str, keys: &str| {
+        format!(
+            "listeners: [{{name: db, address: '192.0.2.77:0'{keys}, {protocol}: {{cluster: \
+             c}}}}]\nclusters: {{c: {{backends: ['{origin}']}}}}\n"
+        )
+    };
+    for protocol in ["tcp", "udp", "http"] {
+        let config = folder.write("lb.yaml", &one(protocol, ", socket: {free_bind: true}"));
+        let lb = Lb::start(engine, &["--config", &config]);
+        assert_eq!(lb.listener("db").ip().to_string(), "192.0.2.77");
+        drop(lb);
+        let config = folder.write("lb.yaml", &one(protocol, ""));
+        let refused = output(&["--config", &config, "--admin", "off"]);
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(said.contains("free_bind"), "{said}");
+    }
+}
+
 fn sockets_have_their_settings(engine: &str) {
     let folder = Folder::new();
     let keys = "  socket: {backlog: 77, defer_accept: 1s, fast_open: 5, congestion: reno, \
@@ -170,4 +226,23 @@ fn a_setting_that_the_kernel_refuses_is_named_at_the_start() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("TCP_CONGESTION"), "{text}");
+}
+
+#[test]
+fn check_shows_what_is_asked_of_connections() {
+    let folder = Folder::new();
+    let keys = "  deny: [10.0.0.0/8]\n  proxy_in: {trusted: [192.0.2.1]}\n  limits: {connections: 7, \
+                per_source: 3, rate: 5, burst: 9}";
+    let config = folder.write("lb.yaml", &yaml(keys, "", "127.0.0.1:1".parse().unwrap()));
+    let output = output(&["check", "--config", &config]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "  behind a PROXY header, from 192.0.2.1 only",
+        "  denies 10.0.0.0/8",
+        "  at most 7 at a time",
+        "  at most 3 at a time from one source",
+        "  at most 5 a second, 9 at once",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line:?} in\n{text}");
+    }
 }

@@ -131,12 +131,12 @@ const BAD_FLAGS: &[(&[&str], &[&str])] = &[
         &["--udp", "there are no backends; as 53=10.0.0.1:53"],
     ),
     (
-        &["--https=443"],
-        &["--https is not supported by this version yet"],
+        &["--https=443=a:1"],
+        &["--https 443=a:1", "0 --tls-cert and 0 --tls-key"],
     ),
     (
-        &["run", "--tls-cert", "x"],
-        &["--tls-cert is not supported by this version yet"],
+        &["run", "--http", "80=a:1", "--tls-cert", "x"],
+        &["--tls-cert", "as --https 8443=10.0.0.1:80"],
     ),
     (
         &["check", "--tcp", "80=a:1", "--format", "xml"],

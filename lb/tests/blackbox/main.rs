@@ -29,6 +29,8 @@ mod affinity;
 mod balance;
 /// `lb check`, and what is said about a bad configuration.
 mod check;
+/// Lists, limits and PROXY headers of UDP listeners.
+mod datagram_edge;
 /// UDP.
 mod datagrams;
 /// `lb demo`.
@@ -69,5 +71,11 @@ mod routes;
 mod schedulers;
 /// Kubernetes Services.
 mod services;
+/// Clients and backends over TLS.
+mod tls;
 /// Balancing as a user sees it.
 mod traffic;
+/// Unix sockets.
+mod unix;
+/// WebSockets.
+mod upgrades;

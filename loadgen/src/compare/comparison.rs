@@ -4,19 +4,20 @@
 //! report is never written twice. Read `play` (one scenario) next.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::load::{Timing, written};
-use super::peers::{IDENTITY, Program};
+use super::peers::{IDENTITY, Peer, Program};
 use super::place::{self, Cores, Folder};
 use super::play::Stage;
+use super::progress::Progress;
 use super::round::{Bench, IDLE_BASE};
-use super::scenario::Scenario;
+use super::scenario::{Scenario, Subject};
 use super::{Args, Error, machine};
 use crate::descriptors;
 use crate::gate::Gate;
-use crate::report::record::{Absent, Peer, Record, Settings};
+use crate::report::record::{self, Absent, Record, Settings};
 use crate::report::{self, readme};
 use crate::tls::Identity;
 
@@ -29,11 +30,10 @@ struct Defaults {
     idle_connections: usize,
 }
 
-/// All scenarios with three peers take a quarter of an hour.
 const USUAL: Defaults = Defaults {
     rounds: 5,
     duration: Duration::from_secs(3),
-    warmup: Duration::from_millis(500),
+    warmup: Duration::from_millis(300),
     idle_connections: 9_000,
 };
 const QUICK: Defaults = Defaults {
@@ -42,6 +42,15 @@ const QUICK: Defaults = Defaults {
     warmup: Duration::from_millis(300),
     idle_connections: 1_000,
 };
+
+/// All scenarios with three peers are to take a quarter of an hour.
+const BUDGET: Duration = Duration::from_mins(14);
+/// The shortest round that says something.
+const DURATION_MIN: Duration = Duration::from_secs(1);
+/// What starting and ending a balancer takes.
+const ROUND_OVERHEAD: Duration = Duration::from_millis(400);
+/// A round of idle connections takes as long as so many others.
+pub(super) const IDLE_CELLS: usize = 3;
 
 /// Descriptors that an idle round leaves alone.
 const DESCRIPTORS_SPARE: usize = 200;
@@ -53,12 +62,15 @@ const DESCRIPTORS_SPARE: usize = 200;
 /// peer that misbehaves is no error: it is in the report.
 pub fn compare(args: &Args, stop: &Gate) -> Result<PathBuf, Error> {
     let cores = Cores::take().map_err(Error::system("a core of its own for the balancer"))?;
-    let timing = timing(args, cores);
-    let settings = settings(args, cores, timing);
-    let (now, machine) = (machine::utc_now(), machine::describe());
-    let mut record = Record::new(now, command_line(args), machine, settings);
-    let programs = find_programs(args, &mut record)?;
-    let out = place::report_folder(args.out.as_deref(), &record.started, &record.machine, "")?;
+    let Plan {
+        mut record,
+        programs,
+        missing,
+        out,
+    } = match &args.resume {
+        Some(folder) => resumed(args, folder)?,
+        None => begun(args, cores)?,
+    };
     let configurations = out.join(readme::CONFIGURATIONS);
     fs::create_dir_all(&configurations)
         .map_err(Error::system(configurations.display().to_string()))?;
@@ -66,58 +78,141 @@ pub fn compare(args: &Args, stop: &Gate) -> Result<PathBuf, Error> {
     Identity::self_signed(&["localhost", "127.0.0.1"])
         .and_then(|identity| identity.write(folder.path(), IDENTITY))
         .map_err(|error| Error::Identity(error.to_string()))?;
-    let idle_connections = idle_connections(args);
+    let cells = missing
+        .iter()
+        .map(|scenario| cells(*scenario))
+        .sum::<usize>();
     let stage = Stage {
         programs: &programs,
         rounds: record.settings.rounds,
-        timing,
+        timing: Timing {
+            warmup: Duration::from_secs_f64(record.settings.warmup_s),
+            duration: Duration::from_secs_f64(record.settings.duration_s),
+            cpu: cores.generator,
+        },
         configurations: &configurations,
+        progress: Progress::new(cells * programs.len() * record.settings.rounds),
         bench: Bench {
             stop,
             cores,
             folder: folder.path(),
-            idle_connections,
+            idle_connections: idle_connections(args),
         },
     };
-    for scenario in chosen(args) {
+    // Until everything is there, whatever happens.
+    record.is_partial = true;
+    for scenario in missing {
         match stage.play(scenario) {
             Ok(measured) => record.scenarios.push(measured),
             Err(Error::Interrupted) if !record.scenarios.is_empty() => {
-                record.is_partial = true;
-                break;
+                record.write(&out)?;
+                report::draw(&record, &out)?;
+                return Err(Error::Partial(out));
             }
             Err(error) => return Err(error),
         }
         record.write(&out)?;
     }
+    record.is_partial = false;
     record.write(&out)?;
     report::draw(&record, &out)?;
-    if record.is_partial {
-        return Err(Error::Partial(out));
-    }
     Ok(out)
+}
+
+/// What is to be done.
+struct Plan {
+    record: Record,
+    programs: Vec<Program>,
+    missing: Vec<Scenario>,
+    out: PathBuf,
+}
+
+/// A new comparison.
+fn begun(args: &Args, cores: Cores) -> Result<Plan, Error> {
+    let (now, machine) = (machine::utc_now(), machine::describe());
+    let missing: Vec<Scenario> = chosen(args).collect();
+    let settings = settings(args, cores, &missing);
+    let mut record = Record::new(now, command_line(args), machine, settings);
+    record.asked = missing.iter().map(|it| it.name().to_owned()).collect();
+    let programs = find_programs(args, &args.peers, &mut record)?;
+    let out = place::report_folder(args.out.as_deref(), &record.started, &record.machine, "")?;
+    Ok(Plan {
+        record,
+        programs,
+        missing,
+        out,
+    })
+}
+
+/// The rest of one that was interrupted, as it was to be.
+fn resumed(args: &Args, folder: &Path) -> Result<Plan, Error> {
+    let refuse = |why: &str| Error::Resume {
+        folder: folder.to_owned(),
+        why: why.to_owned(),
+    };
+    let mut record = Record::read(folder)?;
+    if !record.is_partial {
+        return Err(refuse("this comparison is complete"));
+    }
+    let is_missing = |scenario: &Scenario| {
+        let name = scenario.name();
+        record.asked.iter().any(|asked| asked == name) && record.scenario(name).is_none()
+    };
+    let missing: Vec<Scenario> = Scenario::ALL.into_iter().filter(is_missing).collect();
+    if record.machine != machine::describe() {
+        return Err(refuse("it was begun on another machine, or another kernel"));
+    }
+    let known = std::mem::take(&mut record.peers);
+    record.absent.clear();
+    let peers: Result<Vec<Peer>, _> = known.iter().map(|peer| Peer::parse(&peer.name)).collect();
+    let programs = find_programs(args, &peers.map_err(|why| refuse(&why))?, &mut record)?;
+    if record.peers != known {
+        return Err(refuse("the programs are not those that it was begun with"));
+    }
+    record.resumed.push(machine::utc_now());
+    Ok(Plan {
+        record,
+        programs,
+        missing,
+        out: folder.to_owned(),
+    })
+}
+
+/// Rounds that a scenario has for each peer, counted as so many of the usual length.
+pub(super) fn cells(scenario: Scenario) -> usize {
+    match scenario.spec().subject {
+        Subject::Load(traffic) => 1 + usize::from(traffic.fixed_rate),
+        Subject::Spread => 1,
+        Subject::IdleMemory => IDLE_CELLS,
+    }
 }
 
 fn defaults(args: &Args) -> Defaults {
     if args.quick { QUICK } else { USUAL }
 }
 
-fn timing(args: &Args, cores: Cores) -> Timing {
+fn settings(args: &Args, cores: Cores, scenarios: &[Scenario]) -> Settings {
     let Defaults {
-        duration, warmup, ..
-    } = defaults(args);
-    Timing {
+        duration,
         warmup,
-        duration: args.duration.unwrap_or(duration),
-        cpu: cores.generator,
-    }
-}
-
-fn settings(args: &Args, cores: Cores, timing: Timing) -> Settings {
+        rounds,
+        ..
+    } = defaults(args);
+    let rounds = usize::from(args.rounds.unwrap_or(rounds));
+    let cells = scenarios
+        .iter()
+        .map(|scenario| cells(*scenario))
+        .sum::<usize>();
+    let all = (cells * rounds * args.peers.len()).max(1);
+    let budget = args.budget.unwrap_or(BUDGET) / u32::try_from(all).unwrap_or(u32::MAX);
+    let possible = budget.saturating_sub(warmup + ROUND_OVERHEAD);
+    // A tenth of a second is exact enough, and reads well.
+    let possible = Duration::from_millis(possible.as_millis() as u64 / 100 * 100);
+    let affordable = duration.min(possible).max(DURATION_MIN);
     Settings {
-        rounds: args.rounds.unwrap_or_else(|| defaults(args).rounds).into(),
-        duration_s: timing.duration.as_secs_f64(),
-        warmup_s: timing.warmup.as_secs_f64(),
+        rounds,
+        duration_s: args.duration.unwrap_or(affordable).as_secs_f64(),
+        warmup_s: warmup.as_secs_f64(),
         balancer_cpu: cores.balancer,
         generator_cpu: cores.generator,
         generator_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -125,14 +220,14 @@ fn settings(args: &Args, cores: Cores, timing: Timing) -> Settings {
 }
 
 /// Those of the peers that are installed; the record names the others too.
-fn find_programs(args: &Args, record: &mut Record) -> Result<Vec<Program>, Error> {
+fn find_programs(args: &Args, peers: &[Peer], record: &mut Record) -> Result<Vec<Program>, Error> {
     let lb = place::own_balancer(args.lb.as_deref())?;
     let mut programs = Vec::new();
-    for &peer in &args.peers {
+    for &peer in peers {
         let name = peer.name().to_owned();
         match peer.find(&lb) {
             Ok(program) => {
-                record.peers.push(Peer {
+                record.peers.push(record::Peer {
                     name,
                     version: program.version.clone(),
                 });
@@ -148,7 +243,7 @@ fn find_programs(args: &Args, record: &mut Record) -> Result<Vec<Program>, Error
         }
     }
     if programs.is_empty() {
-        let names: Vec<&str> = args.peers.iter().map(|peer| peer.name()).collect();
+        let names: Vec<&str> = peers.iter().map(|peer| peer.name()).collect();
         return Err(Error::NoPeers(names.join(", ")));
     }
     Ok(programs)
@@ -187,6 +282,9 @@ fn command_line(args: &Args) -> String {
     if let Some(duration) = args.duration {
         words += &format!(" --duration {}", written(duration));
     }
+    if let Some(budget) = args.budget {
+        words += &format!(" --budget {}", written(budget));
+    }
     if args.quick {
         words += " --quick";
     }
@@ -195,7 +293,6 @@ fn command_line(args: &Args) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::peers::Peer;
     use super::*;
 
     fn args() -> Args {
@@ -211,7 +308,34 @@ mod tests {
             out: Some(PathBuf::from("/secret/place")),
             lb: Some(PathBuf::from("/secret/lb")),
             quick: true,
+            budget: None,
+            resume: None,
         }
+    }
+
+    #[test]
+    fn rounds_are_as_long_as_the_budget_allows() {
+        let cores = Cores {
+            balancer: 0,
+            generator: 1,
+        };
+        let of = |args: &Args, scenarios: &[Scenario]| settings(args, cores, scenarios).duration_s;
+        let all = Args {
+            rounds: None,
+            duration: None,
+            quick: false,
+            peers: vec![Peer::Lb, Peer::Nginx, Peer::Haproxy],
+            ..args()
+        };
+        assert_eq!(of(&all, &[Scenario::L4Small]), 3.0);
+        let everything = of(&all, &Scenario::ALL);
+        assert!((1.0..2.0).contains(&everything), "{everything}");
+        let hurried = Args {
+            budget: Some(Duration::from_secs(1)),
+            ..all
+        };
+        assert_eq!(of(&hurried, &Scenario::ALL), 1.0);
+        assert_eq!(of(&args(), &Scenario::ALL), 2.0, "as it was asked for");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::peers::{ACCESS_LOG, IDENTITY, Site};
-use super::scenario::Mode;
+use super::scenario::{Mode, Speech};
 
 /// Descriptors beside those of clients and their backends.
 const DESCRIPTORS_SPARE: usize = 200;
@@ -68,6 +68,24 @@ fn nginx_http(site: &Site) -> String {
     } else {
         ""
     };
+    let pass = match site.speech {
+        Speech::Grpc => "grpc_pass grpc://origins;\n            grpc_socket_keepalive on;",
+        Speech::WebSocket => {
+            "proxy_pass http://origins;
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;"
+        }
+        _ => {
+            "proxy_pass http://origins;
+            proxy_http_version 1.1;
+            proxy_set_header Connection \"\";"
+        }
+    };
+    let http2 = match site.speech {
+        Speech::Grpc | Speech::Http2 => " http2",
+        _ => "",
+    };
     format!(
         "http {{
     access_log {access_log};
@@ -89,12 +107,10 @@ fn nginx_http(site: &Site) -> String {
     }}
 
     server {{
-        listen {listen}{secure} backlog=4096;
+        listen {listen}{secure}{http2} backlog=4096;
 {identity}
         location / {{
-            proxy_pass http://origins;
-            proxy_http_version 1.1;
-            proxy_set_header Connection \"\";{streaming}
+            {pass}{streaming}
         }}
     }}
 }}
@@ -145,6 +161,15 @@ pub(super) fn haproxy(site: &Site) -> String {
     } else {
         ("", "")
     };
+    let proto = match site.speech {
+        Speech::Grpc | Speech::Http2 => " proto h2",
+        _ => "",
+    };
+    let to_origins = if site.http2_to_origins {
+        " proto h2"
+    } else {
+        ""
+    };
     let secure = if site.secure {
         format!(" ssl crt {IDENTITY}.pem")
     } else {
@@ -163,13 +188,13 @@ defaults
     timeout server 10m
 
 frontend clients
-    bind {listen} backlog 4096{secure}
+    bind {listen} backlog 4096{secure}{proto}
     default_backend origins
 
 backend origins
     balance roundrobin
-    server first {first}
-    server second {second}
+    server first {first}{to_origins}
+    server second {second}{to_origins}
 ",
         cpu = site.cpu,
         connections = site.connections_max + DESCRIPTORS_SPARE / 2,
@@ -191,6 +216,8 @@ pub(super) fn sample_site(mode: Mode) -> Site {
         access_log: false,
         secure: false,
         answer_bytes: 64,
+        speech: Speech::Http,
+        http2_to_origins: false,
     }
 }
 
@@ -265,6 +292,35 @@ mod tests {
         assert!(text.contains("ssl_certificate_key site.key;"), "{text}");
         assert!(text.contains("proxy_max_temp_file_size 0;"), "{text}");
         assert!(haproxy(&site).contains("backlog 4096 ssl crt site.pem\n"));
+    }
+
+    #[test]
+    fn http2_is_spoken_where_it_is_to_be() {
+        let site = Site {
+            speech: Speech::Grpc,
+            http2_to_origins: true,
+            ..sample_site(Mode::Http)
+        };
+        let text = haproxy(&site);
+        assert!(
+            text.contains("bind 127.0.0.1:8000 backlog 4096 proto h2\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("server second 127.0.0.1:9002 proto h2\n"),
+            "{text}"
+        );
+        let text = nginx(&site, None);
+        assert!(
+            text.contains("listen 127.0.0.1:8000 http2 backlog=4096;"),
+            "{text}"
+        );
+        assert!(text.contains("grpc_pass grpc://origins;"), "{text}");
+        let site = Site {
+            speech: Speech::WebSocket,
+            ..sample_site(Mode::Http)
+        };
+        assert!(nginx(&site, None).contains("proxy_set_header Upgrade $http_upgrade;"));
     }
 
     #[test]

@@ -42,6 +42,15 @@ impl LoadCommand {
         let (spec, mut words) = (scenario.spec(), vec!["run".to_owned()]);
         match spec.speech {
             Speech::Http => words.extend(http_words(spec.secure, at)),
+            Speech::Http2 => words.push(format!("h2c://{at}/")),
+            Speech::Grpc => words.extend(split(&format!(
+                "h2c://{at}/echo.Echo/Say --grpc unary --message {}",
+                spec.answer_bytes
+            ))),
+            Speech::WebSocket => words.extend(split(&format!(
+                "ws://{at}/ --message {}",
+                spec.answer_bytes
+            ))),
             Speech::Echo => words.extend(split(&format!(
                 "tcp://{at} --message {}",
                 spec.answer_bytes
@@ -66,6 +75,9 @@ impl LoadCommand {
             written(timing.duration),
             timing.cpu
         )));
+        if traffic.streams > 1 {
+            words.extend(split(&format!("-m {}", traffic.streams)));
+        }
         if traffic.new_connections {
             words.push("--new-connections".to_owned());
         }
@@ -95,7 +107,9 @@ pub(crate) fn origin_words(scenario: Scenario, at: [SocketAddr; 2]) -> Vec<Strin
     let [first, second] = at;
     let bytes = scenario.spec().answer_bytes;
     split(&match scenario.spec().speech {
-        Speech::Http => format!("origin --http {first} {second} --body {bytes}"),
+        Speech::Grpc | Speech::Http | Speech::Http2 | Speech::WebSocket => {
+            format!("origin --http {first} {second} --body {bytes}")
+        }
         Speech::Echo => format!("origin --tcp {first} {second}"),
         Speech::Stream => format!("origin --tcp {first} {second} --tcp-mode stream:{bytes}"),
         Speech::DatagramEcho | Speech::DatagramStream { .. } => {
@@ -156,6 +170,7 @@ mod tests {
     use super::super::peers::Site;
     use super::super::scenario::Subject;
     use super::*;
+    use crate::run::LoadMode;
 
     const TIMING: Timing = Timing {
         warmup: Duration::from_millis(300),
@@ -209,7 +224,8 @@ mod tests {
                 let Command::Run(args) = Cli::try_parse_from(words).unwrap().command else {
                     panic!("{command:?} is no load");
                 };
-                assert_eq!(args.rate, rate);
+                let mode = rate.map(|rate_per_s| LoadMode::Open { rate_per_s });
+                assert_eq!(args.rate, mode);
                 run::Config::try_from(&*args).unwrap();
             }
         }

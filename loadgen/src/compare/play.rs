@@ -9,10 +9,12 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use super::comparison::{IDLE_CELLS, cells};
 use super::load::{self, LoadCommand, Timing};
 use super::peers::{Program, Site};
 use super::probe::Connection;
 use super::process::Process;
+use super::progress::Progress;
 use super::round::{Bench, Contender};
 use super::scenario::{Scenario, Secure, Subject, Traffic};
 use super::{Error, ports};
@@ -37,6 +39,8 @@ pub(super) struct Stage<'a> {
     pub(super) timing: Timing,
     /// The folder that keeps the configurations for the report.
     pub(super) configurations: &'a Path,
+    /// How far everything is.
+    pub(super) progress: Progress,
     /// Where rounds take place.
     pub(super) bench: Bench<'a>,
 }
@@ -107,6 +111,8 @@ impl Stage<'_> {
             access_log: scenario.spec().access_log,
             secure: scenario.spec().secure != Secure::No,
             answer_bytes: scenario.spec().answer_bytes,
+            speech: scenario.spec().speech,
+            http2_to_origins: scenario.spec().http2_to_origins,
         })
     }
 
@@ -136,7 +142,8 @@ impl Stage<'_> {
         site: &Site,
     ) -> Result<(Vec<Contender>, Vec<Absent>), Error> {
         let contender = |program: &Program| {
-            let file = format!("{}.{}.conf", scenario.name(), program.peer.name());
+            let (peer, extension) = (program.peer.name(), program.extension());
+            let file = format!("{}.{peer}.{extension}", scenario.name());
             let launch = program.launch(site, &file);
             if let Some(text) = &launch.configuration {
                 for folder in [self.bench.folder, self.configurations] {
@@ -156,6 +163,7 @@ impl Stage<'_> {
                 Err(reason) => {
                     let name = program.peer.name().to_owned();
                     eprintln!("{}: {name} is left out: {reason}", scenario.name());
+                    self.progress.advance(cells(scenario) * self.rounds);
                     absent.push(Absent { name, reason });
                 }
             }
@@ -200,7 +208,7 @@ impl Stage<'_> {
         command: &LoadCommand,
     ) -> Result<Vec<Round<Load>>, Error> {
         let told = |load: &Load| told_load(load, scenario.spec().work);
-        self.interleave(scenario.name(), contenders, told, |contender| {
+        self.interleave(scenario.name(), 1, contenders, told, |contender| {
             self.bench.under_load(contender, scenario, site, command)
         })
     }
@@ -217,7 +225,7 @@ impl Stage<'_> {
                 numbers::bytes(idle.bytes_per_connection)
             )
         };
-        self.interleave(scenario.name(), contenders, told, |contender| {
+        self.interleave(scenario.name(), IDLE_CELLS, contenders, told, |contender| {
             self.bench.idle(contender, scenario, site)
         })
     }
@@ -234,7 +242,7 @@ impl Stage<'_> {
                 workers.connections, workers.max_over_mean
             )
         };
-        self.interleave(scenario.name(), contenders, told, |contender| {
+        self.interleave(scenario.name(), 1, contenders, told, |contender| {
             self.bench.spread(contender, scenario, site)
         })
     }
@@ -274,10 +282,11 @@ impl Stage<'_> {
         }))
     }
 
-    /// All rounds of all contenders, telling of each as it ends.
+    /// All rounds of all contenders, telling of each as it ends; each counts as `cells`.
     fn interleave<Figures>(
         &self,
         what: &str,
+        cells: usize,
         contenders: &[Contender],
         told: impl Fn(&Figures) -> String,
         run: impl Fn(&Contender) -> Result<Figures, String>,
@@ -286,10 +295,12 @@ impl Stage<'_> {
         for round in 1..=self.rounds {
             for contender in contenders {
                 let peer = contender.program.peer.name().to_owned();
-                eprint!("{what} {round}/{} {peer}: ", self.rounds);
+                let progress = self.progress.told();
+                eprint!("{progress}{what} {round}/{} {peer}: ", self.rounds);
                 // Only so that the line shows while the round runs.
                 let _ = std::io::stderr().flush();
                 let outcome = run(contender).map_or_else(Outcome::Failed, Outcome::Measured);
+                self.progress.advance(cells);
                 if self.bench.stop.is_open() {
                     return Err(Error::Interrupted);
                 }

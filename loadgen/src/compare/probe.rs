@@ -8,14 +8,17 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use lb_core::rt::Chunk;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::{Domain, Socket, Type};
 
 use super::scenario::{Mode, Scenario, Secure, Speech};
+use crate::http2::{Broken, End, Event, Outgoing, PREFACE, Wire, literal};
 use crate::tcp::WHO;
 use crate::tls::{TlsRequest, Version};
 use crate::udp::{self, Header, Kind, NAME_BYTES_MAX};
+use crate::websocket::{BINARY, Head as FrameHead, KEY};
 
 /// How long connecting, sending and receiving may each take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,6 +38,8 @@ pub(crate) struct Connection {
     speech: Speech,
     /// Bytes that answer a line, where that is what is spoken.
     answer_bytes: usize,
+    /// It is a WebSocket.
+    is_upgraded: bool,
 }
 
 #[derive(Debug)]
@@ -70,6 +75,7 @@ impl Connection {
             },
             speech: scenario.spec().speech,
             answer_bytes: scenario.spec().answer_bytes,
+            is_upgraded: false,
         })
     }
 
@@ -85,6 +91,8 @@ impl Connection {
             Stream::Udp(socket) => return exchange_datagram(socket),
         };
         match self.speech {
+            Speech::Grpc | Speech::Http2 => exchange_http2(stream, self.speech),
+            Speech::WebSocket => exchange_websocket(stream, &mut self.is_upgraded),
             Speech::Http => exchange(stream, REQUEST).map(drop),
             Speech::Stream => {
                 stream.write_all(b"\n")?;
@@ -233,6 +241,102 @@ fn exchange(stream: &mut (impl Read + Write), request: &[u8]) -> io::Result<(Str
     stream.read_exact(&mut answer[known..])?;
     let body = answer.split_off(head);
     Ok((String::from_utf8_lossy(&answer).into_owned(), body))
+}
+
+/// One request over HTTP/2; the only one on its connection.
+fn exchange_http2(stream: &mut TcpStream, speech: Speech) -> io::Result<()> {
+    let mut wire: Wire<Vec<u8>> = Wire::new(PREFACE);
+    let mut block = Vec::new();
+    let is_call = speech == Speech::Grpc;
+    let (method, kind) = if is_call {
+        ("POST", "application/grpc")
+    } else {
+        ("GET", "text/plain")
+    };
+    for (name, value) in [
+        (":method", method),
+        (":scheme", "http"),
+        (":path", "/"),
+        (":authority", "localhost"),
+        ("content-type", kind),
+        ("te", "trailers"),
+    ] {
+        literal(name, value, &mut block);
+    }
+    wire.outgoing.headers(1, &block, !is_call);
+    if is_call {
+        let message = Chunk::from_static(b"\0\0\0\0\x01m");
+        wire.outgoing.body(1, message, End::WithData);
+    }
+    let read_status = |status: &mut Vec<u8>, name: &[u8], value: &[u8]| {
+        if name == b":status" {
+            *status = value.to_vec();
+        }
+    };
+    let (mut piece, mut status, mut is_over) = ([0; 4096], Vec::new(), false);
+    while !is_over {
+        wire.outgoing.pump();
+        stream.write_all(&std::mem::take(&mut wire.outgoing.ready))?;
+        let count = read_some(stream, &mut piece)?;
+        let on_event = |_: &mut Outgoing, _, event: Event<'_, Vec<u8>>, is_end| {
+            if let Event::Headers { meaning, .. } = event
+                && !meaning.is_empty()
+            {
+                status = meaning;
+            }
+            is_over |= is_end;
+            Ok(())
+        };
+        let fed = wire.feed(&piece[..count], read_status, on_event);
+        fed.map_err(|Broken(why)| invalid(why.to_owned()))?;
+    }
+    if status == b"200" {
+        return Ok(());
+    }
+    let status = String::from_utf8_lossy(&status);
+    Err(invalid(format!("the answer was {status:?}")))
+}
+
+/// One message on a WebSocket, after the upgrade if that has not been.
+fn exchange_websocket(stream: &mut TcpStream, is_upgraded: &mut bool) -> io::Result<()> {
+    if !*is_upgraded {
+        let upgrade = format!(
+            "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+        );
+        stream.write_all(upgrade.as_bytes())?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            head.push(byte[0]);
+            if head.len() > HEAD_BYTES_MAX {
+                return Err(invalid("an endless head".to_owned()));
+            }
+        }
+        if !head.starts_with(b"HTTP/1.1 101 ") {
+            return Err(invalid("the upgrade was refused".to_owned()));
+        }
+        *is_upgraded = true;
+    }
+    let head = FrameHead {
+        is_last: true,
+        opcode: BINARY,
+        length: MESSAGE.len() as u64,
+        mask: Some([0; 4]),
+    };
+    let (mut frame, mut expected) = (Vec::new(), Vec::new());
+    head.write(&mut frame);
+    FrameHead { mask: None, ..head }.write(&mut expected);
+    expected.extend_from_slice(&MESSAGE);
+    stream.write_all(&[&*frame, &MESSAGE].concat())?;
+    let mut answer = vec![0; expected.len()];
+    stream.read_exact(&mut answer)?;
+    if answer == expected {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
 }
 
 fn skip(stream: &mut TcpStream, mut left: usize) -> io::Result<()> {

@@ -8,6 +8,12 @@ use crate::report::record::Work;
 /// One thing to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
+    /// gRPC calls, by HTTP/2 on both sides.
+    GrpcUnary,
+    /// Requests over HTTP/2, answered by origins that speak it, too.
+    H2cToH2c,
+    /// Requests over HTTP/2, answered by origins that speak HTTP/1.1.
+    H2cToHttp1,
     /// Idle connections that have had one HTTP request answered.
     IdleMemoryHttp,
     /// Idle TCP sessions that have had one message echoed.
@@ -44,6 +50,8 @@ pub enum Scenario {
     UdpOneWay,
     /// The same, sent eight at a time as QUIC does.
     UdpOneWayGso,
+    /// Messages of WebSockets.
+    WsEcho,
     /// Lasting connections over two workers.
     Workers,
 }
@@ -61,6 +69,8 @@ pub struct Spec {
     pub speech: Speech,
     /// What clients and balancer make of their connections.
     pub secure: Secure,
+    /// What the balancer speaks with origins: HTTP/2, or HTTP/1.1.
+    pub http2_to_origins: bool,
     /// Whether the balancer writes a line for each request.
     pub access_log: bool,
     /// Workers of the balancer.
@@ -101,12 +111,18 @@ pub enum Secure {
 pub enum Speech {
     /// Each message comes back as it was.
     Echo,
+    /// Each gRPC call has one message, which comes back.
+    Grpc,
     /// Each request gets a response.
     Http,
+    /// The same over HTTP/2.
+    Http2,
     /// Each line is answered by so many bytes.
     Stream,
     /// Each datagram comes back as it was.
     DatagramEcho,
+    /// Each message of a WebSocket comes back.
+    WebSocket,
     /// Datagrams are counted where they arrive; so many are sent at a time.
     DatagramStream {
         /// Datagrams handed to the kernel by one call.
@@ -130,6 +146,8 @@ pub enum Subject {
 pub struct Traffic {
     /// Connections at a time.
     pub connections: usize,
+    /// Requests that each has under way.
+    pub streams: usize,
     /// Whether each request has a connection of its own.
     pub new_connections: bool,
     /// Whether latency is measured too, at a fixed rate.
@@ -138,7 +156,7 @@ pub struct Traffic {
 
 impl Scenario {
     /// All of them, in the order of a report.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::L7Keepalive,
         Self::L4Small,
         Self::L4Bulk,
@@ -154,6 +172,10 @@ impl Scenario {
         Self::TlsHandshakeFull,
         Self::TlsHandshakeResumed,
         Self::TlsBulk,
+        Self::H2cToHttp1,
+        Self::H2cToH2c,
+        Self::GrpcUnary,
+        Self::WsEcho,
         Self::IdleMemoryHttp,
         Self::IdleMemoryTls,
         Self::IdleMemoryTcp,
@@ -164,7 +186,7 @@ impl Scenario {
     const ALIASES: [(&'static str, Self); 2] =
         [("l4-idle", Self::IdleMemoryTcp), ("l4-open", Self::L4Small)];
 
-    /// Those that `name` stands for: one, a family (`l4`, `l7`, `tls`, `udp`, `idle-memory`), or
+    /// Those that `name` stands for: one, a family (`h2c`, `l4`, `l7`, `tls`, `udp`, `idle-memory`), or
     /// `all`.
     ///
     /// # Errors
@@ -206,6 +228,7 @@ impl Scenario {
             Self::L4Bulk | Self::L4Connect | Self::L4Small | Self::Workers => self.relayed(),
             Self::UdpEcho | Self::UdpOneWay | Self::UdpOneWayGso => self.forwarded(),
             Self::IdleMemoryHttp | Self::IdleMemoryTcp | Self::IdleMemoryTls => self.idle(),
+            Self::GrpcUnary | Self::H2cToH2c | Self::H2cToHttp1 | Self::WsEcho => self.framed(),
             Self::TlsBulk
             | Self::TlsHandshakeFull
             | Self::TlsHandshakeResumed
@@ -251,13 +274,55 @@ impl Scenario {
                 description: "HTTP/1.1 proxy; 64 clients, a new connection for each request; \
                               bodies of 64 bytes; connections to the origins are kept.",
                 subject: Subject::Load(Traffic {
-                    connections: 64,
                     new_connections: true,
-                    fixed_rate: true,
+                    ..lasting(64)
                 }),
                 ..HTTP
             },
             _ => HTTP,
+        }
+    }
+
+    /// Those of the HTTP proxy that carry frames.
+    fn framed(self) -> Spec {
+        let to_http1 = Spec {
+            name: "h2c-to-http1",
+            description: "HTTP/2 proxy without TLS; 16 lasting connections, each with 16 requests \
+                          under way; bodies of 64 bytes; HTTP/1.1 to the origins, connections \
+                          kept.",
+            speech: Speech::Http2,
+            subject: Subject::Load(Traffic {
+                streams: 16,
+                fixed_rate: false,
+                ..lasting(16)
+            }),
+            ..HTTP
+        };
+        match self {
+            Self::WsEcho => Spec {
+                name: "ws-echo",
+                description: "HTTP/1.1 proxy; 64 WebSockets, each sending 64 bytes when the last \
+                              64 have come back.",
+                speech: Speech::WebSocket,
+                work: Work::Message,
+                subject: load(64),
+                ..HTTP
+            },
+            Self::H2cToH2c => Spec {
+                name: "h2c-to-h2c",
+                description: "As h2c-to-http1, but HTTP/2 to the origins, too.",
+                http2_to_origins: true,
+                ..to_http1
+            },
+            Self::GrpcUnary => Spec {
+                name: "grpc-unary",
+                description: "As h2c-to-h2c, but each request is a unary gRPC call with a message \
+                              of 64 bytes, which comes back, and trailers.",
+                speech: Speech::Grpc,
+                http2_to_origins: true,
+                ..to_http1
+            },
+            _ => to_http1,
         }
     }
 
@@ -267,9 +332,9 @@ impl Scenario {
             secure: Secure::Full,
             work: Work::Handshake,
             subject: Subject::Load(Traffic {
-                connections: 32,
                 new_connections: true,
                 fixed_rate: false,
+                ..lasting(32)
             }),
             ..HTTP
         };
@@ -358,9 +423,9 @@ impl Scenario {
                               64-byte message echoed, and closing it.",
                 work: Work::Connection,
                 subject: Subject::Load(Traffic {
-                    connections: 64,
                     new_connections: true,
                     fixed_rate: false,
+                    ..lasting(64)
                 }),
                 ..TCP
             },
@@ -424,6 +489,7 @@ const HTTP: Spec = Spec {
     mode: Mode::Http,
     speech: Speech::Http,
     secure: Secure::No,
+    http2_to_origins: false,
     access_log: false,
     workers: 1,
     work: Work::Request,
@@ -457,23 +523,28 @@ const UDP: Spec = Spec {
 /// As much as lasting connections can ask for.
 const fn load(connections: usize) -> Subject {
     Subject::Load(Traffic {
-        connections,
-        new_connections: false,
         fixed_rate: false,
+        ..lasting(connections)
     })
 }
 
 /// The same, and latency at a rate below.
 const fn load_and_latency(connections: usize) -> Subject {
-    Subject::Load(Traffic {
+    Subject::Load(lasting(connections))
+}
+
+/// Lasting connections, latency and all.
+const fn lasting(connections: usize) -> Traffic {
+    Traffic {
         connections,
+        streams: 1,
         new_connections: false,
         fixed_rate: true,
-    })
+    }
 }
 
 /// Beginnings of names that stand for all that begin so.
-const FAMILIES: [&str; 5] = ["l4", "l7", "tls", "udp", "idle-memory"];
+const FAMILIES: [&str; 6] = ["h2c", "l4", "l7", "tls", "udp", "idle-memory"];
 
 #[cfg(test)]
 mod tests {

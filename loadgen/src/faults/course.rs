@@ -23,7 +23,7 @@ use crate::report::faults::draw;
 use crate::report::faults::record::{self, Faults, Figures, Run};
 use crate::report::record::{Outcome, Settings};
 use crate::run::{LoadPhase, Observer, Second, Summary};
-use crate::testbed::{ClusterFile, Testbed, load_command};
+use crate::testbed::{ClusterFile, Mode, Testbed, load_command};
 
 /// Load that is not measured.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -103,8 +103,12 @@ fn script(args: &Args) -> Result<Script, Error> {
             source,
         })?,
     };
-    Script::parse(&text, args.origins.into())
-        .map_err(|reason| Error::Scenario(args.scenario.clone(), reason))
+    let refuse = |reason| Error::Scenario(args.scenario.clone(), reason);
+    let script = Script::parse(&text, args.origins.into()).map_err(refuse)?;
+    if script.is_secure() && args.mode != Mode::Http {
+        return Err(refuse("certificate is for --mode http".to_owned()));
+    }
+    Ok(script)
 }
 
 fn settings(script: &Script, cores: Cores) -> Settings {
@@ -151,7 +155,7 @@ fn command(args: &Args, script: &Script, cores: Cores, at: SocketAddr) -> LoadCo
         script.end_s,
         cores.generator,
     );
-    load_command(args.mode, at, &options)
+    load_command(args.mode, script.is_secure(), at, &options)
 }
 
 struct Course<'a> {
@@ -193,7 +197,12 @@ impl Course<'_> {
             balance: balance.to_owned(),
             keys: health.into_iter().chain(self.args.keys.clone()).collect(),
             backends: self.addresses[2..].to_vec(),
+            is_secure: self.script.is_secure(),
         };
+        if file.is_secure {
+            let written = self.testbed.write_identity();
+            written.map_err(Error::Identity)?;
+        }
         self.testbed
             .write(&file)
             .map_err(Error::system("a configuration for lb"))?;
@@ -312,6 +321,7 @@ impl<'a> Scene<'a> {
                 let written = self.course.testbed.write(&self.file);
                 written.map_err(|error| format!("its configuration: {error}"))?;
             }
+            Event::Certificate => self.course.testbed.swap_identity(self.file.admin)?,
             Event::BadConfig => {
                 let bad = ClusterFile {
                     balance: "[".to_owned(),

@@ -18,7 +18,7 @@ use crate::units::parse_duration;
 /// Breaks things behind and beside lb under load and writes a report.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-A scenario is one of all, kills, stops, slow, reloads, or a file with an event a line:
+A scenario is one of all, certificates, kills, stops, slow, reloads, or a file with an event a line:
   5s kill o-1        # SIGKILL; restart o-1 starts it again
   8s restart o-1
   12s stop o-2       # SIGSTOP; continue o-2
@@ -29,13 +29,14 @@ A scenario is one of all, kills, stops, slow, reloads, or a file with an event a
   27s add o-4
   30s reload         # the configuration written again, without a change
   33s bad-config     # a configuration that cannot be read, then the old one again
+  34s certificate    # another certificate and key; clients come over TLS then
   36s end
 
 Examples:
   loadgen faults --scenario all
   loadgen faults --scenario kills --balance rr,lc --engines uring,epoll --out try")]
 pub struct Args {
-    /// all, kills, stops, slow, reloads, or a file
+    /// all, certificates, kills, stops, slow, reloads, or a file
     #[arg(long, value_name = "NAME|FILE", default_value = "all")]
     pub scenario: String,
     /// Schedulers, by the names that lb takes; each is tried

@@ -42,14 +42,20 @@ pub(crate) enum Event {
     Reload,
     /// The configuration becomes one that cannot be read, and then what it was.
     BadConfig,
+    /// Certificate and key are replaced by others; clients come over TLS for that.
+    Certificate,
 }
 
 /// The scripts by name.
-pub(crate) const NAMED: [(&str, &str); 5] = [
+pub(crate) const NAMED: [(&str, &str); 6] = [
     (
         "all",
         "5s kill o-1\n10s restart o-1\n15s stop o-2\n20s continue o-2\n25s slow o-3\n\
          30s recover o-3\n35s remove o-4\n40s add o-4\n45s reload\n50s bad-config\n55s end\n",
+    ),
+    (
+        "certificates",
+        "3s certificate\n6s certificate\n9s reload\n12s certificate\n15s end\n",
     ),
     (
         "kills",
@@ -72,6 +78,13 @@ const PAIRS: [(&str, &str); 4] = [
 ];
 
 impl Script {
+    /// Whether clients have to come over TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.events
+            .iter()
+            .any(|(_, event)| *event == Event::Certificate)
+    }
+
     /// Reads a script for so many origins.
     ///
     /// # Errors
@@ -121,6 +134,7 @@ impl Event {
         match (verb, origin) {
             ("reload", None) => return Ok(Self::Reload),
             ("bad-config", None) => return Ok(Self::BadConfig),
+            ("certificate", None) => return Ok(Self::Certificate),
             _ => {}
         }
         let make = match verb {
@@ -135,7 +149,7 @@ impl Event {
             _ => {
                 return Err(format!(
                     "there is no event {verb:?}; there are kill, restart, stop, continue, slow, \
-                     recover, remove, add (each with an origin), reload, bad-config and end"
+                     recover, remove, add (each with an origin), reload, bad-config, certificate and end"
                 ));
             }
         };
@@ -182,6 +196,7 @@ impl Event {
             Self::Add(_) => "add",
             Self::Reload => "reload",
             Self::BadConfig => "bad-config",
+            Self::Certificate => "certificate",
         }
     }
 
@@ -195,7 +210,7 @@ impl Event {
             | Self::Recover(origin)
             | Self::Remove(origin)
             | Self::Add(origin) => Some(origin),
-            Self::Reload | Self::BadConfig => None,
+            Self::Reload | Self::BadConfig | Self::Certificate => None,
         }
     }
 }

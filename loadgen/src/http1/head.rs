@@ -132,6 +132,8 @@ pub(crate) struct ResponseHead {
     pub(crate) keep_alive: bool,
     /// The `X-Origin` header.
     pub(crate) origin: Option<Box<str>>,
+    /// Names and values of cookies to be kept (RFC 6265 §5.2), without their attributes.
+    pub(crate) cookies: Box<[(Box<str>, Box<str>)]>,
 }
 
 impl Meaning for ResponseHead {
@@ -153,6 +155,7 @@ impl Meaning for ResponseHead {
             .iter()
             .find(|header| header.name.eq_ignore_ascii_case("x-origin"))
             .map(|header| String::from_utf8_lossy(header.value).into());
+        let cookies = response.headers.iter().filter_map(cookie).collect();
         let keep_alive = common.keep_alive && body != Body::UntilClose;
         Ok(Some((
             length,
@@ -161,6 +164,7 @@ impl Meaning for ResponseHead {
                 body,
                 keep_alive,
                 origin,
+                cookies,
             },
         )))
     }
@@ -208,6 +212,16 @@ impl CommonHeaders {
         }
         Ok(common)
     }
+}
+
+fn cookie(header: &Header<'_>) -> Option<(Box<str>, Box<str>)> {
+    if !header.name.eq_ignore_ascii_case("set-cookie") {
+        return None;
+    }
+    let text = std::str::from_utf8(header.value).ok()?;
+    let pair = text.split_once(';').map_or(text, |(pair, _)| pair);
+    let (name, value) = pair.split_once('=')?;
+    Some((name.trim().into(), value.trim().into()))
 }
 
 /// What an upgrade is to be answered with (RFC 6455 §4.2), if it is one.

@@ -3,6 +3,7 @@
 //! Invariant: each failed round stands here with its reason.
 
 use super::record::{Load, Record, Round};
+use super::statistics;
 
 /// Absent peers, failed rounds, and rounds whose figures need a second look.
 pub(super) fn render(record: &Record) -> String {
@@ -24,6 +25,7 @@ pub(super) fn render(record: &Record) -> String {
     for (name, rounds) in load_series(record) {
         lines.extend(failure_lines(&name, rounds));
     }
+    lines.extend(disagreements(record));
     lines.extend(DOUBTS.iter().filter_map(|doubt| doubt.line(record)));
     if lines.is_empty() {
         lines.push("Nothing: every round went through, with no error of any kind.".to_owned());
@@ -46,6 +48,30 @@ fn load_series(record: &Record) -> impl Iterator<Item = (String, &[Round<Load>])
     })
 }
 
+/// Ratios of which another run may give others, in one line.
+fn disagreements(record: &Record) -> Option<String> {
+    let subject = record.subject()?;
+    let mut places = Vec::new();
+    for (name, rounds) in load_series(record) {
+        let rivals = record.peers.iter().filter(|peer| peer.name != subject);
+        for peer in rivals {
+            let ratios = statistics::ratios(rounds, subject, &peer.name, |load| load.cpu_us);
+            let disagreement = statistics::disagreement(&ratios);
+            if disagreement > DISAGREEMENT_MAX {
+                let percent = disagreement * 100.0;
+                places.push(format!("{name} against {}, {percent:.0} %", peer.name));
+            }
+        }
+    }
+    (!places.is_empty()).then(|| {
+        format!(
+            "The rounds disagree: the middle half of the ratios of CPU time lies more than 5 % \
+             apart, so another run may give others. {}.",
+            places.join("; ")
+        )
+    })
+}
+
 /// A reason to look twice at a round that went through.
 struct Doubt {
     applies: fn(&Load) -> bool,
@@ -55,6 +81,8 @@ struct Doubt {
 /// Shares of the window: stolen by the hypervisor, and used by others on the balancer's core.
 const STOLEN_SHARE_MAX: f64 = 0.01;
 const FOREIGN_SHARE_MAX: f64 = 0.05;
+/// Ratios that differ by more do not agree.
+const DISAGREEMENT_MAX: f64 = 0.05;
 
 const DOUBTS: [Doubt; 3] = [
     Doubt {

@@ -2,12 +2,13 @@
 //!
 //! Invariant: a report is a function of `raw.json` and `configs/` in its folder alone; drawing
 //! it again gives the same files. The record is [`record`]; `readme` and `summary` are the
-//! texts, `charts` the pictures, `index` the list of all reports. Read `record` next.
+//! texts, `charts` the pictures, `html` all of it as one page, `index` the list of all reports. Read `record` next.
 
 pub mod charts;
 mod doubts;
 pub mod faults;
 pub mod forwarders;
+pub mod html;
 pub mod index;
 pub(crate) mod numbers;
 mod panels;
@@ -127,11 +128,18 @@ fn report_comparison(args: &Args) -> Result<(), Error> {
 /// When a file cannot be written.
 pub fn draw(record: &Record, folder: &Path) -> Result<(), Error> {
     let charts = charts::draw(record, folder)?;
-    write(
-        &folder.join("summary.md"),
-        &summary::render(record, &charts),
-    )?;
-    write(&folder.join("README.md"), &readme::render(record, folder)?)?;
+    let readme = readme::render(record, folder)?;
+    publish(folder, &readme, &summary::render(record, &charts))
+}
+
+/// Writes the texts of a report into `folder`, both with their charts as one page, and the index
+/// beside it.
+fn publish(folder: &Path, readme: &str, summary: &str) -> Result<(), Error> {
+    write(&folder.join("summary.md"), summary)?;
+    write(&folder.join("README.md"), readme)?;
+    let title = folder.file_name().unwrap_or_default().to_string_lossy();
+    let page = html::render(&title, &[summary, readme], folder);
+    write(&folder.join(html::FILE_NAME), &page)?;
     index::update_beside(folder)
 }
 

@@ -28,6 +28,12 @@ pub struct Record {
     pub started: String,
     /// The command line that was typed.
     pub command: String,
+    /// The scenarios that were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<String>,
+    /// When it was resumed after an interruption, UTC.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resumed: Vec<String>,
     /// Where it ran.
     pub machine: Machine,
     /// How long and how often.
@@ -284,6 +290,8 @@ impl Record {
             format: FORMAT,
             started,
             command,
+            asked: Vec::new(),
+            resumed: Vec::new(),
             machine,
             settings,
             peers: Vec::new(),

@@ -32,6 +32,19 @@ impl Spread {
     }
 }
 
+/// By how much of their median the middle half of `values` differs: what another run may give.
+/// 0 for fewer than two.
+pub fn disagreement(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let quarter = sorted.len() / 4;
+    let middle = &sorted[quarter..sorted.len() - quarter];
+    match Spread::of(middle.iter().copied()) {
+        Some(spread) if spread.median > 0.0 => (spread.max - spread.min) / spread.median,
+        _ => 0.0,
+    }
+}
+
 /// Of one figure of one peer over its rounds.
 pub fn of_peer<F>(rounds: &[Round<F>], peer: &str, figure: impl Fn(&F) -> f64) -> Option<Spread> {
     let own = rounds.iter().filter(|round| round.peer == peer);
@@ -45,6 +58,16 @@ pub fn ratio<F>(
     other: &str,
     figure: impl Fn(&F) -> f64,
 ) -> Option<Spread> {
+    Spread::of(ratios(rounds, subject, other, figure))
+}
+
+/// The same, one by one.
+pub fn ratios<F>(
+    rounds: &[Round<F>],
+    subject: &str,
+    other: &str,
+    figure: impl Fn(&F) -> f64,
+) -> Vec<f64> {
     let of = |peer: &str, number: usize| {
         let found = rounds
             .iter()
@@ -55,7 +78,9 @@ pub fn ratio<F>(
         .iter()
         .filter(|round| round.peer == subject)
         .map(|round| round.round);
-    Spread::of(numbers.filter_map(|number| quotient(of(subject, number)?, of(other, number)?)))
+    numbers
+        .filter_map(|number| quotient(of(subject, number)?, of(other, number)?))
+        .collect()
 }
 
 /// The same for two lists whose n-th entries are of the same round.
@@ -76,6 +101,13 @@ fn quotient(a: f64, b: f64) -> Option<f64> {
 mod tests {
     use super::super::record::Outcome;
     use super::*;
+
+    #[test]
+    fn one_bad_round_is_no_disagreement_and_two_are() {
+        assert!(disagreement(&[1.0, 1.01, 0.99, 1.02, 3.0]) < 0.04);
+        assert!(disagreement(&[1.0, 1.01, 0.8, 1.2, 1.3]) > 0.1);
+        assert_eq!((disagreement(&[]), disagreement(&[2.0])), (0.0, 0.0));
+    }
 
     fn round(round: usize, peer: &str, figure: Option<f64>) -> Round<f64> {
         let outcome = match figure {

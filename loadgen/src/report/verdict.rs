@@ -66,7 +66,7 @@ struct Promise {
     measure: fn(&Scenario) -> Option<Measured>,
 }
 
-const PROMISES: [Promise; 21] = [
+const PROMISES: [Promise; 23] = [
     Promise {
         text: "HTTP/1.1 keep-alive: CPU per request against the better of nginx and HAProxy",
         scenario: "l7-keepalive",
@@ -216,6 +216,20 @@ const PROMISES: [Promise; 21] = [
         unit: Unit::Bytes,
         measure: idle,
     },
+    Promise {
+        text: "HTTP/2 to HTTP/1.1, 16 × 16 streams: CPU per request against HAProxy",
+        scenario: "h2c-to-http1",
+        limit: 0.65,
+        unit: Unit::Ratio,
+        measure: against_haproxy,
+    },
+    Promise {
+        text: "HTTP/2 to HTTP/2, 16 × 16 streams: CPU per request against HAProxy",
+        scenario: "h2c-to-h2c",
+        limit: 0.6,
+        unit: Unit::Ratio,
+        measure: against_haproxy,
+    },
 ];
 
 /// Every promise, in the order of their weight.
@@ -250,6 +264,15 @@ const THIRD: f64 = 1.0 / 3.0;
 /// The ratio of costs to the rival that is hardest to beat.
 fn against_rivals(scenario: &Scenario) -> Option<Measured> {
     hardest(&scenario.load, |load| load.cpu_us)
+}
+
+/// The same to HAProxy alone.
+fn against_haproxy(scenario: &Scenario) -> Option<Measured> {
+    let ratio = statistics::ratio(&scenario.load, SUBJECT, "haproxy", |load| load.cpu_us)?;
+    Some(Measured {
+        figure: ratio.median,
+        against: Some("haproxy".to_owned()),
+    })
 }
 
 /// The same of p99.9 at a fixed rate.

@@ -7,11 +7,14 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::rt::EngineKind;
 
 use super::LoadMode;
+use super::mix::Mix;
+use super::replay::Replay;
 use super::sources::Sources;
 use crate::tcp::TcpMode;
 use crate::tls::TlsRequest;
@@ -47,6 +50,10 @@ pub struct Config {
     pub streams: usize,
     /// HTTP/2: requests are gRPC calls that echo.
     pub grpc: Option<Grpc>,
+    /// Several kinds of requests instead of the one, over HTTP/1.1.
+    pub mix: Option<Arc<Mix>>,
+    /// Requests of a log instead of the one, with [`LoadMode::Replay`], over HTTP/1.1.
+    pub replay: Option<Arc<Replay>>,
     /// What connections offer, for `https://`.
     pub tls: TlsRequest,
     /// What one request is, for `tcp://`.
@@ -80,6 +87,8 @@ impl Config {
             http2: false,
             streams: 1,
             grpc: None,
+            mix: None,
+            replay: None,
             tls: TlsRequest::default(),
             tcp: TcpRequest::default(),
             udp: UdpRequest::default(),

@@ -15,7 +15,7 @@ use lb_core::rt::{self, Chunk, Elapsed, Instant, Notify, TcpStream};
 use lb_l7::stream::Stream;
 
 use super::config::{Config, Scheme};
-use super::http::Http;
+use super::http::{Http, Visitor};
 use super::http2::{Http2, Session as Session2};
 use super::recorder::{Failure, OriginId, Recorder};
 use super::sources::{Clients, Sources};
@@ -110,6 +110,8 @@ pub(super) struct Connection {
     origin: Option<OriginId>,
     /// Number of the next message.
     message: usize,
+    /// Who sends requests of several kinds.
+    visitor: Visitor,
 }
 
 impl Connection {
@@ -124,12 +126,18 @@ impl Connection {
             client: None,
             origin: None,
             message: number.wrapping_mul(1_021),
+            visitor: Visitor::default(),
         }
     }
 
     /// Whether it is open, for the first time.
     pub(super) fn is_open(&self) -> bool {
         self.stream.is_some() || self.place.session().is_some()
+    }
+
+    /// How long its client thinks before the next request, if it does.
+    pub(super) const fn think(&mut self) -> Option<Duration> {
+        self.visitor.think.take()
     }
 
     /// What was opened so far is what the run begins with.
@@ -146,9 +154,7 @@ impl Client {
     pub(super) fn new(config: &Config, address: SocketAddr, thread: usize) -> io::Result<Self> {
         let protocol = match config.url.scheme {
             _ if config.is_http2() => Protocol::Http2(Http2::new(config)),
-            Scheme::Http | Scheme::H2c | Scheme::Https => {
-                Protocol::Http(Http::new(&config.url, &config.http, config.new_connections))
-            }
+            Scheme::Http | Scheme::H2c | Scheme::Https => Protocol::Http(Http::new(config, thread)),
             Scheme::Ws | Scheme::Wss => Protocol::WebSocket(WebSocket::new(config)),
             Scheme::Tcp | Scheme::Udp => Protocol::Tcp(Tcp::new(&config.tcp)),
         };
@@ -214,7 +220,7 @@ impl Client {
             match &self.protocol {
                 Protocol::Tcp(tcp) => tcp.ask_name(&stream).await,
                 Protocol::WebSocket(websocket) => websocket.upgrade(&stream).await,
-                Protocol::Http(_) | Protocol::Http2(_) => return Ok(None),
+                Protocol::Http(_) | Protocol::Http2(_) => Ok(None),
             }
         };
         let greeted = rt::timeout(self.timeout, greeting).await;
@@ -247,15 +253,16 @@ impl Client {
         TcpStream::connect_from(source, self.address).await
     }
 
-    /// Makes one request that was due at `due`; `counts` says whether what ends at a given time
+    /// Makes request `number`, which was due at `due`; `counts` says whether what ends at a given time
     /// is recorded.
     pub(super) async fn request(
         &self,
         connection: &mut Connection,
         due: Instant,
+        number: u64,
         counts: impl Fn(Instant) -> bool,
     ) -> Result<(), Failure> {
-        let result = self.exchange(connection).await;
+        let result = self.exchange(connection, number).await;
         let is_new = std::mem::take(&mut connection.is_new);
         let now = rt::now_precise();
         let outcome = match &result {
@@ -276,6 +283,9 @@ impl Client {
             if is_new {
                 recorder.reconnect(connection.session);
             }
+            if let Some(kind) = &connection.visitor.kind {
+                recorder.of_kind(kind, outcome.is_ok());
+            }
             match outcome {
                 Ok((bytes, origin)) => {
                     let latency = now.saturating_duration_since(due);
@@ -292,7 +302,7 @@ impl Client {
         outcome.map(|_| ())
     }
 
-    async fn exchange(&self, connection: &mut Connection) -> Result<Answer, Failure> {
+    async fn exchange(&self, connection: &mut Connection, number: u64) -> Result<Answer, Failure> {
         if let Protocol::Http2(http2) = &self.protocol {
             return self.exchange_shared(http2, connection).await;
         }
@@ -306,12 +316,13 @@ impl Client {
         }
         let stream = connection.stream.as_ref().ok_or(Failure::Connect)?;
         connection.message = connection.message.wrapping_add(1);
-        let (number, recorder) = (connection.message, &self.recorder);
+        let (message, recorder) = (connection.message, &self.recorder);
+        let visitor = &mut connection.visitor;
         let exchange = async {
             match &self.protocol {
-                Protocol::Http(http) => http.exchange(stream, recorder).await,
-                Protocol::Tcp(tcp) => tcp.exchange(stream, number, recorder).await,
-                Protocol::WebSocket(websocket) => websocket.exchange(stream, number).await,
+                Protocol::Http(http) => http.exchange(stream, number, visitor, recorder).await,
+                Protocol::Tcp(tcp) => tcp.exchange(stream, message, recorder).await,
+                Protocol::WebSocket(websocket) => websocket.exchange(stream, message).await,
                 Protocol::Http2(_) => Err(Failure::Connect),
             }
         };

@@ -158,6 +158,7 @@ impl Gathered {
                 .then_some(self.totals.affinity)
                 .filter(|affinity| affinity.clients > 0),
             per_origin,
+            per_kind: self.totals.kinds.into_iter().collect(),
             generator: health,
             timeline: self.timeline,
         }
@@ -174,6 +175,11 @@ impl Totals {
         }
         self.reconnects += other.reconnects;
         self.handshakes.add(&other.handshakes);
+        for (name, kind) in other.kinds {
+            let sum = self.kinds.entry(name).or_default();
+            sum.completed += kind.completed;
+            sum.failed += kind.failed;
+        }
         self.late_sends += other.late_sends;
         self.send_lag_max = self.send_lag_max.max(other.send_lag_max);
         self.affinity.add(&other.affinity);
@@ -203,7 +209,7 @@ fn judge(health: &mut GeneratorHealth, config: &Config, requests: u64) {
             percent(health.cpu_fraction)
         ));
     }
-    let is_open = matches!(config.mode, LoadMode::Open { .. });
+    let is_open = config.mode != LoadMode::Closed;
     if is_open && health.late_sends as f64 > requests as f64 * LATE_SENDS_MAX {
         reasons.push(format!(
             "{} of {requests} requests were sent more than 1 ms late although a connection was free",

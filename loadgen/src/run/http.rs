@@ -5,21 +5,45 @@
 //! Read next: `../http1/head.rs`.
 
 use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
 
 use lb_core::rt::Chunk;
 use lb_l7::stream::Stream;
 
-use super::config::{HttpRequest, Url};
+use super::config::{Config, HttpRequest, Url};
 use super::connection::{Answer, receive};
+use super::mix::{Cookies, Mix};
 use super::recorder::{Failure, OriginId, Recorder};
+use super::replay::Replay;
 use crate::http1::{BadFraming, Body, Heads, ResponseHead};
+use crate::tcp::SplitMix64;
 
 /// What all connections of a thread share.
 pub(super) struct Http {
-    /// The request's bytes, the same each time.
-    request: Chunk,
-    is_head: bool,
+    requests: Requests,
+    url: Url,
+    close: bool,
+    random: RefCell<SplitMix64>,
     heads: RefCell<Heads<ResponseHead>>,
+}
+
+/// What is sent.
+enum Requests {
+    /// These bytes each time, and whether they ask for a head only.
+    Same(Chunk, bool),
+    Mixed(Arc<Mix>),
+    Logged(Arc<Replay>),
+}
+
+/// What a connection knows of its client, where there are several kinds of requests.
+#[derive(Debug, Default)]
+pub(super) struct Visitor {
+    cookies: Cookies,
+    /// The name of the last request's kind.
+    pub(super) kind: Option<String>,
+    /// How long it thinks about the last answer.
+    pub(super) think: Option<Duration>,
 }
 
 /// What of an answer's head the exchange goes by.
@@ -33,27 +57,41 @@ struct Head {
 }
 
 impl Http {
-    pub(super) fn new(url: &Url, request: &HttpRequest, close: bool) -> Self {
+    /// For thread number `thread`.
+    pub(super) fn new(config: &Config, thread: usize) -> Self {
+        let (url, close) = (&config.url, config.new_connections);
+        let requests = match (&config.mix, &config.replay) {
+            (Some(mix), _) => Requests::Mixed(Arc::clone(mix)),
+            (None, Some(replay)) => Requests::Logged(Arc::clone(replay)),
+            (None, None) => Requests::Same(
+                Chunk::from_vec(request_bytes(url, &config.http, close)),
+                config.http.method == "HEAD",
+            ),
+        };
         Self {
-            request: Chunk::from_vec(request_bytes(url, request, close)),
-            is_head: request.method == "HEAD",
+            requests,
+            url: url.clone(),
+            close,
+            random: RefCell::new(SplitMix64::new(thread as u64)),
             heads: RefCell::new(Heads::new()),
         }
     }
 
-    /// Sends one request and reads its answer to the end.
+    /// Sends request `number` and reads its answer to the end.
     pub(super) async fn exchange(
         &self,
         stream: &Stream,
+        number: u64,
+        visitor: &mut Visitor,
         recorder: &RefCell<Recorder>,
     ) -> Result<Answer, Failure> {
-        stream
-            .send(self.request.share())
-            .await
-            .map_err(|_| Failure::Reset)?;
+        let (request, is_head) = self.request(number, visitor);
+        stream.send(request).await.map_err(|_| Failure::Reset)?;
         let mut input = receive(stream).await?;
-        let head = self.read_head(stream, &mut input, recorder).await?;
-        let mut body = if self.is_head { Body::NONE } else { head.body };
+        let head = self
+            .read_head(stream, &mut input, visitor, recorder)
+            .await?;
+        let mut body = if is_head { Body::NONE } else { head.body };
         let mut bytes = head.bytes;
         loop {
             let taken = body.skip(&input)?;
@@ -79,11 +117,28 @@ impl Http {
         })
     }
 
+    /// The bytes to send, and whether they ask for a head only.
+    fn request(&self, number: u64, visitor: &mut Visitor) -> (Chunk, bool) {
+        let (bytes, is_head) = match &self.requests {
+            Requests::Same(request, is_head) => return (request.share(), *is_head),
+            Requests::Logged(replay) => replay.write(number, &self.url, self.close),
+            Requests::Mixed(mix) => {
+                let mut random = self.random.borrow_mut();
+                let request = mix.draw(&mut random);
+                visitor.think = request.think.draw(&mut random);
+                visitor.kind = Some(request.name.clone());
+                request.write(&self.url, &visitor.cookies, self.close, &mut random)
+            }
+        };
+        (Chunk::from_vec(bytes), is_head)
+    }
+
     /// Takes the head of the final answer off `input`, reading on as needed.
     async fn read_head(
         &self,
         stream: &Stream,
         input: &mut Chunk,
+        visitor: &mut Visitor,
         recorder: &RefCell<Recorder>,
     ) -> Result<Head, Failure> {
         let mut partial = Vec::new();
@@ -99,6 +154,12 @@ impl Http {
                     heads.read(&partial)
                 };
                 read.map_err(|_| Failure::BadBody)?.map(|(length, head)| {
+                    if let Requests::Mixed(mix) = &self.requests
+                        && mix.cookies
+                    {
+                        let cookies = head.cookies.iter();
+                        cookies.for_each(|(name, value)| visitor.cookies.keep(name, value));
+                    }
                     let origin = head
                         .origin
                         .as_deref()

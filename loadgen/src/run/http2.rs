@@ -214,18 +214,19 @@ impl Session {
         self.shared.borrow().is_over
     }
 
+    /// Whether one more request can be sent, or none ever again.
+    fn has_room(&self) -> bool {
+        let shared = self.shared.borrow();
+        shared.is_over || shared.calls.len() < shared.wire.streams_max
+    }
+
     /// Sends a request when there is room for one; `None` if the session is over.
     async fn send(&self, http: &Http2) -> Option<Ticket<'_>> {
-        loop {
-            let shared = self.shared.borrow();
-            if shared.is_over {
-                return None;
-            }
-            if shared.calls.len() < shared.wire.streams_max {
-                break;
-            }
-            drop(shared);
+        while !self.has_room() {
             self.room.notified().await;
+        }
+        if self.is_over() {
+            return None;
         }
         let mut shared = self.shared.borrow_mut();
         let stream = self.next_stream.get();
@@ -351,7 +352,7 @@ impl Call {
                 // Interim answers (RFC 9110 §15.2) are followed by the final one.
                 known.status = meaning.status.or(known.status);
                 known.grpc_status = meaning.grpc_status.or(known.grpc_status);
-                known.origin = meaning.origin.or(known.origin.take());
+                known.origin = meaning.origin.or_else(|| known.origin.take());
             }
             Event::Data(data) => {
                 self.answer.bytes += data.len() as u64;

@@ -12,8 +12,10 @@ mod gather;
 mod health;
 mod http;
 mod http2;
+mod mix;
 mod progress;
 mod recorder;
+mod replay;
 mod schedule;
 mod sources;
 mod summary;
@@ -23,11 +25,13 @@ mod websocket;
 mod worker;
 
 pub use config::{Config, DELAYED_AFTER, Grpc, HttpRequest, Scheme, TcpRequest, UdpRequest, Url};
+pub use mix::{Cookies, Mix, MixError, Request};
 pub use progress::Progress;
+pub use replay::{Replay, ReplayError};
 pub use sources::{SOURCES_MAX, Sources};
 pub use summary::{
     Affinity, Balance, Datagrams, Errors, GeneratorHealth, Handshakes, LatencyMicros, LoadMode,
-    LoadPhase, Second, Summary,
+    LoadPhase, OfKind, Second, Summary,
 };
 
 use std::io;

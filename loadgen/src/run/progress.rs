@@ -67,6 +67,17 @@ impl fmt::Display for Summary {
         let mode = match self.mode {
             LoadMode::Closed => "closed loop".to_owned(),
             LoadMode::Open { rate_per_s } => format!("{rate_per_s} requests/s"),
+            LoadMode::Poisson { rate_per_s } => format!("{rate_per_s} requests/s at random"),
+            LoadMode::Ramp {
+                from_per_s,
+                to_per_s,
+            } => format!("from {from_per_s} to {to_per_s} requests/s"),
+            LoadMode::Steps {
+                from_per_s,
+                to_per_s,
+                steps,
+            } => format!("from {from_per_s} to {to_per_s} requests/s in {steps} steps"),
+            LoadMode::Replay { speed } => format!("a log, {speed} times as fast"),
         };
         let each = if self.new_connections {
             ", a new one for each request"
@@ -94,6 +105,10 @@ impl fmt::Display for Summary {
         self.write_failures(f)?;
         self.write_datagrams(f)?;
         self.write_origins(f)?;
+        for (name, kind) in &self.per_kind {
+            let (completed, failed) = (group_digits(kind.completed), group_digits(kind.failed));
+            writeln!(f, "  {name:<11} completed {completed}, failed {failed}")?;
+        }
         let health = &self.generator;
         writeln!(
             f,

@@ -4,11 +4,12 @@
 //! a second, and the run's totals are the sums of its intervals.
 //! Read next: `gather.rs`, which adds up the threads.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::{Affinity, Datagrams, Errors, Handshakes};
+use super::{Affinity, Datagrams, Errors, Handshakes, OfKind};
 use crate::tls::Session;
 
 /// Finest latency that is told apart, and the longest that is recorded (longer ones count as it).
@@ -102,6 +103,8 @@ pub(super) struct Totals {
     pub(super) send_lag_max: Duration,
     /// Whether clients stayed with their origins.
     pub(super) affinity: Affinity,
+    /// What became of requests by their kind, where there are several.
+    pub(super) kinds: BTreeMap<String, OfKind>,
     /// What became of datagrams, where such are sent.
     pub(super) datagrams: Option<Datagrams>,
 }
@@ -205,6 +208,22 @@ impl Recorder {
             Failure::BadBody => &mut errors.bad_body,
             Failure::Mismatch => &mut errors.mismatch,
         } += count;
+    }
+
+    /// One of the kind `name` was answered, or failed.
+    pub(super) fn of_kind(&mut self, name: &str, is_good: bool) {
+        let kinds = &mut self.totals.kinds;
+        if !kinds.contains_key(name) {
+            kinds.insert(name.to_owned(), OfKind::default());
+        }
+        if let Some(kind) = kinds.get_mut(name) {
+            let count = if is_good {
+                &mut kind.completed
+            } else {
+                &mut kind.failed
+            };
+            *count += 1;
+        }
     }
 
     /// A connection was opened, with this handshake if there was one.

@@ -4,9 +4,12 @@
 //! free for keeps its due time, so its wait is part of its latency (no coordinated omission).
 //! Read next: `connection.rs`, the send loop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::rt::Instant;
+
+use crate::tcp::SplitMix64;
 
 /// The requests that one thread is to send.
 #[derive(Debug, Clone)]
@@ -20,26 +23,91 @@ pub(super) struct Schedule {
 }
 
 /// How requests follow each other.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) enum Pace {
     /// As fast as answers come.
     Closed,
-    /// Evenly, whatever the answers do.
+    /// Whatever the answers do: every `threads`th request, beginning with number `thread`.
     Open {
-        /// Time between two requests, in nanoseconds.
-        interval_ns: f64,
-        /// Time from the start to the first one, in nanoseconds.
-        first_ns: f64,
+        arrivals: Arrivals,
+        thread: u64,
+        threads: u64,
     },
 }
 
-impl Pace {
-    /// This thread's share of `rate_per_s`: every `threads`th request, beginning with its own.
-    pub(super) fn open(rate_per_s: f64, thread: usize, threads: usize) -> Self {
-        let interval_ns = 1e9 / rate_per_s;
-        Self::Open {
-            interval_ns: interval_ns * threads as f64,
-            first_ns: interval_ns * thread as f64,
+/// When which request is due; times in seconds from the start.
+#[derive(Debug, Clone)]
+pub(super) enum Arrivals {
+    /// Evenly.
+    Even { per_s: f64 },
+    /// As listed, in ascending order.
+    Listed(Arc<[Duration]>),
+    /// At random, each thread for itself: a Poisson process.
+    Poisson {
+        per_s: f64,
+        random: SplitMix64,
+        next_s: f64,
+    },
+    /// At a rate that changes evenly over so many seconds.
+    Ramp { from: f64, to: f64, seconds: f64 },
+    /// At rates that change by equal steps of so many seconds.
+    Stairs {
+        from: f64,
+        to: f64,
+        steps: u32,
+        seconds: f64,
+    },
+}
+
+impl Arrivals {
+    /// Request `number` of all threads; `None` when there is no such one.
+    fn due_s(&self, number: u64) -> Option<f64> {
+        let at = number as f64;
+        match self {
+            Self::Even { per_s } => Some(at / per_s),
+            Self::Listed(times) => {
+                let time = times.get(usize::try_from(number).ok()?)?;
+                Some(time.as_secs_f64())
+            }
+            Self::Poisson { next_s, .. } => Some(*next_s),
+            Self::Ramp { from, to, seconds } => {
+                // from · t + (to - from) · t² / (2 · seconds) requests are due until t.
+                let slope = (to - from) / seconds;
+                if slope == 0.0 {
+                    return Some(at / from);
+                }
+                let root = 2.0_f64.mul_add(slope * at, from * from);
+                (root >= 0.0).then(|| (root.sqrt() - from) / slope)
+            }
+            Self::Stairs {
+                from,
+                to,
+                steps,
+                seconds,
+            } => {
+                let (mut left, length) = (at, seconds / f64::from(*steps));
+                for step in 0..*steps {
+                    let part = f64::from(step) / f64::from((steps - 1).max(1));
+                    let rate = (to - from).mul_add(part, *from);
+                    if left < rate * length {
+                        return Some(length.mul_add(f64::from(step), left / rate));
+                    }
+                    left -= rate * length;
+                }
+                None
+            }
+        }
+    }
+
+    /// One of them was claimed.
+    fn advance(&mut self) {
+        if let Self::Poisson {
+            per_s,
+            random,
+            next_s,
+        } = self
+        {
+            *next_s -= random.next_unit().ln() / *per_s;
         }
     }
 }
@@ -56,31 +124,31 @@ impl Schedule {
         }
     }
 
-    /// Hands out the next request: when it is due, which may be in the past; `None` when there is
-    /// no further one before the end.
-    pub(super) fn claim(&mut self, now: Instant) -> Option<Instant> {
-        let due = match self.pace {
-            Pace::Closed => now,
-            Pace::Open { .. } => self.due(self.claimed),
+    /// Hands out the next request: when it is due, which may be in the past, and its number;
+    /// `None` when there is no further one before the end.
+    pub(super) fn claim(&mut self, now: Instant) -> Option<(Instant, u64)> {
+        let (due, number) = match &self.pace {
+            Pace::Closed => (now, self.claimed),
+            Pace::Open { .. } => self.due(self.claimed)?,
         };
         if due >= self.end {
             return None;
         }
         self.claimed += 1;
-        Some(due)
+        if let Pace::Open { arrivals, .. } = &mut self.pace {
+            arrivals.advance();
+        }
+        Some((due, number))
     }
 
     /// Open loop: all requests that are due before the end, claimed or not.
     pub(super) fn due_in_all(&self) -> u64 {
-        let Pace::Open {
-            interval_ns,
-            first_ns,
-        } = self.pace
-        else {
+        if !self.is_open_loop() {
             return 0;
-        };
-        let length_ns = self.end.saturating_duration_since(self.start).as_nanos() as f64;
-        ((length_ns - first_ns) / interval_ns).ceil().max(0.0) as u64
+        }
+        let mut rest = self.clone();
+        while rest.claim(self.end).is_some() {}
+        rest.claimed
     }
 
     pub(super) const fn is_open_loop(&self) -> bool {
@@ -100,14 +168,19 @@ impl Schedule {
         due >= self.measure_from && (self.is_open_loop() || now <= self.end)
     }
 
-    fn due(&self, number: u64) -> Instant {
-        match self.pace {
-            Pace::Closed => self.start,
-            Pace::Open {
-                interval_ns,
-                first_ns,
-            } => self.start + Duration::from_nanos((first_ns + interval_ns * number as f64) as u64),
-        }
+    /// When this thread's request `own` is due, and its number among those of all threads.
+    fn due(&self, own: u64) -> Option<(Instant, u64)> {
+        let Pace::Open {
+            arrivals,
+            thread,
+            threads,
+        } = &self.pace
+        else {
+            return None;
+        };
+        let number = thread + own * threads;
+        let due = arrivals.due_s(number)?;
+        Some((self.start + Duration::from_secs_f64(due), number))
     }
 }
 
@@ -121,13 +194,89 @@ mod tests {
         Instant::default() + Duration::from_millis(1_000_000 + millis)
     }
 
-    fn millis(instant: Instant) -> u64 {
+    fn even(per_s: f64, thread: u64, threads: u64) -> Pace {
+        open(Arrivals::Even { per_s }, thread, threads)
+    }
+
+    fn open(arrivals: Arrivals, thread: u64, threads: u64) -> Pace {
+        Pace::Open {
+            arrivals,
+            thread,
+            threads,
+        }
+    }
+
+    /// Milliseconds at which requests are due, of one thread.
+    fn all(arrivals: Arrivals, duration: Duration) -> Vec<u64> {
+        let pace = open(arrivals, 0, 1);
+        let mut schedule = Schedule::new(pace, at(0), Duration::ZERO, duration);
+        let expected = schedule.due_in_all();
+        let due: Vec<u64> = std::iter::from_fn(|| schedule.claim(at(0)))
+            .map(millis)
+            .collect();
+        assert_eq!(due.len() as u64, expected);
+        due
+    }
+
+    #[test]
+    fn rates_rise_evenly_or_by_steps() {
+        let ramp = Arrivals::Ramp {
+            from: 0.0,
+            to: 200.0,
+            seconds: 1.0,
+        };
+        let due = all(ramp, SECOND);
+        assert_eq!(due.len(), 100);
+        let early = due.iter().filter(|due| **due < 500).count();
+        assert!((24..=26).contains(&early), "{due:?}");
+        let falling = Arrivals::Ramp {
+            from: 200.0,
+            to: 0.0,
+            seconds: 1.0,
+        };
+        let early = all(falling, SECOND)
+            .iter()
+            .filter(|due| **due < 500)
+            .count();
+        assert!((74..=76).contains(&early));
+        let stairs = Arrivals::Stairs {
+            from: 10.0,
+            to: 30.0,
+            steps: 3,
+            seconds: 3.0,
+        };
+        let due = all(stairs, SECOND * 3);
+        let in_second = |n: u64| due.iter().filter(|due| **due / 1000 == n).count();
+        assert_eq!([0, 1, 2].map(in_second), [10, 20, 30]);
+    }
+
+    #[test]
+    fn random_arrivals_keep_their_rate_and_vary_as_they_should() {
+        let random = Arrivals::Poisson {
+            per_s: 1000.0,
+            random: SplitMix64::new(1),
+            next_s: 0.0,
+        };
+        let due = all(random, SECOND * 10);
+        assert!((9_700..10_300).contains(&due.len()), "{}", due.len());
+        let gaps = due.windows(2).map(|pair| (pair[1] - pair[0]) as f64);
+        let variance = gaps.map(|gap| (gap - 1.0).powi(2)).sum::<f64>() / due.len() as f64;
+        assert!((0.8..1.4).contains(&variance), "{variance}");
+    }
+
+    #[test]
+    fn a_list_is_kept_to_its_end() {
+        let listed = [0, 5, 5, 990, 1500].map(Duration::from_millis);
+        assert_eq!(all(Arrivals::Listed(listed.into()), SECOND), [0, 5, 5, 990]);
+    }
+
+    fn millis((instant, _): (Instant, u64)) -> u64 {
         instant.saturating_duration_since(at(0)).as_millis() as u64
     }
 
     #[test]
     fn an_open_loop_keeps_its_due_times_however_late_they_are_claimed() {
-        let mut schedule = Schedule::new(Pace::open(10.0, 0, 1), at(0), Duration::ZERO, SECOND);
+        let mut schedule = Schedule::new(even(10.0, 0, 1), at(0), Duration::ZERO, SECOND);
         assert_eq!(schedule.claim(at(0)).map(millis), Some(0));
         assert_eq!(schedule.claim(at(750)).map(millis), Some(100));
         let rest: Vec<u64> = std::iter::from_fn(|| schedule.claim(at(5000)))
@@ -140,8 +289,7 @@ mod tests {
     #[test]
     fn threads_take_turns() {
         let claim_all = |thread| {
-            let mut schedule =
-                Schedule::new(Pace::open(10.0, thread, 3), at(0), Duration::ZERO, SECOND);
+            let mut schedule = Schedule::new(even(10.0, thread, 3), at(0), Duration::ZERO, SECOND);
             std::iter::from_fn(move || schedule.claim(at(0)))
                 .map(millis)
                 .collect::<Vec<_>>()
@@ -162,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_warm_up_never_counts_and_what_is_late_counts_in_an_open_loop_only() {
-        let open = Schedule::new(Pace::open(10.0, 0, 1), at(0), SECOND, SECOND);
+        let open = Schedule::new(even(10.0, 0, 1), at(0), SECOND, SECOND);
         let closed = Schedule::new(Pace::Closed, at(0), SECOND, SECOND);
         for (due, now, in_open, in_closed) in [
             (999, 1500, false, false),

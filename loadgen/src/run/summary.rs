@@ -63,6 +63,9 @@ pub struct Summary {
     /// their own or origins no names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
+    /// Answers and failures by the kind of request, where there are several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub per_kind: BTreeMap<String, OfKind>,
     /// Whether the generator itself was the bottleneck.
     pub generator: GeneratorHealth,
     /// One entry for each second of the measured window.
@@ -89,6 +92,41 @@ pub enum LoadMode {
         /// Requests per second, over all connections.
         rate_per_s: f64,
     },
+    /// Requests are due at random, whatever the answers do: a Poisson process.
+    Poisson {
+        /// Requests per second, on average.
+        rate_per_s: f64,
+    },
+    /// The rate changes evenly from the start of the warm-up to the end of the window.
+    Ramp {
+        /// Requests per second at the start.
+        from_per_s: f64,
+        /// Requests per second at the end.
+        to_per_s: f64,
+    },
+    /// The same in equal steps.
+    Steps {
+        /// Requests per second of the first.
+        from_per_s: f64,
+        /// Requests per second of the last.
+        to_per_s: f64,
+        /// How many, at least 2.
+        steps: u32,
+    },
+    /// Requests of a log are due as they were, or faster.
+    Replay {
+        /// How much faster.
+        speed: f64,
+    },
+}
+
+/// What became of one kind of requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfKind {
+    /// Answered correctly.
+    pub completed: u64,
+    /// Failed.
+    pub failed: u64,
 }
 
 /// Failed requests by kind. A request fails at most once.
@@ -328,6 +366,7 @@ mod tests {
             streamed_bytes: 0,
             datagrams: Some(Datagrams::default()),
             affinity: Some(Affinity::default()),
+            per_kind: BTreeMap::new(),
             generator: GeneratorHealth::default(),
             timeline: vec![Second {
                 t: 1,

@@ -142,7 +142,7 @@ impl<'job> Generator<'job> {
     fn start(&mut self) {
         self.schedule = self.job.schedule();
         if self.schedule.is_open_loop() {
-            self.next_due = self.schedule.claim(rt::now_precise());
+            self.next_due = self.schedule.claim(rt::now_precise()).map(|(due, _)| due);
         } else {
             for flow in 0..self.flows.len() {
                 self.fill_window(flow);
@@ -283,7 +283,7 @@ impl<'job> Generator<'job> {
             self.next_flow = (flow + 1) % self.flows.len();
             self.recorder_lag(due, now);
             self.send(flow, 1, due);
-            self.next_due = self.schedule.claim(now);
+            self.next_due = self.schedule.claim(now).map(|(due, _)| due);
         }
     }
 
@@ -297,7 +297,7 @@ impl<'job> Generator<'job> {
     fn fill_window(&mut self, flow: usize) {
         let mut room = self.flows[flow].room();
         while room > 0
-            && let Some(due) = self.schedule.claim(rt::now_precise())
+            && let Some((due, _)) = self.schedule.claim(rt::now_precise())
         {
             match self.send(flow, room, due) {
                 Some(sent) => room = room.saturating_sub(sent),

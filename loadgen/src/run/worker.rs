@@ -19,8 +19,9 @@ use super::config::Config;
 use super::connection::{Client, Connection, Place};
 use super::health::ThreadTimes;
 use super::recorder::{Failure, Interval, Totals};
-use super::schedule::{Pace, Schedule};
+use super::schedule::{Arrivals, Pace, Schedule};
 use crate::gate::Gate;
+use crate::tcp::SplitMix64;
 
 /// Connections that a thread opens at a time, so that a thousand do not overrun a listen queue.
 const OPENING_MAX: usize = 128;
@@ -137,10 +138,50 @@ impl Job {
             duration,
             ..
         } = *self.config;
-        let pace = match mode {
-            LoadMode::Closed => Pace::Closed,
-            LoadMode::Open { rate_per_s } => Pace::open(rate_per_s, self.thread, threads),
+        let seconds = (warm_up + duration).as_secs_f64();
+        let arrivals = match mode {
+            LoadMode::Closed => None,
+            LoadMode::Open { rate_per_s } => Some(Arrivals::Even { per_s: rate_per_s }),
+            LoadMode::Poisson { rate_per_s } => {
+                let mut random = SplitMix64::new(self.thread as u64);
+                let per_s = rate_per_s / threads as f64;
+                Some(Arrivals::Poisson {
+                    next_s: -random.next_unit().ln() / per_s,
+                    per_s,
+                    random,
+                })
+            }
+            LoadMode::Ramp {
+                from_per_s,
+                to_per_s,
+            } => Some(Arrivals::Ramp {
+                from: from_per_s,
+                to: to_per_s,
+                seconds,
+            }),
+            LoadMode::Steps {
+                from_per_s,
+                to_per_s,
+                steps,
+            } => Some(Arrivals::Stairs {
+                from: from_per_s,
+                to: to_per_s,
+                steps,
+                seconds,
+            }),
+            LoadMode::Replay { .. } => {
+                let replay = self.config.replay.as_ref();
+                Some(Arrivals::Listed(replay.map_or_else(
+                    || Arc::from([]),
+                    |replay| Arc::clone(&replay.times),
+                )))
+            }
         };
+        let pace = arrivals.map_or(Pace::Closed, |arrivals| Pace::Open {
+            arrivals,
+            thread: self.thread as u64,
+            threads: threads as u64,
+        });
         Schedule::new(pace, rt::now_precise(), warm_up, duration)
     }
 
@@ -227,10 +268,19 @@ impl Worker {
     }
 
     async fn send_loop(self: Rc<Self>, mut connection: Connection) {
-        while let Some(due) = self.next_due().await {
+        while let Some((due, number)) = self.next_due().await {
             let counts = |now| self.schedule.borrow().counts(due, now);
-            let result = self.client.request(&mut connection, due, counts).await;
+            let result = self
+                .client
+                .request(&mut connection, due, number, counts)
+                .await;
             self.finished.set(self.finished.get() + 1);
+            if let Some(think) = connection
+                .think()
+                .filter(|_| !self.schedule.borrow().is_open_loop())
+            {
+                rt::sleep(think).await;
+            }
             if result == Err(Failure::Connect) && !self.schedule.borrow().is_open_loop() {
                 // A closed loop would spin on a server that refuses.
                 rt::sleep(rt::TICK).await;
@@ -240,9 +290,9 @@ impl Worker {
     }
 
     /// Claims the next request and waits until it is due.
-    async fn next_due(&self) -> Option<Instant> {
+    async fn next_due(&self) -> Option<(Instant, u64)> {
         let now = rt::now_precise();
-        let due = self.schedule.borrow_mut().claim(now)?;
+        let (due, number) = self.schedule.borrow_mut().claim(now)?;
         if due > now {
             rt::sleep_until_precise(due).await;
             let lag = rt::now_precise().saturating_duration_since(due);
@@ -250,7 +300,7 @@ impl Worker {
                 self.client.recorder.borrow_mut().send_lag(lag);
             }
         }
-        Some(due)
+        Some((due, number))
     }
 
     /// Follows the measured window, and an open loop until what was due in it is answered.

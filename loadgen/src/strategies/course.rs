@@ -167,6 +167,7 @@ impl Course<'_> {
                 balance: balance.clone(),
                 keys: affinity.chain(self.args.keys.iter().cloned()).collect(),
                 backends: self.origins(self.args.origins.into()).to_vec(),
+                is_secure: false,
             };
             self.testbed
                 .write(&file)
@@ -259,7 +260,7 @@ impl Course<'_> {
             settings.generator_cpu,
         );
         let options = workload.load(mode, self.args.origins.into()) + &times;
-        load_command(mode, self.addresses[0], &options)
+        load_command(mode, false, self.addresses[0], &options)
     }
 
     fn duration(&self, workload: Workload) -> Duration {

@@ -30,6 +30,8 @@ pub(crate) struct ClusterFile {
     /// Further keys of the cluster, each `KEY: VALUE`.
     pub(crate) keys: Vec<String>,
     pub(crate) backends: Vec<SocketAddr>,
+    /// Clients come over TLS, by the files `site.crt` and `site.key`.
+    pub(crate) is_secure: bool,
 }
 
 impl Mode {
@@ -61,12 +63,17 @@ impl ClusterFile {
   - address: {listen}
     {mode}:
       cluster: origins
-clusters:
+{tls}clusters:
   origins:
     balance: {balance}
 ",
             listen = self.listen,
             mode = self.mode.name(),
+            tls = if self.is_secure {
+                "      tls: {certificate: site.crt, key: site.key}\n"
+            } else {
+                ""
+            },
             balance = self.balance,
         );
         for key in &self.keys {
@@ -107,6 +114,7 @@ mod tests {
             balance: "mh".to_owned(),
             keys: vec!["affinity: client-ip".to_owned()],
             backends: vec![address(3), address(4)],
+            is_secure: false,
         };
         let expected = "listeners:
   - address: 127.0.0.1:1
@@ -124,6 +132,14 @@ engine: epoll
 admin: 127.0.0.1:2
 ";
         assert_eq!(file.text(), expected);
+        let secure = ClusterFile {
+            mode: Mode::Http,
+            is_secure: true,
+            ..file.clone()
+        };
+        let expected =
+            "cluster: origins\n      tls: {certificate: site.crt, key: site.key}\nclusters:";
+        assert!(secure.text().contains(expected), "{}", secure.text());
         let overflow = ClusterFile {
             balance: "ovf".to_owned(),
             ..file

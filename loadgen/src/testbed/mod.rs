@@ -22,6 +22,7 @@ use crate::compare::process::{Process, wait_until};
 use crate::compare::round::Bench;
 use crate::compare::{Error, metrics, ports, probe};
 use crate::gate::Gate;
+use crate::tls::Identity;
 
 /// The name of the file, in the working folder.
 const FILE_NAME: &str = "lb.yaml";
@@ -124,15 +125,44 @@ impl Testbed<'_> {
         self.bench().start_until(&words, &cpus, "lb", works)
     }
 
+    /// Makes a certificate and its key, and puts them in place of those that there are.
+    ///
+    /// # Errors
+    /// When they cannot be made or written.
+    pub(crate) fn write_identity(&self) -> Result<(), String> {
+        Identity::self_signed(&["localhost", "127.0.0.1"])
+            .and_then(|identity| identity.write(self.folder.path(), "site"))
+            .map_err(|error| error.to_string())
+    }
+
+    /// The same while `lb` runs; waits until all workers have them.
+    ///
+    /// # Errors
+    /// When they are not taken up, or that takes too long.
+    pub(crate) fn swap_identity(&self, admin: SocketAddr) -> Result<(), String> {
+        self.change(admin, || self.write_identity())
+    }
+
     /// Replaces the file while `lb` runs, and waits until all workers have the change.
     ///
     /// # Errors
     /// When it is refused, or takes too long.
     pub(crate) fn reload(&self, file: &ClusterFile) -> Result<(), String> {
-        let generation = || Generation::read(file.admin);
+        self.change(file.admin, || {
+            self.write(file)
+                .map_err(|error| format!("its configuration: {error}"))
+        })
+    }
+
+    /// Changes what `lb` reads, and waits until all workers have it.
+    fn change(
+        &self,
+        admin: SocketAddr,
+        change: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), String> {
+        let generation = || Generation::read(admin);
         let before = generation().map_err(|error| format!("its metrics: {error}"))?;
-        self.write(file)
-            .map_err(|error| format!("its configuration: {error}"))?;
+        change()?;
         let is_there = || generation().is_ok_and(|now| now.follows(&before));
         if wait_until(self.stop, RELOAD_TIMEOUT, is_there) {
             Ok(())
@@ -198,9 +228,16 @@ impl Generation {
     }
 }
 
-/// The words of a `loadgen run` in `mode` against `at`.
-pub(crate) fn load_command(mode: Mode, at: SocketAddr, options: &str) -> LoadCommand {
+/// The words of a `loadgen run` in `mode` against `at`; over TLS with a handshake for each
+/// request, half of them resumed.
+pub(crate) fn load_command(
+    mode: Mode,
+    is_secure: bool,
+    at: SocketAddr,
+    options: &str,
+) -> LoadCommand {
     let url = match mode {
+        Mode::Http if is_secure => format!("https://{at}/ --new-connections --resume 0.5"),
         Mode::Http => format!("http://{at}/"),
         Mode::Tcp => format!("tcp://{at} --who --new-connections"),
     };

@@ -3,6 +3,7 @@
 //! - `answers.rs`: what counts as an answer, and as which failure (scripted servers)
 //! - `clients.rs`: clients with addresses of their own, and whether they stay with their origins
 //! - `datagrams.rs`: UDP, and all that can become of a datagram
+//! - `mixed.rs`: requests of several kinds, from a file and from a log; rates that change
 //! - `omission.rs`: a stall shows in an open loop's percentiles, as it must
 //! - `origin.rs`: our origins, spoken to by hand
 //! - `pair.rs`: our generator against our origins
@@ -16,6 +17,7 @@
 mod answers;
 mod clients;
 mod datagrams;
+mod mixed;
 mod omission;
 mod origin;
 mod pair;

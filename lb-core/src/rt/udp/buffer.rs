@@ -371,6 +371,20 @@ impl Datagrams {
         first
     }
 
+    /// Cuts the first `count` bytes off a single datagram; nothing is copied.
+    ///
+    /// # Panics
+    /// With several datagrams, or fewer bytes.
+    pub fn advance(&mut self, count: usize) {
+        assert!(
+            self.count() == 1 && count <= self.len(),
+            "a part of one datagram"
+        );
+        self.start += count as u32;
+        self.len -= count as u32;
+        self.segment = self.len;
+    }
+
     /// A second holder of the same datagrams; nothing is copied.
     #[must_use]
     pub fn share(&self) -> Self {

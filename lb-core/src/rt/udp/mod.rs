@@ -40,6 +40,8 @@ pub struct UdpOptions {
     pub reuse_port: bool,
     /// IPV6_V6ONLY: false lets `[::]` take IPv4 peers too.
     pub v6_only: bool,
+    /// IP_FREEBIND: the address may be none of this machine's.
+    pub free_bind: bool,
     /// Has the kernel join datagrams of one sender for a receive, and part them after a send,
     /// where it can (UDP_GRO, Linux 5.0; UDP_SEGMENT, Linux 4.18).
     pub offload: bool,
@@ -50,6 +52,7 @@ impl Default for UdpOptions {
         Self {
             reuse_port: true,
             v6_only: false,
+            free_bind: false,
             offload: true,
         }
     }

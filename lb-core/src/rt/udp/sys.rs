@@ -21,6 +21,10 @@ pub(super) const BATCH: usize = 32;
 /// Messages of one receive of a connected socket: what answers one flow.
 const BATCH_CONNECTED: usize = 8;
 
+/// Bytes that may wait in a bound socket, which all peers share: what 100,000 datagrams a second
+/// bring while the thread is elsewhere for 50 ms. Only what waits takes memory.
+const RECEIVE_ROOM: libc::c_int = 4 * 1024 * 1024;
+
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 {
         Err(io::Error::last_os_error())
@@ -51,10 +55,23 @@ pub(super) fn bind(address: SocketAddr, options: &UdpOptions) -> io::Result<RawF
             let v6_only = options.v6_only.into();
             set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, v6_only)?;
         }
+        if options.free_bind {
+            set_option(fd, libc::IPPROTO_IP, libc::IP_FREEBIND, 1)?;
+        }
+        make_room(fd);
         system::bind(fd, address)
     };
     bound().inspect_err(|_| system::close(fd))?;
     Ok(fd)
+}
+
+/// Has more datagrams wait than the kernel would: with CAP_NET_ADMIN as many as are wanted, else up
+/// to net.core.rmem_max.
+fn make_room(fd: RawFd) {
+    let forced = set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_ROOM);
+    if forced.is_err() {
+        let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_ROOM);
+    }
 }
 
 /// Gives a descriptor that the caller owns to the standard library.

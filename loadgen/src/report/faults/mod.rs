@@ -8,7 +8,7 @@ mod summary;
 
 use std::path::Path;
 
-use super::{Error, index};
+use super::Error;
 use record::Faults;
 
 /// Writes everything but `raw.json` into `folder`, and the index beside it when it lies in a
@@ -18,10 +18,6 @@ use record::Faults;
 /// When a file cannot be written.
 pub fn draw(faults: &Faults, folder: &Path) -> Result<(), Error> {
     let charts = chart::draw(faults, folder)?;
-    super::write(
-        &folder.join("summary.md"),
-        &summary::render(faults, &charts),
-    )?;
-    super::write(&folder.join("README.md"), &summary::readme(faults))?;
-    index::update_beside(folder)
+    let page = summary::render(faults, &charts);
+    super::publish(folder, &summary::readme(faults), &page)
 }

@@ -8,7 +8,7 @@ mod summary;
 
 use std::path::Path;
 
-use super::{Error, index};
+use super::Error;
 use record::Strategies;
 
 /// Writes everything but `raw.json` into `folder`, and the index beside it when it lies in a
@@ -19,7 +19,5 @@ use record::Strategies;
 pub fn draw(strategies: &Strategies, folder: &Path) -> Result<(), Error> {
     let charts = charts::draw(strategies, folder)?;
     let page = summary::render(strategies, &charts);
-    super::write(&folder.join("summary.md"), &page)?;
-    super::write(&folder.join("README.md"), &summary::readme(strategies))?;
-    index::update_beside(folder)
+    super::publish(folder, &summary::readme(strategies), &page)
 }

@@ -1,0 +1,111 @@
+//! TLS of a plan, as JSON and as text: certificates by name and date, never a key.
+//!
+//! Invariant: as `mod.rs`: nothing of a plan is left out but what is secret.
+//! Read next: `mod.rs`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use lb_core::plan::{BackendTls, Certificate, ClientAuth, TlsServer, UnknownNames, Verify};
+use lb_l7::tls::ServerCertificate;
+use serde_json::{Value, json};
+
+use super::duration;
+use crate::log;
+
+/// What a listener shows and asks for.
+pub(super) fn server_json(tls: &TlsServer) -> Value {
+    let certificates = tls.certificates.iter().map(certificate_json);
+    let mut value = json!({
+        "certificates": certificates.collect::<Vec<_>>(),
+        "http2": tls.alpn_http2,
+        "min_version": tls.min_version.name(),
+        "unknown_names": match tls.unknown_names {
+            UnknownNames::Default => "default",
+            UnknownNames::Refuse => "refuse",
+        },
+        "handshake_timeout": duration(tls.handshake_timeout),
+        "ticket_keys": match tls.ticket_keys.len() {
+            0 => json!("random"),
+            count => json!(count),
+        },
+        "resumption": tls.resumption,
+    });
+    let suites: Vec<_> = tls.suites.iter().map(|suite| suite.name()).collect();
+    let groups: Vec<_> = tls.groups.iter().map(|group| group.name()).collect();
+    for (key, names) in [("suites", suites), ("groups", groups)] {
+        if !names.is_empty() {
+            value[key] = json!(names);
+        }
+    }
+    if let Some(rate) = tls.handshake_rate {
+        value["handshake_rate"] = json!(rate.per_second);
+    }
+    if let Some(ClientAuth {
+        required,
+        roots,
+        revoked,
+        depth,
+    }) = &tls.client_auth
+    {
+        let mode = if *required { "required" } else { "optional" };
+        let (roots, revoked) = (roots.len(), revoked.len());
+        value["client_auth"] = json!({ "mode": mode, "ca": roots, "crl": revoked, "depth": depth });
+    }
+    if tls.key_log {
+        value["key_log"] = json!(true);
+    }
+    value
+}
+
+/// How backends are spoken to.
+pub(super) fn backend_json(tls: &BackendTls) -> Value {
+    let mut value = json!({
+        "verify": match &tls.verify {
+            Verify::Off => json!("off"),
+            Verify::Roots(roots) => json!(format!("by {} authorities", roots.len())),
+        },
+        "min_version": tls.min_version.name(),
+        "resumption": tls.resumption,
+    });
+    if let Some(name) = &tls.server_name {
+        value["server_name"] = json!(name);
+    }
+    if let Some(certificate) = &tls.certificate {
+        value["certificate"] = certificate_json(certificate);
+    }
+    value
+}
+
+fn certificate_json(certificate: &Arc<Certificate>) -> Value {
+    match ServerCertificate::new(certificate) {
+        Ok(parsed) => json!({
+            "certificate": certificate.name,
+            "names": parsed.names,
+            "not_before": log::rfc3339(parsed.not_before),
+            "not_after": log::rfc3339(parsed.not_after),
+        }),
+        Err(error) => json!({ "certificate": certificate.name, "error": error.to_string() }),
+    }
+}
+
+/// A line for each certificate.
+pub(super) fn write_server(text: &mut String, tls: &TlsServer) -> std::fmt::Result {
+    for certificate in tls.certificates.iter() {
+        let name = &certificate.name;
+        match ServerCertificate::new(certificate) {
+            Ok(parsed) => writeln!(
+                text,
+                "  certificate {name} for {} until {}",
+                if parsed.names.is_empty() {
+                    "any name".to_owned()
+                } else {
+                    parsed.names.join(", ")
+                },
+                log::rfc3339(parsed.not_after)
+            )?,
+            Err(error) => writeln!(text, "  certificate {name}: {error}")?,
+        }
+    }
+    Ok(())
+}
