@@ -412,7 +412,6 @@ impl Compiler<'_> {
             }),
             request_id: or(&http.request_id, plan::RequestId::default()),
             exchanges: http.exchanges.compile(http.timeouts.upgrade_idle.as_ref()),
-            ..plan::Http::default()
         }
     }
 

@@ -230,15 +230,7 @@ fn start_workers(
     let ground = Ground::new(workers, draft.settings.affinity_entries)
         .map_err(|error| format!("cannot have random numbers: {error}"))?;
     let snapshot = Snapshot::build(plan, &ground, &new.bound, (&access_logs, log), None)?;
-    for listener in &snapshot.listeners {
-        let name = listener.stats.name();
-        log!(
-            Info,
-            "listening",
-            listener = name,
-            address = lb_core::rt::shown(listener.bound)
-        );
-    }
+    log_listeners(&snapshot);
     let change = Arc::new(Change::between(None, &snapshot, Status::FIRST_GENERATION));
     let peers = Arc::<Peers>::default();
     let start = |((index, cpu), sockets): ((usize, Option<usize>), Sockets)| {
@@ -282,6 +274,17 @@ fn start_workers(
         access_logs,
     };
     Ok((Rc::new(status), new.bound, new.files))
+}
+
+fn log_listeners(snapshot: &Snapshot) {
+    for listener in &snapshot.listeners {
+        log!(
+            Info,
+            "listening",
+            listener = listener.stats.name(),
+            address = lb_core::rt::shown(listener.bound)
+        );
+    }
 }
 
 /// Sends an event whenever a configuration file has changed.

@@ -74,8 +74,11 @@ fn routes() -> String {
 }
 
 fn cluster_addresses_are_local_while_they_are_served(engine: &str) {
-    let test = "cluster_addresses_are_local_while_they_are_served";
-    if !is_inside(engine, "namespace", test) {
+    if !is_inside(
+        engine,
+        "namespace",
+        "cluster_addresses_are_local_while_they_are_served",
+    ) {
         return;
     }
     ip("link set lo up");
