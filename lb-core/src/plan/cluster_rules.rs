@@ -21,7 +21,7 @@ impl<'p> Validation<'p> {
         self.range(place, "panic_threshold", cluster.panic_threshold, (0, 100));
         self.timeout(place, "connect_timeout", cluster.connect_timeout);
         self.timeout(place, "pool_idle_timeout", cluster.pool_idle_timeout);
-        self.cluster_exchanges(place, &cluster.exchanges, cluster.pool_idle_max);
+        self.cluster_exchanges(place, cluster);
         self.weights(place, cluster);
         self.hashing(place, cluster);
         if let Some(duration) = cluster.slow_start {

@@ -84,9 +84,6 @@ impl<'p> Validation<'p> {
             self.cluster_exists(place, cluster);
         }
         self.http_limits(place, http);
-        if let Some(tls) = &http.tls {
-            self.tls_server(place, tls);
-        }
         let Place::Listener { name, .. } = place else {
             return; // it is of a listener
         };

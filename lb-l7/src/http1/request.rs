@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_core::plan::{Forwarded, RequestId};
-use lb_core::rt::Buffer;
+use lb_core::rt::{Buffer, is_unix};
 
 use super::authority::Authority;
 use super::head::{
@@ -570,6 +570,7 @@ fn write_request_line(
 fn write_host(head: &[u8], request: &RequestHead, client: &Client<'_>, out: &mut HeadWriter<'_>) {
     out.push(b"Host: ");
     match client.local {
+        Some(local) if request.lacks_authority() && is_unix(local.ip()) => out.push(b"localhost"),
         Some(local) if request.lacks_authority() => {
             let (open, close): (&[u8], &[u8]) = if local.ip().to_canonical().is_ipv6() {
                 (b"[", b"]:")

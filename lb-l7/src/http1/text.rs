@@ -5,7 +5,11 @@
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// An IP address as X-Forwarded-For has it: IPv6 without brackets, IPv4 in IPv6 as IPv4.
+/// In the place of an address.
+const UNIX: &[u8] = b"unix:";
+
+/// An IP address as X-Forwarded-For has it: IPv6 without brackets, IPv4 in IPv6 as IPv4; `unix:`,
+/// as nginx has it, for a Unix socket.
 pub(crate) struct AddressText {
     /// `, ` and the address.
     bytes: [u8; Self::SEPARATOR.len() + 39],
@@ -21,6 +25,10 @@ impl AddressText {
         separator.copy_from_slice(Self::SEPARATOR);
         let text_len = match address.to_canonical() {
             IpAddr::V4(address) => write_v4(address, text),
+            address if lb_core::rt::is_unix(address) => {
+                text[..UNIX.len()].copy_from_slice(UNIX);
+                UNIX.len()
+            }
             IpAddr::V6(address) => {
                 let room = text.len();
                 let mut rest = &mut *text;
@@ -110,6 +118,7 @@ mod tests {
             ("255.255.255.255", "255.255.255.255"),
             ("::ffff:192.0.2.1", "192.0.2.1"),
             ("::1", "::1"),
+            ("100:0:0:1::7", "unix:"),
             (
                 "2001:db80:1111:2222:3333:4444:5555:6666",
                 "2001:db80:1111:2222:3333:4444:5555:6666",

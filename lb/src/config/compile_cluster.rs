@@ -80,7 +80,7 @@ pub(super) fn compile(
         health,
         connect_timeout: or(&cluster.connect_timeout, Duration::from_secs(5)),
         tries_max: or(&cluster.tries, 3) as u8,
-        pool_idle_max: or(&cluster.pool.idle, 64) as u16,
+        pool_idle_max: or(&cluster.pool.idle, plan::Cluster::POOL_IDLE_DEFAULT.into()) as u16,
         protocol: or(&cluster.protocol, plan::BackendProtocol::default()),
         pool_idle_timeout: or(&cluster.pool.idle_timeout, Duration::from_secs(30)),
         exchanges: cluster.exchanges,

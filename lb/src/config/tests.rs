@@ -570,6 +570,74 @@ fn what_only_a_part_of_the_traffic_notices_is_a_warning() {
     );
 }
 
+/// The files that the annotated example names.
+struct ExampleFiles(PathBuf);
+
+impl ExampleFiles {
+    const NAMES: [&str; 7] = [
+        "shop.pem",
+        "shop.key",
+        "own.pem",
+        "own.key",
+        "clients.pem",
+        "revoked.pem",
+        "ticket.key",
+    ];
+
+    fn make() -> Self {
+        use rcgen::{
+            BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer,
+            KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
+        };
+        let folder = std::env::temp_dir().join(format!("lb-example-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let write = |name: &str, text: &[u8]| std::fs::write(folder.join(name), text).unwrap();
+        for name in ["shop", "own"] {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec!["shop.example".to_owned()]).unwrap();
+            let certificate = params.self_signed(&key).unwrap();
+            write(&format!("{name}.pem"), certificate.pem().as_bytes());
+            write(&format!("{name}.key"), key.serialize_pem().as_bytes());
+        }
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        write(
+            "clients.pem",
+            params.self_signed(&key).unwrap().pem().as_bytes(),
+        );
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2124, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&Issuer::new(params, key)).unwrap();
+        write("revoked.pem", list.pem().unwrap().as_bytes());
+        write("ticket.key", &[7; 48]);
+        Self(folder)
+    }
+
+    /// `text` with these files in the place of those that it names.
+    fn in_place(&self, text: &str) -> String {
+        let folder = self.0.display();
+        let put = |text: String, name: &str| {
+            let text = text.replace(&format!(": {name}"), &format!(": {folder}/{name}"));
+            text.replace(&format!("[{name}"), &format!("[{folder}/{name}"))
+        };
+        Self::NAMES.into_iter().fold(text.to_owned(), put)
+    }
+}
+
+impl Drop for ExampleFiles {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 #[test]
 fn the_annotated_example_loads() {
     let guide = include_str!("../../CONFIG.md");
@@ -577,7 +645,9 @@ fn the_annotated_example_loads() {
         .split("```yaml\n")
         .nth(1)
         .and_then(|rest| rest.split("```").next());
-    let draft = load(example.expect("CONFIG.md opens with an example")).unwrap();
+    let folder = ExampleFiles::make();
+    let example = folder.in_place(example.expect("CONFIG.md opens with an example"));
+    let draft = load(&example).unwrap();
     assert!(draft.plan(&Names::new()).listeners.len() >= 2);
 
     let edge = guide.split("```yaml\n").nth(2).unwrap();

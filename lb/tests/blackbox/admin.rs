@@ -94,8 +94,10 @@ fn validate(page: &str) {
         let value: f64 = value.parse().expect("a number");
         assert!(series.insert(id), "{id} is there twice");
         let (name, labels) = id.split_once('{').unwrap_or((id, "}"));
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         assert!(
-            name.starts_with("lb_") && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+            name.starts_with("lb_") && name.chars().all(is_plain),
+            "{name}"
         );
         assert!(labels.ends_with('}'), "{line}");
         if types[family] != "histogram" {

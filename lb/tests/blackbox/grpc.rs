@@ -1,11 +1,11 @@
 //! gRPC: all kinds of calls between a client and a server of `grpcio`, Google's implementation.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use crate::harness::{Lb, on_both_engines, skip};
+use crate::python::{python, said};
 
 on_both_engines!(calls_of_every_kind_pass);
 
@@ -42,12 +42,6 @@ fn calls_of_every_kind_pass(engine: &str) {
     assert!(client.status.success(), "{}", said(&client));
 }
 
-fn said(output: &Output) -> String {
-    [&output.stdout[..], &output.stderr]
-        .map(|it| String::from_utf8_lossy(it).into_owned())
-        .concat()
-}
-
 /// A server; killed on drop.
 struct Server {
     child: Child,
@@ -71,46 +65,5 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// A Python that has `grpcio`, made once and kept with what else was built.
-fn python() -> Result<&'static Path, &'static str> {
-    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let python = PYTHON.get_or_init(make_python);
-    python.as_deref().map_err(String::as_str)
-}
-
-fn make_python() -> Result<PathBuf, String> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("grpcio");
-    let python = folder.join("bin/python");
-    let has_grpc = || run(Command::new(&python).args(["-c", "import grpc"]));
-    if has_grpc().is_ok() {
-        return Ok(python);
-    }
-    run(Command::new("python3")
-        .args(["-m", "venv", "--clear"])
-        .arg(&folder))
-    .and_then(|()| {
-        let pip = [
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--only-binary=:all:",
-            "grpcio",
-        ];
-        run(Command::new(&python).args(pip))
-    })
-    .and_then(|()| has_grpc())
-    .map_err(|reason| format!("no grpcio from PyPI: {reason}"))?;
-    Ok(python)
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| error.to_string())?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(said(&output)),
     }
 }

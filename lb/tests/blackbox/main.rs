@@ -63,6 +63,8 @@ mod passthrough;
 mod peers;
 /// The PROXY protocol, in and out.
 mod proxy_protocol;
+/// Clients and servers from PyPI.
+mod python;
 /// Changes of the configuration while it runs.
 mod reload;
 /// Routes of every kind.

@@ -122,9 +122,7 @@ fn a_node_port_follows_its_endpoints(engine: &str) {
         "slices.yaml",
         &slices(&[(one.address, "conditions: {ready: false}")]),
     );
-    wait_until("a refusal", || {
-        TcpStream::connect(at(port)).is_err_or_closed()
-    });
+    wait_until("a refusal", || TcpStream::connect(at(port)).has_ended());
     assert_eq!(
         lb.config()["objects"]["problems"].as_array().unwrap().len(),
         0
@@ -133,13 +131,15 @@ fn a_node_port_follows_its_endpoints(engine: &str) {
 
 /// A connection that is refused, or accepted and ended at once.
 trait Refused {
-    fn is_err_or_closed(self) -> bool;
+    fn has_ended(&self) -> bool;
 }
 
 impl Refused for std::io::Result<TcpStream> {
-    fn is_err_or_closed(self) -> bool {
+    fn has_ended(&self) -> bool {
         use std::io::Read as _;
-        let Ok(mut stream) = self else { return true };
+        let Ok(mut stream) = self.as_ref() else {
+            return true;
+        };
         stream
             .set_read_timeout(Some(std::time::Duration::from_millis(200)))
             .unwrap();
@@ -258,7 +258,7 @@ fn a_load_balancer_address_takes_clients_of_its_ranges(engine: &str) {
     let mut inside = Connection::open_from(Ipv4Addr::new(127, 0, 0, 9), address);
     assert_eq!(inside.get("/").body, "one");
     let outside = TcpStream::connect(address);
-    assert!(outside.is_err_or_closed() || !outside_answers(address));
+    assert!(outside.has_ended() || !outside_answers(address));
     assert_eq!(body(at(port)), "one", "NodePorts are open to all");
 }
 

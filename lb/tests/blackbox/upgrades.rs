@@ -1,5 +1,4 @@
-//! WebSockets through the built program, spoken by other people's client and server, which are used
-//! if `python3`, or what `LB_PYTHON` names, has the package `websockets`.
+//! WebSockets through the built program, between a client and a server of the package `websockets`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -9,6 +8,7 @@ use rustix::process::Signal;
 
 use crate::harness::{Folder, Lb, on_both_engines, skip};
 use crate::origin::HttpOrigin;
+use crate::python::python;
 
 on_both_engines!(
     messages_go_both_ways_and_survive_a_change,
@@ -23,15 +23,13 @@ struct Script {
 
 impl Script {
     fn start(text: &str, argument: &str) -> Option<Self> {
-        let python = std::env::var("LB_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-        let has = Command::new(&python)
-            .args(["-c", "import websockets"])
-            .stderr(Stdio::null())
-            .status();
-        if !has.is_ok_and(|it| it.success()) {
-            skip("the Python package websockets is not installed");
-            return None;
-        }
+        let python = match python() {
+            Ok(python) => python,
+            Err(reason) => {
+                skip(reason);
+                return None;
+            }
+        };
         let mut child = Command::new(python)
             .args(["-c", text, argument])
             .stdin(Stdio::piped())
