@@ -70,7 +70,7 @@ pub struct Site {
     pub connections_max: usize,
     /// Whether each request leaves a line in a file.
     pub access_log: bool,
-    /// Whether clients come over TLS, by the certificate and key in the files [`IDENTITY`].
+    /// Whether clients come over TLS, by the certificate and key in the files `IDENTITY`.
     pub secure: bool,
     /// The length of an answer's body.
     pub answer_bytes: usize,
