@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use lb_core::rt::{self, Instant};
 use rustix::process::{getpriority_process, setpriority_process};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch::Sender as WatchSender;
@@ -71,6 +72,8 @@ struct Control {
     files: SocketFiles,
     /// Ports of which this process has, or has had, sockets.
     own_ports: OwnPorts,
+    /// When the event that is dealt with came.
+    event_at: Instant,
     /// The files whose change is a reload.
     watched: WatchSender<Vec<PathBuf>>,
     sender: UnboundedSender<Event>,
@@ -109,6 +112,7 @@ impl Control {
         step_back();
         self.resolve_later();
         while let Some(event) = self.events.recv().await {
+            self.event_at = rt::now_precise();
             match event {
                 Event::End(signal) => return self.drain(signal).await,
                 Event::Reload(why) => {

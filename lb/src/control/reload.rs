@@ -165,12 +165,14 @@ impl Control {
         }
         self.files.extend(new.files);
         self.status.metrics.config_generation.set(generation);
+        let took = lb_core::rt::now_precise().saturating_duration_since(self.event_at);
         log!(
             Info,
             "the configuration is taken up",
             generation = generation,
             clusters_changed = change.clusters.len(),
-            listeners_changed = change.listeners.len() + change.closed.len()
+            listeners_changed = change.listeners.len() + change.closed.len(),
+            took_ms = format_args!("{:.1}", took.as_secs_f64() * 1e3)
         );
         Ok(())
     }

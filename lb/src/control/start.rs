@@ -146,6 +146,7 @@ impl Control {
             load: LoadNumber(0),
             own_ports: ports(&bound).collect(),
             watched,
+            event_at: lb_core::rt::now(),
             bound,
             files,
             sender,

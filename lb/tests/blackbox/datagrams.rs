@@ -311,7 +311,17 @@ fn the_process_ends_when_its_flows_are_over(engine: &str) {
     assert_eq!(ask(&client), "a");
     lb.signal(Signal::TERM);
     lb.event("draining");
-    assert_eq!(ask(&client), "a", "the flow goes on meanwhile");
+    // The worker without a flow closes its socket at once. The kernel takes that out of the group
+    // before it takes it out of the table: what comes between the two is lost in it
+    // (udp_lib_unhash), so clients ask again, as they always must.
+    client
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    let asked = (0..6).find_map(|_| {
+        client.send(b"?").unwrap();
+        answer(&client)
+    });
+    assert_eq!(asked.as_deref(), Some("a"), "the flow goes on meanwhile");
     lb.event("drained");
     assert!(lb.wait().0.success());
 }
