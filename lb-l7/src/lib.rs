@@ -1,4 +1,4 @@
-//! Layer 7 of `lb`: HTTP/1.1 as a strict, allocation-free reverse proxy.
+//! Layer 7 of `lb`: HTTP as a strict, allocation-free reverse proxy.
 //!
 //! The way of a request: `connection.rs` (a client's connection) → `admit.rs` (its bytes become a
 //! request, by `http1/request.rs`, `route/`, `action.rs`, `keys.rs`) → `reach.rs`, `pool.rs` (a

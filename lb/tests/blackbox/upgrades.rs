@@ -13,6 +13,7 @@ use crate::python::python;
 on_both_engines!(
     messages_go_both_ways_and_survive_a_change,
     the_drain_deadline_cuts_them,
+    one_outlives_the_replacement_of_its_endpoint,
 );
 
 /// A script with its output; killed on drop.
@@ -118,4 +119,63 @@ fn the_drain_deadline_cuts_them(engine: &str) {
     let cut = lb.event("connections are cut");
     assert_eq!(cut["connections"], "1");
     assert_eq!(lb.wait().0.code(), Some(0));
+}
+
+/// Service and Ingress, with endpoints at these ports and what is said of them.
+fn objects(endpoints: &[(SocketAddr, &str)]) -> String {
+    let mut text = String::from(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: chat}\nspec: {ports: [{port: 80}]}\n---\n\
+         apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: chat}\nspec: \
+         {defaultBackend: {service: {name: chat, port: {number: 80}}}}\n",
+    );
+    for (index, (address, conditions)) in endpoints.iter().enumerate() {
+        text += &format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: chat-{index}, \
+             labels: {{kubernetes.io/service-name: chat}}}}\naddressType: IPv4\nports: [{{port: \
+             {}}}]\nendpoints: [{{addresses: [127.0.0.1], conditions: {{{conditions}}}}}]\n",
+            address.port()
+        );
+    }
+    text
+}
+
+fn one_outlives_the_replacement_of_its_endpoint(engine: &str) {
+    let (Some((_old, old)), Some((_new, new))) = (Script::server(), Script::server()) else {
+        return;
+    };
+    let folder = Folder::new();
+    let path = folder.write("objects.yaml", &objects(&[(old, "ready: true")]));
+    let folder_path = path.trim_end_matches("objects.yaml");
+    let lb = Lb::start(
+        engine,
+        &[
+            "--manifests",
+            folder_path,
+            "--ingress-http",
+            "127.0.0.1:0",
+            "--ingress-https",
+            "off",
+            "--healthz",
+            "off",
+        ],
+    );
+    let front = lb.listener("ingress-http");
+    let Some(mut early) = Script::client(front) else {
+        return;
+    };
+    assert_eq!(early.line(), "talked");
+    let ending = "ready: false, serving: true, terminating: true";
+    folder.write(
+        "objects.yaml",
+        &objects(&[(old, ending), (new, "ready: true")]),
+    );
+    lb.wait_for_generation(2);
+    folder.write("objects.yaml", &objects(&[(new, "ready: true")]));
+    lb.wait_for_generation(3);
+    let mut late = Script::client(front).unwrap();
+    assert_eq!(late.line(), "talked");
+    for client in [&mut early, &mut late] {
+        client.go_on();
+        assert_eq!(client.line(), "closed");
+    }
 }
