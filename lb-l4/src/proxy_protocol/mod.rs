@@ -14,6 +14,7 @@ mod v2;
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
+use lb_core::rt::is_unix;
 pub use receive::{ReceiveError, Received, receive};
 pub use tlv::{Ssl, Tlv, Tlvs};
 pub use v1::V1_BYTES_MAX;
@@ -119,6 +120,22 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header<'_>>, HeaderError> {
     }
 }
 
+impl Origin {
+    /// What a header tells. An address of ours that stands for a Unix socket (`rt::is_unix`) is
+    /// nobody's: a peer that tells one must not be taken for a client on such a socket.
+    fn told(addresses: Addresses) -> Self {
+        let Addresses {
+            source,
+            destination,
+            ..
+        } = addresses;
+        match is_unix(source.ip()) || is_unix(destination.ip()) {
+            true => Self::Unknown,
+            false => Self::Proxied(addresses),
+        }
+    }
+}
+
 impl Addresses {
     /// Both in one family, as either version can say them: an IPv4 address beside an IPv6 one
     /// becomes IPv4-mapped.
@@ -189,6 +206,17 @@ mod tests {
             prop_assert_eq!(parse(&bytes[..cut]), Ok(None), "{} bytes", cut);
         }
         Ok(())
+    }
+
+    #[test]
+    fn nobody_can_say_to_be_on_a_unix_socket_of_ours() {
+        let v1 = b"PROXY TCP6 100:0:0:1::7 2001:db8::1 1 2\r\n".to_vec();
+        let mut v2 = [&v2::SIGNATURE[..], &[0x21, 0x21, 0, 36], &[0; 16]].concat();
+        v2.extend([1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0]);
+        for bytes in [v1, v2] {
+            let header = parse(&bytes).unwrap().unwrap();
+            assert_eq!(header.origin, Origin::Unknown, "{bytes:?}");
+        }
     }
 
     proptest! {

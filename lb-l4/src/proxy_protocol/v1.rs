@@ -57,7 +57,7 @@ fn origin(text: &str) -> Result<Origin, HeaderError> {
     if words.next().is_some() {
         return Err(HeaderError::Address);
     }
-    Ok(Origin::Proxied(Addresses {
+    Ok(Origin::told(Addresses {
         source: SocketAddr::new(source, source_port),
         destination: SocketAddr::new(destination, destination_port),
         transport: Transport::Stream,

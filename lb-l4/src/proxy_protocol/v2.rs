@@ -113,7 +113,7 @@ fn origin(command: u8, family: u8, block: &[u8]) -> Origin {
         _ => None,
     };
     addresses.map_or(Origin::Unknown, |(source, destination)| {
-        Origin::Proxied(Addresses {
+        Origin::told(Addresses {
             source,
             destination,
             transport,
