@@ -38,7 +38,9 @@ pub struct HttpService {
     paths: PathForm,
     /// By route.
     actions: Arc<[Action]>,
-    clusters: Arc<[Served]>,
+    clusters: Arc<[Arc<Served>]>,
+    /// Where each cluster is in that list.
+    positions: Arc<HashMap<String, ClusterIndex>>,
     over_tls: bool,
     default_cluster: Option<ClusterIndex>,
     pub(crate) log: Option<Arc<Log>>,
@@ -152,29 +154,36 @@ impl HttpService {
             clusters: clusters
                 .list
                 .into_iter()
-                .map(|cluster| Served::new(cluster, plan.tls.is_some()))
+                .map(|cluster| Served::new(cluster, plan.tls.is_some()).map(Arc::new))
                 .collect::<Result<_, _>>()?,
+            positions: Arc::new(clusters.positions),
             default_cluster,
             over_tls: plan.tls.is_some(),
             log: None,
         })
     }
 
-    /// The same listener with the clusters of another snapshot: its routes are not looked at again.
-    /// `None` if a cluster is missing there.
+    /// The same listener with other `clusters` of the same names: neither its routes nor its other
+    /// clusters are looked at. `None` if one cannot be served; [`HttpService::build`] says why.
     #[must_use]
-    pub fn with_clusters(
-        &self,
-        cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
-    ) -> Option<Self> {
-        let served = |it: &Served| {
-            let cluster = cluster_by_name(&it.cluster.name)?;
-            Served::new(cluster, self.over_tls).ok()
-        };
+    pub fn with_clusters(&self, clusters: &[Arc<Cluster>]) -> Option<Self> {
+        let mut list = self.clusters.to_vec();
+        for cluster in clusters {
+            if let Some(index) = self.positions.get(&*cluster.name) {
+                let served = Served::new(Arc::clone(cluster), self.over_tls).ok()?;
+                list[*index as usize] = Arc::new(served);
+            }
+        }
         Some(Self {
-            clusters: self.clusters.iter().map(served).collect::<Option<_>>()?,
+            clusters: list.into(),
             ..self.clone()
         })
+    }
+
+    /// Whether a route or the default names the cluster.
+    #[must_use]
+    pub fn names(&self, cluster: &str) -> bool {
+        self.positions.contains_key(cluster)
     }
 
     /// The same with an access log.

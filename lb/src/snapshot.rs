@@ -36,6 +36,8 @@ pub(crate) struct Snapshot {
 
 /// How the backends of a cluster are checked, and what came of it.
 pub(crate) struct ClusterChecks {
+    /// What the plan says of them.
+    health: plan::Health,
     pub(crate) checker: Arc<Checker>,
     last_errors: HashMap<BackendId, Arc<LastError>>,
 }
@@ -140,13 +142,19 @@ impl Snapshot {
         previous: Option<&Self>,
     ) -> Result<Self, String> {
         let (clusters, changed) = build_clusters(&plan, ground, previous);
-        let checks = build_checks(&plan, &clusters, previous)?;
+        let checks = build_checks(&plan, &clusters, &changed, previous)?;
+        let different = changed.values().map(|at| Arc::clone(&clusters[*at]));
+        let different: Vec<_> = different.collect();
         let planned = ByName::new(&plan.clusters, |it| &it.name);
-        let by_name = |name: &str| planned.find(0, name).map(|at| Arc::clone(&clusters[at]));
+        let by_name = |name: &str| {
+            let likely = changed.get(name).copied().unwrap_or_default();
+            let at = planned.find(likely, name);
+            at.map(|at| Arc::clone(&clusters[at]))
+        };
         let before = previous.map(|it| ByName::new(&it.plan.listeners, |it| &it.name));
         let mut listeners = Vec::with_capacity(plan.listeners.len());
         for (at, listener) in plan.listeners.iter().enumerate() {
-            let found = before.as_ref().and_then(|it| it.find(at, &listener.name));
+            let found = before.as_ref().and_then(|it| it.find_part(at, listener));
             let before = previous.zip(found);
             let key = ListenerKey::of(listener);
             let bound = bound.get(&key).copied().unwrap_or(listener.address);
@@ -156,7 +164,7 @@ impl Snapshot {
             if let Some((previous, at)) = before
                 && is_planned_as_before
                 && previous.listeners[at].bound == bound
-                && (changed.is_empty() || !listener.clusters().any(|it| changed.contains(it)))
+                && !previous.listeners[at].service.names_any(&changed, listener)
             {
                 listeners.push(Arc::clone(&previous.listeners[at]));
                 continue;
@@ -176,7 +184,7 @@ impl Snapshot {
                 service: Service::build(
                     listener,
                     before,
-                    &by_name,
+                    (&by_name, &different),
                     (logs, log.as_ref()),
                     gate.as_ref(),
                 )?,
@@ -207,12 +215,12 @@ impl ClusterChecks {
     }
 }
 
-/// The clusters of a plan, and the names of those that were not there before as they are now.
+/// The clusters of a plan, and where those are that were not there before as they are now.
 fn build_clusters<'p>(
     plan: &'p Plan,
     ground: &Ground,
     previous: Option<&Snapshot>,
-) -> (Vec<Arc<Cluster>>, HashSet<&'p str>) {
+) -> (Vec<Arc<Cluster>>, Changed<'p>) {
     let cookie_key = plan.cookie_key.as_ref().unwrap_or(&ground.cookie_key);
     let context = Context {
         seed: plan.hash_seed,
@@ -225,9 +233,9 @@ fn build_clusters<'p>(
         previous.plan.hash_seed == plan.hash_seed && previous.plan.cookie_key == plan.cookie_key
     });
     let by_name = previous.map(|it| ByName::new(&it.plan.clusters, |it| &it.name));
-    let mut changed = HashSet::new();
+    let mut changed = Changed::new();
     let build = |(at, cluster): (usize, &'p Arc<plan::Cluster>)| {
-        let found = by_name.as_ref().and_then(|it| it.find(at, &cluster.name));
+        let found = by_name.as_ref().and_then(|it| it.find_part(at, cluster));
         let before = previous.zip(found);
         if let Some((previous, at)) = before
             && keeps_keys
@@ -235,7 +243,7 @@ fn build_clusters<'p>(
         {
             return Arc::clone(&previous.clusters[at]);
         }
-        changed.insert(&*cluster.name);
+        changed.insert(&*cluster.name, at);
         let before = before.map(|(previous, at)| &*previous.clusters[at]);
         Arc::new(Cluster::build(cluster, &context, before))
     };
@@ -273,45 +281,52 @@ fn build_acceptor(
 fn build_checks(
     plan: &Plan,
     clusters: &[Arc<Cluster>],
+    changed: &Changed<'_>,
     previous: Option<&Snapshot>,
 ) -> Result<HashMap<String, Arc<ClusterChecks>>, String> {
-    let by_name = previous.map(|it| ByName::new(&it.plan.clusters, |it| &it.name));
-    let mut checks = HashMap::new();
-    for (at, (planned, cluster)) in plan.clusters.iter().zip(clusters).enumerate() {
+    let (mut checks, before) = match previous {
+        Some(previous) => (previous.checks.clone(), Some(&previous.plan)),
+        None => (HashMap::new(), None),
+    };
+    // As many clusters as before, and each different one in its place: none is gone.
+    let is_in_place = |(name, at): (&&str, &usize)| {
+        let then = before.and_then(|it| it.clusters.get(*at));
+        then.is_some_and(|then| then.name == **name)
+    };
+    let before_count = before.map_or(0, |it| it.clusters.len());
+    if plan.clusters.len() != before_count || !changed.iter().all(is_in_place) {
+        let names: HashSet<&str> = plan.clusters.iter().map(|it| &*it.name).collect();
+        checks.retain(|name, _| names.contains(&**name));
+    }
+    for (name, at) in changed {
+        let planned = &plan.clusters[*at];
+        let before = checks.remove(*name);
         let Some(health) = &planned.health else {
             continue;
         };
-        let found = by_name.as_ref().and_then(|it| it.find(at, &planned.name));
-        let before = previous.zip(found).and_then(|(previous, at)| {
-            let checks = previous.checks(&planned.name)?;
-            Some((previous, at, checks))
-        });
-        if let Some((previous, at, before)) = before
-            && Arc::ptr_eq(&previous.clusters[at], cluster)
-        {
-            checks.insert(planned.name.clone(), Arc::clone(before));
-            continue;
-        }
-        let same = before.filter(|(previous, at, _)| {
-            previous.plan.clusters[*at].health.as_ref() == Some(health)
-        });
-        let checker = match same {
-            Some((.., before)) => Arc::clone(&before.checker),
-            None => Arc::new(Checker::new(&health.check)?),
+        let checker = match &before {
+            Some(before) if before.health == *health => Arc::clone(&before.checker),
+            _ => Arc::new(Checker::new(&health.check)?),
         };
         let last_error = |backend: &Arc<Backend>| {
-            let error = before.map(|(.., before)| before.last_error(backend));
+            let error = before.as_ref().map(|before| before.last_error(backend));
             (backend.id(), error.unwrap_or_default())
         };
-        let last_errors = cluster.backends().iter().map(last_error).collect();
+        let last_errors = clusters[*at].backends().iter().map(last_error).collect();
         let built = ClusterChecks {
+            health: health.clone(),
             checker,
             last_errors,
         };
-        checks.insert(planned.name.clone(), Arc::new(built));
+        checks.insert((*name).to_owned(), Arc::new(built));
     }
     Ok(checks)
 }
+
+/// Positions in the plan of clusters that are new or different, by name.
+type Changed<'p> = HashMap<&'p str, usize>;
+
+type ClusterByName<'a> = dyn Fn(&str) -> Option<Arc<Cluster>> + 'a;
 
 /// Finds the parts of a plan by name: mostly they are where they were.
 struct ByName<'p, T> {
@@ -326,6 +341,14 @@ impl<'p, T> ByName<'p, T> {
             list,
             name,
             positions: OnceCell::new(),
+        }
+    }
+
+    /// As [`ByName::find`] by the name of `part`, which is not read if the part itself is there.
+    fn find_part(&self, likely: usize, part: &Arc<T>) -> Option<usize> {
+        match self.list.get(likely) {
+            Some(known) if Arc::ptr_eq(known, part) => Some(likely),
+            _ => self.find(likely, (self.name)(part)),
         }
     }
 
@@ -344,12 +367,21 @@ impl<'p, T> ByName<'p, T> {
 }
 
 impl Service {
+    /// Whether any of the clusters is one of the listener's, whose service this is.
+    fn names_any(&self, changed: &Changed<'_>, listener: &plan::Listener) -> bool {
+        match self {
+            Self::Http(http) => changed.keys().any(|it| http.names(it)),
+            _ if changed.is_empty() => false,
+            Self::Tcp(_) | Self::Udp(_) => listener.clusters().any(|it| changed.contains_key(it)),
+        }
+    }
+
     /// `before` is the listener's service until now, if there was one, and whether its settings
-    /// are the same.
+    /// are the same; `changed` are the clusters that are not as they were then.
     fn build(
         listener: &plan::Listener,
         before: Option<(&Self, bool)>,
-        cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
+        (cluster_by_name, changed): (&ClusterByName<'_>, &[Arc<Cluster>]),
         (logs, log): (&AccessLogs, Option<&AccessLog>),
         gate: Option<&Arc<Gate>>,
     ) -> Result<Self, String> {
@@ -357,7 +389,7 @@ impl Service {
             cluster_by_name(name).ok_or_else(|| format!("there is no cluster \"{name}\""))
         };
         if let Some((Self::Http(http), true)) = before
-            && let Some(http) = http.with_clusters(cluster_by_name)
+            && let Some(http) = http.with_clusters(changed)
         {
             return Ok(Self::Http(Arc::new(http)));
         }

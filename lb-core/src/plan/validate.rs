@@ -4,6 +4,7 @@
 //! where it is and can be told apart from every other.
 //! Read next: `mod.rs` (the types).
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::Hash;
@@ -37,17 +38,14 @@ impl Plan {
     /// # Errors
     /// As of [`Plan::validate`].
     pub fn validate_after(&self, before: &Self) -> Result<(), Vec<PlanError>> {
-        let listeners: HashSet<_> = before.listeners.iter().map(Arc::as_ptr).collect();
         let mut check = Validation {
-            known_clusters: before.clusters.iter().map(Arc::as_ptr).collect(),
-            has_new_listeners: self.listeners.len() != listeners.len()
-                || self
-                    .listeners
-                    .iter()
-                    .any(|it| !listeners.contains(&Arc::as_ptr(it))),
-            known_listeners: listeners,
             plan: self,
-            clusters: self.clusters.iter().map(|it| &*it.name).collect(),
+            before,
+            has_same_listeners: same_parts(&self.listeners, &before.listeners, |_, _| false),
+            has_same_names: same_parts(&self.clusters, &before.clusters, |now, then| {
+                now.name == then.name
+            }),
+            clusters: OnceCell::new(),
             errors: Vec::new(),
         };
         check.listeners();
@@ -58,6 +56,13 @@ impl Plan {
             Err(check.errors)
         }
     }
+}
+
+/// True if the lists have as many parts and each is the one in its place, or `alike` to it. Of
+/// parts that are the same nothing is read: a plan of thousands costs a comparison of pointers.
+fn same_parts<T>(now: &[Arc<T>], then: &[Arc<T>], alike: fn(&T, &T) -> bool) -> bool {
+    let mut pairs = now.iter().zip(then);
+    now.len() == then.len() && pairs.all(|(now, then)| Arc::ptr_eq(now, then) || alike(now, then))
 }
 
 /// One thing wrong with a plan.
@@ -216,16 +221,23 @@ impl fmt::Display for Place {
 
 pub(super) struct Validation<'p> {
     pub(super) plan: &'p Plan,
-    clusters: HashSet<&'p str>,
-    /// Parts that were found valid before, by their addresses.
-    known_listeners: HashSet<*const Listener>,
-    known_clusters: HashSet<*const Cluster>,
-    has_new_listeners: bool,
+    /// What was found valid before.
+    before: &'p Plan,
+    /// Whether all listeners are those from before.
+    has_same_listeners: bool,
+    /// Whether the clusters have the names from before, in the same places.
+    has_same_names: bool,
+    /// The names of the clusters.
+    clusters: OnceCell<HashSet<&'p str>>,
     pub(super) errors: Vec<PlanError>,
 }
 
 impl<'p> Validation<'p> {
     fn listeners(&mut self) {
+        if self.has_same_listeners && self.has_same_names {
+            return;
+        }
+        let known: HashSet<_> = self.before.listeners.iter().map(Arc::as_ptr).collect();
         let mut names = Seen::default();
         let mut addresses = Seen::default();
         for (index, listener) in self.plan.listeners.iter().enumerate() {
@@ -243,13 +255,13 @@ impl<'p> Validation<'p> {
                     address,
                 });
             }
-            if self.known_listeners.contains(&Arc::as_ptr(listener)) {
+            if !known.contains(&Arc::as_ptr(listener)) {
+                self.listener(index, listener, &place);
+            } else if !self.has_same_names {
                 for cluster in listener.clusters() {
                     self.cluster_exists(&place, cluster);
                 }
-                continue;
             }
-            self.listener(index, listener, &place);
         }
     }
 
@@ -291,25 +303,44 @@ impl<'p> Validation<'p> {
     }
 
     fn clusters(&mut self) {
+        let known = self.known_clusters();
         let mut names = Seen::default();
         for (index, cluster) in self.plan.clusters.iter().enumerate() {
+            let is_known = match self.before.clusters.get(index) {
+                Some(then) if Arc::ptr_eq(then, cluster) => true,
+                _ => known.contains(&Arc::as_ptr(cluster)),
+            };
+            // Some of its settings need listeners of a kind.
+            let is_settled = is_known && self.has_same_listeners;
+            if is_settled && self.has_same_names {
+                continue;
+            }
             let place = Place::Cluster {
                 cluster: index,
                 name: cluster.name.clone(),
             };
-            self.name(&place, &cluster.name, &mut names);
-            if self.known_clusters.contains(&Arc::as_ptr(cluster)) {
-                // Some of its settings need listeners of a kind.
-                if self.has_new_listeners {
-                    self.cluster(&place, cluster);
-                }
+            if !self.has_same_names {
+                self.name(&place, &cluster.name, &mut names);
+            }
+            if is_settled {
                 continue;
             }
             self.cluster(&place, cluster);
+            if is_known {
+                continue;
+            }
             if let Some(health) = &cluster.health {
                 self.health(&place, health);
             }
             self.backends(index, cluster);
+        }
+    }
+
+    /// The clusters from before that may be in another place now.
+    fn known_clusters(&self) -> HashSet<*const Cluster> {
+        match self.has_same_names {
+            true => HashSet::new(),
+            false => self.before.clusters.iter().map(Arc::as_ptr).collect(),
         }
     }
 
@@ -324,7 +355,8 @@ impl<'p> Validation<'p> {
     }
 
     pub(super) fn cluster_exists(&mut self, place: &Place, cluster: &str) {
-        if !self.clusters.contains(cluster) {
+        let names = || self.plan.clusters.iter().map(|it| &*it.name).collect();
+        if !self.clusters.get_or_init(names).contains(cluster) {
             let cluster = cluster.to_owned();
             self.errors.push(PlanError::UnknownCluster {
                 place: place.clone(),

@@ -47,7 +47,7 @@ pub use remote::Handle;
 pub use ring_flags::RingFlags;
 pub use runtime::{Config, Runtime, Stats, stats};
 pub use splice::Input;
-pub use sys::{ListenOptions, use_small_pages};
+pub use sys::{ListenOptions, take_short_turns, use_small_pages};
 pub use task::{TaskId, abort, panics, spawn};
 pub use timer::{PreciseSleep, Sleep, TICK, sleep, sleep_until, sleep_until_precise};
 pub use udp::{Datagrams, Received, UdpOptions, UdpSocket};

@@ -27,6 +27,8 @@ pub const FILE_BYTES_MAX: u64 = 64 << 20;
 pub struct Folder {
     root: PathBuf,
     files: BTreeMap<PathBuf, Known>,
+    /// Those of them of which there is something to say.
+    noteworthy: BTreeSet<PathBuf>,
     /// The files that have an object, in the order in which they count; in all but a few cases one.
     claims: HashMap<ObjectRef, Vec<PathBuf>>,
     /// Objects that several files have.
@@ -85,6 +87,7 @@ impl Folder {
         Self {
             root,
             files: BTreeMap::new(),
+            noteworthy: BTreeSet::new(),
             claims: HashMap::new(),
             disputed: BTreeSet::new(),
             reports: Vec::new(),
@@ -143,7 +146,7 @@ impl Folder {
     /// What is wrong with files, and with objects that could not be read.
     #[must_use]
     pub fn reports(&self) -> Vec<Report> {
-        let of_files = self.files.values().flat_map(|known| &known.reports);
+        let of_files = self.noteworthy().flat_map(|known| &known.reports);
         let mut reports: Vec<_> = self.reports.iter().chain(of_files).cloned().collect();
         reports.extend(self.disputed.iter().flat_map(|object| self.dispute(object)));
         reports
@@ -151,7 +154,12 @@ impl Folder {
 
     /// Objects of kinds that configure nothing here.
     pub fn passed_over(&self) -> impl Iterator<Item = &PassedOver> {
-        self.files.values().flat_map(|known| &known.passed_over)
+        self.noteworthy().flat_map(|known| &known.passed_over)
+    }
+
+    fn noteworthy(&self) -> impl Iterator<Item = &Known> {
+        let paths = self.noteworthy.iter();
+        paths.filter_map(|path| self.files.get(path))
     }
 
     /// One report for each file whose version of an object does not count.
@@ -182,7 +190,15 @@ impl Folder {
         let mut applied: BTreeMap<ObjectRef, Found> = BTreeMap::new();
         let mut deleted = BTreeSet::new();
         while let Some(path) = paths.pop() {
-            let Some(contents) = self.refresh(&path) else {
+            let contents = self.refresh(&path);
+            let known = self.files.get(&path);
+            let is_quiet =
+                known.is_none_or(|it| it.reports.is_empty() && it.passed_over.is_empty());
+            match is_quiet {
+                true => self.noteworthy.remove(&path),
+                false => self.noteworthy.insert(path.clone()),
+            };
+            let Some(contents) = contents else {
                 continue;
             };
             let mut released = self.release(&path);
@@ -291,6 +307,7 @@ impl Folder {
         }
         if !path.exists() {
             self.files.remove(path);
+            self.noteworthy.remove(path);
         }
         had
     }

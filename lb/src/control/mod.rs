@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use lb_core::rt::take_short_turns;
 use lb_core::rt::{self, Instant};
 use rustix::process::{getpriority_process, setpriority_process};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -144,10 +145,12 @@ impl Control {
 }
 
 /// Building a big plan takes milliseconds, in which a worker on the same CPU would serve nobody: it
-/// goes first from now on. The workers, which have started, keep what they have, as this is one
-/// thread's (setpriority(2), "C library/kernel differences").
+/// goes first from now on, and soon. The workers, which have started, keep what they have, as this
+/// is one thread's (setpriority(2), "C library/kernel differences").
 fn step_back() {
     const NICE: i32 = 10;
+    // Refused or unknown to the kernel, it costs some milliseconds of latency during a change.
+    let _ = take_short_turns();
     if let Ok(now) = getpriority_process(None) {
         // All it costs is a longer wait for the next generation on a busy CPU.
         let _ = setpriority_process(None, (now + NICE).min(19));

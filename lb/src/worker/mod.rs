@@ -223,6 +223,9 @@ impl<F: FnOnce()> Thread<F> {
             Ok(runtime) => runtime,
             Err(error) => return drop(started.send(Err(error))),
         };
+        // What shares the CPU with a worker must not keep it for milliseconds; it is no loss if that
+        // cannot be had.
+        let _ = rt::take_short_turns();
         let handle = runtime.handle();
         runtime.block_on(async {
             let worker = Rc::new(Worker::new(start.index, Arc::clone(&self.metrics)));
