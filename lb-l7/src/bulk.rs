@@ -1,5 +1,5 @@
-//! Long bodies of known length between connections in the clear: moved inside of the kernel, or in
-//! large pieces where that cannot be.
+//! Long bodies of known length from connections in the clear: moved inside of the kernel, or in large
+//! pieces where that cannot be or the client's side is sealed.
 //!
 //! Invariant: not a byte behind the body is moved, and a pipe is held only while bytes are in it.
 //! Read next: `exchange.rs` (all other bodies), `lb_core::rt` (what a stream promises).
@@ -16,6 +16,9 @@ use crate::stream::Stream;
 const BULK_BYTES: u64 = 64 * 1024;
 /// Bytes of one splice: what a pipe takes. Other tasks have their turn after it.
 const SPLICE_MAX: u64 = 1024 * 1024;
+/// Bytes of one piece that is sealed: with what eight records have beside their data, they still
+/// fit a large buffer, and so leave by one send.
+const SEALED_MAX: usize = 128 * 1024 - 8 * 32;
 
 impl Exchange<'_> {
     /// Passes a body on as long as it is long and nothing has been received of it that is not
@@ -24,10 +27,15 @@ impl Exchange<'_> {
         let BackendLink::Http1(Stream::Plain(backend)) = link else {
             return Ok(());
         };
-        let is_plain = matches!(&self.connection.client, ClientLink::Http1(Stream::Plain(_)));
-        while is_plain && self.received.is_empty() {
+        let is_plain = match &self.connection.client {
+            ClientLink::Http1(Stream::Plain(_)) => true,
+            ClientLink::Http1(Stream::Tls(_)) => false,
+            ClientLink::Http2(_) => return Ok(()),
+        };
+        let mut least = BULK_BYTES;
+        while self.received.is_empty() {
             let left = self.download.plain_left();
-            if left < BULK_BYTES {
+            if left < least {
                 return Ok(());
             }
             let input = self
@@ -38,7 +46,13 @@ impl Exchange<'_> {
             if input == Input::Received {
                 return Ok(());
             }
-            match take(backend, left) {
+            let taken = if is_plain {
+                splice(backend, left)
+            } else {
+                copy(backend, SEALED_MAX)
+            };
+            least = 1; // what has begun so ends so: a receive of its own would cost more
+            match taken {
                 Taken::Again => {}
                 Taken::Pipe(pipe, bytes) => {
                     self.download.skip(bytes);
@@ -80,18 +94,25 @@ enum Taken {
     Usual,
 }
 
-fn take(backend: &TcpStream, left: u64) -> Taken {
-    let is_would_block = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
-    if let Some(mut pipe) = Pipe::acquire() {
-        let most = usize::try_from(left.min(SPLICE_MAX)).unwrap_or(usize::MAX);
-        return match backend.splice_to(&mut pipe, most) {
-            Ok(0) => Taken::Usual,
-            Ok(bytes) => Taken::Pipe(pipe, bytes as u64),
-            Err(error) if is_would_block(&error) => Taken::Again,
-            Err(_) => Taken::Usual,
-        };
+fn is_would_block(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::WouldBlock
+}
+
+fn splice(backend: &TcpStream, left: u64) -> Taken {
+    let Some(mut pipe) = Pipe::acquire() else {
+        return copy(backend, usize::MAX);
+    };
+    let most = usize::try_from(left.min(SPLICE_MAX)).unwrap_or(usize::MAX);
+    match backend.splice_to(&mut pipe, most) {
+        Ok(0) => Taken::Usual,
+        Ok(bytes) => Taken::Pipe(pipe, bytes as u64),
+        Err(error) if is_would_block(&error) => Taken::Again,
+        Err(_) => Taken::Usual,
     }
-    match backend.recv_large() {
+}
+
+fn copy(backend: &TcpStream, most: usize) -> Taken {
+    match backend.recv_large(most) {
         Some(Ok(chunk)) if !chunk.is_empty() => Taken::Chunk(chunk),
         Some(Err(error)) if is_would_block(&error) => Taken::Again,
         _ => Taken::Usual,

@@ -12,11 +12,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use lb_core::rt::Chunk;
 use pin_project_lite::pin_project;
 
-use crate::connection::{Connection, Served};
+use crate::connection::{Connection, End, First, Served};
 use crate::worker::HttpWorker;
+
+type Waited = Result<First, End>;
 
 /// The vacant rooms of one worker, the one used last on top.
 #[derive(Default)]
@@ -28,15 +29,15 @@ impl Rooms {
     /// Vacant rooms that are kept: about a megabyte.
     const KEPT_MAX: usize = 1024;
 
-    /// Serves the request whose first bytes are `first`; the future yields the connection when
-    /// it goes on.
-    pub(crate) fn serve(http: &Rc<HttpWorker>, connection: Connection, first: Chunk) -> Guest {
+    /// Serves what was `waited` for; the future yields the connection when it goes on.
+    pub(crate) fn serve(connection: Connection, waited: Waited) -> Guest {
+        let http = Rc::clone(&connection.http);
         let vacant = http.rooms.vacant.borrow_mut().pop();
         let mut room = vacant.unwrap_or_else(|| Box::pin(TypedRoom::new(Connection::serve_one)));
-        room.as_mut().enter(connection, first);
+        room.as_mut().enter(connection, waited);
         Guest {
             room: Some(room),
-            http: Rc::clone(http),
+            http,
         }
     }
 
@@ -83,7 +84,7 @@ impl Drop for Guest {
 }
 
 trait Room {
-    fn enter(self: Pin<&mut Self>, connection: Connection, first: Chunk);
+    fn enter(self: Pin<&mut Self>, connection: Connection, waited: Waited);
     fn poll_guest(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Served>;
     fn leave(self: Pin<&mut Self>);
 }
@@ -105,12 +106,12 @@ impl<M, F> TypedRoom<M, F> {
 
 impl<M, F> Room for TypedRoom<M, F>
 where
-    M: Fn(Connection, Chunk) -> F,
+    M: Fn(Connection, Waited) -> F,
     F: Future<Output = Served>,
 {
-    fn enter(self: Pin<&mut Self>, connection: Connection, first: Chunk) {
+    fn enter(self: Pin<&mut Self>, connection: Connection, waited: Waited) {
         let mut this = self.project();
-        this.guest.set(Some((this.make)(connection, first)));
+        this.guest.set(Some((this.make)(connection, waited)));
     }
 
     fn poll_guest(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Served> {

@@ -63,18 +63,20 @@ impl TcpStream {
         })
     }
 
-    /// Receives what waits in the socket into a buffer larger than those that are lent, 128 KiB; an
-    /// empty chunk at the end of the stream. To be called as `splice_to`, where bulk data is to be
+    /// Receives up to `max` bytes that wait in the socket into a buffer larger than those that are
+    /// lent, which takes 128 KiB; an empty chunk at the end of the stream. To be called as `splice_to`, where bulk data is to be
     /// copied. `None` when too many such buffers are held: the bytes are to be received as usual.
     ///
     /// # Errors
     /// As `splice_to`.
-    pub fn recv_large(&self) -> Option<io::Result<Chunk>> {
+    pub fn recv_large(&self, max: usize) -> Option<io::Result<Chunk>> {
         with_io(|io| {
             let Io { slots, engine, .. } = io;
             let key = self.socket.key;
             debug_assert!(!slots.get(key).has_input(), "bytes would change places");
             Chunk::large(|room| {
+                let most = room.len().min(max);
+                let room = &mut room[..most];
                 let taken = engine.recv_direct(slots, key, room);
                 let slot = slots.get(key);
                 // Without more than there was, the last call is not short: it meets the end.

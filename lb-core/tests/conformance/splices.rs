@@ -249,7 +249,7 @@ fn large_chunks_are_large_and_complete(engine: Engine) {
         loop {
             let received = match readable(&server).await {
                 Input::Received => server.recv().await,
-                Input::InSocket => server.recv_large().expect("few are held"),
+                Input::InSocket => server.recv_large(usize::MAX).expect("few are held"),
             };
             match received {
                 Ok(chunk) if chunk.is_empty() => break,
@@ -269,7 +269,7 @@ fn large_chunks_are_large_and_complete(engine: Engine) {
             while readable(&server).await == Input::Received {
                 drop(server.recv().await);
             }
-            match server.recv_large() {
+            match server.recv_large(usize::MAX) {
                 Some(Err(error)) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
                 Some(chunk) => held.push(chunk.expect("a byte")),
                 None => break,

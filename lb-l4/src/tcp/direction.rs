@@ -184,7 +184,7 @@ impl Direction {
                 }
                 self.pace.on_no_pipe();
             }
-            if let Some(received) = source.recv_large() {
+            if let Some(received) = source.recv_large(usize::MAX) {
                 self.on_received(received);
                 return Poll::Ready(());
             }

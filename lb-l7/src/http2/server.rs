@@ -21,7 +21,7 @@ use super::driver::{Deadlines, Driver, Shared, broken};
 use super::frame::ErrorCode;
 use super::settings::LocalSettings;
 use super::streams::StreamKey;
-use crate::connection::{Connection, Peer, Served};
+use crate::connection::{Connection, First, Peer, Place, Served};
 use crate::link::{ClientLink, Http2Stream};
 use crate::rooms::Rooms;
 use crate::service::HttpService;
@@ -95,12 +95,12 @@ impl ServerConnection {
                     self.peer.clone(),
                     Rc::clone(&self.current),
                     Rc::clone(&self.http),
-                    Rc::clone(&self.registration),
+                    Place::Shared(Rc::clone(&self.registration)),
                 );
-                let guest = Rooms::serve(&self.http, connection, head);
+                let guest = Rooms::serve(connection, Ok(First::OfRequest(head)));
                 rt::spawn(async move {
-                    if let Served::Upgraded(upgrade) = guest.await {
-                        Box::pin(upgrade.run()).await;
+                    if let Served::Switched(other) = guest.await {
+                        other.await;
                     }
                 });
             }
