@@ -21,7 +21,8 @@ use crate::collect::HeadCollector;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::http1::response::ClientConnection;
-use crate::http2::server::{self, ServerConnection};
+use crate::http2::h2c::{Offer, SWITCHING};
+use crate::http2::server::{self, FirstStream, ServerConnection};
 use crate::link::ClientLink;
 use crate::log::{Early, Outcome};
 use crate::respond::Answer;
@@ -77,6 +78,9 @@ pub fn serve_client<S: Into<Stream>>(
             match Rooms::serve(&http, connection, first).await {
                 Served::Again(again) => connection = again,
                 Served::Upgraded(upgrade) => break upgrade,
+                Served::Http2(connection, offer) => {
+                    return Box::pin(connection.accept_http2(*offer)).await;
+                }
                 Served::Over => return,
             }
         };
@@ -154,6 +158,8 @@ pub(crate) enum Next {
     End(End),
     Request,
     Switch(Switched),
+    /// The client has offered to speak HTTP/2.
+    Http2(Box<Offer>),
 }
 
 /// What has become of a connection.
@@ -163,6 +169,8 @@ pub(crate) enum Served {
     Again(Connection),
     /// Another protocol follows.
     Upgraded(Box<Upgrade>),
+    /// HTTP/2 follows, and the request is its first stream.
+    Http2(Connection, Box<Offer>),
     Over,
 }
 
@@ -206,7 +214,48 @@ impl Connection {
             http: self.http,
             registration: self.registration,
         };
-        connection.serve(stream, first).await;
+        connection.serve(stream, first, None).await;
+    }
+
+    /// Goes on in HTTP/2 once all of the request is there, as RFC 7540 section 3.2 has it.
+    async fn accept_http2(mut self, offer: Offer) {
+        let Offer {
+            received: mut rest,
+            request_len,
+            settings,
+        } = offer;
+        let mut request = rest.split_to(rest.len().min(request_len));
+        if request.len() < request_len {
+            let mut bytes = request.to_vec();
+            let deadline = rt::now() + self.current.get().timeouts.body_idle;
+            while bytes.len() < request_len {
+                match self.receive_until(deadline).await {
+                    Some(Ok(piece)) if !piece.is_empty() => rest = piece,
+                    _ => return,
+                }
+                let missing = (request_len - bytes.len()).min(rest.len());
+                bytes.extend_from_slice(&rest.split_to(missing));
+            }
+            request = Chunk::from_vec(bytes);
+        }
+        // The answer before it may still be on its way.
+        if self.flush().await.is_err() {
+            return;
+        }
+        let ClientLink::Http1(stream) = self.client else {
+            return; // a stream is no connection
+        };
+        if stream.send(Chunk::from_static(SWITCHING)).await.is_err() {
+            return;
+        }
+        let connection = ServerConnection {
+            peer: self.peer,
+            current: self.current,
+            http: self.http,
+            registration: self.registration,
+        };
+        let first = Some(FirstStream { request, settings });
+        connection.serve(stream, rest, first).await;
     }
 
     /// Serves one request, and ends the connection if it is to end after that. `first` is what is
@@ -214,6 +263,7 @@ impl Connection {
     pub(crate) async fn serve_one(mut self, first: Chunk) -> Served {
         match self.exchange(first).await {
             Next::Request => return Served::Again(self),
+            Next::Http2(offer) => return Served::Http2(self, offer),
             Next::Switch(switched) => {
                 return Served::Upgraded(Box::new(Upgrade {
                     connection: self,
@@ -232,7 +282,8 @@ impl Connection {
     async fn exchange(&mut self, first: Chunk) -> Next {
         let service = self.current.get();
         let request = match self.receive_request(first, &service).await {
-            Ok(request) => request,
+            Ok(Ok(request)) => request,
+            Ok(Err(offer)) => return Next::Http2(offer),
             Err(failure) => return Next::End(self.refuse(failure, &service).await),
         };
         self.exchanges = self.exchanges.saturating_add(1);
@@ -275,13 +326,15 @@ impl Connection {
         first
     }
 
+    /// The next request, or an offer to go on in HTTP/2.
     async fn receive_request(
         &mut self,
         first: Chunk,
         service: &Held<HttpService>,
-    ) -> Result<Request, Failure> {
+    ) -> Result<Result<Request, Box<Offer>>, Failure> {
         match self.admit(first, service)? {
-            Admission::Admitted(request) => Ok(request),
+            Admission::Admitted(request) => Ok(Ok(request)),
+            Admission::Http2(offer) => Ok(Err(offer)),
             Admission::Incomplete(first) => self.receive_rest(first, service).await,
         }
     }
@@ -291,7 +344,7 @@ impl Connection {
         &mut self,
         first: Chunk,
         service: &Held<HttpService>,
-    ) -> Result<Request, Failure> {
+    ) -> Result<Result<Request, Box<Offer>>, Failure> {
         let deadline = rt::now() + service.timeouts.request_head;
         let mut collector = HeadCollector::new(service.rules.head_bytes_max);
         let mut piece = first;
@@ -308,7 +361,8 @@ impl Connection {
         let head = collector.finish();
         self.client.unread(rest);
         match self.admit(head, service)? {
-            Admission::Admitted(request) => Ok(request),
+            Admission::Admitted(request) => Ok(Ok(request)),
+            Admission::Http2(offer) => Ok(Err(offer)),
             // The parser wants more than a blank line at the end: an empty line before the head
             // was all there is.
             Admission::Incomplete(_) => Err(Failure::HeadTimeout),

@@ -9,6 +9,7 @@ use lb_core::rt::{Buffer, Chunk};
 use super::core::{Core, Phase, Role};
 use super::frame::{ConnectionError, ErrorCode, FrameHead, PAYLOAD_BYTES_MAX, flag, kind};
 use super::head::{BadHead, HeadFacts, HeadKind, HeadText};
+use super::server::FirstStream;
 use super::settings::WINDOW_INITIAL;
 use super::streams::{Ended, StreamKey};
 use super::write::{self, RequestKind};
@@ -130,6 +131,22 @@ impl Core {
                 self.take_reset()
             }
         }
+    }
+
+    /// Stream 1, which came as a request of HTTP/1.1 with the client's settings (RFC 7540 section
+    /// 3.2). Its text is parsed by the same rules again, now as a stream's; there is no more of it.
+    pub(super) fn begin_upgraded(&mut self, first: FirstStream) -> Result<(), ConnectionError> {
+        self.peer.apply(&first.settings, false)?;
+        self.encoder.set_table_size(self.peer.table_bytes);
+        self.last_peer_id = 1;
+        let (key, stream) = self.streams.insert(self.last_peer_id);
+        stream.send_window = self.peer.window;
+        stream.recv_closed = true;
+        stream.has_head = true;
+        stream.heads.push_back(first.request);
+        self.counts.streams += 1;
+        self.begun.push_back(key);
+        Ok(())
     }
 
     /// A response, or trailers.

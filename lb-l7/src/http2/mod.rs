@@ -12,6 +12,7 @@ mod data;
 mod driver;
 mod frame;
 pub(crate) mod grpc;
+pub(crate) mod h2c;
 mod head;
 pub mod hpack;
 mod out;
