@@ -74,7 +74,8 @@ impl Request {
                 self.body_at_hand.as_ref().map(Chunk::share),
             ],
             head_len: self.head_len,
-            ends: self.upload.is_received(),
+            // What a stream brings behind the head of a WebSocket is no body.
+            ends: self.upload.is_received() && !(self.upgrades && backend.is_http2()),
             trailers: None,
         };
         if backend.is_http2() && self.framing == Framing::Chunked {

@@ -66,11 +66,14 @@ pub fn serve_client<S: Into<Stream>>(
     let http = Rc::clone(&connection.http);
     async move {
         let upgrade = loop {
-            let first = match connection.wait_for_request().await {
+            let mut first = match connection.wait_for_request().await {
                 Ok(first) => first,
                 Err(End::Close) => return drop(connection.finish().await),
                 Err(_) => return,
             };
+            if server::may_become_http2(&first) && connection.exchanges == 0 {
+                first = Box::pin(connection.collect_mark(first)).await;
+            }
             if connection.exchanges == 0 && connection.speaks_http2(&first) {
                 // In a box of its own: it must not make the others larger.
                 return Box::pin(connection.serve_http2(first)).await;
@@ -202,6 +205,19 @@ impl Connection {
             ClientLink::Http1(Stream::Tls(tls)) => tls.alpn_protocol() == Some(b"h2"),
             ClientLink::Http2(_) => false,
         }
+    }
+
+    /// First bytes that tell the version of HTTP, if the client sends as many.
+    async fn collect_mark(&mut self, first: Chunk) -> Chunk {
+        let deadline = rt::now() + self.current.get().timeouts.request_head;
+        let mut bytes = first.to_vec();
+        while server::may_become_http2(&bytes) {
+            match self.receive_until(deadline).await {
+                Some(Ok(piece)) if !piece.is_empty() => bytes.extend_from_slice(&piece),
+                _ => break,
+            }
+        }
+        Chunk::from_vec(bytes)
     }
 
     async fn serve_http2(self, first: Chunk) {

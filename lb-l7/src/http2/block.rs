@@ -192,8 +192,12 @@ impl Core {
         }
         if !is_interim {
             stream.has_head = true;
+            // What follows CONNECT has no length (RFC 9110 section 9.3.6).
+            let is_tunnel = stream.is_websocket && facts.status < 300;
             let has_body = !stream.is_head && !matches!(facts.status, 204 | 304);
-            stream.length_left = if has_body {
+            stream.length_left = if is_tunnel {
+                None
+            } else if has_body {
                 facts.content_length
             } else {
                 Some(0)
@@ -268,6 +272,7 @@ impl Core {
         stream.send_window = self.peer.window;
         stream.send_closed = ends;
         stream.is_head = text.starts_with(b"HEAD ");
+        stream.is_websocket = kind.is_websocket;
         let mut block = std::mem::take(&mut self.block);
         block.clear();
         write::request(text, kind, &mut self.encoder, &mut block);

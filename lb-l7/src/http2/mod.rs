@@ -21,7 +21,9 @@ mod replay;
 pub(crate) mod server;
 mod settings;
 mod streams;
+pub(crate) mod websocket;
 mod write;
 
 pub use frame::{ErrorCode, PREFACE};
 pub use replay::Replay;
+pub use websocket::{NoWebSocketReport, report_no_websockets};

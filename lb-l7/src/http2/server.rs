@@ -36,6 +36,11 @@ pub(crate) fn is_http2(first: &[u8]) -> bool {
     first.starts_with(MARK)
 }
 
+/// Whether more bytes are needed to tell whether it is.
+pub(crate) fn may_become_http2(first: &[u8]) -> bool {
+    first.len() < MARK.len() && MARK.starts_with(first)
+}
+
 /// The request with which a connection of HTTP/1.1 became one of HTTP/2.
 #[derive(Debug)]
 pub(crate) struct FirstStream {
