@@ -16,12 +16,14 @@ use crate::http1::request::{
     Client, Method, RequestHead, leading_blank, parse_request, rewrite_request,
 };
 use crate::http2::grpc;
+use crate::http2::h2c::Offer;
 use crate::keys::Keys;
 use crate::link::{BackendLink, ClientLink, Outgoing};
 use crate::log::{Early, Record};
 use crate::request_id::RequestIdText;
 use crate::route::ClusterIndex;
 use crate::service::{HttpService, Served};
+use crate::stream::Stream;
 use crate::upload::Upload;
 use crate::worker::HttpWorker;
 
@@ -72,7 +74,8 @@ impl Request {
                 self.body_at_hand.as_ref().map(Chunk::share),
             ],
             head_len: self.head_len,
-            ends: self.upload.is_received(),
+            // What a stream brings behind the head of a WebSocket is no body.
+            ends: self.upload.is_received() && !(self.upgrades && backend.is_http2()),
             trailers: None,
         };
         if backend.is_http2() && self.framing == Framing::Chunked {
@@ -94,6 +97,8 @@ impl Request {
 pub(crate) enum Admission {
     /// A request.
     Admitted(Request),
+    /// One whose client offers to go on in HTTP/2.
+    Http2(Box<Offer>),
     /// The start of one; the bytes are given back.
     Incomplete(Chunk),
 }
@@ -110,6 +115,14 @@ pub(crate) fn admit(
     let Some(mut head) = parse_request(&received, &service.rules).map_err(Failure::Head)? else {
         return Ok(Admission::Incomplete(received));
     };
+    if let Some(offer) = http2_offer(&head, &received, link, service, http) {
+        let (settings, request_len) = offer;
+        return Ok(Admission::Http2(Box::new(Offer {
+            received,
+            request_len,
+            settings,
+        })));
+    }
     let mut body = expected_body(&mut head, link, service)?;
     let mut client = who(&head, link, peer);
     let request_id = fresh_id(&head, service, http);
@@ -176,6 +189,22 @@ pub(crate) fn admit(
         is_committed: false,
         log,
     }))
+}
+
+/// The offer to go on in HTTP/2, if it is one that is accepted; see [`Offer::read`].
+fn http2_offer(
+    head: &RequestHead,
+    received: &[u8],
+    link: &ClientLink,
+    service: &HttpService,
+    http: &HttpWorker,
+) -> Option<(Vec<u8>, usize)> {
+    let is_spoken = matches!(link, ClientLink::Http1(Stream::Plain(_))) && service.http2.enabled;
+    if is_spoken && !http.worker.draining.get() {
+        Offer::read(head, received)
+    } else {
+        None
+    }
 }
 
 /// The body that `head` announces.

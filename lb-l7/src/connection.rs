@@ -22,7 +22,8 @@ use crate::collect::HeadCollector;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::http1::response::ClientConnection;
-use crate::http2::server::{self, ServerConnection};
+use crate::http2::h2c::{Offer, SWITCHING};
+use crate::http2::server::{self, FirstStream, ServerConnection};
 use crate::link::ClientLink;
 use crate::log::{Early, Outcome};
 use crate::respond::Answer;
@@ -179,6 +180,8 @@ pub(crate) enum Next {
     End(End),
     Request,
     Switch(Switched),
+    /// The client has offered to speak HTTP/2.
+    Http2(Box<Offer>),
 }
 
 /// What has become of a connection.
@@ -221,6 +224,19 @@ impl Connection {
         }
     }
 
+    /// First bytes that tell the version of HTTP, if the client sends as many.
+    async fn collect_mark(&mut self, first: Chunk) -> Chunk {
+        let deadline = rt::now() + self.current.get().timeouts.request_head;
+        let mut bytes = first.to_vec();
+        while server::may_become_http2(&bytes) {
+            match self.receive_until(deadline).await {
+                Some(Ok(piece)) if !piece.is_empty() => bytes.extend_from_slice(&piece),
+                _ => break,
+            }
+        }
+        Chunk::from_vec(bytes)
+    }
+
     async fn serve_http2(self, first: Chunk) {
         let ClientLink::Http1(stream) = self.client else {
             return; // a stream is no connection
@@ -231,12 +247,63 @@ impl Connection {
             http: self.http,
             registration: self.registration.share(),
         };
-        connection.serve(stream, first).await;
+        connection.serve(stream, first, None).await;
+    }
+
+    /// Goes on in HTTP/2 once all of the request is there, as RFC 7540 section 3.2 has it.
+    async fn accept_http2(mut self, offer: Offer) {
+        let Offer {
+            received: mut rest,
+            request_len,
+            settings,
+        } = offer;
+        let mut request = rest.split_to(rest.len().min(request_len));
+        if request.len() < request_len {
+            let mut bytes = request.to_vec();
+            let deadline = rt::now() + self.current.get().timeouts.body_idle;
+            while bytes.len() < request_len {
+                match self.receive_until(deadline).await {
+                    Some(Ok(piece)) if !piece.is_empty() => rest = piece,
+                    _ => return,
+                }
+                let missing = (request_len - bytes.len()).min(rest.len());
+                bytes.extend_from_slice(&rest.split_to(missing));
+            }
+            request = Chunk::from_vec(bytes);
+        }
+        // The answer before it may still be on its way.
+        if self.flush().await.is_err() {
+            return;
+        }
+        let ClientLink::Http1(stream) = self.client else {
+            return; // a stream is no connection
+        };
+        if stream.send(Chunk::from_static(SWITCHING)).await.is_err() {
+            return;
+        }
+        let connection = ServerConnection {
+            peer: self.peer,
+            current: self.current,
+            http: self.http,
+            registration: self.registration.share(),
+        };
+        let first = Some(FirstStream { request, settings });
+        connection.serve(stream, rest, first).await;
     }
 
     /// Serves the request that was waited for, and ends the connection if it is to end after that,
     /// or without one.
     pub(crate) async fn serve_one(mut self, waited: Result<First, End>) -> Served {
+        let waited = match waited {
+            Ok(First::OfRequest(first))
+                if self.exchanges == 0 && server::may_become_http2(&first) =>
+            {
+                // In a box of its own: it must not make the others larger.
+                let first = Box::pin(self.collect_mark(first)).await;
+                Ok(self.told_apart(first))
+            }
+            waited => waited,
+        };
         let next = match waited {
             Ok(First::OfRequest(first)) => self.exchange(first).await,
             Ok(First::OfHttp2(first)) => {
@@ -246,6 +313,7 @@ impl Connection {
         };
         match next {
             Next::Request => return Served::Again(self),
+            Next::Http2(offer) => return Served::Switched(Box::pin(self.accept_http2(*offer))),
             Next::Switch(switched) => {
                 let connection = self;
                 let upgrade = Upgrade {
@@ -266,7 +334,8 @@ impl Connection {
     async fn exchange(&mut self, first: Chunk) -> Next {
         let service = self.current.get();
         let request = match self.receive_request(first, &service).await {
-            Ok(request) => request,
+            Ok(Ok(request)) => request,
+            Ok(Err(offer)) => return Next::Http2(offer),
             Err(failure) => return Next::End(self.refuse(failure, &service).await),
         };
         self.exchanges = self.exchanges.saturating_add(1);
@@ -280,14 +349,16 @@ impl Connection {
         poll_fn(move |cx| {
             let first = ready!(self.poll_request(cx, is_drained, &mut is_armed));
             self.registration.set_idle(false);
-            Poll::Ready(first.map(|first| {
-                if self.exchanges == 0 && self.speaks_http2(&first) {
-                    First::OfHttp2(first)
-                } else {
-                    First::OfRequest(first)
-                }
-            }))
+            Poll::Ready(first.map(|first| self.told_apart(first)))
         })
+    }
+
+    fn told_apart(&self, first: Chunk) -> First {
+        if self.exchanges == 0 && self.speaks_http2(&first) {
+            First::OfHttp2(first)
+        } else {
+            First::OfRequest(first)
+        }
     }
 
     fn poll_request(
@@ -317,13 +388,15 @@ impl Connection {
         Pin::new(&mut self.sleep).poll(cx).map(|()| Err(End::Close))
     }
 
+    /// The next request, or an offer to go on in HTTP/2.
     async fn receive_request(
         &mut self,
         first: Chunk,
         service: &Held<HttpService>,
-    ) -> Result<Request, Failure> {
+    ) -> Result<Result<Request, Box<Offer>>, Failure> {
         match self.admit(first, service)? {
-            Admission::Admitted(request) => Ok(request),
+            Admission::Admitted(request) => Ok(Ok(request)),
+            Admission::Http2(offer) => Ok(Err(offer)),
             Admission::Incomplete(first) => self.receive_rest(first, service).await,
         }
     }
@@ -333,7 +406,7 @@ impl Connection {
         &mut self,
         first: Chunk,
         service: &Held<HttpService>,
-    ) -> Result<Request, Failure> {
+    ) -> Result<Result<Request, Box<Offer>>, Failure> {
         let deadline = rt::now() + service.timeouts.request_head;
         let mut collector = HeadCollector::new(service.rules.head_bytes_max);
         let mut piece = first;
@@ -350,7 +423,8 @@ impl Connection {
         let head = collector.finish();
         self.client.unread(rest);
         match self.admit(head, service)? {
-            Admission::Admitted(request) => Ok(request),
+            Admission::Admitted(request) => Ok(Ok(request)),
+            Admission::Http2(offer) => Ok(Err(offer)),
             // The parser wants more than a blank line at the end: an empty line before the head
             // was all there is.
             Admission::Incomplete(_) => Err(Failure::HeadTimeout),

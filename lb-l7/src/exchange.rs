@@ -21,6 +21,7 @@ use crate::connection::{Connection, End, Next};
 use crate::failure::Failure;
 use crate::gather::Gathered;
 use crate::http1::request::Method;
+use crate::http2::websocket;
 use crate::link::{BackendLink, Outgoing};
 use crate::log::Outcome;
 use crate::passage::Passage;
@@ -231,6 +232,17 @@ impl<'c> Exchange<'c> {
 
     /// Sends the head and the body bytes at hand; keeps them while they may have to be sent again.
     async fn send_request(&mut self, link: &BackendLink, is_pooled: bool) -> Result<(), Failure> {
+        if self.request.upgrades
+            && let BackendLink::Http2(stream) = link
+        {
+            match websocket::handshake(&self.request.head) {
+                Some(accept) if !stream.ask_websocket(accept) => {
+                    return Err(Failure::BackendNoWebSocket);
+                }
+                Some(_) => {}
+                None => self.request.upgrades = false, // HTTP/2 knows no other
+            }
+        }
         self.outgoing = self.request.outgoing(link);
         let sent = self
             .wait(Waiting::ResponseHead, None, |it, cx| {
@@ -248,8 +260,13 @@ impl<'c> Exchange<'c> {
                 self.request.forget(); // it may have been processed from here on
                 Ok(())
             }
-            // Nothing has left us: sending it again is safe whatever the method.
-            Err(_) => Err(Self::lost(is_pooled)),
+            Err(_) => {
+                // Of a connection, nothing has left us: sending it again is safe whatever the
+                // method. Of a stream, the head may have, and the rest was waiting for room.
+                let has_left = link.is_http2() && self.outgoing.head_len == 0;
+                self.request.is_committed |= has_left && !self.request.method.is_idempotent();
+                Err(Self::lost(is_pooled && self.may_send_again()))
+            }
         }
     }
 

@@ -17,6 +17,8 @@ pub enum Failure {
     BackendHead(HeadError),
     /// The backend's response body is not acceptable.
     BackendBody(ChunkError),
+    /// A WebSocket is asked for, and the backend speaks HTTP/2 without RFC 8441.
+    BackendNoWebSocket,
     /// The backend said that it did not process the request, which may be sent again.
     BackendRefused,
     /// A pooled connection had been closed by the backend; nothing of a response came, and the
@@ -73,6 +75,7 @@ impl Failure {
             Self::BackendBody(_)
             | Self::BackendClosed
             | Self::BackendHead(_)
+            | Self::BackendNoWebSocket
             | Self::BackendRefused
             | Self::BackendStale
             | Self::BackendSwitched
@@ -107,6 +110,7 @@ impl Failure {
             Self::BackendBody(_)
             | Self::BackendClosed
             | Self::BackendHead(_)
+            | Self::BackendNoWebSocket
             | Self::BackendRefused
             | Self::BackendStale
             | Self::BackendSwitched => 502,
@@ -125,6 +129,7 @@ impl Failure {
                 "the backend closed the connection before its response was complete"
             }
             Self::BackendHead(_) => "the backend's response head is malformed",
+            Self::BackendNoWebSocket => "the backend takes no WebSockets over HTTP/2",
             Self::BackendRefused => "the backend refused the request",
             Self::BackendSwitched => "the backend switched protocols without being asked to",
             Self::BackendTimeout | Self::TotalTimeout | Self::TryTimeout => {
@@ -157,6 +162,7 @@ mod tests {
             Failure::BackendClosed,
             Failure::BackendHead(HeadError::Field),
             Failure::BackendBody(ChunkError::Malformed),
+            Failure::BackendNoWebSocket,
             Failure::BackendRefused,
             Failure::BackendStale,
             Failure::BackendSwitched,

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use lb_core::balance::Cluster;
 use lb_core::rt::Chunk;
 
+use crate::http2::websocket::Accept;
 use crate::passage::Parts;
 use crate::stream::Stream;
 
@@ -110,6 +111,11 @@ pub(crate) trait BackendStream: Http2Stream {
     /// # Errors
     /// As `poll_recv`.
     fn poll_recv_head(&self, cx: &mut Context<'_>) -> Poll<io::Result<Chunk>>;
+
+    /// Has the head that is sent next ask for a WebSocket (RFC 8441), which it does as HTTP/1.1
+    /// would; success is told as a switch of protocols with `accept` as the proof. False if the
+    /// backend does not take that.
+    fn ask_websocket(&self, accept: Accept) -> bool;
 
     /// Whether the backend has said that it did not process the request (REFUSED_STREAM, or
     /// GOAWAY with a lower stream): it may be sent again whatever its method.

@@ -18,6 +18,7 @@ use lb_core::rt::{self, TcpStream};
 use crate::exchange::{After, Exchange, Waiting};
 use crate::failure::Failure;
 use crate::http2::client::{Connecting, Turn, poll_connected};
+use crate::http2::websocket;
 use crate::link::BackendLink;
 use crate::pool::BackendConnection;
 use crate::queue::Place;
@@ -216,6 +217,9 @@ impl Exchange<'_> {
                     is_pooled = false;
                 }
                 Err(failure) => {
+                    if failure == Failure::BackendNoWebSocket {
+                        websocket::no_websocket(&cluster.name, &lease.backend().name);
+                    }
                     self.report(lease, failure);
                     return Err(failure);
                 }

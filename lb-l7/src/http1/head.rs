@@ -193,6 +193,8 @@ pub(crate) enum Field {
     Host,
     /// Keep-Alive, Proxy-Connection, TE: end at this connection (RFC 9110 section 7.6.1).
     HopByHop,
+    /// HTTP2-Settings: what `Upgrade: h2c` comes with (RFC 7540 section 3.2.1).
+    Http2Settings,
     Other,
     /// ssl-client-*, with `_` or `-`: what backends are told of a client's certificate.
     SslClient,
@@ -220,6 +222,7 @@ impl Field {
             10 if is("keep-alive") => Self::HopByHop,
             12 if is("x-request-id") => Self::XRequestId,
             14 if is("content-length") => Self::ContentLength,
+            14 if is("http2-settings") => Self::Http2Settings,
             15 | 17 | 20 | 21 | 22 if is_ssl_client(name) => Self::SslClient,
             15 if is("x-forwarded-for") => Self::XForwardedFor,
             16 if is("x-forwarded-host") => Self::XForwardedHost,
@@ -368,6 +371,7 @@ pub(crate) struct Connection {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
+    http2_settings: bool,
     /// Fields named, known hop-by-hop ones among them.
     named: u8,
 }
@@ -385,6 +389,8 @@ impl Connection {
                 self.keep_alive = true;
             } else if token.eq_ignore_ascii_case(b"upgrade") {
                 self.upgrade = true; // the field that it names is removed anyway
+            } else if token.eq_ignore_ascii_case(b"http2-settings") {
+                self.http2_settings = true; // likewise
             } else if self.named == Self::NAMED_MAX {
                 return Err(HeadError::TooManyHopByHopFields);
             } else {
@@ -397,6 +403,11 @@ impl Connection {
     /// Whether fields are named that may not be removed anyway.
     pub(crate) const fn names_fields(self) -> bool {
         self.named > 0
+    }
+
+    /// Whether HTTP2-Settings is meant for this connection (RFC 7540 section 3.2.1).
+    pub(crate) const fn names_http2_settings(self) -> bool {
+        self.http2_settings
     }
 
     /// Whether another protocol is meant to follow on the connection (RFC 9110 section 7.8).
@@ -416,6 +427,7 @@ pub(crate) struct Upgrade {
     value: Span,
     is_repeated: bool,
     is_refused: bool,
+    offers_h2c: bool,
 }
 
 impl Upgrade {
@@ -440,7 +452,14 @@ impl Upgrade {
         self.is_refused |= !value
             .split(|byte| *byte == b',')
             .all(|it| is_good(it.trim_ascii()));
+        let mut protocols = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        self.offers_h2c |= protocols.any(|it| it.eq_ignore_ascii_case(b"h2c"));
         self.value = Span::of(head, value);
+    }
+
+    /// Whether HTTP/2 in the clear is among the protocols, which are named in one field.
+    pub(crate) const fn offers_h2c(self) -> bool {
+        self.offers_h2c && !self.is_repeated
     }
 
     /// The protocols, if they were named in one field and may be spoken.

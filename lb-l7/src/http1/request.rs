@@ -104,6 +104,8 @@ pub struct RequestHead {
     fields: Span,
     /// Other protocols that may follow; only where there is no body.
     upgrade: Option<Span>,
+    /// Of HTTP2-Settings, where HTTP/2 in the clear is offered with it.
+    http2_settings: Option<Span>,
     cuts: Cuts,
 }
 
@@ -180,6 +182,12 @@ impl RequestHead {
     #[must_use]
     pub const fn upgrades(&self) -> bool {
         self.upgrade.is_some()
+    }
+
+    /// The settings with which the client offers to go on in HTTP/2 in the clear (RFC 7540 section
+    /// 3.2), encoded as they came.
+    pub(crate) fn http2_settings<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
+        Some(self.http2_settings?.of_head(head))
     }
 
     /// The backend is not told that the client wants to go on in another protocol.
@@ -352,6 +360,7 @@ fn check(
         expects: fields.expects && version == Version::Http11,
         fields: Span::new(lines.start(), lines.end()),
         upgrade: fields.upgrade.protocols().filter(|_| may_upgrade),
+        http2_settings: fields.http2_settings(),
         cuts: fields.cuts,
     })
 }
@@ -458,6 +467,8 @@ struct Fields<'a> {
     has_request_id: bool,
     expects: bool,
     upgrade: Upgrade,
+    http2_settings: Option<Span>,
+    has_http2_settings_twice: bool,
     cuts: Cuts,
 }
 
@@ -484,6 +495,11 @@ impl<'a> Fields<'a> {
                 }
                 Field::Expect => fields.expects = true,
                 Field::Upgrade => fields.upgrade.read(lines.head(), header.value),
+                Field::Http2Settings => {
+                    let settings = Span::of(lines.head(), header.value);
+                    fields.has_http2_settings_twice |=
+                        fields.http2_settings.replace(settings).is_some();
+                }
                 Field::XForwardedHost => fields.has_forwarded_host |= !removed,
                 Field::XForwardedProto => fields.has_forwarded_proto |= !removed,
                 Field::XRequestId => fields.has_request_id |= !removed,
@@ -500,6 +516,16 @@ impl<'a> Fields<'a> {
             fields.cuts.insert_at(end)?;
         }
         Ok(fields)
+    }
+
+    /// Where the settings of an offer of HTTP/2 are: there must be one field, and Connection name it.
+    fn http2_settings(&self) -> Option<Span> {
+        let connection = &self.connection;
+        let is_offered = self.upgrade.offers_h2c()
+            && connection.upgrades()
+            && connection.names_http2_settings()
+            && !self.has_http2_settings_twice;
+        self.http2_settings.filter(|_| is_offered)
     }
 
     /// Where the authority is in the head, and the host in it; `None` only in HTTP/1.0.
@@ -530,6 +556,8 @@ impl<'a> Fields<'a> {
 fn is_removed(field: Field, value: &[u8], version: Version, rules: &RequestRules) -> bool {
     match field {
         Field::Connection | Field::HopByHop | Field::TransferEncoding | Field::Upgrade => true,
+        // A backend that accepted would speak a protocol with the client that we do not look at.
+        Field::Http2Settings => true,
         // Backends believe it, so it is only ever ours.
         Field::SslClient => true,
         // Expect from HTTP/1.0 is to be ignored (RFC 9110 section 10.1.1).

@@ -9,6 +9,7 @@ use lb_core::rt::{Buffer, Chunk};
 use super::core::{Core, Phase, Role};
 use super::frame::{ConnectionError, ErrorCode, FrameHead, PAYLOAD_BYTES_MAX, flag, kind};
 use super::head::{BadHead, HeadFacts, HeadKind, HeadText};
+use super::server::FirstStream;
 use super::settings::WINDOW_INITIAL;
 use super::streams::{Ended, StreamKey};
 use super::write::{self, RequestKind};
@@ -132,6 +133,22 @@ impl Core {
         }
     }
 
+    /// Stream 1, which came as a request of HTTP/1.1 with the client's settings (RFC 7540 section
+    /// 3.2). Its text is parsed by the same rules again, now as a stream's; there is no more of it.
+    pub(super) fn begin_upgraded(&mut self, first: FirstStream) -> Result<(), ConnectionError> {
+        self.peer.apply(&first.settings, false)?;
+        self.encoder.set_table_size(self.peer.table_bytes);
+        self.last_peer_id = 1;
+        let (key, stream) = self.streams.insert(self.last_peer_id);
+        stream.send_window = self.peer.window;
+        stream.recv_closed = true;
+        stream.has_head = true;
+        stream.heads.push_back(first.request);
+        self.counts.streams += 1;
+        self.begun.push_back(key);
+        Ok(())
+    }
+
     /// A response, or trailers.
     fn head_of_open(
         &mut self,
@@ -175,8 +192,12 @@ impl Core {
         }
         if !is_interim {
             stream.has_head = true;
+            // What follows CONNECT has no length (RFC 9110 section 9.3.6).
+            let is_tunnel = stream.is_websocket && facts.status < 300;
             let has_body = !stream.is_head && !matches!(facts.status, 204 | 304);
-            stream.length_left = if has_body {
+            stream.length_left = if is_tunnel {
+                None
+            } else if has_body {
                 facts.content_length
             } else {
                 Some(0)
@@ -251,6 +272,7 @@ impl Core {
         stream.send_window = self.peer.window;
         stream.send_closed = ends;
         stream.is_head = text.starts_with(b"HEAD ");
+        stream.is_websocket = kind.is_websocket;
         let mut block = std::mem::take(&mut self.block);
         block.clear();
         write::request(text, kind, &mut self.encoder, &mut block);

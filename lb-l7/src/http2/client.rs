@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use lb_core::balance::{Backend, BackendId, Cluster};
@@ -24,6 +24,7 @@ use super::driver::{Deadlines, Driver, Shared, broken};
 use super::frame::ErrorCode;
 use super::settings::LocalSettings;
 use super::streams::{Ended, StreamKey};
+use super::websocket::{self, Accept};
 use super::write::RequestKind;
 use crate::link::{BackendStream, Http2Stream};
 use crate::service::HEAD_BYTES_MAX;
@@ -214,6 +215,8 @@ pub(crate) fn poll_connected(
 pub(crate) struct ClientStream {
     shared: Rc<Shared>,
     key: Cell<Option<StreamKey>>,
+    /// The proof of the WebSocket that is asked for.
+    accept: Cell<Option<Accept>>,
 }
 
 impl ClientStream {
@@ -225,6 +228,7 @@ impl ClientStream {
             Self {
                 shared: Rc::clone(shared),
                 key: Cell::new(None),
+                accept: Cell::new(None),
             }
         })
     }
@@ -277,7 +281,7 @@ impl Http2Stream for ClientStream {
         let mut core = self.shared.core.borrow_mut();
         let kind = RequestKind {
             is_https: core.is_https,
-            is_websocket: false,
+            is_websocket: self.accept.get().is_some(),
         };
         let Some(key) = core.send_request(head, kind, ends) else {
             return Poll::Ready(Err(broken(Ended::WithConnection)));
@@ -329,7 +333,17 @@ impl Http2Stream for ClientStream {
 
 impl BackendStream for ClientStream {
     fn poll_recv_head(&self, cx: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
-        self.poll_recv(cx)
+        let received = ready!(self.poll_recv(cx));
+        Poll::Ready(match self.accept.get() {
+            Some(accept) => received.map(|head| websocket::answer(head, &accept)),
+            None => received,
+        })
+    }
+
+    fn ask_websocket(&self, accept: Accept) -> bool {
+        let allows = self.shared.core.borrow().peer.has_connect_protocol;
+        self.accept.set(allows.then_some(accept));
+        allows
     }
 
     fn is_refused(&self) -> bool {

@@ -12,6 +12,7 @@ mod data;
 mod driver;
 mod frame;
 pub(crate) mod grpc;
+pub(crate) mod h2c;
 mod head;
 pub mod hpack;
 mod out;
@@ -20,7 +21,9 @@ mod replay;
 pub(crate) mod server;
 mod settings;
 mod streams;
+pub(crate) mod websocket;
 mod write;
 
 pub use frame::{ErrorCode, PREFACE};
 pub use replay::Replay;
+pub use websocket::{NoWebSocketReport, report_no_websockets};

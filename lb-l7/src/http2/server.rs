@@ -36,6 +36,20 @@ pub(crate) fn is_http2(first: &[u8]) -> bool {
     first.starts_with(MARK)
 }
 
+/// Whether more bytes are needed to tell whether it is.
+pub(crate) fn may_become_http2(first: &[u8]) -> bool {
+    first.len() < MARK.len() && MARK.starts_with(first)
+}
+
+/// The request with which a connection of HTTP/1.1 became one of HTTP/2.
+#[derive(Debug)]
+pub(crate) struct FirstStream {
+    /// Head and body, complete, as they came.
+    pub(crate) request: Chunk,
+    /// The payload of a SETTINGS frame, acceptable.
+    pub(crate) settings: Vec<u8>,
+}
+
 /// A client's connection, and whatever its streams need.
 pub(crate) struct ServerConnection {
     pub(crate) peer: Peer,
@@ -45,8 +59,14 @@ pub(crate) struct ServerConnection {
 }
 
 impl ServerConnection {
-    /// Serves the client until its connection ends. `first` is what was received of it.
-    pub(crate) async fn serve(self, stream: Stream, first: Chunk) {
+    /// Serves the client until its connection ends. `first` is what was received of it; there may be
+    /// a stream before that.
+    pub(crate) async fn serve(
+        self,
+        stream: Stream,
+        first: Chunk,
+        first_stream: Option<FirstStream>,
+    ) {
         let service = self.current.get();
         let (settings, head_bytes_max) = (service.http2, service.rules.head_bytes_max);
         let deadlines = Deadlines {
@@ -66,9 +86,12 @@ impl ServerConnection {
         let counters = &self.registration.listener().http2;
         counters.connections.increment();
         let _active = counters.connections_active.hold();
-        let received = shared.core.borrow_mut().receive(first);
-        if let Err(error) = received {
-            shared.core.borrow_mut().fail(Some(error));
+        {
+            let mut core = shared.core.borrow_mut();
+            let begun = first_stream.map_or(Ok(()), |it| core.begin_upgraded(it));
+            if let Err(error) = begun.and_then(|()| core.receive(first)) {
+                core.fail(Some(error));
+            }
         }
         self.begin(&shared);
         let driver = Driver::new(&shared, stream, deadlines);

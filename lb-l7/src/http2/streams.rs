@@ -58,7 +58,7 @@ pub(super) struct Stream {
     pub(super) has_head: bool,
     /// Asked for by HEAD.
     pub(super) is_head: bool,
-    /// Of a request: extended CONNECT (RFC 8441).
+    /// Extended CONNECT (RFC 8441), the client's or ours.
     pub(super) is_websocket: bool,
     pub(super) recv_closed: bool,
     pub(super) send_closed: bool,

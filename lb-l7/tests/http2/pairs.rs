@@ -293,3 +293,122 @@ fn a_websocket_over_a_stream_is_one_over_a_connection_behind() {
         });
     });
 }
+
+/// A backend that echoes what comes on a WebSocket's stream, or does not take any.
+fn websocket_backend(takes: bool) -> Http2Backend {
+    let mut builder = h2::server::Builder::new();
+    if takes {
+        builder.enable_connect_protocol();
+    }
+    Http2Backend::start(builder, |request, mut respond, _| async move {
+        let (parts, mut body) = request.into_parts();
+        if parts.method != "CONNECT" {
+            assert!(parts.headers.get("upgrade").is_none());
+            return drop(respond.send_response(Response::new(()), true));
+        }
+        let protocol = parts.extensions.get::<h2::ext::Protocol>();
+        assert_eq!(protocol.map(h2::ext::Protocol::as_str), Some("websocket"));
+        assert_eq!(parts.uri.path(), "/chat");
+        assert!(parts.headers.get("sec-websocket-key").is_none());
+        assert_eq!(parts.headers["sec-websocket-version"], "13");
+        let response = Response::builder().header("sec-websocket-protocol", "chat");
+        let mut stream = respond
+            .send_response(response.body(()).unwrap(), false)
+            .unwrap();
+        while let Some(Ok(data)) = body.data().await {
+            let _ = body.flow_control().release_capacity(data.len());
+            if !data.is_empty() {
+                stream.send_data(data, false).unwrap();
+            }
+        }
+        let _ = stream.send_data("".into(), true);
+    })
+}
+
+const HANDSHAKE: &[u8] = b"GET /chat HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[test]
+fn a_websocket_over_a_connection_is_one_over_a_stream_behind() {
+    on_each_engine(|engine| {
+        let backend = websocket_backend(true);
+        let proxy = proxy_to_http2(engine, &[backend.address]);
+        let mut client = proxy.connect();
+        client.send(HANDSHAKE);
+        client.send(b"early\r\n\r\n");
+        let head = client.head().unwrap();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        let lower = head.to_ascii_lowercase();
+        for field in [
+            "\r\nconnection: upgrade\r\n",
+            "\r\nupgrade: websocket\r\n",
+            "\r\nsec-websocket-protocol: chat\r\n",
+        ] {
+            assert!(lower.contains(field), "{head}");
+        }
+        assert!(
+            head.contains(": s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
+            "{head}"
+        );
+        assert_eq!(client.head().unwrap(), "early\r\n\r\n");
+        client.send(b"late\r\n\r\n");
+        assert_eq!(client.head().unwrap(), "late\r\n\r\n");
+        client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut rest = Vec::new();
+        std::io::Read::read_to_end(&mut client.stream, &mut rest).unwrap();
+        assert!(rest.is_empty());
+        // Another protocol than that is not asked for: HTTP/2 knows no upgrade.
+        let mut client = proxy.connect();
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        assert_eq!(client.response().status, 200);
+    });
+}
+
+#[test]
+fn a_websocket_goes_from_stream_to_stream() {
+    on_each_engine(|engine| {
+        let backend = websocket_backend(true);
+        let proxy = proxy_to_http2(engine, &[backend.address]);
+        run(async {
+            let mut client = connect(proxy.address).await;
+            while !client.is_extended_connect_protocol_enabled() {
+                tokio::task::yield_now().await;
+            }
+            let mut request = Request::builder()
+                .method("CONNECT")
+                .uri("http://test/chat")
+                .header("sec-websocket-version", "13")
+                .body(())
+                .unwrap();
+            let protocol = h2::ext::Protocol::from_static("websocket");
+            request.extensions_mut().insert(protocol);
+            let (response, mut stream) = client.send_request(request, false).unwrap();
+            let response = response.await.unwrap();
+            assert_eq!(response.status(), 200);
+            assert!(response.headers().get("sec-websocket-accept").is_none());
+            assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+            let mut body = response.into_body();
+            let sent = large();
+            let ((), got) = tokio::join!(
+                send(&mut stream, &sent, None),
+                crate::peers::read(&mut body)
+            );
+            assert!(got.unwrap().0 == sent);
+        });
+    });
+}
+
+#[test]
+fn a_backend_that_takes_no_websockets_is_not_asked_for_one() {
+    on_each_engine(|engine| {
+        let backend = websocket_backend(false);
+        let proxy = proxy_to_http2(engine, &[backend.address]);
+        let mut client = proxy.connect();
+        client.send(HANDSHAKE);
+        let got = client.response();
+        assert_eq!(got.status, 502);
+        assert!(got.text().contains("no WebSockets"), "{}", got.text());
+        assert_eq!(client.get("/").status, 200, "the connection goes on");
+    });
+}

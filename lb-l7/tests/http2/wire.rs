@@ -431,11 +431,52 @@ fn pieces_of_any_size_are_understood() {
         let sent = [PREFACE, &bytes(SETTINGS), &bytes((1, 4, 1, POST)), &data].concat();
         let mut stream = connect(&proxy);
         stream.set_nodelay(true).unwrap();
-        stream.write_all(&sent[..24]).unwrap();
-        for byte in &sent[24..] {
+        for (nth, byte) in sent.iter().enumerate() {
             stream.write_all(&[*byte]).unwrap();
-            std::thread::yield_now();
+            match nth {
+                // Surely a piece of its own, though it does not tell the version of HTTP.
+                0..3 => std::thread::sleep(std::time::Duration::from_millis(20)),
+                _ => std::thread::yield_now(),
+            }
         }
         assert_eq!(told(&mut stream), Told::Response);
+    });
+}
+
+#[test]
+fn a_request_whose_head_has_left_is_not_sent_again() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    on_each_engine(|engine| {
+        let heads = Arc::<AtomicUsize>::default();
+        // Each lets one byte of a body come, and breaks the connection once there is a request.
+        let backends = [0, 1].map(|_| {
+            let heads = Arc::clone(&heads);
+            Backend::scripted(move |connection, _| {
+                let mut stream = connection.stream;
+                stream
+                    .write_all(&bytes((4, 0, 0, b"\0\x04\0\0\0\x01")))
+                    .unwrap();
+                stream.read_exact(&mut [0; 24]).unwrap();
+                let mut head = [0; 9];
+                while stream.read_exact(&mut head).is_ok() {
+                    let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+                    stream.read_exact(&mut vec![0; len]).unwrap();
+                    if head[3] == 1 {
+                        heads.fetch_add(1, Ordering::Relaxed);
+                    } else if head[3] == 0 {
+                        return;
+                    }
+                }
+            })
+        });
+        let addresses = backends.each_ref().map(|it| it.address);
+        let proxy = crate::peers::proxy_to_http2(engine, &addresses);
+        let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+        assert_eq!(proxy.ask(post).status, 502);
+        assert_eq!(heads.load(Ordering::Relaxed), 1);
+        let get = "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+        assert_eq!(proxy.ask(get).status, 502);
+        assert_eq!(heads.load(Ordering::Relaxed), 3, "what may be repeated is");
     });
 }

@@ -7,6 +7,7 @@
 
 mod backend;
 mod client;
+mod http2;
 #[path = "../../../lb-core/tests/simulation/seeds.rs"]
 mod seeds;
 mod wire;
@@ -14,7 +15,7 @@ mod wire;
 use client::Request;
 use lb_core::balance::{Cluster, Context};
 use lb_core::metrics::ListenerCounters;
-use lb_core::plan::{self, Balance};
+use lb_core::plan::{self, BackendProtocol, Balance};
 use lb_core::rt::sim;
 use lb_core::rt::{self, Config, EngineKind, ListenOptions, Runtime, TcpListener};
 use lb_core::snapshot::Current;
@@ -35,16 +36,44 @@ const LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 #[test]
 fn random_exchanges_are_answered() {
+    run_all(|seed, weather| Story::new(seed, weather, Speech::Http1));
+}
+
+#[test]
+fn random_streams_are_answered() {
+    run_all(|seed, weather| {
+        let is_rude = seed / 8 % 2 == 1;
+        match seed / 4 % 2 {
+            0 => Story::new(seed, weather, Speech::Http2),
+            _ => Story {
+                backends_are_new: true,
+                is_rude,
+                ..Story::new(seed, weather, Speech::Http2)
+            },
+        }
+    });
+}
+
+/// Runs the stories of all seeds.
+fn run_all(story: impl Fn(u64, Weather) -> Story + Sync) {
     let seeds = AtomicU64::new(0);
     let answered = seeds::run_each(|seed| {
         seeds.fetch_add(1, Ordering::Relaxed);
-        run(seed)
+        run(story(seed, Weather::of(seed)))
     });
     let seeds = seeds.into_inner();
     assert!(
         answered > 5 * seeds || seeds < 4,
         "hardly any request was answered: {answered} of {seeds} seeds"
     );
+}
+
+/// What clients speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speech {
+    Http1,
+    /// Most of them.
+    Http2,
 }
 
 /// What everyone in a seed's story knows.
@@ -54,13 +83,38 @@ pub(crate) struct Story {
     /// Requests answered with 200.
     pub(crate) answered: Cell<u64>,
     seen: RefCell<BTreeSet<u64>>,
+    clients: Speech,
+    /// Backends speak HTTP/2.
+    pub(crate) backends_are_new: bool,
+    /// Backends refuse, break off and die, whatever the weather.
+    pub(crate) is_rude: bool,
+    /// The proxy ends, and tells its clients.
+    pub(crate) is_drained: Cell<bool>,
 }
 
 impl Story {
+    fn new(seed: u64, weather: Weather, clients: Speech) -> Self {
+        Self {
+            seed,
+            weather,
+            answered: Cell::default(),
+            seen: RefCell::default(),
+            clients,
+            backends_are_new: false,
+            is_rude: false,
+            is_drained: Cell::default(),
+        }
+    }
+
+    /// Whether anything may fail at any time.
+    pub(crate) fn fails(&self) -> bool {
+        self.weather.fails() || self.is_rude
+    }
+
     /// Whether a client's connection may end with `requests` not all answered: also when the body
     /// of one was not waited for, or could not be delivered, since what follows it is then lost.
     pub(crate) fn may_break(&self, requests: &[Request]) -> bool {
-        self.weather.fails() || requests.iter().any(Request::has_body)
+        self.fails() || requests.iter().any(Request::has_body)
     }
 
     /// A backend got the head of `request`.
@@ -71,22 +125,16 @@ impl Story {
 }
 
 /// Runs one seed. The number of requests answered with 200.
-fn run(seed: u64) -> u64 {
-    let weather = Weather::of(seed);
+fn run(story: Story) -> u64 {
     let config = Config {
         engine: EngineKind::Sim,
         sim: sim::Settings {
-            seed,
-            faults: weather.faults(),
+            seed: story.seed,
+            faults: story.weather.faults(),
         },
         ..Config::default()
     };
-    let story = Rc::new(Story {
-        seed,
-        weather,
-        answered: Cell::default(),
-        seen: RefCell::default(),
-    });
+    let story = Rc::new(story);
     let mut runtime = Runtime::new(&config).expect("a simulated runtime");
     runtime.block_on(async {
         let over = rt::timeout(LIMIT, tell(Rc::clone(&story))).await;
@@ -106,23 +154,30 @@ async fn tell(story: Rc<Story>) {
     let mut addresses = Vec::new();
     for number in 0..random.within(1..4) {
         let (listener, address) = listen();
-        for_ever.push(rt::spawn(backend::serve(
-            Rc::clone(&story),
-            listener,
-            number,
-        )));
+        let story = Rc::clone(&story);
+        for_ever.push(match story.backends_are_new {
+            false => rt::spawn(backend::serve(story, listener, number)),
+            true => rt::spawn(http2::serve(story, listener, number)),
+        });
         addresses.push(address);
     }
-    let proxy = Proxy::start(&addresses);
+    let proxy = Proxy::start(&addresses, story.backends_are_new);
+    let mut drains = story.clients == Speech::Http2 && random.one_in(5);
     let clients = random.within(1..10);
     let mut id = 1;
     for _ in 0..clients {
         let count = random.within(1..8);
-        rt::spawn(client::visit(
-            Rc::clone(&story),
-            proxy.address,
-            id..id + count,
-        ));
+        let (story, ids) = (Rc::clone(&story), id..id + count);
+        if story.clients == Speech::Http2 && !random.one_in(4) {
+            rt::spawn(http2::visit(Rc::clone(&story), proxy.address, ids));
+        } else {
+            rt::spawn(client::visit(Rc::clone(&story), proxy.address, ids));
+        }
+        if drains && random.one_in(3) {
+            drains = false;
+            story.is_drained.set(true);
+            proxy.worker.draining.set(true);
+        }
         id += count;
         rt::sleep(Duration::from_millis(random.within(0..40))).await;
     }
@@ -144,7 +199,10 @@ fn listen() -> (TcpListener, SocketAddr) {
 async fn settle(proxy: &Proxy) {
     loop {
         rt::sleep(Duration::from_secs(5)).await;
-        if proxy.worker.connections.is_empty() && proxy.http.pooled() == 0 {
+        let backends = proxy.cluster.backends().iter();
+        let mut counters = backends.map(|it| it.counters(0).connections_active.get());
+        let has_ended = counters.all(|it| it == 0);
+        if proxy.worker.connections.is_empty() && proxy.http.pooled() == 0 && has_ended {
             return;
         }
     }
@@ -161,10 +219,14 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn start(backends: &[SocketAddr]) -> Self {
+    fn start(backends: &[SocketAddr], in_http2: bool) -> Self {
         let backends = backends.iter().map(|&address| address.into()).collect();
         let plan = plan::Cluster {
             balance: Balance::RoundRobin,
+            protocol: match in_http2 {
+                true => BackendProtocol::Http2,
+                false => BackendProtocol::Http1,
+            },
             ..plan::Cluster::new("c", backends)
         };
         let cluster = Arc::new(Cluster::build(&plan, &Context::new(1, 1), None));

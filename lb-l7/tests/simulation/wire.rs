@@ -154,7 +154,10 @@ impl Wire {
                 let line = self.line().await?;
                 let size = usize::from_str_radix(&line, 16).expect("a chunk size");
                 self.take(size, &mut head.body).await?;
-                let behind = self.line().await?;
+                let mut behind = self.line().await?;
+                while size == 0 && behind.contains(": ") {
+                    behind = self.line().await?; // a trailer
+                }
                 assert_eq!(behind, "", "a line end behind a chunk");
                 if size == 0 {
                     return Ok(());

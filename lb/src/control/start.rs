@@ -34,7 +34,9 @@ use crate::log::{self, log};
 use crate::resolve::{Schedule, resolve};
 use crate::snapshot::{Ground, Snapshot, Transport};
 use crate::terminal;
-use crate::worker::{Peers, Sockets, Start, Starting, WorkerHandle, log_backend_failures};
+use crate::worker::{
+    Peers, Sockets, Start, Starting, WorkerHandle, log_backend_failures, log_missing_websockets,
+};
 
 /// Why the process does not start.
 pub(crate) struct StartError {
@@ -110,6 +112,7 @@ impl Control {
         );
         draft.log_warnings();
         log_backend_failures();
+        log_missing_websockets();
         let hosts = draft.host_names().into_iter().map(str::to_owned);
         let names = resolve(hosts.collect(), Names::new()).await.logged();
         let plan = draft.plan(&names);

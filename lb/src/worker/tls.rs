@@ -12,6 +12,7 @@ use lb_core::connections::Registration;
 use lb_core::metrics::TlsFailure;
 use lb_core::rt::TcpStream;
 use lb_core::snapshot::Current;
+use lb_l7::http2::report_no_websockets;
 use lb_l7::tls::{TlsAcceptor, TlsRefusal, report_backend_failures};
 use lb_l7::{HttpService, HttpWorker, Peer};
 
@@ -62,6 +63,23 @@ pub(crate) fn log_backend_failures() {
                 cluster = cluster,
                 backend = backend,
                 reason = error
+            );
+        }
+    });
+}
+
+/// Says which backends take no WebSockets over HTTP/2, once a minute: a client sees but a 502.
+pub(crate) fn log_missing_websockets() {
+    static MISSING: Limiter = Limiter::new();
+    report_no_websockets(|cluster, backend| {
+        if MISSING.allows() {
+            log!(
+                Warn,
+                "a backend takes no WebSockets",
+                cluster = cluster,
+                backend = backend,
+                reason =
+                    "it speaks HTTP/2, and its SETTINGS do not allow extended CONNECT (RFC 8441)"
             );
         }
     });

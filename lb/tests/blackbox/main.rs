@@ -49,6 +49,8 @@ mod flags;
 mod grpc;
 /// Health checks.
 mod health;
+/// HTTP/2.
+mod http2;
 /// Out of file descriptors.
 mod limits;
 /// A folder of Kubernetes objects.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-/// A Python that has `grpcio` and `websockets`; made once and kept with what else was built.
+/// A Python that has `grpcio`, `hypercorn` (with `h2`) and `websockets`; made once and kept with what else was built.
 ///
 /// # Errors
 /// Why there is none.
@@ -17,7 +17,7 @@ pub(crate) fn python() -> Result<&'static Path, &'static str> {
 fn make_python() -> Result<PathBuf, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
     let python = folder.join("bin/python");
-    let has_all = || run(Command::new(&python).args(["-c", "import grpc, websockets"]));
+    let has_all = || run(Command::new(&python).args(["-c", "import grpc, hypercorn, websockets"]));
     if has_all().is_ok() {
         return Ok(python);
     }
@@ -25,11 +25,11 @@ fn make_python() -> Result<PathBuf, String> {
     run(Command::new("python3").args(venv).arg(&folder))
         .and_then(|()| {
             let pip = ["-m", "pip", "install", "--quiet", "--only-binary=:all:"];
-            let packages = ["grpcio", "websockets"];
+            let packages = ["grpcio", "hypercorn", "websockets"];
             run(Command::new(&python).args(pip).args(packages))
         })
         .and_then(|()| has_all())
-        .map_err(|reason| format!("no grpcio and websockets from PyPI: {reason}"))?;
+        .map_err(|reason| format!("no grpcio, hypercorn and websockets from PyPI: {reason}"))?;
     Ok(python)
 }
 

@@ -1,12 +1,14 @@
 //! WebSockets through the built program, between a client and a server of the package `websockets`.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
 
 use rustix::process::Signal;
 
-use crate::harness::{Folder, Lb, on_both_engines, skip};
+use crate::client;
+use crate::harness::{Folder, Lb, on_both_engines, skip, wait_until};
 use crate::origin::HttpOrigin;
 use crate::python::python;
 
@@ -14,6 +16,8 @@ on_both_engines!(
     messages_go_both_ways_and_survive_a_change,
     the_drain_deadline_cuts_them,
     one_outlives_the_replacement_of_its_endpoint,
+    streams_and_connections_meet,
+    a_backend_without_websockets_is_named,
 );
 
 /// A script with its output; killed on drop.
@@ -42,7 +46,11 @@ impl Script {
     }
 
     fn server() -> Option<(Self, SocketAddr)> {
-        let mut server = Self::start(include_str!("websocket_server.py"), "")?;
+        Self::server_of(include_str!("websocket_server.py"))
+    }
+
+    fn server_of(text: &str) -> Option<(Self, SocketAddr)> {
+        let mut server = Self::start(text, "")?;
         let port: u16 = server.line().parse().unwrap();
         Some((server, SocketAddr::from(([127, 0, 0, 1], port))))
     }
@@ -178,4 +186,81 @@ fn one_outlives_the_replacement_of_its_endpoint(engine: &str) {
         client.go_on();
         assert_eq!(client.line(), "closed");
     }
+}
+
+/// A listener to each backend, by the protocol that it speaks.
+fn config_of(backends: &[(&str, &str, SocketAddr)]) -> String {
+    let (mut listeners, mut clusters) = (String::new(), String::new());
+    for (name, protocol, backend) in backends {
+        listeners +=
+            &format!("  - {{name: {name}, address: '127.0.0.1:0', http: {{cluster: {name}}}}}\n");
+        clusters += &format!("  {name}: {{protocol: {protocol}, backends: ['{backend}']}}\n");
+    }
+    format!("listeners:\n{listeners}clusters:\n{clusters}")
+}
+
+fn streams_and_connections_meet(engine: &str) {
+    const OLD: &str = include_str!("websocket_client.py");
+    const NEW: &str = include_str!("websocket_http2_client.py");
+    // One for each client: hypercorn ends the whole connection when the end of a stream comes behind
+    // its own.
+    let new_server = || Script::server_of(include_str!("websocket_http2_server.py"));
+    let (Some((_old, old)), Some((_new, new)), Some((_newer, newer))) =
+        (Script::server(), new_server(), new_server())
+    else {
+        return;
+    };
+    let folder = Folder::new();
+    let config = config_of(&[
+        ("old", "http1", old),
+        ("new", "http2", new),
+        ("newer", "http2", newer),
+    ]);
+    let path = folder.write("lb.yaml", &config);
+    let lb = Lb::start(engine, &["--config", &path]);
+    for (script, listener) in [(NEW, "old"), (OLD, "new"), (NEW, "newer")] {
+        let uri = format!("ws://{}/chat?a=b", lb.listener(listener));
+        let mut client = Script::start(script, &uri).unwrap();
+        assert_eq!(client.line(), "talked", "to {listener}");
+        let active = format!("lb_upgrades_active{{listener=\"{listener}\"}}");
+        assert_eq!(lb.metric(&active), 1.0);
+        client.go_on();
+        assert_eq!(client.line(), "closed", "to {listener}");
+        wait_until("the upgrade to end", || lb.metric(&active) == 0.0);
+    }
+}
+
+fn a_backend_without_websockets_is_named(engine: &str) {
+    // It says what it allows, which is nothing, and waits.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let streams: Vec<_> = listener
+            .incoming()
+            .map(|stream| {
+                let mut stream = stream.unwrap();
+                stream.write_all(b"\0\0\0\x04\0\0\0\0\0").unwrap();
+                stream
+            })
+            .collect();
+        drop(streams);
+    });
+    let folder = Folder::new();
+    let path = folder.write("lb.yaml", &config_of(&[("new", "http2", backend)]));
+    let lb = Lb::start(engine, &["--config", &path]);
+    let mut client = client::Connection::open(lb.listener("new"));
+    let fields = [
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+    let answer = client.get_with("/", &fields);
+    assert_eq!(answer.status, 502, "{answer:?}");
+    let logged = lb.event("a backend takes no WebSockets");
+    assert_eq!(
+        (&logged["cluster"], &logged["level"]),
+        (&"new".into(), &"warn".into()),
+        "{logged}"
+    );
 }
