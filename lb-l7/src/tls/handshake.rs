@@ -105,10 +105,7 @@ impl Handshaking {
         facts.server_name = name.take().map(String::from);
         let common = self.common();
         let alpn = common.alpn_protocol().map(Box::from);
-        let version = common.protocol_version();
-        let (secrets, kernel) = self.into_kernel().map_err(invalid)?;
-        let duplex = version.and_then(|it| Duplex::new(secrets.tx, secrets.rx, kernel, it));
-        let mut duplex = duplex.ok_or_else(|| invalid(Error::HandshakeNotComplete))?;
+        let mut duplex = self.into_duplex().map_err(invalid)?;
         duplex.is_ended = is_ended;
         if !buffers.incoming.is_empty() {
             duplex.receive(Chunk::from_vec(buffers.incoming));
@@ -176,6 +173,13 @@ impl Handshaking {
         }
     }
 
+    fn into_duplex(self) -> Result<Duplex, Error> {
+        let version = self.common().protocol_version();
+        let (secrets, kernel) = self.into_kernel()?;
+        let duplex = version.and_then(|it| Duplex::new(secrets.tx, secrets.rx, kernel, it));
+        duplex.ok_or(Error::HandshakeNotComplete)
+    }
+
     fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), Error> {
         match self {
             Self::Client(connection) => {
@@ -188,6 +192,35 @@ impl Handshaking {
             }
         }
     }
+}
+
+/// Makes the handshake of two ends without a network between them: what is left of the client's
+/// and of the server's.
+pub(super) fn join(mut client: Handshaking, mut server: Handshaking) -> Result<[Duplex; 2], Error> {
+    let mut buffers = [Buffers::default(), Buffers::default()];
+    loop {
+        let mut done = [false; 2];
+        for (at, side) in [&mut client, &mut server].into_iter().enumerate() {
+            done[at] = loop {
+                match side.step(&mut buffers[at])? {
+                    Step::Again | Step::Ended => {}
+                    Step::Done => break true,
+                    Step::Receive => break false,
+                    Step::Send => {
+                        let sent = std::mem::take(&mut buffers[at].outgoing);
+                        buffers[1 - at].incoming.extend(sent);
+                    }
+                }
+            };
+        }
+        if done == [true; 2] {
+            break;
+        }
+    }
+    let [left, _] = buffers; // tickets of the server's
+    let mut ends = [client.into_duplex()?, server.into_duplex()?];
+    ends[0].receive(Chunk::from_vec(left.incoming));
+    Ok(ends)
 }
 
 /// Takes what the library hands out; also how many bytes of the peer are used up.

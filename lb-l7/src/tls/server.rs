@@ -129,6 +129,10 @@ impl TlsAcceptor {
         &self.certificates
     }
 
+    pub(super) const fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
     /// Whether clients are asked for certificates.
     #[must_use]
     pub const fn asks_clients(&self) -> bool {
