@@ -13,6 +13,7 @@ mod failure;
 mod handshake;
 mod names;
 mod pem;
+mod policies;
 mod record;
 mod replay;
 mod roots;
