@@ -35,7 +35,7 @@ impl TlsReplay {
         let server = UnbufferedServerConnection::new(Arc::clone(server.config())).ok()?;
         let client = Handshaking::Client(Box::new(client));
         let server = Handshaking::Server(Box::new(server));
-        let [client, server] = join(client, server).ok()?;
+        let [client, server] = join(client, server, |_| Vec::new()).ok()?;
         let (ours, peer) = if is_client {
             (client, server)
         } else {
@@ -135,8 +135,7 @@ mod tests {
     use super::*;
     use crate::tls::TlsContext;
 
-    /// Our end as the server's, and as the client's.
-    fn ends(suite: TlsSuite) -> [TlsReplay; 2] {
+    fn settings(suite: TlsSuite) -> (TlsAcceptor, TlsClient) {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
         let certificate = Certificate {
@@ -155,7 +154,12 @@ mod tests {
             server_name: None,
             verify: Verify::Off,
         };
-        let client = TlsClient::for_check(&check, &[]).unwrap();
+        (server, TlsClient::for_check(&check, &[]).unwrap())
+    }
+
+    /// Our end as the server's, and as the client's.
+    fn ends(suite: TlsSuite) -> [TlsReplay; 2] {
+        let (server, client) = settings(suite);
         [false, true].map(|is_client| TlsReplay::new(&server, &client, is_client).unwrap())
     }
 
@@ -217,6 +221,35 @@ mod tests {
             }
             assert_eq!(end.plain(), b"beforebehind".repeat(200));
         }
+    }
+
+    #[test]
+    fn a_new_key_may_be_taken_right_behind_the_handshake() {
+        let (acceptor, connector) = settings(TlsSuite::Aes128);
+        let name = ServerName::try_from("localhost").unwrap();
+        let client = UnbufferedClientConnection::new(Arc::clone(connector.config()), name);
+        let server = UnbufferedServerConnection::new(Arc::clone(acceptor.config()));
+        let client = Handshaking::Client(Box::new(client.unwrap()));
+        let server = Handshaking::Server(Box::new(server.unwrap()));
+        let behind = |client: &mut Duplex| {
+            let mut room = [0; 100];
+            let sealer = client.sealer();
+            let length = sealer.seal(Kind::Handshake, [&[24, 0, 0, 1, 1], b""], &mut room);
+            client.change_key().unwrap();
+            drop(client.take_control());
+            room[..length.unwrap()].to_vec()
+        };
+        let [client, server] = join(client, server, behind).unwrap();
+        let mut end = TlsReplay {
+            ours: server,
+            peer: client,
+            plain: Vec::new(),
+        };
+        pump(&mut end.peer, &mut Vec::new()).unwrap(); // tickets
+        let data = end.data(b"data");
+        end.receive(&data).unwrap();
+        assert_eq!(end.plain(), b"data");
+        assert_eq!(end.answer(b"answer").unwrap(), b"answer");
     }
 
     #[test]

@@ -42,8 +42,10 @@ impl Authority {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let name = rcgen::DnType::CommonName;
-        params.distinguished_name.push(name, "authority"); // not that of what it signs
+        static SERIAL: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("authority {}", SERIAL.fetch_add(1, Ordering::Relaxed));
+        let kind = rcgen::DnType::CommonName;
+        params.distinguished_name.push(kind, name);
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
         let issuer = Issuer::new(params, key);

@@ -40,7 +40,7 @@ fn nginx(server: &Signed, authority: &Authority, http: &str) -> Option<Other> {
         let ca = folder.write("ca.pem", &authority.pem);
         format!(
             "server {{ listen 127.0.0.1:{} ssl {http}; ssl_certificate {certificate}; \
-             ssl_certificate_key {key}; ssl_client_certificate {ca}; ssl_verify_client optional; \
+             ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3; ssl_client_certificate {ca}; ssl_verify_client optional; \
              location / {{ return 200 \"$ssl_server_name|$ssl_client_verify|$server_protocol|\
              $ssl_protocol\"; }} }}\n",
             ports[0]
