@@ -61,6 +61,16 @@ pub(crate) struct Routed {
 }
 
 impl Routed {
+    /// Nowhere: its connection is not for its host (RFC 9110 section 15.5.20).
+    pub(crate) const fn misdirected() -> Self {
+        Self {
+            route: None,
+            cluster: Err(Failure::Answered(421)),
+            location: Chunk::empty(),
+            target: None,
+        }
+    }
+
     /// To `cluster` as it came, or nowhere.
     pub(crate) fn default_of(cluster: Option<ClusterIndex>) -> Self {
         Self {

@@ -7,7 +7,7 @@
 use lb_core::plan::RequestId;
 use lb_core::rt::{Buffer, Chunk};
 
-use crate::action::Asked;
+use crate::action::{Asked, Routed};
 use crate::connection::Peer;
 use crate::failure::Failure;
 use crate::http1::body::Body;
@@ -133,7 +133,10 @@ pub(crate) fn admit(
         scheme: client.scheme,
         local: client.local,
     };
-    let routed = service.route(&asked).map_err(Failure::Head)?;
+    let mut routed = service.route(&asked).map_err(Failure::Head)?;
+    if !peer.may_ask(head.host(&received)) {
+        routed = Routed::misdirected();
+    }
     let mut out = Buffer::new();
     let target = routed.target.as_ref().map(Buffer::as_slice);
     rewrite_request(&received, &head, &service.rules, &client, target, &mut out)

@@ -105,6 +105,13 @@ impl Peer {
         SocketAddr::new(self.address, self.port)
     }
 
+    /// Whether a request for `host` may come by its connection: whether the client has shown the
+    /// certificate that the host asks for, if it does.
+    pub(crate) fn may_ask(&self, host: &[u8]) -> bool {
+        let policy = self.tls.as_ref().and_then(|tls| tls.policy.as_ref());
+        policy.is_none_or(|policy| policy.admits(host))
+    }
+
     /// `http` or `https`.
     #[must_use]
     pub const fn scheme(&self) -> &'static str {

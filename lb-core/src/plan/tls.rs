@@ -30,6 +30,8 @@ pub struct TlsServer {
     pub groups: Vec<TlsGroup>,
     /// Certificates of clients; `None` asks for none.
     pub client_auth: Option<ClientAuth>,
+    /// Others for some names; no name is in two of them.
+    pub client_auth_by_name: Vec<NamedClientAuth>,
     /// What clients get that ask for a name that no certificate has.
     pub unknown_names: UnknownNames,
     /// How long a handshake may take.
@@ -62,6 +64,7 @@ impl TlsServer {
             suites: Vec::new(),
             groups: Vec::new(),
             client_auth: None,
+            client_auth_by_name: Vec::new(),
             unknown_names: UnknownNames::default(),
             handshake_timeout: Self::HANDSHAKE_TIMEOUT_DEFAULT,
             handshake_rate: None,
@@ -151,6 +154,15 @@ impl ClientAuth {
     pub const DEPTH_DEFAULT: u8 = 1;
     /// As far as chains are followed.
     pub const DEPTH_LIMIT: u8 = 6;
+}
+
+/// What is asked of clients that come for some names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedClientAuth {
+    /// Server names, in lower case, exact or `*.` and a name; at least one.
+    pub names: Vec<String>,
+    /// Certificates of clients; `None` asks for none.
+    pub auth: Option<ClientAuth>,
 }
 
 /// What a client gets that asks for a name that no certificate has.

@@ -4,9 +4,12 @@
 //! what they should be, `lb_l7::tls` says.
 //! Read next: `tls.rs` (the types), `validate.rs` (the errors).
 
+use std::collections::HashSet;
+
 use super::validate::{Place, Validation, host_problem};
 use super::{
-    BackendTls, Certificate, ClientAuth, Rate, TicketKey, TlsServer, TlsSuite, TlsVersion, Verify,
+    BackendTls, Certificate, ClientAuth, NamedClientAuth, Rate, TicketKey, TlsServer, TlsSuite,
+    TlsVersion, Verify,
 };
 
 impl Validation<'_> {
@@ -26,16 +29,41 @@ impl Validation<'_> {
         }
         self.suites(place, tls);
         if let Some(auth) = &tls.client_auth {
-            let depth = (0, ClientAuth::DEPTH_LIMIT);
-            self.range(place, "tls.client_auth.depth", auth.depth, depth);
-            if auth.roots.is_empty() {
-                let reason = "there is no certificate to verify by";
-                self.malformed(place, "tls.client_auth.roots", "", reason);
-            }
+            self.client_auth(place, auth);
         }
+        self.client_auth_by_name(place, &tls.client_auth_by_name);
         for TicketKey(key) in &tls.ticket_keys {
             let range = (TicketKey::BYTES_LEAST, TicketKey::BYTES_MAX);
             self.range(place, "tls.ticket_keys", key.len(), range);
+        }
+    }
+
+    fn client_auth(&mut self, place: &Place, auth: &ClientAuth) {
+        let depth = (0, ClientAuth::DEPTH_LIMIT);
+        self.range(place, "tls.client_auth.depth", auth.depth, depth);
+        if auth.roots.is_empty() {
+            let reason = "there is no certificate to verify by";
+            self.malformed(place, "tls.client_auth.roots", "", reason);
+        }
+    }
+
+    fn client_auth_by_name(&mut self, place: &Place, policies: &[NamedClientAuth]) {
+        let field = "tls.client_auth_by_name";
+        let mut seen = HashSet::new();
+        for policy in policies {
+            if policy.names.is_empty() {
+                self.malformed(place, field, "", "there is no name that it is for");
+            }
+            for name in &policy.names {
+                if let Some(reason) = host_problem(name) {
+                    self.malformed(place, field, name, reason);
+                } else if !seen.insert(name) {
+                    self.malformed(place, field, name, "the name is there twice");
+                }
+            }
+            if let Some(auth) = &policy.auth {
+                self.client_auth(place, auth);
+            }
         }
     }
 

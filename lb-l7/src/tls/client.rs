@@ -80,6 +80,10 @@ impl TlsClient {
         })
     }
 
+    pub(super) const fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+
     fn new(plan: &BackendTls, alpn: &[&[u8]]) -> Result<Self, TlsConfigError> {
         let server_name = plan.server_name.clone().map(|name| {
             let parsed = ServerName::try_from(name.clone());

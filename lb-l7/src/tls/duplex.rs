@@ -71,8 +71,10 @@ pub(super) struct Duplex {
     /// Records without data in a row.
     quiet: u8,
     pub(super) is_ended: bool,
-    has_failed: bool,
+    failure: Option<RecordError>,
     has_said_end: bool,
+    /// Whether a new key that the peer has asked for is in `control`.
+    has_answered: bool,
 }
 
 impl Duplex {
@@ -94,8 +96,9 @@ impl Duplex {
             control: Vec::new(),
             quiet: 0,
             is_ended: false,
-            has_failed: false,
+            failure: None,
             has_said_end: false,
+            has_answered: false,
         })
     }
 
@@ -123,64 +126,94 @@ impl Duplex {
         if self.is_ended {
             return Ok(None);
         }
-        if self.has_failed {
-            return Err(io::ErrorKind::InvalidData.into());
+        if let Some(failure) = self.failure {
+            return Err(failed(failure));
         }
         self.open_records().map_err(|error| {
-            self.has_failed = true;
-            self.alert(2, error as u8);
-            let text = format!("TLS: a bad record from the peer ({error:?})");
-            io::Error::new(io::ErrorKind::InvalidData, text)
+            self.fail(error);
+            failed(error)
         })
     }
 
     fn open_records(&mut self) -> Result<Option<Chunk>, RecordError> {
-        if let Some(plain) = self.open_partial()? {
-            return Ok(Some(plain));
-        }
-        if self.input.len() >= BULK_BYTES {
-            match Chunk::large(|room| self.open_into(room)) {
-                Some(Ok(plain)) if !plain.is_empty() => return Ok(Some(plain)),
-                Some(Err(error)) => return Err(error),
-                _ => {}
+        loop {
+            if let Some(plain) = self.open_partial()? {
+                return Ok(Some(plain));
             }
-        }
-        let mut out = Buffer::new();
-        out.fill(|room| self.open_into(room))?;
-        if !out.is_empty() {
-            return Ok(Some(out.freeze()));
-        }
-        drop(out);
-        match Opener::record_len(&self.input)? {
-            // A record of full length is longer than a buffer.
-            Some(length) if length <= self.input.len() && !self.is_ended => {
-                let record = self.input.split_to(length);
-                self.open_alone(&record)
-            }
-            _ => {
-                if !self.is_ended {
-                    self.partial.extend_from_slice(&self.input);
+            if self.input.len() >= BULK_BYTES {
+                match Chunk::large(|room| self.open_into(room)) {
+                    Some(Ok(plain)) if !plain.is_empty() => return Ok(Some(plain)),
+                    Some(Err(error)) => return Err(error),
+                    _ => {}
                 }
-                self.input = Chunk::empty();
-                Ok(None)
+            }
+            let mut out = Buffer::new();
+            out.fill(|room| self.open_into(room))?;
+            if !out.is_empty() {
+                return Ok(Some(out.freeze()));
+            }
+            drop(out);
+            match Opener::record_len(&self.input)? {
+                // A record of full length is longer than a buffer.
+                Some(length) if length <= self.input.len() && !self.is_ended => {
+                    let record = self.input.split_to(length);
+                    if let Some(plain) = self.open_alone(&record)? {
+                        return Ok(Some(plain));
+                    }
+                }
+                _ => {
+                    if !self.is_ended {
+                        self.partial.extend_from_slice(&self.input);
+                    }
+                    self.input = Chunk::empty();
+                    return Ok(None);
+                }
             }
         }
     }
 
-    /// Opens whole records of the input as long as they fit.
+    /// Opens whole records of the input as long as they fit. What came before a bad one is true,
+    /// however it was cut on its way.
     fn open_into(&mut self, room: &mut [u8]) -> Result<usize, RecordError> {
         let mut filled = 0;
-        while let Some(length) = Opener::record_len(&self.input)? {
-            let space = &mut room[filled..];
-            let is_whole = length <= self.input.len();
-            if !is_whole || self.opener.room_for(length) > space.len() || self.is_ended {
-                break;
+        loop {
+            match self.open_next(&mut room[filled..]) {
+                Ok(Some(count)) => filled += count,
+                Ok(None) => return Ok(filled),
+                Err(error) if filled > 0 => {
+                    self.fail(error);
+                    return Ok(filled);
+                }
+                Err(error) => return Err(error),
             }
-            let record = self.input.split_to(length);
-            let (kind, count) = self.opener.open(&record, space)?;
-            filled += self.take(kind, &space[..count])?;
         }
-        Ok(filled)
+    }
+
+    /// Opens the next record of the input if it is whole and fits: how much of it is data.
+    fn open_next(&mut self, space: &mut [u8]) -> Result<Option<usize>, RecordError> {
+        if self.is_ended {
+            return Ok(None);
+        }
+        let length = Opener::record_len(&self.input)?;
+        let fits = |length: &usize| {
+            *length <= self.input.len() && self.opener.room_for(*length) <= space.len()
+        };
+        let Some(length) = length.filter(fits) else {
+            return Ok(None);
+        };
+        let record = self.input.split_to(length);
+        let (kind, count) = self.opener.open(&record, space)?;
+        self.take(kind, &space[..count]).map(Some)
+    }
+
+    /// There is nothing more to be had of the peer, which is told why.
+    fn fail(&mut self, error: RecordError) {
+        self.failure = Some(error);
+        self.input = Chunk::empty();
+        match error.alert() {
+            Some(alert) => self.alert(2, alert),
+            None => self.has_said_end = true, // there is nobody to say it to
+        }
     }
 
     /// Completes the record that has begun, and opens it.
@@ -231,6 +264,9 @@ impl Duplex {
 
     /// How many bytes of an opened record are data.
     fn take(&mut self, kind: Kind, plain: &[u8]) -> Result<usize, RecordError> {
+        if kind == Kind::Data && !self.message.is_empty() {
+            return Err(RecordError::Unexpected); // within a message (RFC 8446 section 5.1)
+        }
         if kind == Kind::Data && !plain.is_empty() {
             self.quiet = 0;
             return Ok(plain.len());
@@ -240,6 +276,10 @@ impl Duplex {
             return Err(RecordError::Unexpected);
         }
         match kind {
+            // Only data may be empty (RFC 8446 section 5.4).
+            Kind::Alert | Kind::Handshake if plain.is_empty() => {
+                return Err(RecordError::Unexpected);
+            }
             Kind::Data => {}
             Kind::Alert => self.take_alert(plain)?,
             Kind::Handshake if self.version == ProtocolVersion::TLSv1_3 => {
@@ -256,12 +296,8 @@ impl Duplex {
             [_, CLOSE_NOTIFY] => self.is_ended = true,
             [_, USER_CANCELED] => {}
             [1, _] if self.version != ProtocolVersion::TLSv1_3 => {} // a warning
-            [_, _] => self.has_failed = true,
+            [_, what] => return Err(RecordError::Alerted(*what)),
             _ => return Err(RecordError::Decode),
-        }
-        if self.has_failed {
-            self.has_said_end = true; // there is nobody to say it to
-            return Err(RecordError::Unexpected);
         }
         Ok(())
     }
@@ -272,7 +308,12 @@ impl Duplex {
         let mut rest = &messages[..];
         while let Some((&[kind, high, middle, low], body)) = rest.split_first_chunk() {
             let length = u32::from_be_bytes([0, high, middle, low]) as usize;
-            if length > MESSAGE_MAX {
+            let most = match (kind, &self.kernel) {
+                (KEY_UPDATE, _) => 1,
+                (NEW_SESSION_TICKET, Kernel::Client(_)) => MESSAGE_MAX,
+                _ => return Err(RecordError::Unexpected),
+            };
+            if length > most {
                 return Err(RecordError::Decode);
             }
             let Some((body, behind)) = body.split_at_checked(length) else {
@@ -300,7 +341,13 @@ impl Duplex {
                 self.opener = opener.ok_or(RecordError::Internal)?;
                 match body {
                     [0] => Ok(()),
-                    [1] => self.change_key(),
+                    // One answer is enough for all that came before it (RFC 8446 section 4.6.3).
+                    [1] if self.has_answered => Ok(()),
+                    [1] => {
+                        self.has_answered = true;
+                        self.change_key()
+                    }
+                    [_] => Err(RecordError::Illegal),
                     _ => Err(RecordError::Decode),
                 }
             }
@@ -309,7 +356,7 @@ impl Duplex {
     }
 
     /// Says that a new key follows, and takes it.
-    fn change_key(&mut self) -> Result<(), RecordError> {
+    pub(super) fn change_key(&mut self) -> Result<(), RecordError> {
         self.seal_control(Kind::Handshake, &[KEY_UPDATE, 0, 0, 1, 0]);
         let next = self.kernel.next_sending();
         let next = next.map_err(|_| RecordError::Internal)?;
@@ -335,10 +382,21 @@ impl Duplex {
         }
     }
 
+    /// What makes this end's records, for `replay.rs`.
+    pub(super) const fn sealer(&mut self) -> &mut Sealer {
+        &mut self.sealer
+    }
+
     /// What is to be sent before anything else, if there is anything.
     pub(super) fn take_control(&mut self) -> Option<Chunk> {
+        self.has_answered = false;
         let control = std::mem::take(&mut self.control);
         (!control.is_empty()).then(|| Chunk::from_vec(control))
+    }
+
+    /// Bytes of that.
+    pub(super) const fn control_len(&self) -> usize {
+        self.control.len()
     }
 
     pub(super) const fn has_control(&self) -> bool {
@@ -362,6 +420,7 @@ impl Duplex {
             first: parts[0].as_deref().unwrap_or_default(),
             second: parts[1].as_deref().unwrap_or_default(),
         };
+        self.has_answered = false;
         let control = std::mem::take(&mut self.control);
         let failed = |_| io::Error::other("TLS: a record cannot be made");
         let buffers = 2 * (Buffer::CAPACITY - OVERHEAD_MAX - GATHERED_BYTES_MAX);
@@ -397,6 +456,14 @@ impl Duplex {
         debug_assert!(source.is_empty(), "there was room for all of it");
         Ok([Some(first), Some(Chunk::from_vec(out))])
     }
+}
+
+fn failed(error: RecordError) -> io::Error {
+    let text = match error {
+        RecordError::Alerted(alert) => format!("TLS: the peer has ended it by the alert {alert}"),
+        error => format!("TLS: a bad record from the peer ({error:?})"),
+    };
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 /// What is still to be sealed.

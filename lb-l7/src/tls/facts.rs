@@ -7,6 +7,7 @@ use lb_core::plan::TlsVersion;
 use rustls::{CommonState, HandshakeKind, ProtocolVersion};
 
 use super::client_auth::ClientCertificate;
+use super::policies::ClientPolicy;
 
 /// What a handshake agreed on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,6 +27,8 @@ pub struct TlsFacts {
     /// Field lines that tell backends of the client's certificate, each with its CRLF; none where
     /// it is not asked for one.
     pub client_fields: Vec<u8>,
+    /// Where names differ in what is asked of clients: by which of them it was made.
+    pub(crate) policy: Option<ClientPolicy>,
 }
 
 impl TlsFacts {
@@ -48,6 +51,7 @@ impl TlsFacts {
             client_subject: client.as_ref().map(|client| client.subject.clone()),
             client,
             client_fields: Vec::new(),
+            policy: None,
         }
     }
 

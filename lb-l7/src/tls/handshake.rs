@@ -14,6 +14,7 @@ use rustls::{CommonState, Error, ExtractedSecrets};
 use super::duplex::{Duplex, Kernel};
 use super::facts::TlsFacts;
 use super::names;
+use super::record::Opener;
 
 /// Most bytes of handshake messages that wait to be complete: certificates of clients are the
 /// longest.
@@ -56,8 +57,29 @@ enum Step {
 #[derive(Default)]
 struct Buffers {
     incoming: Vec<u8>,
+    /// How much of that the library may see.
+    shown: usize,
     outgoing: Vec<u8>,
     plain: Vec<u8>,
+}
+
+impl Buffers {
+    /// Shows the library one more record, if a whole one has come. What follows the handshake is
+    /// not for it: it would answer a KeyUpdate there with its next data only, and that is ours.
+    fn show(&mut self) -> bool {
+        match Opener::record_len(&self.incoming[self.shown..]) {
+            Ok(Some(length)) if length <= self.incoming.len() - self.shown => {
+                self.shown += length;
+                true
+            }
+            Ok(_) => false,
+            // It has words for what this is.
+            Err(_) => {
+                let before = std::mem::replace(&mut self.shown, self.incoming.len());
+                before < self.shown
+            }
+        }
+    }
 }
 
 impl Handshaking {
@@ -105,10 +127,7 @@ impl Handshaking {
         facts.server_name = name.take().map(String::from);
         let common = self.common();
         let alpn = common.alpn_protocol().map(Box::from);
-        let version = common.protocol_version();
-        let (secrets, kernel) = self.into_kernel().map_err(invalid)?;
-        let duplex = version.and_then(|it| Duplex::new(secrets.tx, secrets.rx, kernel, it));
-        let mut duplex = duplex.ok_or_else(|| invalid(Error::HandshakeNotComplete))?;
+        let mut duplex = self.into_duplex().map_err(invalid)?;
         duplex.is_ended = is_ended;
         if !buffers.incoming.is_empty() {
             duplex.receive(Chunk::from_vec(buffers.incoming));
@@ -125,19 +144,38 @@ impl Handshaking {
     fn step(&mut self, buffers: &mut Buffers) -> Result<Step, Error> {
         let Buffers {
             incoming,
+            shown,
             outgoing,
             plain,
         } = buffers;
+        let records = &mut incoming[..*shown];
         let (step, used) = match self {
             Self::Client(connection) => {
-                take_step(connection.process_tls_records(incoming), outgoing, plain)
+                take_step(connection.process_tls_records(records), outgoing, plain)
             }
             Self::Server(connection) => {
-                take_step(connection.process_tls_records(incoming), outgoing, plain)
+                take_step(connection.process_tls_records(records), outgoing, plain)
             }
         };
         incoming.drain(..used); // also of what was wrong: the library counts on it
-        step
+        *shown -= used;
+        match step {
+            Ok(Step::Receive) if buffers.show() => Ok(Step::Again),
+            step => step,
+        }
+    }
+
+    /// Goes on for as long as nothing must be received; what it sends is `to` take in. True when
+    /// it is over.
+    fn go_on(&mut self, buffers: &mut Buffers, to: &mut Buffers) -> Result<bool, Error> {
+        loop {
+            match self.step(buffers)? {
+                Step::Again | Step::Ended => {}
+                Step::Done => return Ok(true),
+                Step::Receive => return Ok(false),
+                Step::Send => to.incoming.append(&mut buffers.outgoing),
+            }
+        }
     }
 
     /// Sends the alert that says what was wrong.
@@ -176,6 +214,13 @@ impl Handshaking {
         }
     }
 
+    fn into_duplex(self) -> Result<Duplex, Error> {
+        let version = self.common().protocol_version();
+        let (secrets, kernel) = self.into_kernel()?;
+        let duplex = version.and_then(|it| Duplex::new(secrets.tx, secrets.rx, kernel, it));
+        duplex.ok_or(Error::HandshakeNotComplete)
+    }
+
     fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), Error> {
         match self {
             Self::Client(connection) => {
@@ -188,6 +233,28 @@ impl Handshaking {
             }
         }
     }
+}
+
+/// Makes the handshake of two ends without a network between them: what is left of the client's
+/// and of the server's. `behind` makes what the client sends in one with the end of its handshake.
+pub(super) fn join(
+    mut client: Handshaking,
+    mut server: Handshaking,
+    behind: impl FnOnce(&mut Duplex) -> Vec<u8>,
+) -> Result<[Duplex; 2], Error> {
+    let (mut near, mut far) = (Buffers::default(), Buffers::default());
+    while !client.go_on(&mut near, &mut far)? {
+        server.go_on(&mut far, &mut near)?;
+    }
+    let mut client = client.into_duplex()?;
+    far.incoming.extend(behind(&mut client));
+    if !server.go_on(&mut far, &mut near)? {
+        return Err(Error::HandshakeNotComplete);
+    }
+    let mut server = server.into_duplex()?;
+    client.receive(Chunk::from_vec(near.incoming));
+    server.receive(Chunk::from_vec(far.incoming));
+    Ok([client, server])
 }
 
 /// Takes what the library hands out; also how many bytes of the peer are used up.

@@ -74,19 +74,6 @@ impl NameTable {
         Some(table)
     }
 
-    /// Whether a client that came for one of two names is shown the same certificate for the
-    /// other: what a connection may be used for (RFC 9110 section 7.4).
-    pub(crate) fn covers(&self, asked: Option<&str>, host: &str) -> bool {
-        match asked {
-            Some(asked) if asked == host => true,
-            _ => {
-                let choice = |name| self.find(name).unwrap_or(&self.default);
-                let asked = asked.map_or(&self.default, choice);
-                Arc::ptr_eq(&asked.first, &choice(host).first)
-            }
-        }
-    }
-
     /// `name` is in lower case.
     fn find(&self, name: &str) -> Option<&Choice> {
         self.by_name.get(name).or_else(|| {

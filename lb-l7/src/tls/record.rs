@@ -15,9 +15,10 @@ use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
 pub(super) const HEADER_LEN: usize = 5;
 /// Most bytes of plaintext in a record.
 pub(super) const PLAIN_MAX: usize = 1 << 14;
-/// Most bytes behind the header: RFC 8446 section 5.2 allows 256 more than the plaintext, RFC 5246
-/// section 6.2.3 allows 2048.
+/// Most bytes behind the header (RFC 5246 section 6.2.3).
 const CONTENT_MAX: usize = PLAIN_MAX + 2048;
+/// Likewise of TLS 1.3 (RFC 8446 section 5.2).
+const CONTENT_MAX_13: usize = PLAIN_MAX + 256;
 const TAG_LEN: usize = 16;
 /// What TLS 1.2 sends of the nonce with AES-GCM (RFC 5288 section 3).
 const EXPLICIT_LEN: usize = 8;
@@ -46,15 +47,32 @@ impl Kind {
     }
 }
 
-/// What is wrong with a record; the number is the alert that says so (RFC 8446 section 6).
+/// What is wrong with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub(super) enum RecordError {
-    Unexpected = 10,
-    BadMac = 20,
-    Overflow = 22,
-    Decode = 50,
-    Internal = 80,
+    Unexpected,
+    BadMac,
+    Overflow,
+    Illegal,
+    Decode,
+    Internal,
+    /// Nothing: the peer has ended the connection, by this alert.
+    Alerted(u8),
+}
+
+impl RecordError {
+    /// The alert that says so to the peer (RFC 8446 section 6), if there is anything to say.
+    pub(super) const fn alert(self) -> Option<u8> {
+        match self {
+            Self::Unexpected => Some(10),
+            Self::BadMac => Some(20),
+            Self::Overflow => Some(22),
+            Self::Illegal => Some(47),
+            Self::Decode => Some(50),
+            Self::Internal => Some(80),
+            Self::Alerted(_) => None,
+        }
+    }
 }
 
 /// How nonces and additional data are made.
@@ -154,6 +172,17 @@ impl Sealer {
         parts: [&[u8]; 2],
         room: &mut [u8],
     ) -> Result<usize, Unspecified> {
+        self.seal_as(kind as u8, parts, room)
+    }
+
+    /// Likewise of a kind that there may not be.
+    #[inline]
+    pub(super) fn seal_as(
+        &mut self,
+        kind: u8,
+        parts: [&[u8]; 2],
+        room: &mut [u8],
+    ) -> Result<usize, Unspecified> {
         let plain_len = parts[0].len() + parts[1].len();
         let length = plain_len + self.overhead();
         let room = room.get_mut(..length).ok_or(Unspecified)?;
@@ -162,12 +191,12 @@ impl Sealer {
         let nonce = self.0.nonce(number);
         let (header, content) = room.split_at_mut(HEADER_LEN);
         let outer = match self.0.scheme {
-            Scheme::Tls13 => Kind::Data,
+            Scheme::Tls13 => Kind::Data as u8,
             Scheme::Explicit | Scheme::Implicit => kind,
         };
         let [high, low] = ((length - HEADER_LEN) as u16).to_be_bytes();
-        header.copy_from_slice(&[outer as u8, 3, 3, high, low]);
-        let inner = [kind as u8];
+        header.copy_from_slice(&[outer, 3, 3, high, low]);
+        let inner = [kind];
         let (content, inner): (_, &[u8]) = match self.0.scheme {
             Scheme::Tls13 => (content, &inner),
             Scheme::Explicit => {
@@ -177,7 +206,7 @@ impl Sealer {
             }
             Scheme::Implicit => (content, &[]),
         };
-        let aad12 = Cipher::aad12(number, [kind as u8, 3, 3], plain_len);
+        let aad12 = Cipher::aad12(number, [kind, 3, 3], plain_len);
         let aad: &[u8] = match self.0.scheme {
             Scheme::Tls13 => header,
             Scheme::Explicit | Scheme::Implicit => &aad12,
@@ -249,6 +278,7 @@ impl Opener {
         let mut nonce = self.0.nonce(number);
         let content = match self.0.scheme {
             Scheme::Tls13 if header[0] != Kind::Data as u8 => return Err(RecordError::Unexpected),
+            Scheme::Tls13 if content.len() > CONTENT_MAX_13 => return Err(RecordError::Overflow),
             Scheme::Tls13 | Scheme::Implicit => content,
             Scheme::Explicit => {
                 let parts = content.split_first_chunk::<EXPLICIT_LEN>();
@@ -273,6 +303,8 @@ impl Opener {
             .open_separate_gather(nonce, aad, sealed, tag, room)
             .map_err(|_| RecordError::BadMac)?;
         let (kind, length) = match self.0.scheme {
+            // With its kind and its padding (RFC 8446 section 5.4).
+            Scheme::Tls13 if room.len() > PLAIN_MAX + 1 => return Err(RecordError::Overflow),
             Scheme::Tls13 => {
                 let last = room.iter().rposition(|byte| *byte != 0); // before it is padding
                 let last = last.ok_or(RecordError::Unexpected)?;

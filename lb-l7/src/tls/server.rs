@@ -14,6 +14,7 @@ use lb_core::metrics::TlsFailure;
 use lb_core::plan::{Certificate, ClientAuth, Rate, TlsGroup, TlsServer, TlsSuite, TlsVersion};
 use lb_core::rate::TokenBucket;
 use lb_core::rt::{self, Chunk, TcpStream, timeout};
+use lb_l4::client_hello::{self, HelloError, ReceiveError};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs as crypto};
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
@@ -24,6 +25,7 @@ use super::client::TlsConfigError;
 use super::client_auth::ClientVerifier;
 use super::failure::TlsRefusal;
 use super::names::NameTable;
+use super::policies::{ClientPolicies, ClientPolicy};
 use super::stream::TlsStream;
 use super::tickets::{TicketSecrets, Ticketer};
 
@@ -84,7 +86,8 @@ impl TlsContext {
 pub struct TlsAcceptor {
     plan: TlsServer,
     config: Arc<ServerConfig>,
-    names: Arc<NameTable>,
+    /// Where names differ in what is asked of clients: by which they go, and how each is done.
+    by_name: Option<(Arc<ClientPolicies>, Vec<Arc<ServerConfig>>)>,
     certificates: Vec<Arc<ServerCertificate>>,
     rate: Option<(Rate, Arc<TokenBucket>)>,
 }
@@ -106,9 +109,12 @@ impl TlsAcceptor {
         let names = NameTable::new(&certificates, plan.unknown_names);
         let names = Arc::new(names.ok_or(TlsConfigError::NoCertificate)?);
         let bucket = previous.and_then(|it| Some(Arc::clone(&it.rate.as_ref()?.1)));
+        let configs = ClientPolicies::of(plan).map(|auth| config(plan, auth, context, &names));
+        let configs = configs.map(|config| config.map(Arc::new));
+        let configs: Vec<_> = configs.collect::<Result<_, _>>()?;
         Ok(Self {
-            config: Arc::new(config(plan, context, &names)?),
-            names,
+            config: Arc::clone(configs.first().ok_or(TlsConfigError::NoCertificate)?),
+            by_name: ClientPolicies::new(plan).map(|policies| (Arc::new(policies), configs)),
             certificates,
             rate: plan
                 .handshake_rate
@@ -129,17 +135,8 @@ impl TlsAcceptor {
         &self.certificates
     }
 
-    /// Whether clients are asked for certificates.
-    #[must_use]
-    pub const fn asks_clients(&self) -> bool {
-        self.plan.client_auth.is_some()
-    }
-
-    /// Whether a connection that was made for the server name `asked` may be used for `host`, in
-    /// lower case: it would be shown the same certificate.
-    #[must_use]
-    pub fn covers(&self, asked: Option<&str>, host: &str) -> bool {
-        self.names.covers(asked, host)
+    pub(super) const fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
     }
 
     /// Makes the handshake of a new connection.
@@ -177,11 +174,24 @@ impl TlsAcceptor {
             return Err(TlsRefusal::new(TlsFailure::PlainHttp, reason));
         }
         stream.unread(first);
-        let mut name = None;
-        let stream = TlsStream::accept(stream, Arc::clone(&self.config), &mut name).await;
-        let mut stream = stream.map_err(|error| TlsRefusal::of(&error, name))?;
-        if self.asks_clients() {
-            stream.tell_backends();
+        let Some((policies, configs)) = &self.by_name else {
+            let asks = self.plan.client_auth.is_some();
+            return handshake(stream, &self.config, asks).await;
+        };
+        // The library asks for a certificate in the same breath in which it reads the name.
+        let deadline = rt::now() + self.plan.handshake_timeout;
+        let hello = client_hello::receive(&stream, deadline).await;
+        let hello = hello.map_err(|error| refused_hello(&error))?;
+        let find = |name: Option<&str>| policies.find(name.unwrap_or_default().as_bytes());
+        let own = find(hello.server_name.as_deref());
+        let asks = ClientPolicies::of(&self.plan).nth(own).flatten().is_some();
+        let mut stream = handshake(stream, &configs[own], asks).await?;
+        if find(stream.facts().server_name.as_deref()) != own {
+            let reason = "the ClientHello has two readings of its server name";
+            return Err(TlsRefusal::new(TlsFailure::Protocol, reason));
+        }
+        if let Some(facts) = stream.facts_mut() {
+            facts.policy = Some(ClientPolicy::new(Arc::clone(policies), own));
         }
         Ok(stream)
     }
@@ -195,6 +205,31 @@ impl fmt::Debug for TlsAcceptor {
     }
 }
 
+/// Makes the handshake; `asks` says whether it asks for a certificate.
+async fn handshake(
+    stream: TcpStream,
+    config: &Arc<ServerConfig>,
+    asks: bool,
+) -> Result<TlsStream, TlsRefusal> {
+    let mut name = None;
+    let stream = TlsStream::accept(stream, Arc::clone(config), &mut name).await;
+    let mut stream = stream.map_err(|error| TlsRefusal::of(&error, name))?;
+    if let Some(facts) = stream.facts_mut().filter(|_| asks) {
+        facts.tell_backends();
+    }
+    Ok(stream)
+}
+
+fn refused_hello(error: &ReceiveError) -> TlsRefusal {
+    let kind = match error {
+        ReceiveError::Closed => TlsFailure::Closed,
+        ReceiveError::Timeout => TlsFailure::Timeout,
+        ReceiveError::Invalid(HelloError::NotTls) => TlsFailure::NotTls,
+        ReceiveError::Invalid(_) => TlsFailure::Protocol,
+    };
+    TlsRefusal::new(kind, &error.to_string())
+}
+
 fn is_plain_http(first: &[u8]) -> bool {
     const METHODS: [&[u8]; 8] = [
         b"GET ", b"POST", b"HEAD", b"PUT ", b"DELE", b"OPTI", b"PATC", b"PRI ",
@@ -204,13 +239,14 @@ fn is_plain_http(first: &[u8]) -> bool {
 
 fn config(
     plan: &TlsServer,
+    client_auth: Option<&ClientAuth>,
     context: &TlsContext,
     names: &Arc<NameTable>,
 ) -> Result<ServerConfig, TlsConfigError> {
     let provider = Arc::new(provider(&plan.suites, &plan.groups));
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions(plan.min_version, &plan.suites))?;
-    let builder = match &plan.client_auth {
+    let builder = match client_auth {
         Some(auth) => {
             let verifier = ClientVerifier::new(auth, provider)?;
             builder.with_client_cert_verifier(Arc::new(verifier))
@@ -228,7 +264,7 @@ fn config(
     if plan.resumption {
         let secrets = TicketSecrets::of_keys(&plan.ticket_keys);
         let secrets = secrets.unwrap_or_else(|| Arc::clone(&context.secrets));
-        let ticketer = Ticketer::new(secrets, client_auth_digest(plan.client_auth.as_ref()));
+        let ticketer = Ticketer::new(secrets, client_auth_digest(client_auth));
         config.ticketer = Arc::new(ticketer);
     } else {
         config.send_tls13_tickets = 0;

@@ -112,10 +112,9 @@ impl TlsStream {
         self.inner.alpn.as_deref()
     }
 
-    pub(super) fn tell_backends(&mut self) {
-        if let Some(facts) = Rc::get_mut(&mut self.inner.facts) {
-            facts.tell_backends();
-        }
+    /// What is known of it, until somebody else knows, too.
+    pub(super) fn facts_mut(&mut self) -> Option<&mut TlsFacts> {
+        Rc::get_mut(&mut self.inner.facts)
     }
 
     pub(super) fn made_by(mut self, plan: Option<&Arc<BackendTls>>) -> Self {

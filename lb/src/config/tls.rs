@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use lb_core::plan::{
-    BackendTls, Certificate, ClientAuth, Rate, TicketKey, TlsGroup, TlsServer, TlsSuite,
-    TlsVersion, UnknownNames, Verify,
+    BackendTls, Certificate, ClientAuth, NamedClientAuth, Rate, TicketKey, TlsGroup, TlsServer,
+    TlsSuite, TlsVersion, UnknownNames, Verify,
 };
 use lb_l7::tls::{self, ServerCertificate};
 
@@ -37,6 +37,13 @@ const UNKNOWN_WORDS: [(&str, UnknownNames); 2] = [
 ];
 
 const REQUIRED_WORDS: [(&str, bool); 2] = [("optional", false), ("required", true)];
+
+/// As [`REQUIRED_WORDS`], of names that may differ from their listener.
+const MODE_WORDS: [(&str, Option<bool>); 3] = [
+    ("off", None),
+    ("optional", Some(false)),
+    ("required", Some(true)),
+];
 
 /// `tls:` of a listener, as it was written.
 #[derive(Debug)]
@@ -155,6 +162,8 @@ pub(super) fn server(node: &Node, problems: &mut Problems) -> Option<Tls> {
     server.suites = words(&mut fields, "suites", |text| text.parse::<TlsSuite>());
     server.groups = words(&mut fields, "groups", |text| text.parse::<TlsGroup>());
     server.client_auth = fields.optional("client_auth", client_auth);
+    let named = fields.optional("client_auth_by_name", decode::list(named_client_auth));
+    server.client_auth_by_name = named.unwrap_or_default();
     let unknown = fields.optional("unknown_names", decode::choice(&UNKNOWN_WORDS));
     server.unknown_names = unknown.map_or(server.unknown_names, |it| it.value);
     if let Some(timeout) = fields.optional("handshake_timeout", duration) {
@@ -305,6 +314,35 @@ fn read_pair(
 
 fn client_auth(node: &Node, problems: &mut Problems) -> Option<ClientAuth> {
     let mut fields = Fields::of(node, problems)?;
+    let required = fields.optional("mode", decode::choice(&REQUIRED_WORDS));
+    let auth = client_auth_fields(&mut fields, required.is_none_or(|it| it.value));
+    fields.finish();
+    auth
+}
+
+/// An item of `client_auth_by_name`.
+fn named_client_auth(node: &Node, problems: &mut Problems) -> Option<NamedClientAuth> {
+    let mut fields = Fields::of(node, problems)?;
+    let name =
+        |node: &Node, problems: &mut Problems| decode::parsed(notation::route_host)(node, problems);
+    let names = fields.required("names", decode::list(name));
+    let mode = fields.optional("mode", decode::choice(&MODE_WORDS));
+    let auth = match mode.map_or(Some(true), |it| it.value) {
+        Some(required) => client_auth_fields(&mut fields, required).map(Some),
+        None => {
+            for key in ["ca", "crl", "depth"] {
+                fields.refuse(key, "mode is off, so no certificate is asked for");
+            }
+            Some(None)
+        }
+    };
+    fields.finish();
+    let names = names?.into_iter().map(|name| name.value).collect();
+    auth.map(|auth| NamedClientAuth { names, auth })
+}
+
+/// `ca`, `crl` and `depth`.
+fn client_auth_fields(fields: &mut Fields<'_, '_>, required: bool) -> Option<ClientAuth> {
     let roots = fields.required(
         "ca",
         decode::parsed(|text| {
@@ -321,11 +359,9 @@ fn client_auth(node: &Node, problems: &mut Problems) -> Option<ClientAuth> {
             found.map_err(|error| format!("\"{}\" cannot be used: {error}", text.1.display()))
         }),
     );
-    let required = fields.optional("mode", decode::choice(&REQUIRED_WORDS));
     let depth = fields.optional("depth", decode::number(0..=ClientAuth::DEPTH_LIMIT.into()));
-    fields.finish();
     Some(ClientAuth {
-        required: required.is_none_or(|it| it.value),
+        required,
         roots: roots?.value.into(),
         revoked: revoked.map(|it| it.value.into()).unwrap_or_default(),
         depth: depth.map_or(ClientAuth::DEPTH_DEFAULT, |it| it.value as u8),

@@ -41,21 +41,33 @@ pub(super) fn server_json(tls: &TlsServer) -> Value {
     if let Some(rate) = tls.handshake_rate {
         value["handshake_rate"] = json!(rate.per_second);
     }
-    if let Some(ClientAuth {
-        required,
-        roots,
-        revoked,
-        depth,
-    }) = &tls.client_auth
-    {
-        let mode = if *required { "required" } else { "optional" };
-        let (roots, revoked) = (roots.len(), revoked.len());
-        value["client_auth"] = json!({ "mode": mode, "ca": roots, "crl": revoked, "depth": depth });
+    if let Some(auth) = &tls.client_auth {
+        value["client_auth"] = client_auth_json(auth);
+    }
+    if !tls.client_auth_by_name.is_empty() {
+        let each = tls.client_auth_by_name.iter().map(|policy| {
+            let auth = policy.auth.as_ref();
+            let mut value = auth.map_or_else(|| json!({ "mode": "off" }), client_auth_json);
+            value["names"] = json!(policy.names);
+            value
+        });
+        value["client_auth_by_name"] = each.collect();
     }
     if tls.key_log {
         value["key_log"] = json!(true);
     }
     value
+}
+
+fn client_auth_json(auth: &ClientAuth) -> Value {
+    let ClientAuth {
+        required,
+        roots,
+        revoked,
+        depth,
+    } = auth;
+    let mode = if *required { "required" } else { "optional" };
+    json!({ "mode": mode, "ca": roots.len(), "crl": revoked.len(), "depth": depth })
 }
 
 /// How backends are spoken to.

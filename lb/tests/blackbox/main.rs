@@ -77,6 +77,12 @@ mod schedulers;
 mod services;
 /// Clients and backends over TLS.
 mod tls;
+/// TLS to backends: nginx, and some that misbehave.
+mod tls_backends;
+/// What certificates can be wrong in; very many of them.
+mod tls_certificates;
+/// Clients over TLS: their certificates, tickets, limits, what is agreed on.
+mod tls_clients;
 /// Balancing as a user sees it.
 mod traffic;
 /// Unix sockets.

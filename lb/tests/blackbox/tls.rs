@@ -27,28 +27,32 @@ on_both_engines!(
 );
 
 /// An authority: its certificate as PEM, and what it signs with.
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
+pub(crate) struct Authority {
+    pub(crate) pem: String,
+    pub(crate) issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key, as PEM.
-struct Signed {
-    certificate: String,
-    key: String,
+pub(crate) struct Signed {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        static SERIAL: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("authority {}", SERIAL.fetch_add(1, Ordering::Relaxed));
+        let kind = rcgen::DnType::CommonName;
+        params.distinguished_name.push(kind, name);
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
         let issuer = Issuer::new(params, key);
         Self { pem, issuer }
     }
 
-    fn sign(&self, names: &[&str], usage: ExtendedKeyUsagePurpose) -> Signed {
+    pub(crate) fn sign(&self, names: &[&str], usage: ExtendedKeyUsagePurpose) -> Signed {
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![usage];
@@ -60,18 +64,18 @@ impl Authority {
         }
     }
 
-    fn server(&self, names: &[&str]) -> Signed {
+    pub(crate) fn server(&self, names: &[&str]) -> Signed {
         self.sign(names, ExtendedKeyUsagePurpose::ServerAuth)
     }
 }
 
-fn der(pem: &str) -> CertificateDer<'static> {
+pub(crate) fn der(pem: &str) -> CertificateDer<'static> {
     use rustls::pki_types::pem::PemObject;
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 
 /// A client that trusts `authority` and shows `own`.
-fn client(
+pub(crate) fn client(
     authority: &Authority,
     own: Option<&Signed>,
     versions: &[&'static SupportedProtocolVersion],
@@ -86,7 +90,8 @@ fn client(
     let mut config = match own {
         Some(own) => {
             let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
-            let chain = vec![der(&own.certificate)];
+            let chain = CertificateDer::pem_slice_iter(own.certificate.as_bytes());
+            let chain = chain.collect::<Result<_, _>>().unwrap();
             builder.with_client_auth_cert(chain, key).unwrap()
         }
         None => builder.with_no_client_auth(),
@@ -95,9 +100,9 @@ fn client(
     Arc::new(config)
 }
 
-type Tls = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
-fn connect(config: &Arc<ClientConfig>, address: SocketAddr, name: &str) -> Tls {
+pub(crate) fn connect(config: &Arc<ClientConfig>, address: SocketAddr, name: &str) -> Tls {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
     let stream = TcpStream::connect(address).unwrap();
@@ -106,7 +111,7 @@ fn connect(config: &Arc<ClientConfig>, address: SocketAddr, name: &str) -> Tls {
 }
 
 /// Sends a request and reads the response, which has a Content-Length: its status and its body.
-fn ask(stream: &mut Tls, head: &str) -> std::io::Result<(u16, String)> {
+pub(crate) fn ask(stream: &mut Tls, head: &str) -> std::io::Result<(u16, String)> {
     stream.write_all(head.as_bytes())?;
     let mut reader = BufReader::new(stream);
     let (mut status, mut length, mut line) = (0, 0, String::new());
@@ -128,12 +133,12 @@ fn ask(stream: &mut Tls, head: &str) -> std::io::Result<(u16, String)> {
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-fn get(stream: &mut Tls) -> std::io::Result<(u16, String)> {
+pub(crate) fn get(stream: &mut Tls) -> std::io::Result<(u16, String)> {
     ask(stream, "GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n")
 }
 
 /// An origin whose answers are the heads that it gets.
-fn echo() -> SocketAddr {
+pub(crate) fn echo() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -164,7 +169,7 @@ fn echo_heads(stream: TcpStream) {
 }
 
 /// The certificate that a connection was shown.
-fn shown(stream: &Tls) -> CertificateDer<'static> {
+pub(crate) fn shown(stream: &Tls) -> CertificateDer<'static> {
     stream.conn.peer_certificates().unwrap()[0]
         .clone()
         .into_owned()
