@@ -20,7 +20,6 @@ use crate::collect::HeadCollector;
 use crate::connection::{Connection, End, Next};
 use crate::failure::Failure;
 use crate::gather::Gathered;
-use crate::http1::head::HeadError;
 use crate::http1::request::Method;
 use crate::link::{BackendLink, Outgoing};
 use crate::log::Outcome;
@@ -282,11 +281,7 @@ impl<'c> Exchange<'c> {
             if let Some(rest) = collector.add(piece) {
                 link.unread(rest);
                 self.received = collector.finish();
-                // The parser would skip an empty line, and miss the end that was found.
-                return match self.received.first() {
-                    Some(b'\r' | b'\n') => Err(Failure::BackendHead(HeadError::LineEnd)),
-                    _ => Ok(()),
-                };
+                return Ok(());
             }
             if !self.receive(link, Waiting::ResponseHead).await? {
                 return Err(Failure::BackendClosed);
