@@ -112,6 +112,10 @@ pub fn parse_response(
     rules: &ResponseRules,
 ) -> Result<Option<ResponseHead>, HeadError> {
     let window = &bytes[..bytes.len().min(rules.head_bytes_max)];
+    if let Some(b'\r' | b'\n') = window.first() {
+        // httparse would skip it, and then not see the end that whoever collects a head looks for.
+        return Err(HeadError::LineEnd);
+    }
     let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(

@@ -181,6 +181,9 @@ fn a_backend_that_talks_nonsense_is_502() {
             "HTTP/1.1 200 OK\r\nX : y\r\n\r\n",
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
             "HTTP/1.1 099 Low\r\n\r\n",
+            "\r\n\r\n",
+            "\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "\r\nHTTP/1.1 200",
         ] {
             let backend = Backend::responding(|_| nonsense.as_bytes().to_vec());
             assert_answers(&Proxy::to(engine, &[backend.address]), 502);

@@ -5,10 +5,10 @@
 //! prefix of the client's; what must not be repeated comes once.
 //! Read next: `client.rs`.
 
-use crate::Story;
 use crate::client::{Request, response_content};
 use crate::seeds::Random;
 use crate::wire::{Cut, Framing, Wire, framed};
+use crate::{Story, tunnel};
 use lb_core::rt::{self, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
@@ -51,8 +51,15 @@ async fn exchange(story: &Story, wire: &mut Wire, random: &mut Random) -> Result
     let request = Request::of(story.seed, id);
     story.seen(&request);
     assert_eq!(message.field("host"), Some("sim.example"));
+    if message.field("upgrade").is_some() && !random.one_in(4) {
+        tunnel::end_of_backend(wire, &request, random).await?;
+        return Ok(false);
+    }
     let early = random.one_in(10);
     if !early {
+        if message.field("expect").is_some() {
+            wire.send(b"HTTP/1.1 100 Continue\r\n\r\n", random).await?;
+        }
         let whole = wire.body(&mut message, false).await;
         assert!(
             request.content().starts_with(&message.body),

@@ -5,9 +5,9 @@
 //! failure is one that the proxy may have.
 //! Read next: `backend.rs` (the other side), `main.rs` (what is looked at in the end).
 
-use crate::Story;
 use crate::seeds::{Random, Weather};
 use crate::wire::{Cut, Framing, Message, Wire, content, framed};
+use crate::{Kind, Story, tunnel};
 use lb_core::plan::HttpTimeouts;
 use lb_core::rt::{self, TcpStream};
 use std::net::SocketAddr;
@@ -64,20 +64,50 @@ impl Request {
         content(self.id, self.body)
     }
 
-    fn bytes(&self, random: &mut Random) -> Vec<u8> {
+    /// Whether the client waits to be told to send the body.
+    pub(crate) fn expects(&self, kind: Kind) -> bool {
+        kind == Kind::Expecting && self.body > 0 && !self.id.is_multiple_of(4)
+    }
+
+    /// Whether the client asks for another protocol.
+    pub(crate) fn upgrades(&self, kind: Kind) -> bool {
+        kind == Kind::Upgrading && self.method == "GET"
+    }
+
+    /// Whether the proxy holds all of it until it is answered.
+    fn is_held(&self, kind: Kind) -> bool {
+        !self.has_body() || (kind == Kind::Buffered && self.framing == Framing::Length)
+    }
+
+    fn bytes(&self, kind: Kind, random: &mut Random) -> Vec<u8> {
+        let mut bytes = self.head(kind, random);
+        if !self.expects(kind) {
+            bytes.extend(framed(&self.content(), self.framing, random));
+        }
+        bytes
+    }
+
+    fn head(&self, kind: Kind, random: &mut Random) -> Vec<u8> {
         let framing = match self.framing {
             Framing::Length => format!("Content-Length: {}\r\n", self.body),
             Framing::Chunked => "Transfer-Encoding: chunked\r\n".to_owned(),
             Framing::None | Framing::Close => String::new(),
         };
         let filler = "f".repeat(random.skewed(11));
-        let mut bytes = format!(
-            "{} /{} HTTP/1.1\r\nHost: sim.example\r\nX-Filler: {filler}\r\n{framing}\r\n",
+        let expect = match self.expects(kind) {
+            true => "Expect: 100-continue\r\n",
+            false => "",
+        };
+        let upgrade = match self.upgrades(kind) {
+            true => "Connection: Upgrade\r\nUpgrade: tunnel\r\n",
+            false => "",
+        };
+        format!(
+            "{} /{} HTTP/1.1\r\nHost: sim.example\r\nX-Filler: {filler}\r\n{expect}{upgrade}\
+             {framing}\r\n",
             self.method, self.id
         )
-        .into_bytes();
-        bytes.extend(framed(&self.content(), self.framing, random));
-        bytes
+        .into_bytes()
     }
 }
 
@@ -90,7 +120,9 @@ pub(crate) async fn visit(story: Rc<Story>, front: SocketAddr, ids: std::ops::Ra
         return;
     };
     let mut wire = Wire::new(stream, story.weather);
-    let pipelined = random.one_in(3);
+    // Who asks for another protocol, or waits to be told, does not send the next request before.
+    let may_pipeline = !matches!(story.kind, Kind::Expecting | Kind::Upgrading);
+    let pipelined = may_pipeline && random.one_in(3);
     let begun = rt::now();
     // Who does not read while it sends may be cut off for taking nothing.
     let is_slow = || pipelined && rt::now() >= begun + HttpTimeouts::BODY_IDLE_DEFAULT;
@@ -106,7 +138,7 @@ pub(crate) async fn visit(story: Rc<Story>, front: SocketAddr, ids: std::ops::Ra
             position + 1
         };
         while sent < upto {
-            let bytes = requests[sent].bytes(&mut random);
+            let bytes = requests[sent].bytes(story.kind, &mut random);
             sent += 1;
             if wire.send(&bytes, &mut random).await.is_err() {
                 assert!(
@@ -116,7 +148,10 @@ pub(crate) async fn visit(story: Rc<Story>, front: SocketAddr, ids: std::ops::Ra
                 return;
             }
         }
-        match response(&mut wire, request).await {
+        match response(&story, &mut wire, request, &mut random).await {
+            Ok(message) if message.status() == 101 => {
+                return tunnel::end_of_client(&story, wire, request, &mut random).await;
+            }
             Ok(message) if check(&story, request, &message) => {}
             Ok(_) => return,
             Err(cut) => {
@@ -141,12 +176,31 @@ async fn leave(wire: Wire, random: &mut Random) {
 }
 
 /// The final response to `request`. What came of a body that was cut is checked too.
-async fn response(wire: &mut Wire, request: &Request) -> Result<Message, Cut> {
+async fn response(
+    story: &Story,
+    wire: &mut Wire,
+    request: &Request,
+    random: &mut Random,
+) -> Result<Message, Cut> {
+    let mut expects = request.expects(story.kind);
+    let mut continued = false;
     loop {
         let mut message = wire.head().await?;
+        if message.status() == 101 && request.upgrades(story.kind) {
+            assert_eq!(message.field("upgrade"), Some("tunnel"));
+            return Ok(message);
+        }
+        if message.status() == 100 && expects {
+            expects = false;
+            continued = true;
+            let body = framed(&request.content(), request.framing, random);
+            // An answer may be there although the body is not wanted any more.
+            let _ = wire.send(&body, random).await;
+        }
         if message.status() < 200 {
             continue;
         }
+        message.continued = continued;
         if request.is_head() {
             return Ok(message);
         }
@@ -176,6 +230,10 @@ pub(crate) fn response_content(id: u64) -> Vec<u8> {
 fn check(story: &Story, request: &Request, message: &Message) -> bool {
     let status = message.status();
     let goes_on = message.field("connection") != Some("close");
+    assert!(
+        !goes_on || !request.expects(story.kind) || message.continued,
+        "{request:?} was not to be sent, yet the connection goes on"
+    );
     if status == 200 {
         assert_eq!(message.field("x-id"), Some(&*request.id.to_string()));
         let body = response_content(request.id);
@@ -200,9 +258,11 @@ fn check(story: &Story, request: &Request, message: &Message) -> bool {
     );
     // A backend that ends an idle connection may have seen what came at the same moment: only
     // what may be repeated, and is still at hand, is safe from that.
-    let excusable = story.fails() || story.weather != Weather::Calm || request.has_body();
+    let is_safe = request.is_held(story.kind) && request.may_be_repeated();
+    let excusable = story.fails() || story.weather != Weather::Calm || !is_safe;
+    let is_late = story.kind == Kind::Late && status == 503;
     assert!(
-        excusable && (story.fails() || status == 502),
+        is_late || excusable && (story.fails() || status == 502),
         "{request:?} got {}: {} in {:?} weather at {:?}",
         message.first_line,
         String::from_utf8_lossy(&message.body),

@@ -8,64 +8,138 @@
 mod backend;
 mod client;
 mod http2;
+mod operations;
+mod proxy;
 #[path = "../../../lb-core/tests/simulation/seeds.rs"]
 mod seeds;
+mod tunnel;
 mod wire;
 
 use client::Request;
-use lb_core::balance::{Cluster, Context};
-use lb_core::metrics::ListenerCounters;
-use lb_core::plan::{self, BackendProtocol, Balance};
+use lb_core::plan::{self, Balance, BackendProtocol};
 use lb_core::rt::sim;
-use lb_core::rt::{self, Config, EngineKind, ListenOptions, Runtime, TcpListener};
-use lb_core::snapshot::Current;
-use lb_core::worker::Worker;
-use lb_l7::{HttpService, HttpWorker};
+use lb_core::rt::{self, Config, EngineKind, Runtime};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use proxy::{Proxy, listen};
 use seeds::{Random, Weather};
 
 /// Virtual time in which everything is over, whatever the weather.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
 
+/// What a story is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The usual settings.
+    Plain,
+    /// Bodies are held until they are answered, so that another backend can be asked.
+    Buffered,
+    /// Few connections to each backend, and a queue that is long enough for all.
+    Queued,
+    /// A queue with a deadline, which is met.
+    Late,
+    /// Connections to backends are old soon, or used up.
+    Aged,
+    /// Clients wait to be told to send their bodies.
+    Expecting,
+    /// Clients go on in another protocol.
+    Upgrading,
+}
+
 #[test]
 fn random_exchanges_are_answered() {
-    run_all(|seed, weather| Story::new(seed, weather, Speech::Http1));
+    are_answered(Kind::Plain);
+}
+
+#[test]
+fn held_bodies_reach_another_backend() {
+    are_answered(Kind::Buffered);
+}
+
+#[test]
+fn all_who_queue_are_answered() {
+    are_answered(Kind::Queued);
+}
+
+#[test]
+fn who_queues_for_too_long_is_told() {
+    are_answered(Kind::Late);
+}
+
+#[test]
+fn old_connections_are_replaced() {
+    are_answered(Kind::Aged);
+}
+
+#[test]
+fn bodies_wait_for_100() {
+    are_answered(Kind::Expecting);
+}
+
+#[test]
+fn tunnels_are_whole() {
+    are_answered(Kind::Upgrading);
 }
 
 #[test]
 fn random_streams_are_answered() {
-    run_all(|seed, weather| {
+    run_all(|seed| {
         let is_rude = seed / 8 % 2 == 1;
         match seed / 4 % 2 {
-            0 => Story::new(seed, weather, Speech::Http2),
+            0 => Story::new(Kind::Plain, seed, Speech::Http2),
             _ => Story {
                 backends_are_new: true,
                 is_rude,
-                ..Story::new(seed, weather, Speech::Http2)
+                ..Story::new(Kind::Plain, seed, Speech::Http2)
             },
         }
     });
 }
 
+fn are_answered(kind: Kind) {
+    run_all(|seed| Story::new(kind, seed, Speech::Http1));
+}
+
 /// Runs the stories of all seeds.
-fn run_all(story: impl Fn(u64, Weather) -> Story + Sync) {
+fn run_all(story: impl Fn(u64) -> Story + Sync) {
     let seeds = AtomicU64::new(0);
     let answered = seeds::run_each(|seed| {
         seeds.fetch_add(1, Ordering::Relaxed);
-        run(story(seed, Weather::of(seed)))
+        run(story(seed))
     });
     let seeds = seeds.into_inner();
     assert!(
         answered > 5 * seeds || seeds < 4,
         "hardly any request was answered: {answered} of {seeds} seeds"
     );
+}
+
+/// Any operations at all; `fuzz/targets/exchange.rs` looks for such as lead to new places.
+#[test]
+fn random_operations_leave_nothing_behind() {
+    seeds::run_each(|seed| {
+        let mut random = Random::new(seed);
+        let len = 4 + random.within(0..400);
+        let input: Vec<u8> = (0..len).map(|_| random.next().to_le_bytes()[0]).collect();
+        operations::run(&input);
+        1
+    });
+}
+
+/// What the fuzz target has found, each with what was wrong.
+#[test]
+fn operations_that_failed_once_pass() {
+    // A client that has ended its side and waits kept the simulation busy.
+    operations::run(
+        b"\x04\x7d\x1a\x0a\xce\x00\xd2\x0a\x0a\x0a\x67\x0a\x0a\x0a\x0a\xbb\xff\xff\xff\xff",
+    );
+    // Ends that played on a connection gone silent were not over.
+    operations::run(b"\xff\x07\xdf\x0e@1\xee\xde\xfb\xff\x07\xdf\x0e@\xffkr\x00");
 }
 
 /// What clients speak.
@@ -78,6 +152,7 @@ pub(crate) enum Speech {
 
 /// What everyone in a seed's story knows.
 pub(crate) struct Story {
+    pub(crate) kind: Kind,
     pub(crate) seed: u64,
     pub(crate) weather: Weather,
     /// Requests answered with 200.
@@ -93,10 +168,11 @@ pub(crate) struct Story {
 }
 
 impl Story {
-    fn new(seed: u64, weather: Weather, clients: Speech) -> Self {
+    fn new(kind: Kind, seed: u64, clients: Speech) -> Self {
         Self {
+            kind,
             seed,
-            weather,
+            weather: Weather::of(seed),
             answered: Cell::default(),
             seen: RefCell::default(),
             clients,
@@ -161,7 +237,7 @@ async fn tell(story: Rc<Story>) {
         });
         addresses.push(address);
     }
-    let proxy = Proxy::start(&addresses, story.backends_are_new);
+    let proxy = start(&story, &mut random, &addresses);
     let mut drains = story.clients == Speech::Http2 && random.one_in(5);
     let clients = random.within(1..10);
     let mut id = 1;
@@ -181,108 +257,45 @@ async fn tell(story: Rc<Story>) {
         id += count;
         rt::sleep(Duration::from_millis(random.within(0..40))).await;
     }
-    settle(&proxy).await;
+    proxy.settle().await;
     for task in for_ever {
         rt::abort(task);
     }
     proxy.end().await;
 }
 
-fn listen() -> (TcpListener, SocketAddr) {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = TcpListener::bind(any, &ListenOptions::default()).expect("bind");
-    let address = listener.local_addr().expect("an address");
-    (listener, address)
-}
-
-/// Waits until nobody is served any more and no connection is kept.
-async fn settle(proxy: &Proxy) {
-    loop {
-        rt::sleep(Duration::from_secs(5)).await;
-        let backends = proxy.cluster.backends().iter();
-        let mut counters = backends.map(|it| it.counters(0).connections_active.get());
-        let has_ended = counters.all(|it| it == 0);
-        if proxy.worker.connections.is_empty() && proxy.http.pooled() == 0 && has_ended {
-            return;
+fn start(story: &Story, random: &mut Random, backends: &[SocketAddr]) -> Proxy {
+    let backends = backends.iter().map(|&address| address.into()).collect();
+    let mut cluster = plan::Cluster {
+        balance: Balance::RoundRobin,
+        protocol: match story.backends_are_new {
+            true => BackendProtocol::Http2,
+            false => BackendProtocol::Http1,
+        },
+        ..plan::Cluster::new("c", backends)
+    };
+    let mut http = plan::Http {
+        default_cluster: Some("c".to_owned()),
+        ..plan::Http::default()
+    };
+    let limits = &mut cluster.exchanges;
+    match story.kind {
+        Kind::Plain | Kind::Expecting | Kind::Upgrading => {}
+        Kind::Buffered => {
+            http.exchanges.request_buffer = 1 << 17;
+            limits.retry_budget = None;
+        }
+        Kind::Queued | Kind::Late => {
+            limits.connections_max = Some(random.within(1..3) as u16);
+            limits.queue_timeout = match story.kind {
+                Kind::Queued => Duration::from_secs(3600),
+                _ => Duration::from_millis(random.within(1..40)),
+            };
+        }
+        Kind::Aged => {
+            limits.connection_age_max = Some(Duration::from_millis(random.within(1..100)));
+            limits.connection_exchanges_max = Some(random.within(1..5) as u32);
         }
     }
-}
-
-/// The exchange under test.
-struct Proxy {
-    address: SocketAddr,
-    worker: Rc<Worker>,
-    http: Rc<HttpWorker>,
-    cluster: Arc<Cluster>,
-    counters: Arc<ListenerCounters>,
-    accepting: rt::TaskId,
-}
-
-impl Proxy {
-    fn start(backends: &[SocketAddr], in_http2: bool) -> Self {
-        let backends = backends.iter().map(|&address| address.into()).collect();
-        let plan = plan::Cluster {
-            balance: Balance::RoundRobin,
-            protocol: match in_http2 {
-                true => BackendProtocol::Http2,
-                false => BackendProtocol::Http1,
-            },
-            ..plan::Cluster::new("c", backends)
-        };
-        let cluster = Arc::new(Cluster::build(&plan, &Context::new(1, 1), None));
-        let http = plan::Http {
-            default_cluster: Some("c".to_owned()),
-            ..plan::Http::default()
-        };
-        let by_name = |_: &str| Some(Arc::clone(&cluster));
-        let service = HttpService::build(&http, &by_name).expect("a service");
-        let current = Rc::new(Current::new(Arc::new(service)));
-        let worker = Rc::new(Worker::new(0, Arc::default()));
-        let http = HttpWorker::new(Rc::clone(&worker));
-        let counters = Arc::<ListenerCounters>::default();
-        let (listener, address) = listen();
-        let accepting = rt::spawn({
-            let (worker, http) = (Rc::clone(&worker), Rc::clone(&http));
-            let counters = Arc::clone(&counters);
-            async move {
-                loop {
-                    let Ok(client) = listener.accept().await else {
-                        rt::sleep(Duration::from_millis(10)).await;
-                        continue;
-                    };
-                    let (current, http) = (Rc::clone(&current), Rc::clone(&http));
-                    worker.connections.spawn(Arc::clone(&counters), |it| {
-                        lb_l7::serve(client, current, http, it)
-                    });
-                }
-            }
-        });
-        Self {
-            address,
-            worker,
-            http,
-            cluster,
-            counters,
-            accepting,
-        }
-    }
-
-    /// Looks for what was left behind.
-    async fn end(self) {
-        rt::abort(self.accepting);
-        assert_eq!(self.counters.exchanges_active.get(), 0);
-        for backend in self.cluster.backends() {
-            let counters = backend.counters(0);
-            assert_eq!(backend.in_flight(), 0);
-            assert_eq!(counters.exchanges_active.get(), 0);
-            assert_eq!(counters.connections_active.get(), 0);
-        }
-        drop((self.http, self.worker));
-        // Clients and backends that wait for a side that has gone silent.
-        while rt::stats().tasks > 0 {
-            rt::sleep(Duration::from_secs(10)).await;
-        }
-        rt::sleep(Duration::from_secs(1)).await;
-        assert_eq!(sim::live_sockets(), 0, "sockets are left");
-    }
+    Proxy::start(&http, &cluster)
 }

@@ -36,6 +36,8 @@ pub(crate) struct Message {
     pub(crate) first_line: String,
     fields: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// Whether 100 came before it.
+    pub(crate) continued: bool,
 }
 
 impl Message {
@@ -85,6 +87,14 @@ impl Wire {
             }
             Ok(Err(_)) => Err(Cut::Within),
         }
+    }
+
+    /// What is at hand or comes next; empty at the end.
+    pub(crate) async fn next(&mut self) -> Result<Vec<u8>, Cut> {
+        if self.input.is_empty() {
+            self.fill().await?;
+        }
+        Ok(std::mem::take(&mut self.input))
     }
 
     /// Lets what still comes run out.
@@ -141,7 +151,7 @@ impl Wire {
         Ok(Message {
             first_line,
             fields: lines.map(field).collect(),
-            body: Vec::new(),
+            ..Message::default()
         })
     }
 

@@ -132,7 +132,9 @@ impl Sim {
         let slot = slots.get(key);
         match slot.kind {
             Kind::Listener => self.accept(slots, key),
-            Kind::Stream if !slot.armed && !slot.direct && !slot.has_spare() => {
+            // Behind the end there is nothing: who watches for a failure is not to be woken by it
+            // again and again.
+            Kind::Stream if !slot.armed && !slot.direct && !slot.has_spare() && !slot.ended => {
                 slot.armed = true;
                 self.ask(slots, key, Request::Receive);
             }
