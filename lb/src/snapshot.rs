@@ -13,20 +13,20 @@ use std::sync::Arc;
 use lb_core::balance::affinity::{AffinityTable, random_key};
 use lb_core::balance::{Backend, BackendId, Cluster, Context};
 use lb_core::metrics::ListenerStats;
-use lb_core::plan::{self, AccessLog, CookieKey, ListenSocket, Plan};
+use lb_core::plan::{self, CookieKey, ListenSocket, Plan};
 use lb_l4::limits::Gate;
 use lb_l4::{TcpService, UdpService};
 use lb_l7::HttpService;
 use lb_l7::tls::{TlsAcceptor, TlsContext};
 
-use crate::access_log::AccessLogs;
+use crate::access_log::{AccessLogs, DefaultLogs};
 use crate::checker::{Checker, LastError};
 
 /// What runs.
 pub(crate) struct Snapshot {
     pub(crate) plan: Plan,
     /// Of listeners that have no say of their own.
-    pub(crate) log: Option<AccessLog>,
+    pub(crate) log: DefaultLogs,
     /// In the order of the plan, as the clusters are.
     pub(crate) listeners: Vec<Arc<Listener>>,
     pub(crate) clusters: Vec<Arc<Cluster>>,
@@ -136,7 +136,7 @@ impl Snapshot {
         plan: Plan,
         ground: &Ground,
         bound: &HashMap<ListenerKey, SocketAddr>,
-        (logs, log): (&AccessLogs, Option<AccessLog>),
+        (logs, log): (&AccessLogs, DefaultLogs),
         previous: Option<&Self>,
     ) -> Result<Self, String> {
         let (clusters, changed) = build_clusters(&plan, ground, previous);
@@ -173,13 +173,7 @@ impl Snapshot {
                 bound,
                 stats: Arc::new(ListenerStats::build(listener, ground.workers, stats)),
                 tls: build_acceptor(&listener.protocol, &ground.tls, acceptor)?,
-                service: Service::build(
-                    listener,
-                    before,
-                    &by_name,
-                    (logs, log.as_ref()),
-                    gate.as_ref(),
-                )?,
+                service: Service::build(listener, before, &by_name, (logs, &log), gate.as_ref())?,
                 gate,
             }));
         }
@@ -350,7 +344,7 @@ impl Service {
         listener: &plan::Listener,
         before: Option<(&Self, bool)>,
         cluster_by_name: &dyn Fn(&str) -> Option<Arc<Cluster>>,
-        (logs, log): (&AccessLogs, Option<&AccessLog>),
+        (logs, log): (&AccessLogs, &DefaultLogs),
         gate: Option<&Arc<Gate>>,
     ) -> Result<Self, String> {
         let known = |name: &str| {
@@ -365,7 +359,7 @@ impl Service {
             plan::Protocol::Http(http) => {
                 let service = HttpService::build(http, cluster_by_name);
                 let service = service.map_err(|error| error.to_string())?;
-                let service = match logs.log(listener, log)? {
+                let service = match logs.log(listener, http, log)? {
                     Some(log) => service.logged(log),
                     None => service,
                 };
@@ -376,12 +370,14 @@ impl Service {
                     Some((Self::Tcp(previous), _)) => Some(&**previous),
                     _ => None,
                 };
+                let log = logs.session_log(listener, log)?;
                 TcpService::build(tcp, cluster_by_name, previous)
-                    .map(|service| Self::Tcp(Arc::new(service)))
+                    .map(|service| Self::Tcp(Arc::new(service.logged(log))))
                     .ok_or_else(|| "a cluster is missing".to_owned())
             }
             plan::Protocol::Udp(udp) => {
                 let service = UdpService::build(udp.clone(), known(&udp.cluster)?);
+                let service = service.logged(logs.session_log(listener, log)?);
                 Ok(Self::Udp(Arc::new(service.guarded_by(gate.cloned()))))
             }
         }

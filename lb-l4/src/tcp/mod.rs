@@ -8,6 +8,7 @@
 
 mod connect;
 mod direction;
+mod entry;
 mod pace;
 mod relay;
 mod service;
@@ -27,6 +28,7 @@ use lb_core::snapshot::Held;
 use lb_core::worker::Worker;
 
 use connect::Search;
+use entry::Entry;
 use relay::Relay;
 use service::Route;
 pub use service::TcpService;
@@ -46,17 +48,17 @@ pub fn serve(
     worker: Rc<Worker>,
     registration: Registration,
 ) -> impl Future<Output = ()> {
+    let entry = Entry::new(service, worker, registration);
     async move {
         // A client that is gone already has no address.
         let Ok(peer) = stream.peer_addr() else {
-            let counters = registration.listener();
-            return counters.session_ended(SessionEnd::Abandoned);
+            return entry.ends(SessionEnd::Abandoned);
         };
-        let client = Client::peer(peer);
-        let established = establish(&stream, client, &service, &worker, &registration);
+        entry.begins(peer, &stream);
+        let established = establish(&stream, Client::peer(peer), &entry);
         let established = Box::pin(established).await;
-        session(&stream, &established, &service, &worker, &registration).await;
-        leave(established, &service);
+        session(&stream, &established, &entry).await;
+        leave(established, &entry.service);
     }
 }
 
@@ -71,19 +73,22 @@ pub fn serve_admitted(
     worker: Rc<Worker>,
     registration: Registration,
 ) -> impl Future<Output = ()> {
+    let entry = Entry::new(service, worker, registration);
     async move {
+        entry.begins(peer, &stream);
         let established = Box::pin(async {
-            registration.set_idle(true); // nothing is lost when we drain
+            entry.registration.set_idle(true); // nothing is lost when we drain
             let identified = gate
                 .identify(&stream, Client::peer(peer), &mut permit)
                 .await;
-            registration.set_idle(false);
+            entry.registration.set_idle(false);
             let client = identified.map_err(Failure::Refused)?;
-            establish(&stream, client, &service, &worker, &registration).await
+            entry.identified(&client);
+            establish(&stream, client, &entry).await
         });
         let established = established.await;
-        session(&stream, &established, &service, &worker, &registration).await;
-        leave(established, &service);
+        session(&stream, &established, &entry).await;
+        leave(established, &entry.service);
     }
 }
 
@@ -107,19 +112,17 @@ type Established<'s> = Result<(Lease<'s>, TcpStream), Failure>;
 fn session<'s>(
     stream: &'s TcpStream,
     established: &'s Established<'s>,
-    service: &'s TcpService,
-    worker: &'s Worker,
-    registration: &'s Registration,
+    entry: &'s Entry,
 ) -> impl Future<Output = ()> + 's {
     async move {
-        let counters = registration.listener();
         let end = match established {
             Ok((lease, backend)) => {
-                registration.set_backend(lease.backend().id());
-                let own = lease.backend().counters(worker.index);
+                entry.registration.set_backend(lease.backend().id());
+                let own = lease.backend().counters(entry.worker.index);
                 let _active = own.connections_active.hold();
-                let relay = Relay::new(stream, backend, &service.relay, counters);
-                match service.lifetime {
+                let (settings, counters) = (&entry.service.relay, entry.counters());
+                let relay = Relay::new(stream, backend, settings, counters, entry.record());
+                match entry.service.lifetime {
                     None => relay.await,
                     Some(lifetime) => {
                         let relayed = Box::pin(timeout(lifetime, relay)).await;
@@ -131,9 +134,9 @@ fn session<'s>(
                     }
                 }
             }
-            Err(failure) => Box::pin(refuse(stream, *failure, counters)).await,
+            Err(failure) => Box::pin(refuse(stream, *failure, entry)).await,
         };
-        counters.session_ended(end);
+        entry.ends(end);
     }
 }
 
@@ -150,7 +153,7 @@ pub async fn relay(
         relay: plan::Relay::Auto,
         fickle: false,
     };
-    Relay::new(client, backend, &settings, counters).await
+    Relay::new(client, backend, &settings, counters, None).await
 }
 
 /// Gives a backend up, and calls those who wait for room in it.
@@ -162,7 +165,7 @@ fn leave(established: Established<'_>, service: &TcpService) {
 }
 
 /// Tells a client that there is no session.
-async fn refuse(stream: &TcpStream, failure: Failure, counters: &ListenerCounters) -> SessionEnd {
+async fn refuse(stream: &TcpStream, failure: Failure, entry: &Entry) -> SessionEnd {
     match failure {
         Failure::Ended(end) => {
             stream.reset_on_drop();
@@ -170,11 +173,11 @@ async fn refuse(stream: &TcpStream, failure: Failure, counters: &ListenerCounter
         }
         Failure::Refused(refusal) => {
             stream.reset_on_drop();
-            counters.refused(refusal);
+            entry.refused(refusal);
             SessionEnd::Refused
         }
         Failure::Unrouted(why) => {
-            counters.refused(Refusal::NoRoute);
+            entry.refused(Refusal::NoRoute);
             client_hello::refuse(stream, why).await;
             SessionEnd::Refused
         }
@@ -182,13 +185,12 @@ async fn refuse(stream: &TcpStream, failure: Failure, counters: &ListenerCounter
 }
 
 /// A connection to a backend that knows who the client is, if it is to.
-async fn establish<'s>(
-    stream: &TcpStream,
-    client: Client,
-    service: &'s TcpService,
-    worker: &Worker,
-    registration: &Registration,
-) -> Established<'s> {
+async fn establish<'s>(stream: &TcpStream, client: Client, entry: &'s Entry) -> Established<'s> {
+    let Entry {
+        service,
+        registration,
+        ..
+    } = entry;
     let route = match service.cluster() {
         Some(cluster) => Route::to(cluster),
         None => {
@@ -198,14 +200,17 @@ async fn establish<'s>(
             route
         }
     };
+    if let Some(record) = entry.record() {
+        record.routed(&route.cluster.name, route.hello.as_ref());
+    }
     let search = Search {
         stream,
         client: &client,
-        service,
         cluster: route.cluster,
-        worker,
+        entry,
     };
     let (lease, backend) = search.any().await?;
+    entry.started();
     if let Some(header) = service.proxy_header(stream, &client, route.hello.as_ref()) {
         let sent = backend.send(header).await;
         sent.map_err(|_| Failure::Ended(SessionEnd::Reset))?;

@@ -73,6 +73,7 @@ mod routes;
 mod schedulers;
 /// Kubernetes Services.
 mod services;
+mod session_log;
 /// Clients and backends over TLS.
 mod tls;
 /// Balancing as a user sees it.
