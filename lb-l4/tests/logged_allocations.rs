@@ -47,7 +47,7 @@ fn none_for_a_line() {
 }
 
 /// The allocations of two hundred sessions, after as many.
-async fn sessions(log: Option<SessionLog>) -> usize {
+async fn sessions(log: Option<SessionLog>) -> u64 {
     let (backend, address) = listen();
     let front = Front::of(&[address]).log(log).serve();
     let server = spawn(async move {

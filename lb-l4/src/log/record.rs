@@ -95,7 +95,7 @@ impl Record {
     /// A proxy said who the client is.
     pub(crate) fn told(&self, client: SocketAddr, local: Option<SocketAddr>) {
         self.client.set(Some(client));
-        self.local.set(local.or(self.local.get()));
+        self.local.set(local.or_else(|| self.local.get()));
     }
 
     /// Where it goes, and what it asked for, if that was looked at.

@@ -99,6 +99,8 @@ impl<'a> Search<'_, 'a> {
     /// It would be no better with another backend, but sessions that end give back what they held.
     async fn wait_for_resources(self, since: Instant) -> Result<(), Failure> {
         if now() >= since + self.cluster.connect_timeout {
+            let counters = self.cluster.counters();
+            counters.of(self.entry.worker.index).unavailable.increment();
             return Err(Failure::Ended(SessionEnd::Resources));
         }
         let left = poll_fn(|cx| self.stream.poll_broken(cx));

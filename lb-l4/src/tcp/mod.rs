@@ -38,10 +38,6 @@ use crate::client_hello::{self, Unrouted};
 use crate::limits::{Gate, Permit};
 
 /// Runs one session from the accepted connection to its end.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an async fn holds its arguments twice, and idle sessions are many"
-)]
 pub fn serve(
     stream: TcpStream,
     service: Held<TcpService>,
@@ -63,7 +59,6 @@ pub fn serve(
 }
 
 /// As [`serve`], of a connection from `peer` that `gate` has admitted.
-#[expect(clippy::manual_async_fn, reason = "as of `serve`")]
 pub fn serve_admitted(
     stream: TcpStream,
     peer: SocketAddr,
@@ -108,7 +103,10 @@ type Established<'s> = Result<(Lease<'s>, TcpStream), Failure>;
 
 /// The session from there on. What is rare in it, or over soon, is boxed, and the rest held by
 /// reference: an idle session has no room for it.
-#[expect(clippy::manual_async_fn, reason = "as of `serve`")]
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn holds its arguments twice, and idle sessions are many"
+)]
 fn session<'s>(
     stream: &'s TcpStream,
     established: &'s Established<'s>,

@@ -140,7 +140,7 @@ impl Builder {
 
 #[cfg(test)]
 mod tests {
-    use lb_core::lines::Escape;
+    use lb_core::lines::{Escape, Variables as _};
     use proptest::prelude::*;
 
     use super::*;
