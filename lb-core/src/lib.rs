@@ -5,6 +5,7 @@
 
 pub mod balance;
 pub mod connections;
+pub mod lines;
 pub mod metrics;
 pub mod plan;
 pub mod prefixes;

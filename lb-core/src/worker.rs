@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::connections::Registry;
+use crate::lines::Lines;
 use crate::metrics::WorkerMetrics;
 
 /// One worker thread.
@@ -18,6 +19,8 @@ pub struct Worker {
     pub metrics: Arc<WorkerMetrics>,
     /// The client connections being served.
     pub connections: Registry,
+    /// What is logged of them.
+    pub lines: Lines,
     /// Set when the process is asked to end: a connection closes after what it is doing now.
     pub draining: Cell<bool>,
 }
@@ -29,6 +32,7 @@ impl Worker {
             index,
             connections: Registry::new(Arc::clone(&metrics)),
             metrics,
+            lines: Lines::default(),
             draining: Cell::new(false),
         }
     }

@@ -10,6 +10,7 @@ mod check;
 mod client;
 pub mod client_hello;
 pub mod limits;
+mod log;
 mod peek;
 pub mod proxy_protocol;
 pub mod tcp;
@@ -17,5 +18,6 @@ pub mod udp;
 
 pub use check::{CheckError, check_tcp, check_udp};
 pub use client::Client;
+pub use log::{SessionLog, SessionTemplate};
 pub use tcp::{TcpService, serve, serve_admitted};
 pub use udp::{UdpListener, UdpService};

@@ -1,5 +1,5 @@
 //! Sessions through real sockets, on both engines.
-
+#[expect(dead_code, reason = "other tests use the rest")]
 mod harness;
 
 use std::sync::Arc;
@@ -234,10 +234,35 @@ fn our_own_lack_of_descriptors_is_no_fault_of_a_backend() {
         // The client has asked for its own by then.
         let (client, ()) = join(TcpStream::connect(front.address), none_left).await;
         client.expect("connect").recv().await.expect_err("a reset");
-        ended(&front.counters, SessionEnd::Unavailable).await;
+        ended(&front.counters, SessionEnd::Resources).await;
         assert_eq!(front.cluster.counters().of(0).unavailable.get(), 1);
         let own = front.cluster.backends()[0].counters(0);
         assert_eq!(own.connect_failures.get(), 0);
+    });
+}
+
+#[test]
+fn a_session_waits_for_a_descriptor_to_be_given_back() {
+    in_virtual_time(|| async {
+        let (backend, address) = listen();
+        let front = Front::of(&[address]).serve();
+        let lacking = |per_mille| {
+            sim::set_faults(Faults {
+                descriptor_per_mille: per_mille,
+                ..Faults::default()
+            });
+        };
+        let shortage = async {
+            lacking(1000);
+            sleep(Duration::from_secs(1)).await;
+            lacking(0);
+        };
+        let (client, ()) = join(TcpStream::connect(front.address), shortage).await;
+        let client = client.expect("connect");
+        let server = backend.accept().await.expect("accept");
+        let sent = client.send(Chunk::from_static(b"hello")).await;
+        sent.expect("send");
+        assert_eq!(receive(&server, 5).await, b"hello");
     });
 }
 

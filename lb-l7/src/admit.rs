@@ -155,7 +155,7 @@ pub(crate) fn admit(
     let mut log = service
         .log
         .as_ref()
-        .map(|log| http.lines.begin(log, &early));
+        .map(|log| http.records.begin(log, &early));
     received.advance(head.len());
 
     let head_len = out.len();

@@ -492,7 +492,7 @@ impl Connection {
             request_id: None,
             requests: self.exchanges.saturating_add(1),
         };
-        let mut record = self.http.lines.begin(log, &early);
+        let mut record = self.http.records.begin(log, &early);
         record.head_bytes = head_bytes;
         let outcome = Outcome {
             status,
@@ -500,7 +500,9 @@ impl Connection {
             duration: Duration::ZERO,
             cluster: None,
         };
-        self.http.lines.write(log, record, &outcome);
+        self.http
+            .records
+            .write(&self.http.worker.lines, log, record, &outcome);
     }
 
     /// Ends our side and lets the client read in peace, until it ends its own.

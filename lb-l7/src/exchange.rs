@@ -594,7 +594,9 @@ impl Drop for Exchange<'_> {
                 duration,
                 cluster,
             };
-            self.connection.http.lines.write(log, record, &outcome);
+            let http = &self.connection.http;
+            http.records
+                .write(&http.worker.lines, log, record, &outcome);
         }
     }
 }

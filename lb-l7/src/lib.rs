@@ -46,6 +46,6 @@ mod worker;
 
 pub use connection::{Peer, serve, serve_client};
 pub use failure::{Failure, Side};
-pub use log::{LineSink, Log, Template, TemplateError};
+pub use log::{Log, Template};
 pub use service::{BuildError, HEAD_BYTES_MAX, HEAD_ROOM_BYTES, HttpService};
 pub use worker::HttpWorker;

@@ -8,10 +8,11 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use lb_core::lines::since_epoch;
 use lb_core::plan::{CookieAffinity, SameSite, Secure};
 use lb_core::rt;
 
-use crate::date::{DateText, imf_fixdate, since_epoch};
+use crate::date::{DateText, imf_fixdate};
 
 /// The end of the year 9999, in seconds since 1970: a date has four digits for the year.
 const YEARS_END: u64 = 253_402_300_799;

@@ -18,7 +18,7 @@ use crate::date::DateCache;
 use crate::http2::client::Backends;
 use crate::http2::server::Clients;
 use crate::link::BackendLink;
-use crate::log::Lines;
+use crate::log::Records;
 use crate::pool::{BackendConnection, Pool};
 use crate::queue::Queue;
 use crate::request_id::RequestIds;
@@ -34,7 +34,7 @@ pub struct HttpWorker {
     pub(crate) queue: Rc<Queue>,
     budgets: RefCell<HashMap<String, Budget>>,
     pub(crate) date: DateCache,
-    pub(crate) lines: Lines,
+    pub(crate) records: Records,
     pub(crate) request_ids: RequestIds,
     pub(crate) rooms: Rooms,
     pub(crate) clients: Clients,
@@ -58,7 +58,7 @@ impl HttpWorker {
             queue: Rc::default(),
             budgets: RefCell::default(),
             date: DateCache::default(),
-            lines: Lines::default(),
+            records: Records::default(),
             request_ids: RequestIds::new(),
             rooms: Rooms::default(),
             clients: Clients::default(),
@@ -119,7 +119,7 @@ impl HttpWorker {
 
     /// Hands the log lines over that have gathered; also done every second.
     pub fn flush_access_log(&self) {
-        self.lines.flush();
+        self.worker.lines.flush();
     }
 
     /// Whether `cluster` may see one more retry, which is counted.

@@ -2,15 +2,17 @@
 //!
 //! Invariant: a change of the configuration is refused if a file of it cannot be opened; what runs
 //! keeps its files. Which lines go where can change while requests are served, and slows none.
-//! Read next: `line_writer.rs`, `lb_l7::Log` (what a line says).
+//! Read next: `line_writer.rs`, `lb_l7::Log` and `lb_l4::SessionLog` (what a line says).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lb_core::lines::{LineSink, TemplateError};
 use lb_core::plan::{self, AccessLog, Http, ListenerLog, LogTarget, Plan, Protocol};
-use lb_l7::{LineSink, Log};
+use lb_l4::SessionLog;
+use lb_l7::Log;
 
 use crate::config::Settings;
 use crate::line_writer::{LineWriter, Target};
@@ -24,30 +26,40 @@ pub(crate) struct AccessLogs {
     dropped_before: Cell<u64>,
 }
 
-/// The log of listeners that have no say of their own, if there is one.
-pub(crate) fn default_log(settings: &Settings) -> Option<AccessLog> {
-    settings.access_log.with(settings.access_log_format.clone())
+/// The logs of listeners that have no say of their own, as far as there are any.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct DefaultLogs {
+    /// Of HTTP listeners.
+    exchanges: Option<AccessLog>,
+    /// Of TCP and UDP listeners.
+    sessions: Option<AccessLog>,
 }
 
-/// The log of a listener. Sessions and flows are not logged.
-fn log_of<'a>(
-    listener: &'a plan::Listener,
-    default: Option<&'a AccessLog>,
-) -> Option<(&'a AccessLog, &'a Http)> {
-    let Protocol::Http(http) = &listener.protocol else {
-        return None;
-    };
-    let log = match &listener.access_log {
-        ListenerLog::Inherit => default,
-        ListenerLog::Off => None,
-        ListenerLog::To(log) => Some(log),
-    };
-    log.map(|log| (log, http))
+impl DefaultLogs {
+    pub(crate) fn of(settings: &Settings) -> Self {
+        let format = settings.access_log_format.clone();
+        let session_format = settings.session_log_format.clone();
+        let starts = settings.session_log_starts;
+        Self {
+            exchanges: settings.access_log.with(format, false),
+            sessions: settings.session_log.with(session_format, starts),
+        }
+    }
+}
+
+/// The log of a listener.
+fn log_of<'a>(listener: &'a plan::Listener, default: &'a DefaultLogs) -> Option<&'a AccessLog> {
+    match (&listener.access_log, &listener.protocol) {
+        (ListenerLog::Inherit, Protocol::Http(_)) => default.exchanges.as_ref(),
+        (ListenerLog::Inherit, _) => default.sessions.as_ref(),
+        (ListenerLog::Off, _) => None,
+        (ListenerLog::To(log), _) => Some(log),
+    }
 }
 
 impl AccessLogs {
     /// Opens what the listeners of `plan` need and is not open yet.
-    pub(crate) fn open(&self, plan: &Plan, default: Option<&AccessLog>) -> Result<(), String> {
+    pub(crate) fn open(&self, plan: &Plan, default: &DefaultLogs) -> Result<(), String> {
         let mut writers = self.writers.borrow_mut();
         for target in targets(plan, default) {
             if writers.contains_key(target) {
@@ -62,7 +74,7 @@ impl AccessLogs {
 
     /// Forgets the writers that no listener of `plan` needs; they end when their last line is
     /// written.
-    pub(crate) fn retain(&self, plan: &Plan, default: Option<&AccessLog>) {
+    pub(crate) fn retain(&self, plan: &Plan, default: &DefaultLogs) {
         self.writers.borrow_mut().retain(|target, writer| {
             let is_used = targets(plan, default).any(|used| used == target);
             if !is_used {
@@ -73,23 +85,39 @@ impl AccessLogs {
         });
     }
 
-    /// The log of a listener, if it has one.
+    /// The log of an HTTP listener, if it has one.
     pub(crate) fn log(
         &self,
         listener: &plan::Listener,
-        default: Option<&AccessLog>,
+        http: &Http,
+        default: &DefaultLogs,
     ) -> Result<Option<Log>, String> {
-        let Some((log, http)) = log_of(listener, default) else {
+        let Some(log) = log_of(listener, default) else {
             return Ok(None);
         };
+        let log = Log::new(&listener.name, &http.routes, &log.format, self.sink(log)?);
+        log.map(Some).map_err(invalid)
+    }
+
+    /// The log of a TCP or UDP listener, if it has one.
+    pub(crate) fn session_log(
+        &self,
+        listener: &plan::Listener,
+        default: &DefaultLogs,
+    ) -> Result<Option<SessionLog>, String> {
+        let Some(log) = log_of(listener, default) else {
+            return Ok(None);
+        };
+        let log = SessionLog::new(&listener.name, log, self.sink(log)?);
+        log.map(Some).map_err(invalid)
+    }
+
+    fn sink(&self, log: &AccessLog) -> Result<Arc<dyn LineSink>, String> {
         let writers = self.writers.borrow();
         let Some(writer) = writers.get(&log.target) else {
             return Err(format!("the access log {} is not open", log.target));
         };
-        let sink: Arc<dyn LineSink> = Arc::<LineWriter>::clone(writer);
-        Log::new(&listener.name, &http.routes, &log.format, sink)
-            .map(Some)
-            .map_err(|error| format!("the access log's format is not valid: {error}"))
+        Ok(Arc::<LineWriter>::clone(writer))
     }
 
     /// Lines that were not written.
@@ -121,15 +149,16 @@ impl AccessLogs {
     }
 }
 
-fn targets<'a>(
-    plan: &'a Plan,
-    default: Option<&'a AccessLog>,
-) -> impl Iterator<Item = &'a LogTarget> {
+fn invalid(error: TemplateError) -> String {
+    format!("the access log's format is not valid: {error}")
+}
+
+fn targets<'a>(plan: &'a Plan, default: &'a DefaultLogs) -> impl Iterator<Item = &'a LogTarget> {
     let logs = plan
         .listeners
         .iter()
         .filter_map(move |it| log_of(it, default));
-    logs.map(|(log, _)| &log.target)
+    logs.map(|log| &log.target)
 }
 
 fn of(target: &LogTarget) -> Target {

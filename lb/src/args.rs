@@ -243,6 +243,13 @@ pub(crate) struct ProcessArgs {
     /// [default: json]
     #[arg(long, value_name = "FORMAT", value_parser = config::logs::parse_format)]
     access_log_format: Option<lb_core::plan::LogFormat>,
+    /// A line for each TCP session and UDP flow: off, stdout or a file [default: off]
+    #[arg(long, value_name = "FILE", value_parser = AccessLog::parse)]
+    session_log: Option<AccessLog>,
+    /// What is in it: json, text, or a template, as '$remote_addr $upstream_addr $session_time $end'
+    /// [default: json]
+    #[arg(long, value_name = "FORMAT", value_parser = config::logs::parse_session_format)]
+    session_log_format: Option<lb_core::plan::LogFormat>,
     /// How long exchanges in flight may take to end at SIGTERM [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
     drain_timeout: Option<Duration>,
@@ -403,6 +410,9 @@ impl ProcessArgs {
             admin: located("--admin", self.admin),
             access_log: located("--access-log", self.access_log),
             access_log_format: located("--access-log-format", self.access_log_format),
+            session_log: located("--session-log", self.session_log),
+            session_log_format: located("--session-log-format", self.session_log_format),
+            session_log_starts: None,
             drain_timeout: located("--drain-timeout", self.drain_timeout),
             log_format: located("--log-format", self.log_format),
             affinity_entries: None,

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
-use lb_l7::LineSink;
+use lb_core::lines::LineSink;
 
 /// Batches of lines that may wait for the writer.
 const QUEUE_BATCHES: usize = 1024;

@@ -13,20 +13,20 @@ use std::sync::Arc;
 use lb_core::balance::affinity::{AffinityTable, random_key};
 use lb_core::balance::{Backend, BackendId, Cluster, Context};
 use lb_core::metrics::ListenerStats;
-use lb_core::plan::{self, AccessLog, CookieKey, ListenSocket, Plan};
+use lb_core::plan::{self, CookieKey, ListenSocket, Plan};
 use lb_l4::limits::Gate;
 use lb_l4::{TcpService, UdpService};
 use lb_l7::HttpService;
 use lb_l7::tls::{TlsAcceptor, TlsContext};
 
-use crate::access_log::AccessLogs;
+use crate::access_log::{AccessLogs, DefaultLogs};
 use crate::checker::{Checker, LastError};
 
 /// What runs.
 pub(crate) struct Snapshot {
     pub(crate) plan: Plan,
     /// Of listeners that have no say of their own.
-    pub(crate) log: Option<AccessLog>,
+    pub(crate) log: DefaultLogs,
     /// In the order of the plan, as the clusters are.
     pub(crate) listeners: Vec<Arc<Listener>>,
     pub(crate) clusters: Vec<Arc<Cluster>>,
@@ -138,7 +138,7 @@ impl Snapshot {
         plan: Plan,
         ground: &Ground,
         bound: &HashMap<ListenerKey, SocketAddr>,
-        (logs, log): (&AccessLogs, Option<AccessLog>),
+        (logs, log): (&AccessLogs, DefaultLogs),
         previous: Option<&Self>,
     ) -> Result<Self, String> {
         let (clusters, changed) = build_clusters(&plan, ground, previous);
@@ -185,7 +185,7 @@ impl Snapshot {
                     listener,
                     before,
                     (&by_name, &different),
-                    (logs, log.as_ref()),
+                    (logs, &log),
                     gate.as_ref(),
                 )?,
                 gate,
@@ -382,7 +382,7 @@ impl Service {
         listener: &plan::Listener,
         before: Option<(&Self, bool)>,
         (cluster_by_name, changed): (&ClusterByName<'_>, &[Arc<Cluster>]),
-        (logs, log): (&AccessLogs, Option<&AccessLog>),
+        (logs, log): (&AccessLogs, &DefaultLogs),
         gate: Option<&Arc<Gate>>,
     ) -> Result<Self, String> {
         let known = |name: &str| {
@@ -397,7 +397,7 @@ impl Service {
             plan::Protocol::Http(http) => {
                 let service = HttpService::build(http, cluster_by_name);
                 let service = service.map_err(|error| error.to_string())?;
-                let service = match logs.log(listener, log)? {
+                let service = match logs.log(listener, http, log)? {
                     Some(log) => service.logged(log),
                     None => service,
                 };
@@ -408,12 +408,14 @@ impl Service {
                     Some((Self::Tcp(previous), _)) => Some(&**previous),
                     _ => None,
                 };
+                let log = logs.session_log(listener, log)?;
                 TcpService::build(tcp, cluster_by_name, previous)
-                    .map(|service| Self::Tcp(Arc::new(service)))
+                    .map(|service| Self::Tcp(Arc::new(service.logged(log))))
                     .ok_or_else(|| "a cluster is missing".to_owned())
             }
             plan::Protocol::Udp(udp) => {
                 let service = UdpService::build(udp.clone(), known(&udp.cluster)?);
+                let service = service.logged(logs.session_log(listener, log)?);
                 Ok(Self::Udp(Arc::new(service.guarded_by(gate.cloned()))))
             }
         }

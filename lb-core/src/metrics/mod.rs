@@ -404,6 +404,8 @@ impl Refusal {
 pub enum SessionEnd {
     /// The client was gone before a backend was connected.
     Abandoned,
+    /// It was cut: the process ended, or its backend had left the plan, and the time for that was up.
+    Drained,
     /// It was older than the listener lets sessions become.
     Expired,
     /// Both sides ended their streams.
@@ -414,31 +416,37 @@ pub enum SessionEnd {
     Refused,
     /// One side broke the connection; the other was reset.
     Reset,
+    /// Descriptors, ports or memory ran out, so that no backend could be connected.
+    Resources,
     /// No backend could be connected.
     Unavailable,
 }
 
 impl SessionEnd {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Abandoned,
+        Self::Drained,
         Self::Expired,
         Self::Finished,
         Self::Idle,
         Self::Refused,
         Self::Reset,
+        Self::Resources,
         Self::Unavailable,
     ];
 
     /// As a label.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Abandoned => "abandoned",
+            Self::Drained => "drained",
             Self::Expired => "expired",
             Self::Finished => "finished",
             Self::Idle => "idle",
             Self::Refused => "refused",
             Self::Reset => "reset",
+            Self::Resources => "resources",
             Self::Unavailable => "unavailable",
         }
     }

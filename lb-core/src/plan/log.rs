@@ -1,7 +1,7 @@
 //! Access logs: where lines go and what is in them.
 //!
 //! Invariant: a format is text here; who knows the variables compiles it.
-//! Read next: `lb_l7::log` (the variables), `http.rs`.
+//! Read next: `lb_l7` and `lb_l4` (the variables), `http.rs`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -25,6 +25,8 @@ pub struct AccessLog {
     pub target: LogTarget,
     /// What is in them.
     pub format: LogFormat,
+    /// Of sessions and flows: whether there is a line at the start, too.
+    pub starts: bool,
 }
 
 /// Where lines go.
@@ -48,13 +50,15 @@ impl fmt::Display for LogTarget {
 /// What is in a line.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum LogFormat {
-    /// `Common`, and the fields Referer and User-Agent: what nginx and Apache call combined.
+    /// Of exchanges: `Common`, and the fields Referer and User-Agent: what nginx and Apache call combined.
     Combined,
-    /// The common log format of NCSA httpd.
+    /// Of exchanges: the common log format of NCSA httpd.
     Common,
     /// An object of JSON with all that is usually asked for.
     #[default]
     Json,
     /// Text with `$variables`.
     Template(String),
+    /// Of sessions and flows: who, when, what came of it, how much and how long.
+    Text,
 }

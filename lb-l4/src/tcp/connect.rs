@@ -12,35 +12,40 @@ use std::time::Duration;
 use lb_core::balance::{Choice, Cluster, Fault, Lease, Tried};
 use lb_core::metrics::{Refusal, SessionEnd};
 use lb_core::plan::TRIES_LIMIT;
-use lb_core::rt::{Either, TcpStream, is_own_shortage, now, select, sleep, timeout};
-use lb_core::worker::Worker;
+use lb_core::rt::{Either, Instant, TcpStream, is_own_shortage, now, select, sleep, timeout};
 
+use super::Failure;
+use super::entry::Entry;
 use super::service::BackendLimit;
-use super::{Failure, TcpService};
 use crate::client::Client;
 
 /// How often the first in a queue looks for room without being called: room may come from
 /// elsewhere, by a backend that is back, another listener, or sessions of an earlier snapshot.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// How often a session that there is no descriptor for tries again: more often than accepting is
+/// tried again, so that those who are in come before those who are not.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
+
 /// One session's search.
 #[derive(Clone, Copy)]
 pub(super) struct Search<'s, 'a> {
     pub(super) stream: &'s TcpStream,
     pub(super) client: &'s Client,
-    pub(super) service: &'s TcpService,
     pub(super) cluster: &'a Cluster,
-    pub(super) worker: &'s Worker,
+    pub(super) entry: &'s Entry,
 }
 
 impl<'a> Search<'_, 'a> {
     /// A connection to one of the cluster's backends.
     ///
     /// # Errors
-    /// When none could be connected to, or had room, or the client was reset meanwhile.
+    /// When none could be connected to, or had room, or the client was reset meanwhile, or there was
+    /// nothing to make a socket of for as long as a connect may take.
     pub(super) async fn any(self) -> Result<(Lease<'a>, TcpStream), Failure> {
-        let counters = self.cluster.counters().of(self.worker.index);
+        let counters = self.cluster.counters().of(self.entry.worker.index);
         let mut tried = Tried::default();
+        let mut short_since = None;
         while tried.len() < self.cluster.tries_max {
             let Some(lease) = self.lease(&tried).await? else {
                 break;
@@ -48,33 +53,41 @@ impl<'a> Search<'_, 'a> {
             let backend = lease.backend();
             if !tried.is_empty() {
                 counters.retries.increment();
+                if let Some(record) = self.entry.record() {
+                    record.retried();
+                }
             }
-            tried.insert(backend.index);
             let begun = now();
-            let source = self.service.source(self.client, backend.address);
-            let attempt = TcpStream::connect_with(source, &self.service.socket, backend.address);
+            let source = self.entry.service.source(self.client, backend.address);
+            let attempt =
+                TcpStream::connect_with(source, &self.entry.service.socket, backend.address);
             let attempt = pin!(timeout(self.cluster.connect_timeout, attempt));
             let left = poll_fn(|cx| self.stream.poll_broken(cx));
-            let own = backend.counters(self.worker.index);
+            let own = backend.counters(self.entry.worker.index);
             match select(attempt, left).await {
                 Either::First(Ok(Ok(connected))) => {
                     own.connections.increment();
                     let latency = now().saturating_duration_since(begun);
                     counters.connect_time.observe(latency);
                     lease.answered(latency);
+                    if let Some(record) = self.entry.record() {
+                        record.connected(backend, Some(latency));
+                    }
                     self.greet(&connected);
                     return Ok((lease, connected));
                 }
                 Either::First(Ok(Err(error))) if is_own_shortage(&error) => {
                     drop(lease);
-                    self.service.call_waiting();
-                    break; // it would be no better with another
+                    self.entry.service.call_waiting();
+                    let since = *short_since.get_or_insert(begun);
+                    Box::pin(self.wait_for_resources(since)).await?;
                 }
                 Either::First(_) => {
+                    tried.insert(backend.index);
                     own.connect_failures.increment();
                     lease.failed(Fault::Connect);
                     drop(lease);
-                    self.service.call_waiting();
+                    self.entry.service.call_waiting();
                 }
                 Either::Second(_) => return Err(Failure::Ended(SessionEnd::Abandoned)),
             }
@@ -83,16 +96,30 @@ impl<'a> Search<'_, 'a> {
         Err(Failure::Ended(SessionEnd::Unavailable))
     }
 
+    /// It would be no better with another backend, but sessions that end give back what they held.
+    async fn wait_for_resources(self, since: Instant) -> Result<(), Failure> {
+        if now() >= since + self.cluster.connect_timeout {
+            let counters = self.cluster.counters();
+            counters.of(self.entry.worker.index).unavailable.increment();
+            return Err(Failure::Ended(SessionEnd::Resources));
+        }
+        let left = poll_fn(|cx| self.stream.poll_broken(cx));
+        match select(sleep(SHORTAGE_PAUSE), left).await {
+            Either::First(()) => Ok(()),
+            Either::Second(_) => Err(Failure::Ended(SessionEnd::Abandoned)),
+        }
+    }
+
     /// The last packet of the handshake goes with the first bytes, if there are some.
     fn greet(self, backend: &TcpStream) {
-        if !self.stream.has_received() && !self.service.tells_client() {
+        if !self.stream.has_received() && !self.entry.service.tells_client() {
             backend.acknowledge();
         }
     }
 
     /// A backend that was not tried, and has room; waits for room if there is a queue.
     async fn lease(self, tried: &Tried) -> Result<Option<Lease<'a>>, Failure> {
-        let Some(limit) = &self.service.limit else {
+        let Some(limit) = &self.entry.service.limit else {
             return Ok(self.pick(tried));
         };
         if limit.queue.is_empty() {
@@ -161,7 +188,7 @@ impl<'a> Search<'_, 'a> {
 
     /// Apart from the futures above, which would hold the choice for as long as they live.
     fn pick(self, tried: &Tried) -> Option<Lease<'a>> {
-        let mut choice = Choice::new(self.worker.index, now(), self.client.address, tried);
+        let mut choice = Choice::new(self.entry.worker.index, now(), self.client.address, tried);
         if self.cluster.asks_local() {
             let local = self.client.local();
             choice.local = local.or_else(|| self.stream.local_addr().ok())?.ip();

@@ -8,6 +8,7 @@
 
 mod connect;
 mod direction;
+mod entry;
 mod pace;
 mod relay;
 mod service;
@@ -27,6 +28,7 @@ use lb_core::snapshot::Held;
 use lb_core::worker::Worker;
 
 use connect::Search;
+use entry::Entry;
 use relay::Relay;
 use service::Route;
 pub use service::TcpService;
@@ -36,32 +38,27 @@ use crate::client_hello::{self, Unrouted};
 use crate::limits::{Gate, Permit};
 
 /// Runs one session from the accepted connection to its end.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an async fn holds its arguments twice, and idle sessions are many"
-)]
 pub fn serve(
     stream: TcpStream,
     service: Held<TcpService>,
     worker: Rc<Worker>,
     registration: Registration,
 ) -> impl Future<Output = ()> {
+    let entry = Entry::new(service, worker, registration);
     async move {
         // A client that is gone already has no address.
         let Ok(peer) = stream.peer_addr() else {
-            let counters = registration.listener();
-            return counters.session_ended(SessionEnd::Abandoned);
+            return entry.ends(SessionEnd::Abandoned);
         };
-        let client = Client::peer(peer);
-        let established = establish(&stream, client, &service, &worker, &registration);
+        entry.begins(peer, &stream);
+        let established = establish(&stream, Client::peer(peer), &entry);
         let established = Box::pin(established).await;
-        session(&stream, &established, &service, &worker, &registration).await;
-        leave(established, &service);
+        session(&stream, &established, &entry).await;
+        leave(established, &entry.service);
     }
 }
 
 /// As [`serve`], of a connection from `peer` that `gate` has admitted.
-#[expect(clippy::manual_async_fn, reason = "as of `serve`")]
 pub fn serve_admitted(
     stream: TcpStream,
     peer: SocketAddr,
@@ -71,19 +68,22 @@ pub fn serve_admitted(
     worker: Rc<Worker>,
     registration: Registration,
 ) -> impl Future<Output = ()> {
+    let entry = Entry::new(service, worker, registration);
     async move {
+        entry.begins(peer, &stream);
         let established = Box::pin(async {
-            registration.set_idle(true); // nothing is lost when we drain
+            entry.registration.set_idle(true); // nothing is lost when we drain
             let identified = gate
                 .identify(&stream, Client::peer(peer), &mut permit)
                 .await;
-            registration.set_idle(false);
+            entry.registration.set_idle(false);
             let client = identified.map_err(Failure::Refused)?;
-            establish(&stream, client, &service, &worker, &registration).await
+            entry.identified(&client);
+            establish(&stream, client, &entry).await
         });
         let established = established.await;
-        session(&stream, &established, &service, &worker, &registration).await;
-        leave(established, &service);
+        session(&stream, &established, &entry).await;
+        leave(established, &entry.service);
     }
 }
 
@@ -103,23 +103,24 @@ type Established<'s> = Result<(Lease<'s>, TcpStream), Failure>;
 
 /// The session from there on. What is rare in it, or over soon, is boxed, and the rest held by
 /// reference: an idle session has no room for it.
-#[expect(clippy::manual_async_fn, reason = "as of `serve`")]
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn holds its arguments twice, and idle sessions are many"
+)]
 fn session<'s>(
     stream: &'s TcpStream,
     established: &'s Established<'s>,
-    service: &'s TcpService,
-    worker: &'s Worker,
-    registration: &'s Registration,
+    entry: &'s Entry,
 ) -> impl Future<Output = ()> + 's {
     async move {
-        let counters = registration.listener();
         let end = match established {
             Ok((lease, backend)) => {
-                registration.set_backend(lease.backend().id());
-                let own = lease.backend().counters(worker.index);
+                entry.registration.set_backend(lease.backend().id());
+                let own = lease.backend().counters(entry.worker.index);
                 let _active = own.connections_active.hold();
-                let relay = Relay::new(stream, backend, &service.relay, counters);
-                match service.lifetime {
+                let (settings, counters) = (&entry.service.relay, entry.counters());
+                let relay = Relay::new(stream, backend, settings, counters, entry.record());
+                match entry.service.lifetime {
                     None => relay.await,
                     Some(lifetime) => {
                         let relayed = Box::pin(timeout(lifetime, relay)).await;
@@ -131,9 +132,9 @@ fn session<'s>(
                     }
                 }
             }
-            Err(failure) => Box::pin(refuse(stream, *failure, counters)).await,
+            Err(failure) => Box::pin(refuse(stream, *failure, entry)).await,
         };
-        counters.session_ended(end);
+        entry.ends(end);
     }
 }
 
@@ -150,7 +151,7 @@ pub async fn relay(
         relay: plan::Relay::Auto,
         fickle: false,
     };
-    Relay::new(client, backend, &settings, counters).await
+    Relay::new(client, backend, &settings, counters, None).await
 }
 
 /// Gives a backend up, and calls those who wait for room in it.
@@ -162,7 +163,7 @@ fn leave(established: Established<'_>, service: &TcpService) {
 }
 
 /// Tells a client that there is no session.
-async fn refuse(stream: &TcpStream, failure: Failure, counters: &ListenerCounters) -> SessionEnd {
+async fn refuse(stream: &TcpStream, failure: Failure, entry: &Entry) -> SessionEnd {
     match failure {
         Failure::Ended(end) => {
             stream.reset_on_drop();
@@ -170,11 +171,11 @@ async fn refuse(stream: &TcpStream, failure: Failure, counters: &ListenerCounter
         }
         Failure::Refused(refusal) => {
             stream.reset_on_drop();
-            counters.refused(refusal);
+            entry.refused(refusal);
             SessionEnd::Refused
         }
         Failure::Unrouted(why) => {
-            counters.refused(Refusal::NoRoute);
+            entry.refused(Refusal::NoRoute);
             client_hello::refuse(stream, why).await;
             SessionEnd::Refused
         }
@@ -182,13 +183,12 @@ async fn refuse(stream: &TcpStream, failure: Failure, counters: &ListenerCounter
 }
 
 /// A connection to a backend that knows who the client is, if it is to.
-async fn establish<'s>(
-    stream: &TcpStream,
-    client: Client,
-    service: &'s TcpService,
-    worker: &Worker,
-    registration: &Registration,
-) -> Established<'s> {
+async fn establish<'s>(stream: &TcpStream, client: Client, entry: &'s Entry) -> Established<'s> {
+    let Entry {
+        service,
+        registration,
+        ..
+    } = entry;
     let route = match service.cluster() {
         Some(cluster) => Route::to(cluster),
         None => {
@@ -198,14 +198,17 @@ async fn establish<'s>(
             route
         }
     };
+    if let Some(record) = entry.record() {
+        record.routed(&route.cluster.name, route.hello.as_ref());
+    }
     let search = Search {
         stream,
         client: &client,
-        service,
         cluster: route.cluster,
-        worker,
+        entry,
     };
     let (lease, backend) = search.any().await?;
+    entry.started();
     if let Some(header) = service.proxy_header(stream, &client, route.hello.as_ref()) {
         let sent = backend.send(header).await;
         sent.map_err(|_| Failure::Ended(SessionEnd::Reset))?;

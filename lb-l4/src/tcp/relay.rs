@@ -16,6 +16,7 @@ use lb_core::rt::{Instant, Sleep, TcpStream, now, sleep};
 
 use super::direction::{Direction, Progress};
 use super::pace::Pace;
+use crate::log::{Record, Side};
 
 /// How a session is relayed.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +36,7 @@ pub(super) struct Relay<'a> {
     backend: &'a TcpStream,
     counters: &'a ListenerCounters,
     settings: &'a Settings,
+    record: Option<&'a Record>,
     request: Direction,
     response: Direction,
     moved_at: Instant,
@@ -47,6 +49,7 @@ impl<'a> Relay<'a> {
         backend: &'a TcpStream,
         settings: &'a Settings,
         counters: &'a ListenerCounters,
+        record: Option<&'a Record>,
     ) -> Self {
         let pace = Pace::new(settings.relay, settings.fickle);
         Self {
@@ -54,6 +57,7 @@ impl<'a> Relay<'a> {
             backend,
             counters,
             settings,
+            record,
             request: Direction::new(pace),
             response: Direction::new(pace),
             moved_at: now(),
@@ -75,6 +79,10 @@ impl<'a> Relay<'a> {
         }
         if sent + received > 0 {
             self.moved_at = now();
+        }
+        if let Some(record) = self.record {
+            record.moved(received, sent);
+            tell_sides(record, request, response);
         }
         match (request, response) {
             (Poll::Ready(Progress::SourceFailed), _) | (_, Poll::Ready(Progress::SourceFailed)) => {
@@ -98,6 +106,22 @@ impl<'a> Relay<'a> {
                 return Poll::Ready(SessionEnd::Idle);
             }
             self.idle.set_deadline(due);
+        }
+    }
+}
+
+/// Who ended what.
+fn tell_sides(record: &Record, request: Poll<Progress>, response: Poll<Progress>) {
+    let sides = [
+        (request, Side::Client, Side::Backend),
+        (response, Side::Backend, Side::Client),
+    ];
+    for (progress, source, sink) in sides {
+        match progress {
+            Poll::Pending => {}
+            Poll::Ready(Progress::Ended) => record.ended_by(source, true),
+            Poll::Ready(Progress::SourceFailed) => record.ended_by(source, false),
+            Poll::Ready(Progress::SinkFailed) => record.ended_by(sink, false),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::balance::Cluster;
+use lb_core::lines::Lines;
 use lb_core::metrics::{Refusal, SessionEnd};
 use lb_core::plan::{self, BackendSocket, Otherwise, ProxyOut, ProxyVersion, Source};
 use lb_core::rt::{Chunk, TcpStream, is_unix, now};
@@ -16,6 +17,7 @@ use super::Failure;
 use crate::client::Client;
 use crate::client_hello::{self, ClientHello, NameRoutes, ReceiveError};
 use crate::limits::queue::Queue;
+use crate::log::{self, Ended, Record, SessionLog};
 use crate::proxy_protocol::{Addresses, Origin, Tlv, Transport, write_v1, write_v2};
 
 /// What a TCP listener does with its connections; part of a snapshot.
@@ -26,6 +28,7 @@ pub struct TcpService {
     pub(super) socket: BackendSocket,
     pub(super) limit: Option<BackendLimit>,
     proxy_out: Option<ProxyOut>,
+    log: Option<SessionLog>,
     destination: Destination,
 }
 
@@ -114,8 +117,28 @@ impl TcpService {
                 .backend_limit
                 .map(|limit| BackendLimit::build(limit, queue)),
             proxy_out: plan.proxy_out,
+            log: None,
             destination,
         })
+    }
+
+    /// Writes a line to `log` for each session.
+    #[must_use]
+    pub fn logged(self, log: Option<SessionLog>) -> Self {
+        Self { log, ..self }
+    }
+
+    pub(super) const fn log(&self) -> Option<&SessionLog> {
+        self.log.as_ref()
+    }
+
+    /// Logs a connection from `peer` that the listener's gate did not admit.
+    pub fn log_refused(&self, peer: SocketAddr, why: Refusal, lines: &Lines) {
+        if let Some(log) = &self.log {
+            let record = Record::begin(log::Transport::Tcp, peer, None);
+            record.refused(why);
+            record.finish(log, lines, Ended::of(SessionEnd::Refused));
+        }
     }
 
     /// For tests: `auto` changes between copying and splicing every few hundred bytes.

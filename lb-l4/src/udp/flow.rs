@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,11 +22,13 @@ use lb_core::rt::{
     Datagrams, Instant, Received, Sleep, UdpSocket, is_own_shortage, now, sleep_until,
 };
 
+use super::UdpService;
 use super::activity::Activity;
 use super::proxied::{Caller, Way, with_header};
 use super::receive::{Front, is_usable};
 use super::table::Key;
 use crate::limits::Permit;
+use crate::log::{Ended, Record, Transport};
 
 /// Receives that may wait for the socket: until the flow's task has its turn.
 const WAITING_MAX: usize = 16;
@@ -44,6 +47,8 @@ pub(super) struct Flow {
     header: Option<Box<[u8]>>,
     /// Its share of the listener's limits.
     permit: Cell<Option<Permit>>,
+    /// If there was a log when it began.
+    record: RefCell<Option<Box<Record>>>,
     leg: RefCell<Option<Leg>>,
     /// What came while there was no leg, or it was to be left.
     waiting: RefCell<Vec<Datagrams>>,
@@ -77,16 +82,24 @@ impl Flow {
     pub(super) fn new(
         front: Rc<Front>,
         caller: &Caller,
-        plan: &plan::Udp,
+        service: &UdpService,
         permit: Option<Permit>,
     ) -> Self {
+        let plan = &service.plan;
         let port = || front.socket.local_addr().port();
+        let record = || {
+            let Key { client, local } = caller.key;
+            let local = SocketAddr::new(local, caller.port().unwrap_or_else(port));
+            Record::begin(Transport::Udp, client, Some(local))
+        };
+        let record = service.log.as_ref().map(|_| record());
         Self {
             header: plan.proxy_out.map(|proxy| caller.header(proxy, port())),
             front,
             key: caller.key,
             way: Cell::new(caller.way),
             permit: Cell::new(permit),
+            record: RefCell::new(record),
             leg: RefCell::default(),
             waiting: RefCell::default(),
             activity: Cell::new(Activity::new(now())),
@@ -115,6 +128,10 @@ impl Flow {
 
     /// Sends what the client sent on to the backend.
     pub(super) fn forward(&self, plan: &plan::Udp, datagrams: Datagrams) {
+        if let Some(record) = &*self.record.borrow() {
+            record.moved(datagrams.len() as u64, 0);
+            record.moved_datagrams(datagrams.count(), 0);
+        }
         let mut activity = self.activity.get();
         activity.on_requests(now(), datagrams.count());
         self.activity.set(activity);
@@ -151,6 +168,10 @@ impl Flow {
     /// Sends what the backend sent on to the client.
     fn reply(&self, received: Received) {
         let Received { datagrams, .. } = received;
+        if let Some(record) = &*self.record.borrow() {
+            record.moved(0, datagrams.len() as u64);
+            record.moved_datagrams(0, datagrams.count());
+        }
         self.front.count(|counters| {
             counters.flows.sent.add(datagrams.count() as u64);
             counters.sent_bytes.add(datagrams.len() as u64);
@@ -209,6 +230,21 @@ impl Drop for Ending {
         flow.leg.take();
         flow.waiting.take();
         flow.permit.take();
+        if let (Some(record), Some(log)) = (flow.record.take(), &flow.front.service().log) {
+            let lines = &flow.front.worker.lines;
+            record.finish(log, lines, Ended::of_flow(flow.end.get()));
+        }
+    }
+}
+
+impl Ended {
+    fn of_flow(end: FlowEnd) -> Self {
+        let status = match end {
+            FlowEnd::Answered | FlowEnd::Drained | FlowEnd::Idle => 200,
+            FlowEnd::Unavailable => 502,
+        };
+        let name = end.name();
+        Self { name, status }
     }
 }
 
@@ -235,6 +271,9 @@ pub(super) async fn run(flow: Rc<Flow>, _registration: Registration) {
         flow.leaves.set(false);
         flow.front
             .count(|counters| counters.flows.moved.increment());
+        if let Some(record) = &*flow.record.borrow() {
+            record.retried();
+        }
     };
     flow.end.set(end);
 }
@@ -263,6 +302,13 @@ async fn leg(flow: &Flow, tried: &mut Tried) -> Outcome {
     let own = backend.counters(flow.front.worker.index);
     own.connections.increment();
     let _active = own.connections_active.hold();
+    if let Some(record) = &*flow.record.borrow() {
+        let is_first = record.connected(backend, None);
+        record.routed(&service.cluster.name, None);
+        if is_first && let Some(log) = &service.log {
+            record.write_start(log, &flow.front.worker.lines);
+        }
+    }
     for datagrams in flow.waiting.borrow_mut().drain(..) {
         flow.send_by(&socket, datagrams);
     }

@@ -23,6 +23,7 @@ use lb_core::worker::Worker;
 
 use self::receive::Front;
 use crate::limits::Gate;
+use crate::log::SessionLog;
 
 /// What a UDP listener does with its datagrams; part of a snapshot.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub struct UdpService {
     cluster: Arc<Cluster>,
     plan: plan::Udp,
     gate: Option<Arc<Gate>>,
+    log: Option<SessionLog>,
 }
 
 impl UdpService {
@@ -40,6 +42,7 @@ impl UdpService {
             cluster,
             plan,
             gate: None,
+            log: None,
         }
     }
 
@@ -47,6 +50,12 @@ impl UdpService {
     #[must_use]
     pub fn guarded_by(self, gate: Option<Arc<Gate>>) -> Self {
         Self { gate, ..self }
+    }
+
+    /// Writes a line to `log` for each flow.
+    #[must_use]
+    pub fn logged(self, log: Option<SessionLog>) -> Self {
+        Self { log, ..self }
     }
 
     /// Where its flows go.

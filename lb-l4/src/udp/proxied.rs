@@ -61,6 +61,11 @@ impl Caller {
         }
     }
 
+    /// The port that the client sent to, if a proxy said so.
+    pub(super) const fn port(&self) -> Option<u16> {
+        self.destination_port
+    }
+
     /// What backends are told ahead of each datagram; `port` is the one that we listen on.
     pub(super) fn header(&self, proxy: ProxyOut, port: u16) -> Box<[u8]> {
         let Key { client, local } = self.key;

@@ -203,7 +203,7 @@ impl Front {
         let permit = role.service.gate.as_ref().map(admit);
         let permit = permit.transpose().map_err(Turned::Refused)?;
         let mut table = self.table.borrow_mut();
-        let make = || Flow::new(Rc::clone(self), caller, &role.service.plan, permit);
+        let make = || Flow::new(Rc::clone(self), caller, &role.service, permit);
         let flow = table.begin(caller.key, &role.service.plan, make);
         let flow = flow.map_err(Turned::Shed)?;
         let (counters, task) = (Arc::clone(&role.counters), Rc::clone(&flow));

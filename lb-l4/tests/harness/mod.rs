@@ -2,6 +2,7 @@
 //!
 //! Invariant: everything is on loopback, on ports that the kernel chose.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,8 +19,8 @@ use lb_core::rt::{
 };
 use lb_core::snapshot::Held;
 use lb_core::worker::Worker;
-use lb_l4::TcpService;
 use lb_l4::limits::Gate;
+use lb_l4::{SessionLog, TcpService};
 
 /// Runs `body` on each engine that this machine offers.
 pub(crate) fn on_each_engine<F: Future<Output = ()>>(body: impl Fn() -> F) {
@@ -122,6 +123,7 @@ pub(crate) struct Front {
     cluster: plan::Cluster,
     pub(crate) tcp: plan::Tcp,
     pub(crate) edge: plan::Edge,
+    log: Cell<Option<SessionLog>>,
 }
 
 impl Front {
@@ -131,7 +133,13 @@ impl Front {
             cluster: plan::Cluster::new("c", backends),
             tcp: plan::Tcp::to("c"),
             edge: plan::Edge::default(),
+            log: Cell::default(),
         }
+    }
+
+    pub(crate) fn log(self, log: Option<SessionLog>) -> Self {
+        self.log.set(log);
+        self
     }
 
     pub(crate) fn relay(mut self, relay: plan::Relay) -> Self {
@@ -156,7 +164,8 @@ impl Front {
     pub(crate) fn serve(&self) -> Serving {
         let cluster = Arc::new(Cluster::build(&self.cluster, &Context::new(1, 1), None));
         let service = TcpService::build(&self.tcp, &|_| Some(Arc::clone(&cluster)), None);
-        let service = Held::new(Arc::new(service.expect("the cluster is there")));
+        let service = service.expect("the cluster is there");
+        let service = Held::new(Arc::new(service.logged(self.log.take())));
         let worker = Rc::new(Worker::new(0, Arc::default()));
         let counters = Arc::<ListenerCounters>::default();
         let (listener, address) = listen();

@@ -1,7 +1,8 @@
-//! Access logs: a line for each exchange, gathered by each worker and handed over in batches.
+//! Access logs: a line for each exchange, put together while it goes on.
 //!
 //! Invariant: a request never waits for its log line; a listener without a log builds nothing for
-//! one. Read next: `template.rs` (what is in a line), `record.rs` (a line on its way).
+//! one. Read next: `template.rs` (what is in a line), `record.rs` (a line on its way),
+//! `lb_core::lines` (where it goes).
 
 mod record;
 mod template;
@@ -11,18 +12,11 @@ use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
+use lb_core::lines::{LineSink, Lines, TemplateError};
 use lb_core::plan::{LogFormat, PathMatch, Route};
 
 pub(crate) use record::{Early, Outcome, Record};
-pub use template::{Template, TemplateError};
-
-/// Takes batches of lines from workers: a queue to a writing thread.
-pub trait LineSink: Send + Sync {
-    /// Takes whole lines, each with its line feed. Must not block: what does not fit is dropped
-    /// and counted by the sink. Gives back an empty buffer to gather the next in, with the memory
-    /// of an earlier one if it has any.
-    fn write(&self, lines: Vec<u8>) -> Vec<u8>;
-}
+pub use template::Template;
 
 /// The log of a listener.
 pub struct Log {
@@ -76,23 +70,14 @@ fn name(route: &Route) -> String {
     }
 }
 
-/// The lines of one worker, and the records that no exchange has.
+/// The records that no exchange has, of one worker.
 #[derive(Default)]
-pub(crate) struct Lines {
-    batches: RefCell<Vec<Batch>>,
+pub(crate) struct Records {
     #[expect(clippy::vec_box, reason = "exchanges hold the boxes")]
     vacant: RefCell<Vec<Box<Record>>>,
 }
 
-/// Lines that go the same way.
-struct Batch {
-    sink: Arc<dyn LineSink>,
-    lines: Vec<u8>,
-}
-
-impl Lines {
-    /// Lines gather up to this, or for a second.
-    const BATCH_BYTES: usize = 16 * 1024;
+impl Records {
     /// Vacant records that are kept.
     const VACANT_MAX: usize = 1024;
     /// Larger records are not kept.
@@ -105,6 +90,20 @@ impl Lines {
         record
     }
 
+    /// Writes the line of `record` and takes it back.
+    pub(crate) fn write(
+        &self,
+        lines: &Lines,
+        log: &Log,
+        mut record: Box<Record>,
+        outcome: &Outcome<'_>,
+    ) {
+        lines.append(&log.sink, |line| {
+            record.finish(&log.template, outcome, line)
+        });
+        self.keep(record);
+    }
+
     fn keep(&self, mut record: Box<Record>) {
         let mut vacant = self.vacant.borrow_mut();
         if vacant.len() < Self::VACANT_MAX && record.held_bytes() <= Self::RECORD_BYTES_MAX {
@@ -112,49 +111,11 @@ impl Lines {
             vacant.push(record);
         }
     }
-
-    /// Writes the line of `record` and takes it back.
-    pub(crate) fn write(&self, log: &Log, mut record: Box<Record>, outcome: &Outcome<'_>) {
-        let mut batches = self.batches.borrow_mut();
-        let known = batches
-            .iter()
-            .position(|it| Arc::ptr_eq(&it.sink, &log.sink));
-        let index = known.unwrap_or_else(|| {
-            batches.push(Batch {
-                sink: Arc::clone(&log.sink),
-                lines: Vec::new(),
-            });
-            batches.len() - 1
-        });
-        let Batch { sink, lines } = &mut batches[index];
-        if lines.capacity() == 0 {
-            lines.reserve(Self::BATCH_BYTES + 1024);
-        }
-        record.finish(&log.template, outcome, lines);
-        if lines.len() >= Self::BATCH_BYTES {
-            *lines = sink.write(std::mem::take(lines));
-        }
-        drop(batches);
-        self.keep(record);
-    }
-
-    /// Hands over what has gathered. Sinks that had nothing since the last time are forgotten, so
-    /// that one of a log that is no more can end.
-    pub(crate) fn flush(&self) {
-        let mut batches = self.batches.borrow_mut();
-        batches.retain_mut(|Batch { sink, lines }| {
-            let has_lines = !lines.is_empty();
-            if has_lines {
-                *lines = sink.write(std::mem::take(lines));
-            }
-            has_lines
-        });
-    }
 }
 
-impl fmt::Debug for Lines {
+impl fmt::Debug for Records {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lines")
+        f.debug_struct("Records")
             .field("vacant", &self.vacant.borrow().len())
             .finish_non_exhaustive()
     }

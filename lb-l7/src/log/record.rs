@@ -4,18 +4,20 @@
 //! state allocates nothing. Read next: `mod.rs` (where lines go), `template.rs`.
 
 use std::cell::Cell;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::balance::Backend;
+use lb_core::lines::{
+    Escape, Variables as _, write_address, write_iso8601, write_local_time, write_msec,
+    write_seconds,
+};
 use lb_core::rt::{self, Instant};
 
 use super::Log;
-use super::template::{Escape, Part, Piece, Template};
+use super::template::{Part, Piece, Template};
 use super::variable::{Stage, Variable};
 use crate::connection::Peer;
-use crate::date::{MONTHS, civil_date, since_epoch};
 use crate::http1::head::{Version, field_lines};
 use crate::http1::request::RequestHead;
 use crate::http1::text::{AddressText, DecimalText};
@@ -216,18 +218,11 @@ impl Record {
             }
             Variable::BackendAddress => self.backend.as_ref().map_or(Found::Nothing, |backend| {
                 let address = backend.address;
-                made(out, |out| {
-                    write_address(address.ip(), out);
-                    out.push(b':');
-                    out.extend_from_slice(DecimalText::of(address.port().into()).as_slice());
-                })
+                made(out, |out| write_address(address, out))
             }),
             Variable::Cluster => outcome.cluster.map(str::as_bytes).into(),
             Variable::Completion => (outcome.status != 0).then_some(&b"OK"[..]).into(),
-            Variable::Msec => made(out, |out| {
-                let now = since_epoch(rt::wall_clock());
-                let _ = write!(out, "{}.{:03}", now.as_secs(), now.subsec_millis());
-            }),
+            Variable::Msec => made(out, write_msec),
             Variable::TimeIso8601 => made(out, write_iso8601),
             Variable::TimeLocal => made(out, write_local_time),
             _ => Found::Nothing, // known earlier
@@ -369,66 +364,11 @@ fn copied<'a>(value: Option<&str>, out: &mut Vec<u8>) -> Found<'a> {
     })
 }
 
-/// Seconds with microseconds, as `0.001500`.
 fn seconds<'a>(duration: Option<Duration>, out: &mut Vec<u8>) -> Found<'a> {
-    let Some(duration) = duration else {
-        return Found::Nothing;
-    };
-    out.extend_from_slice(DecimalText::of(duration.as_secs()).as_slice());
-    out.push(b'.');
-    padded(u64::from(duration.subsec_micros()), 6, out);
-    Found::Made
-}
-
-/// `number` with zeros in front of it.
-fn padded(number: u64, len: usize, out: &mut Vec<u8>) {
-    let text = DecimalText::of(number);
-    let text = text.as_slice();
-    out.extend(std::iter::repeat_n(b'0', len.saturating_sub(text.len())));
-    out.extend_from_slice(text);
-}
-
-fn write_address(address: std::net::IpAddr, out: &mut Vec<u8>) {
-    let is_ipv6 = address.to_canonical().is_ipv6();
-    out.extend_from_slice(if is_ipv6 { b"[" } else { b"" });
-    out.extend_from_slice(AddressText::of(address).bare());
-    out.extend_from_slice(if is_ipv6 { b"]" } else { b"" });
-}
-
-/// `2026-11-21T05:00:00.000Z`.
-fn write_iso8601(out: &mut Vec<u8>) {
-    let now = since_epoch(rt::wall_clock());
-    let (year, month, day) = civil_date(now.as_secs() / 86_400);
-    let second = now.as_secs() % 86_400;
-    for (number, len, separator) in [
-        (year, 4, b'-'),
-        (month, 2, b'-'),
-        (day, 2, b'T'),
-        (second / 3_600, 2, b':'),
-        (second / 60 % 60, 2, b':'),
-        (second % 60, 2, b'.'),
-        (u64::from(now.subsec_millis()), 3, b'Z'),
-    ] {
-        padded(number, len, out);
-        out.push(separator);
-    }
-}
-
-/// `21/Nov/2026:05:00:00 +0000`.
-fn write_local_time(out: &mut Vec<u8>) {
-    let now = since_epoch(rt::wall_clock()).as_secs();
-    let (year, month, day) = civil_date(now / 86_400);
-    let second = now % 86_400;
-    padded(day, 2, out);
-    out.push(b'/');
-    out.extend_from_slice(MONTHS[month as usize - 1]);
-    out.push(b'/');
-    padded(year, 4, out);
-    for number in [second / 3_600, second / 60 % 60, second % 60] {
-        out.push(b':');
-        padded(number, 2, out);
-    }
-    out.extend_from_slice(b" +0000");
+    duration.map_or(Found::Nothing, |duration| {
+        write_seconds(duration, out);
+        Found::Made
+    })
 }
 
 /// The value of the first field of that name.
@@ -502,12 +442,5 @@ mod tests {
         assert_eq!(pair(b"a=1; bb=2;b=3", b';', b"b"), Some(&b"3"[..]));
         assert_eq!(pair(b"a=1&b=", b'&', b"b"), Some(&b""[..]));
         assert_eq!(pair(b"", b'&', b"b"), None);
-    }
-
-    #[test]
-    fn durations_have_microseconds() {
-        let mut out = Vec::new();
-        seconds(Some(Duration::from_micros(1_001_500)), &mut out);
-        assert_eq!(out, b"1.001500");
     }
 }

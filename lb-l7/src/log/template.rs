@@ -4,29 +4,10 @@
 //! Invariant: a line has one line feed, at its end, and in a format of JSON it is one value of JSON,
 //! whatever clients and backends send. Read next: `variable.rs`, `record.rs` (a line on its way).
 
+use lb_core::lines::{self, TemplateError};
 use lb_core::plan::LogFormat;
 
 use super::variable::{Stage, Variable};
-
-/// Why a template is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TemplateError {
-    /// A brace is not closed.
-    #[error("\"${{\" is not closed by \"}}\"")]
-    Brace,
-    /// It has no variable, so all lines would be alike.
-    #[error("there is no variable in it; one is $remote_addr")]
-    Empty,
-    /// A line cannot have several lines.
-    #[error("it has a line feed; a log has one line for each request")]
-    LineFeed,
-    /// A dollar sign without a name.
-    #[error("behind \"$\" there is the name of a variable")]
-    Name,
-    /// There is no such variable.
-    #[error("there is no variable ${0}")]
-    Unknown(String),
-}
 
 /// A format, compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,28 +28,7 @@ pub(super) enum Part {
     Text(Box<[u8]>),
 }
 
-/// A value, and how it is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) variable: Variable,
-    pub(super) before: Box<[u8]>,
-    pub(super) escape: Escape,
-    /// Without a value, `before` is left out too.
-    pub(super) is_optional: bool,
-}
-
-/// How a value is written so that nobody who sends it can make it look like something else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Escape {
-    /// As it is: a number; `null` if there is none.
-    JsonNumber,
-    /// As a string of JSON with its quotes; `null` if there is none.
-    JsonQuoted,
-    /// Within a string of JSON.
-    JsonString,
-    /// As nginx: `"`, `\` and what is not visible ASCII as `\xXX`; `-` if there is none.
-    Text,
-}
+pub(super) type Piece = lines::Piece<Variable>;
 
 /// As nginx's and Apache's.
 const COMMON: &str =
@@ -118,63 +78,20 @@ impl Template {
             LogFormat::Common => Self::parse(COMMON),
             LogFormat::Json => Ok(Self::json()),
             LogFormat::Template(text) => Self::parse(text),
+            LogFormat::Text => Err(TemplateError::Sessions),
         }
     }
 
-    /// A template that begins with a brace is one of JSON.
     fn parse(text: &str) -> Result<Self, TemplateError> {
-        if text.contains(['\n', '\r']) {
-            return Err(TemplateError::LineFeed);
-        }
-        let is_json = text.trim_start().starts_with('{') && !text.trim_start().starts_with("{$");
-        let mut builder = Builder::default();
-        let mut rest = text;
-        let mut quotes = Quotes::default();
-        while let Some((before, behind)) = rest.split_once('$') {
-            let (name, behind) = name(behind)?;
-            let variable = Variable::named(name);
-            let variable = variable.ok_or_else(|| TemplateError::Unknown(name.to_owned()))?;
-            quotes.read(before);
-            let escape = match (is_json, quotes.are_open, variable.is_number()) {
-                (false, ..) => Escape::Text,
-                (true, true, _) => Escape::JsonString,
-                (true, false, true) => Escape::JsonNumber,
-                (true, false, false) => Escape::JsonQuoted,
-            };
-            builder.push(Piece {
-                variable,
-                before: before.as_bytes().into(),
-                escape,
-                is_optional: false,
-            });
-            rest = behind;
-        }
-        if builder.pieces.is_empty() {
-            return Err(TemplateError::Empty);
-        }
-        Ok(builder.finish(&format!("{rest}\n")))
+        let (pieces, end) = lines::parse(text)?;
+        Ok(Builder { pieces }.finish(end))
     }
 
     fn json() -> Self {
-        let mut builder = Builder::default();
-        for (index, (member, name)) in JSON.iter().enumerate() {
-            let separator = if index == 0 { '{' } else { ',' };
-            // All of these names are known: a test says so.
-            let variable = Variable::named(name).unwrap_or(Variable::Never);
-            let escape = match variable.is_number() {
-                true => Escape::JsonNumber,
-                false => Escape::JsonQuoted,
-            };
-            builder.push(Piece {
-                variable,
-                before: format!("{separator}\"{member}\":").into_bytes().into(),
-                escape,
-                is_optional: true,
-            });
-        }
+        let (pieces, end) = lines::object(&JSON);
         Self {
             makes_ids: false, // many have no use for them
-            ..builder.finish("}\n")
+            ..Builder { pieces }.finish(end)
         }
     }
 
@@ -184,51 +101,13 @@ impl Template {
     }
 }
 
-/// The name behind a dollar sign, in braces or not, and what follows.
-fn name(behind: &str) -> Result<(&str, &str), TemplateError> {
-    if let Some(inner) = behind.strip_prefix('{') {
-        return inner.split_once('}').ok_or(TemplateError::Brace);
-    }
-    let is_name = |it: char| it.is_ascii_alphanumeric() || it == '_';
-    let len = behind.find(|it| !is_name(it)).unwrap_or(behind.len());
-    if len == 0 {
-        return Err(TemplateError::Name);
-    }
-    Ok(behind.split_at(len))
-}
-
-/// Whether the text so far ends within a string of JSON.
-#[derive(Default)]
-struct Quotes {
-    are_open: bool,
-    is_escaped: bool,
-}
-
-impl Quotes {
-    fn read(&mut self, text: &str) {
-        for byte in text.bytes() {
-            match byte {
-                _ if self.is_escaped => self.is_escaped = false,
-                b'\\' if self.are_open => self.is_escaped = true,
-                b'"' => self.are_open = !self.are_open,
-                _ => {}
-            }
-        }
-    }
-}
-
 /// Joins pieces that are known with the request.
-#[derive(Default)]
 struct Builder {
     pieces: Vec<Piece>,
 }
 
 impl Builder {
-    fn push(&mut self, piece: Piece) {
-        self.pieces.push(piece);
-    }
-
-    fn finish(self, end: &str) -> Template {
+    fn finish(self, end: Box<[u8]>) -> Template {
         let reads_response =
             (self.pieces.iter()).any(|piece| piece.variable.stage() == Stage::Response);
         let makes_ids = self
@@ -250,7 +129,7 @@ impl Builder {
         if !early.is_empty() {
             parts.push(Part::Early(early.into()));
         }
-        parts.push(Part::Text(end.as_bytes().into()));
+        parts.push(Part::Text(end));
         Template {
             parts: parts.into(),
             reads_response,
@@ -259,68 +138,9 @@ impl Builder {
     }
 }
 
-impl Escape {
-    /// Writes a value, or what stands for none.
-    pub(super) fn write(self, value: Option<&[u8]>, out: &mut Vec<u8>) {
-        match (self, value) {
-            (Self::Text, None) => out.push(b'-'),
-            (Self::Text, Some(b"")) => out.push(b'-'),
-            (Self::Text, Some(value)) => write_text(value, out),
-            (Self::JsonString, value) => write_json(value.unwrap_or_default(), out),
-            (Self::JsonNumber | Self::JsonQuoted, None) => out.extend_from_slice(b"null"),
-            (Self::JsonNumber, Some(value)) => out.extend_from_slice(value),
-            (Self::JsonQuoted, Some(value)) => {
-                out.push(b'"');
-                write_json(value, out);
-                out.push(b'"');
-            }
-        }
-    }
-}
-
-const HEX: &[u8; 16] = b"0123456789ABCDEF";
-
-fn digits(byte: u8) -> [u8; 2] {
-    [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]
-}
-
-const fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
-}
-
-fn write_text(value: &[u8], out: &mut Vec<u8>) {
-    if value.iter().all(|byte| is_plain(*byte)) {
-        return out.extend_from_slice(value);
-    }
-    for byte in value {
-        if is_plain(*byte) {
-            out.push(*byte);
-        } else {
-            let [high, low] = digits(*byte);
-            out.extend_from_slice(&[b'\\', b'x', high, low]);
-        }
-    }
-}
-
-/// Bytes beyond ASCII become `\u00xx`, as in Latin-1.
-fn write_json(value: &[u8], out: &mut Vec<u8>) {
-    if value.iter().all(|byte| is_plain(*byte)) {
-        return out.extend_from_slice(value);
-    }
-    for byte in value {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
-            _ if is_plain(*byte) => out.push(*byte),
-            _ => {
-                let [high, low] = digits(*byte);
-                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use lb_core::lines::{Escape, Variables as _};
     use proptest::prelude::*;
 
     use super::*;
@@ -400,21 +220,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn a_value_stays_within_its_quotes(value in prop::collection::vec(any::<u8>(), 0..60)) {
-            let mut out = Vec::new();
-            Escape::Text.write(Some(&value), &mut out);
-            prop_assert!(out.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'"'));
-            out.clear();
-            Escape::JsonQuoted.write(Some(&value), &mut out);
-            let text = String::from_utf8(out).unwrap();
-            let inner = text.strip_prefix('"').unwrap().strip_suffix('"').unwrap();
-            let mut quotes = Quotes { are_open: true, is_escaped: false };
-            quotes.read(inner);
-            prop_assert!(quotes.are_open && !quotes.is_escaped);
-            prop_assert!(!inner.contains('\n'));
-        }
-
         #[test]
         fn no_template_panics(text in "\\PC{0,60}") {
             let _ = parse(&text);

@@ -3,6 +3,8 @@
 //! Invariant: every name means one thing; a name that is not here is refused with the nearest one.
 //! Read next: `template.rs` (who looks them up).
 
+use lb_core::lines::Variables;
+
 /// What a variable stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Variable {
@@ -156,18 +158,6 @@ impl Variable {
         }),
     ];
 
-    /// The variable of that name.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        let family = |(start, make): &(&str, fn(&str) -> Self)| {
-            let rest = name.strip_prefix(start).filter(|rest| !rest.is_empty());
-            rest.map(make)
-        };
-        let known = Self::NAMES.iter().find(|(known, _)| *known == name);
-        known
-            .map(|(_, variable)| variable.clone())
-            .or_else(|| Self::FAMILIES.iter().find_map(family))
-    }
-
     /// Every name, for those who meant another; families by what they begin with.
     pub(crate) fn names() -> impl Iterator<Item = &'static str> {
         let names = Self::NAMES.iter().map(|(name, _)| *name);
@@ -207,9 +197,21 @@ impl Variable {
             _ => Stage::End,
         }
     }
+}
 
-    /// Whether the value is a number of JSON.
-    pub(crate) const fn is_number(&self) -> bool {
+impl Variables for Variable {
+    fn named(name: &str) -> Option<Self> {
+        let family = |(start, make): &(&str, fn(&str) -> Self)| {
+            let rest = name.strip_prefix(start).filter(|rest| !rest.is_empty());
+            rest.map(make)
+        };
+        let known = Self::NAMES.iter().find(|(known, _)| *known == name);
+        known
+            .map(|(_, variable)| variable.clone())
+            .or_else(|| Self::FAMILIES.iter().find_map(family))
+    }
+
+    fn is_number(&self) -> bool {
         matches!(
             self,
             Self::BackendStatus

@@ -11,13 +11,14 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use lb_core::balance::{Cluster, Context};
+use lb_core::lines::LineSink;
 use lb_core::metrics::ListenerStats;
 use lb_core::plan::{self, Balance, Forwarded, HttpLimits, HttpTimeouts};
 use lb_core::rt::probe::{EngineChoice, probe};
 use lb_core::rt::{self, EngineKind, ListenOptions, Runtime};
 use lb_core::snapshot::Current;
 use lb_core::worker::Worker;
-use lb_l7::{HttpService, HttpWorker, LineSink, Log};
+use lb_l7::{HttpService, HttpWorker, Log};
 
 /// Longer than anything here takes, shorter than a patient reader of test output.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -16,7 +16,7 @@ mod tunnel;
 mod wire;
 
 use client::Request;
-use lb_core::plan::{self, Balance, BackendProtocol};
+use lb_core::plan::{self, BackendProtocol, Balance};
 use lb_core::rt::sim;
 use lb_core::rt::{self, Config, EngineKind, Runtime};
 use std::cell::{Cell, RefCell};

@@ -1,10 +1,12 @@
-//! `access_log:`, of the process and of a listener, and the formats of lines.
+//! `access_log:` and `session_log:`, of the process and of a listener, and the formats of lines.
 //!
 //! Invariant: a template that is accepted compiles; a variable that there is not is refused with
 //! the nearest name. Read next: `lb_l7::Template` (the variables), `../access_log.rs`.
 
+use lb_core::lines::TemplateError;
 use lb_core::plan::{self, ListenerLog, LogFormat};
-use lb_l7::{Template, TemplateError};
+use lb_l4::SessionTemplate;
+use lb_l7::Template;
 
 use super::decode::{self, Fields, Problems};
 use super::notation;
@@ -19,33 +21,71 @@ const FORMAT_WORDS: [(&str, LogFormat); 3] = [
     ("json", LogFormat::Json),
 ];
 
-/// `access_log:` as it was written.
+/// The formats of sessions and flows that have names.
+const SESSION_FORMAT_WORDS: [(&str, LogFormat); 2] =
+    [("json", LogFormat::Json), ("text", LogFormat::Text)];
+
+/// `access_log:` or `session_log:` as it was written.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) to: Option<Located<AccessLog>>,
     pub(super) format: Option<Located<LogFormat>>,
+    pub(super) starts: Option<bool>,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Exchanges,
+    /// Flows, too.
+    Sessions,
 }
 
 /// One of the names, or a template, which has a `$`.
 pub(crate) fn parse_format(text: &str) -> Result<LogFormat, String> {
     if !text.contains('$') {
-        let words = FORMAT_WORDS.each_ref().map(|(word, _)| (*word, *word));
-        let word = notation::word(text, &words)
-            .map_err(|error| format!("{error}; a template has variables, as $status"))?;
-        let format = FORMAT_WORDS.iter().find(|(known, _)| *known == word);
-        return Ok(format.map(|(_, format)| format.clone()).unwrap_or_default());
+        return named(text, &FORMAT_WORDS);
     }
     let format = LogFormat::Template(text.to_owned());
     match Template::compile(&format) {
         Ok(_) => Ok(format),
-        Err(TemplateError::Unknown(name)) => {
-            let meant = nearest(&name, Template::variable_names());
-            let meant = meant.map(|it| format!("; did you mean \"${it}\"?"));
-            let meant = meant.unwrap_or_default();
-            Err(format!("there is no variable \"${name}\"{meant}"))
-        }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(explained(error, Template::variable_names())),
     }
+}
+
+/// As [`parse_format`], of sessions and flows.
+pub(crate) fn parse_session_format(text: &str) -> Result<LogFormat, String> {
+    if !text.contains('$') {
+        return named(text, &SESSION_FORMAT_WORDS);
+    }
+    let format = LogFormat::Template(text.to_owned());
+    match SessionTemplate::compile(&format) {
+        Ok(_) => Ok(format),
+        Err(error) => Err(explained(error, SessionTemplate::variable_names())),
+    }
+}
+
+fn named<const N: usize>(
+    text: &str,
+    formats: &[(&'static str, LogFormat); N],
+) -> Result<LogFormat, String> {
+    let words = formats.each_ref().map(|(word, _)| (*word, *word));
+    let word = notation::word(text, &words)
+        .map_err(|error| format!("{error}; a template has variables, as $status"))?;
+    let format = formats.iter().find(|(known, _)| *known == word);
+    Ok(format.map(|(_, format)| format.clone()).unwrap_or_default())
+}
+
+fn explained(error: TemplateError, names: impl Iterator<Item = &'static str>) -> String {
+    let TemplateError::Unknown(name) = error else {
+        return error.to_string();
+    };
+    let meant = nearest(&name, names);
+    let meant = meant.map(|it| format!("; did you mean \"${it}\"?"));
+    format!(
+        "there is no variable \"${name}\"{}",
+        meant.unwrap_or_default()
+    )
 }
 
 /// As it is written.
@@ -55,44 +95,63 @@ pub(crate) fn format_text(format: &LogFormat) -> &str {
         LogFormat::Common => "common",
         LogFormat::Json => "json",
         LogFormat::Template(text) => text,
+        LogFormat::Text => "text",
     }
 }
 
 /// The log of the process: a target, or a mapping.
-pub(super) fn access_log(node: &Node, problems: &mut Problems) -> Option<Written> {
+pub(super) fn log(kind: Kind) -> impl Fn(&Node, &mut Problems) -> Option<Written> {
+    move |node, problems| log_of(kind, node, problems)
+}
+
+fn log_of(kind: Kind, node: &Node, problems: &mut Problems) -> Option<Written> {
     if matches!(node.value, Value::Scalar(_)) {
         let to = decode::parsed(AccessLog::parse)(node, problems);
-        return Some(Written { to, format: None });
+        return Some(Written {
+            to,
+            ..Written::default()
+        });
     }
     let mut fields = Fields::of(node, problems)?;
+    let format = match kind {
+        Kind::Exchanges => parse_format,
+        Kind::Sessions => parse_session_format,
+    };
+    if kind == Kind::Exchanges {
+        fields.refuse("starts", "an exchange has one line, at its end");
+    }
     let written = Written {
         to: fields.required("to", decode::parsed(AccessLog::parse)),
-        format: fields.optional("format", decode::parsed(parse_format)),
+        format: fields.optional("format", decode::parsed(format)),
+        starts: fields.optional("starts", decode::boolean),
     };
     fields.finish();
     Some(written)
 }
 
 /// The log of a listener.
-pub(super) fn listener_log(node: &Node, problems: &mut Problems) -> Option<ListenerLog> {
-    let Written { to, format } = access_log(node, problems)?;
-    let format = format.map(|format| format.value).unwrap_or_default();
-    Some(
-        to?.value
-            .with(format)
-            .map_or(ListenerLog::Off, ListenerLog::To),
-    )
+pub(super) fn listener_log(kind: Kind) -> impl Fn(&Node, &mut Problems) -> Option<ListenerLog> {
+    move |node, problems| {
+        let Written { to, format, starts } = log_of(kind, node, problems)?;
+        let format = format.map(|format| format.value).unwrap_or_default();
+        let log = to?.value.with(format, starts.unwrap_or_default());
+        Some(log.map_or(ListenerLog::Off, ListenerLog::To))
+    }
 }
 
 impl AccessLog {
     /// As a plan has it; `None` if there is none.
-    pub(crate) fn with(&self, format: LogFormat) -> Option<plan::AccessLog> {
+    pub(crate) fn with(&self, format: LogFormat, starts: bool) -> Option<plan::AccessLog> {
         let target = match self {
             Self::File(path) => plan::LogTarget::File(path.clone()),
             Self::Off => return None,
             Self::Stdout => plan::LogTarget::Stdout,
         };
-        Some(plan::AccessLog { target, format })
+        Some(plan::AccessLog {
+            target,
+            format,
+            starts,
+        })
     }
 }
 
@@ -118,6 +177,12 @@ mod tests {
             parse_format("$remote_adr").unwrap_err(),
             "there is no variable \"$remote_adr\"; did you mean \"$remote_addr\"?"
         );
+        assert_eq!(
+            parse_session_format("$bytes_snt").unwrap_err(),
+            "there is no variable \"$bytes_snt\"; did you mean \"$bytes_sent\"?"
+        );
+        assert!(parse_session_format("combined").is_err());
+        assert_eq!(parse_session_format("text"), Ok(LogFormat::Text));
         assert_eq!(
             parse_format("${status").unwrap_err(),
             "\"${\" is not closed by \"}\""

@@ -43,7 +43,6 @@ pub(crate) const PROXY_VERSION_WORDS: [(&str, ProxyVersion); 2] =
 /// Reads a whole document.
 pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
     let mut fields = Fields::of(root, problems)?;
-    let mut access_log_format = None;
     let file = File {
         listeners: fields
             .optional("listeners", decode::list(listener))
@@ -56,24 +55,33 @@ pub(crate) fn file(root: &Node, problems: &mut Problems) -> Option<File> {
             .unwrap_or_default(),
         hash_seed: fields.optional("hash_seed", decode::number(0..=u64::MAX)),
         cookie_key: fields.optional("cookie_key", secret::cookie_key),
-        settings: Settings {
-            workers: fields.optional("workers", decode::parsed(Workers::parse)),
-            engine: fields.optional("engine", decode::parsed(Engine::parse)),
-            admin: fields.optional("admin", decode::parsed(AdminAddress::parse)),
-            access_log: fields
-                .optional("access_log", logs::access_log)
-                .and_then(|written| {
-                    access_log_format = written.format;
-                    written.to
-                }),
-            access_log_format,
-            drain_timeout: fields.optional("drain_timeout", duration),
-            log_format: fields.optional("log_format", decode::parsed(LogFormat::parse)),
-            affinity_entries: fields.optional("affinity_entries", decode::number(AFFINITY_ENTRIES)),
-        },
+        settings: settings(&mut fields),
     };
     fields.finish();
     Some(file)
+}
+
+fn settings(fields: &mut Fields<'_, '_>) -> Settings {
+    let workers = fields.optional("workers", decode::parsed(Workers::parse));
+    let engine = fields.optional("engine", decode::parsed(Engine::parse));
+    let admin = fields.optional("admin", decode::parsed(AdminAddress::parse));
+    let access_log = fields.optional("access_log", logs::log(logs::Kind::Exchanges));
+    let access_log = access_log.unwrap_or_default();
+    let session_log = fields.optional("session_log", logs::log(logs::Kind::Sessions));
+    let session_log = session_log.unwrap_or_default();
+    Settings {
+        workers,
+        engine,
+        admin,
+        access_log: access_log.to,
+        access_log_format: access_log.format,
+        session_log: session_log.to,
+        session_log_format: session_log.format,
+        session_log_starts: session_log.starts,
+        drain_timeout: fields.optional("drain_timeout", duration),
+        log_format: fields.optional("log_format", decode::parsed(LogFormat::parse)),
+        affinity_entries: fields.optional("affinity_entries", decode::number(AFFINITY_ENTRIES)),
+    }
 }
 
 fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
@@ -84,10 +92,20 @@ fn listener(node: &Node, problems: &mut Problems) -> Option<Listener> {
     let tcp = fields.optional("tcp", tcp);
     let udp = fields.optional("udp", udp);
     let edge = edge::read(&mut fields);
-    if !fields.has("http") {
-        fields.refuse("access_log", "only what \"http\" listeners serve is logged");
-    }
-    let access_log = fields.optional("access_log", logs::listener_log);
+    let kind = if fields.has("http") {
+        fields.refuse(
+            "session_log",
+            "what \"http\" listeners serve has an \"access_log\"",
+        );
+        logs::Kind::Exchanges
+    } else {
+        fields.refuse("access_log", "sessions and flows have a \"session_log\"");
+        logs::Kind::Sessions
+    };
+    let access_log = match kind {
+        logs::Kind::Exchanges => fields.optional("access_log", logs::listener_log(kind)),
+        logs::Kind::Sessions => fields.optional("session_log", logs::listener_log(kind)),
+    };
     if let Some(Located { value, .. }) = &address {
         let is_unix = is_unix(value.0.ip());
         if let Some(why) = edge::misplaced(&edge.socket, fields.has("udp"), is_unix) {

@@ -23,6 +23,9 @@ pub(crate) struct Settings {
     pub(crate) admin: AdminAddress,
     pub(crate) access_log: AccessLog,
     pub(crate) access_log_format: plan::LogFormat,
+    pub(crate) session_log: AccessLog,
+    pub(crate) session_log_format: plan::LogFormat,
+    pub(crate) session_log_starts: bool,
     pub(crate) drain_timeout: Duration,
     pub(crate) log_format: LogFormat,
     /// Clients that affinity remembers at a time, of all clusters.
@@ -81,6 +84,9 @@ impl Default for Settings {
             admin: AdminAddress::Listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9900)),
             access_log: AccessLog::Off,
             access_log_format: plan::LogFormat::default(),
+            session_log: AccessLog::Off,
+            session_log_format: plan::LogFormat::default(),
+            session_log_starts: false,
             drain_timeout: Duration::from_secs(30),
             log_format: LogFormat::Text,
             affinity_entries: 1 << 20,
@@ -101,6 +107,11 @@ impl Settings {
         put(&mut self.admin, &written.admin);
         put(&mut self.access_log, &written.access_log);
         put(&mut self.access_log_format, &written.access_log_format);
+        put(&mut self.session_log, &written.session_log);
+        put(&mut self.session_log_format, &written.session_log_format);
+        self.session_log_starts = written
+            .session_log_starts
+            .unwrap_or(self.session_log_starts);
         put(&mut self.drain_timeout, &written.drain_timeout);
         put(&mut self.log_format, &written.log_format);
         if let Some(entries) = &written.affinity_entries {

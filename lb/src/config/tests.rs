@@ -32,7 +32,7 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "listners: []",
         "lb.yaml:1:1: listners: there is no key \"listners\" here; there are listeners, \
-      routes, clusters, hash_seed, cookie_key, workers, engine, admin, access_log, drain_timeout, \
+      routes, clusters, hash_seed, cookie_key, workers, engine, admin, access_log, session_log, drain_timeout, \
       log_format, affinity_entries; \
       did you mean \"listeners\"?",
     ),

@@ -12,7 +12,7 @@ use super::bind::{bind_new, ports};
 use super::objects::{LeftOut, leave_out};
 use super::status::Running;
 use super::{Control, Event, LoadNumber};
-use crate::access_log::default_log;
+use crate::access_log::DefaultLogs;
 use crate::change::Change;
 use crate::config::{Draft, Names, Problem};
 use crate::log::log;
@@ -114,7 +114,7 @@ impl Control {
             Some(objects) => objects.join(own, &current.plan),
             None => (own, LeftOut::new()),
         };
-        let log = default_log(&draft.settings);
+        let log = DefaultLogs::of(&draft.settings);
         let is_as_before = |plan: &plan::Plan| *plan == current.plan && log == current.log;
         if is_as_before(&plan) {
             log!(Info, "the configuration is as before");
@@ -139,16 +139,16 @@ impl Control {
         let opened: HashSet<ListenerKey> = new.bound.keys().cloned().collect();
         self.bound.extend(new.bound);
         let logs = &self.status.access_logs;
-        let snapshot = logs.open(&plan, log.as_ref()).and_then(|()| {
+        let snapshot = logs.open(&plan, &log).and_then(|()| {
             let ground = &self.status.ground;
             Snapshot::build(plan, ground, &self.bound, (logs, log), Some(&current))
         });
         let snapshot = snapshot.map_err(|reason| {
-            logs.retain(&current.plan, current.log.as_ref());
+            logs.retain(&current.plan, &current.log);
             self.bound.retain(|key, _| !opened.contains(key));
             draft.listener_problem("", reason)
         })?;
-        logs.retain(&snapshot.plan, snapshot.log.as_ref());
+        logs.retain(&snapshot.plan, &snapshot.log);
         self.own_ports.extend(own_ports);
         let generation = self.status.generation() + 1;
         let change = Arc::new(Change::between(Some(&current), &snapshot, generation));
@@ -223,6 +223,9 @@ impl Control {
         }
         settings.access_log = draft.settings.access_log.clone();
         settings.access_log_format = draft.settings.access_log_format.clone();
+        settings.session_log = draft.settings.session_log.clone();
+        settings.session_log_format = draft.settings.session_log_format.clone();
+        settings.session_log_starts = draft.settings.session_log_starts;
         settings.drain_timeout = draft.settings.drain_timeout;
     }
 }

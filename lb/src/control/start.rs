@@ -25,7 +25,7 @@ use super::objects::{LeftOut, Objects, leave_out};
 use super::status::Running;
 use super::watch::Watch;
 use super::{Control, Event, LoadNumber, Status, cpus, events, signals};
-use crate::access_log::{AccessLogs, default_log};
+use crate::access_log::{AccessLogs, DefaultLogs};
 use crate::admin;
 use crate::args::EXIT_USAGE;
 use crate::change::Change;
@@ -228,9 +228,9 @@ fn start_workers(
         objects.left_out(left_out, sender);
         objects.state()
     });
-    let log = default_log(&draft.settings);
+    let log = DefaultLogs::of(&draft.settings);
     let access_logs = AccessLogs::default();
-    access_logs.open(&plan, log.as_ref())?;
+    access_logs.open(&plan, &log)?;
     let ground = Ground::new(workers, draft.settings.affinity_entries)
         .map_err(|error| format!("cannot have random numbers: {error}"))?;
     let snapshot = Snapshot::build(plan, &ground, &new.bound, (&access_logs, log), None)?;

@@ -113,12 +113,11 @@ pub(crate) fn settings_json(settings: &Settings) -> Value {
             Engine::Uring => "uring",
         },
         "admin": settings.admin.to_string(),
-        "access_log": match &settings.access_log {
-            AccessLog::File(path) => json!(path.display().to_string()),
-            AccessLog::Off => json!("off"),
-            AccessLog::Stdout => json!("stdout"),
-        },
+        "access_log": log_target(&settings.access_log),
         "access_log_format": format_text(&settings.access_log_format),
+        "session_log": log_target(&settings.session_log),
+        "session_log_format": format_text(&settings.session_log_format),
+        "session_log_starts": settings.session_log_starts,
         "drain_timeout": duration(settings.drain_timeout),
         "log_format": match settings.log_format {
             LogFormat::Json => "json",
@@ -126,6 +125,14 @@ pub(crate) fn settings_json(settings: &Settings) -> Value {
         },
         "affinity_entries": settings.affinity_entries,
     })
+}
+
+fn log_target(log: &AccessLog) -> Value {
+    match log {
+        AccessLog::File(path) => json!(path.display().to_string()),
+        AccessLog::Off => json!("off"),
+        AccessLog::Stdout => json!("stdout"),
+    }
 }
 
 /// A plan as text, a few words a line.

@@ -354,6 +354,9 @@ impl Serving {
             Err(refusal) => {
                 counters.accepted.increment();
                 counters.refused(refusal);
+                if let CurrentService::Tcp(current) = &role.current {
+                    current.get().log_refused(peer, refusal, &worker.lines);
+                }
                 return stream.reset();
             }
         };

@@ -75,6 +75,7 @@ mod routes;
 mod schedulers;
 /// Kubernetes Services.
 mod services;
+mod session_log;
 /// Clients and backends over TLS.
 mod tls;
 /// TLS to backends: nginx, and some that misbehave.

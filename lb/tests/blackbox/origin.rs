@@ -167,6 +167,10 @@ impl Session {
         Some(Self { stream, origin })
     }
 
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.stream.get_ref().local_addr().unwrap()
+    }
+
     /// Whether a line comes back.
     pub(crate) fn echoes(&mut self) -> bool {
         let mut line = String::new();
