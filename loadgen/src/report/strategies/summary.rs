@@ -388,6 +388,7 @@ mod tests {
         super::super::super::report(&crate::report::Args {
             folder: folder.clone(),
             forwarders: None,
+            before: None,
         })
         .unwrap();
         let files = [
