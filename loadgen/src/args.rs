@@ -181,6 +181,10 @@ pub struct RunArgs {
     /// http: size of the request body [default: none].
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub body: Option<usize>,
+    /// http, https, h2c: each body has to be what the origin that the answer names sends, byte by
+    /// byte; for answers of `loadgen origin`.
+    #[arg(long, conflicts_with = "grpc")]
+    pub verify: bool,
     /// https: speak HTTP/2 (h2c:// does so without TLS).
     #[arg(long)]
     pub http2: bool,
@@ -358,6 +362,7 @@ impl TryFrom<&RunArgs> for run::Config {
                 method: args.method.clone().unwrap_or(http.method),
                 headers: args.headers.clone(),
                 body: args.body.unwrap_or(http.body),
+                verify: args.verify,
             },
             http2: args.http2,
             streams: args.streams.unwrap_or(1),
@@ -387,7 +392,7 @@ impl RunArgs {
         let with_headers = &[Http, Https, H2c, Ws, Wss][..];
         let with_bodies = &[Http, Https, H2c][..];
         let secure = &[Https, Wss][..];
-        let flags: [(&str, bool, &[Scheme]); 21] = [
+        let flags: [(&str, bool, &[Scheme]); 22] = [
             ("--scenario", self.scenario.is_some(), &[Http, Https]),
             ("--replay", self.replay.is_some(), &[Http, Https]),
             ("--header", !self.headers.is_empty(), with_headers),
@@ -401,6 +406,7 @@ impl RunArgs {
             ("--http2", self.http2, &[Https]),
             ("-m", self.streams.is_some(), &[H2c, Https]),
             ("--grpc", self.grpc.is_some(), &[H2c, Https]),
+            ("--verify", self.verify, &[Http, Https, H2c]),
             ("--resume", self.resume.is_some(), secure),
             ("--tls-version", self.tls_version.is_some(), secure),
             ("--tls-groups", !self.tls_groups.is_empty(), secure),
@@ -742,6 +748,7 @@ mod tests {
             ("http://a:1/ --sources 0", "--sources"),
             ("http://a:1/ --message 5", "--message"),
             ("http://a:1/ --who", "--who"),
+            ("ws://a:1/ --verify", "--verify"),
             ("tcp://a:1 --tcp-mode stream:5 --message 5", "--message"),
             ("tcp://a:1 --message 0", "--message"),
             ("http://a:1/ --rate 0", "--rate"),

@@ -102,7 +102,7 @@ fn load(args: &RunArgs) -> Result<ExitCode, Failure> {
     let config = run::Config::try_from(args).map_err(Failure::usage)?;
     let stop = stop_on_signal().map_err(Failure::other)?;
     descriptors::raise_limit();
-    let mut progress = Progress::new(config.duration.as_secs());
+    let mut progress = Progress::new(&config);
     let summary = run::run(&config, &mut progress, &stop).map_err(Failure::other)?;
     match args.json.as_deref() {
         Some(path) if path == Path::new("-") => {

@@ -194,6 +194,57 @@ fn an_interrupt_leaves_no_process_behind() {
     });
 }
 
+#[test]
+fn an_interrupted_comparison_says_so_and_is_completed() {
+    let peers = installed(&[Peer::Nginx]);
+    if peers.is_empty() {
+        return;
+    }
+    let out = Folder::new("resume");
+    let scenarios = ["--scenario", "l7-body-1mib,workers,l4-connect"];
+    let times = ["--rounds", "1", "--duration", "300ms"];
+    let mut child = compare(out.path(), &peers, &scenarios)
+        .args(times)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // One scenario is on the disk as soon as the next begins.
+    wait_until("the first scenario is measured", || {
+        Record::read(out.path()).is_ok_and(|record| !record.scenarios.is_empty())
+    });
+    // It may be killed, too: what is on the disk is a record that says that it is partial.
+    kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+    wait_for(&mut child);
+    let partial = Record::read(out.path()).unwrap();
+    assert!(partial.is_partial && partial.scenarios.len() < 3);
+
+    let resumed = Command::new(LOADGEN)
+        .args(["compare", "--resume"])
+        .arg(out.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&resumed.stderr).into_owned();
+    assert!(resumed.status.success(), "{told}");
+    let whole = Record::read(out.path()).unwrap();
+    assert!(!whole.is_partial);
+    assert_eq!((whole.scenarios.len(), whole.resumed.len()), (3, 1));
+    let (first, again) = (&partial.scenarios[0], &whole.scenarios[0]);
+    assert_eq!(first.load, again.load, "what was measured stays");
+    let summary = fs::read_to_string(out.path().join("summary.md")).unwrap();
+    assert!(!summary.contains("**Partial**"), "{summary}");
+
+    let again = Command::new(LOADGEN)
+        .args(["compare", "--resume"])
+        .arg(out.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(
+        !again.status.success() && told.contains("is complete"),
+        "{told}"
+    );
+}
+
 fn wait_for(child: &mut Child) -> std::process::ExitStatus {
     let mut status = None;
     wait_until("it ends", || {

@@ -18,6 +18,7 @@ use super::{Args, Error, machine};
 use crate::descriptors;
 use crate::gate::Gate;
 use crate::report::record::{self, Absent, Record, Settings};
+use crate::report::repeat::{self, Before};
 use crate::report::{self, readme};
 use crate::tls::Identity;
 
@@ -114,8 +115,13 @@ pub fn compare(args: &Args, stop: &Gate) -> Result<PathBuf, Error> {
         record.write(&out)?;
     }
     record.is_partial = false;
+    record.before = match &args.before {
+        Some(folder) => Some(Before::read(folder)?),
+        None => Before::beside(&record, &out),
+    };
     record.write(&out)?;
     report::draw(&record, &out)?;
+    eprint!("{}", repeat::told(&record));
     Ok(out)
 }
 
@@ -309,6 +315,7 @@ mod tests {
             lb: Some(PathBuf::from("/secret/lb")),
             quick: true,
             budget: None,
+            before: None,
             resume: None,
         }
     }

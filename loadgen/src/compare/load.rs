@@ -14,6 +14,9 @@ use crate::args::{Cli, Command};
 use crate::gate::Gate;
 use crate::run::{self, Observer, Summary};
 
+/// Larger bodies are counted only: comparing them would be most of the generator's work.
+const VERIFY_BYTES_MAX: usize = 1 << 20;
+
 /// The words of a `loadgen run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LoadCommand(pub(crate) Vec<String>);
@@ -67,6 +70,10 @@ impl LoadCommand {
                 "udp://{at} --one-way --message {} --gso {at_a_time}",
                 spec.answer_bytes
             ))),
+        }
+        let is_compared = matches!(spec.speech, Speech::Http | Speech::Http2);
+        if is_compared && spec.answer_bytes <= VERIFY_BYTES_MAX {
+            words.push("--verify".to_owned());
         }
         words.extend(split(&format!(
             "-c {} --warmup {} -d {} --cpu {}",
@@ -191,7 +198,7 @@ mod tests {
     fn each_scenario_has_its_command() {
         assert_eq!(
             command(Scenario::L7NewConnections, None),
-            "run http://127.0.0.1:8000/ -c 64 --warmup 300ms -d 5s --cpu 1 --new-connections \
+            "run http://127.0.0.1:8000/ --verify -c 64 --warmup 300ms -d 5s --cpu 1 --new-connections \
              --closed"
         );
         assert_eq!(
@@ -205,7 +212,7 @@ mod tests {
         );
         assert!(command(Scenario::TlsHandshakeResumed, None).starts_with(
             "run https://127.0.0.1:8000/ --tls-version 1.3 --tls-groups x25519 --tls-suites \
-                 aes128 --resume 1 -c 32 "
+                 aes128 --resume 1 --verify -c 32 "
         ));
         assert!(command(Scenario::L4Bulk, None).contains(" --tcp-mode stream:67108864 -c 8 "));
     }

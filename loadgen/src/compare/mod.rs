@@ -87,6 +87,10 @@ pub struct Args {
     /// 3 s [default: 14m]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub budget: Option<Duration>,
+    /// The report whose ratios these are held against [default: the newest of the same machine
+    /// beside the new one]
+    #[arg(long, value_name = "DIR")]
+    pub before: Option<PathBuf>,
     /// Go on with an interrupted comparison: what its folder holds stays, what is missing is
     /// measured as it was to be
     #[arg(long, value_name = "DIR", conflicts_with_all = ["scenario", "peers", "rounds", "duration", "out", "quick", "budget"])]

@@ -18,7 +18,7 @@ use crate::units::parse_duration;
 /// Breaks things behind and beside lb under load and writes a report.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-A scenario is one of all, certificates, kills, stops, slow, reloads, or a file with an event a line:
+A scenario is one of all, certificates, kills, restarts, stops, slow, reloads, or a file with an event a line:
   5s kill o-1        # SIGKILL; restart o-1 starts it again
   8s restart o-1
   12s stop o-2       # SIGSTOP; continue o-2
@@ -36,7 +36,7 @@ Examples:
   loadgen faults --scenario all
   loadgen faults --scenario kills --balance rr,lc --engines uring,epoll --out try")]
 pub struct Args {
-    /// all, certificates, kills, stops, slow, reloads, or a file
+    /// all, certificates, kills, restarts, stops, slow, reloads, or a file
     #[arg(long, value_name = "NAME|FILE", default_value = "all")]
     pub scenario: String,
     /// Schedulers, by the names that lb takes; each is tried

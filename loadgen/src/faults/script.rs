@@ -47,7 +47,7 @@ pub(crate) enum Event {
 }
 
 /// The scripts by name.
-pub(crate) const NAMED: [(&str, &str); 6] = [
+pub(crate) const NAMED: [(&str, &str); 7] = [
     (
         "all",
         "5s kill o-1\n10s restart o-1\n15s stop o-2\n20s continue o-2\n25s slow o-3\n\
@@ -60,6 +60,11 @@ pub(crate) const NAMED: [(&str, &str); 6] = [
     (
         "kills",
         "5s kill o-1\n10s kill o-2\n15s restart o-1\n20s restart o-2\n25s end\n",
+    ),
+    (
+        "restarts",
+        "3s kill o-1\n4s restart o-1\n6s kill o-2\n7s restart o-2\n9s kill o-1\n\
+         10s restart o-1\n12s end\n",
     ),
     ("stops", "5s stop o-1\n15s continue o-1\n20s end\n"),
     ("slow", "5s slow o-1\n15s recover o-1\n20s end\n"),

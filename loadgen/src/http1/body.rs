@@ -57,27 +57,41 @@ impl Body {
     /// # Errors
     /// When they cannot be part of a chunked body.
     pub(crate) fn skip(&mut self, bytes: &[u8]) -> Result<usize, BadFraming> {
+        self.take(bytes, |_| ())
+    }
+
+    /// The same, with `look` called for what is content and not framing.
+    pub(crate) fn take(
+        &mut self,
+        bytes: &[u8],
+        mut look: impl FnMut(&[u8]),
+    ) -> Result<usize, BadFraming> {
         match self {
             Self::Length(left) => {
                 let taken = bytes
                     .len()
                     .min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= taken as u64;
+                look(&bytes[..taken]);
                 Ok(taken)
             }
-            Self::Chunked(chunked) => chunked.skip(bytes),
-            Self::UntilClose => Ok(bytes.len()),
+            Self::Chunked(chunked) => chunked.take(bytes, look),
+            Self::UntilClose => {
+                look(bytes);
+                Ok(bytes.len())
+            }
         }
     }
 }
 
 impl Chunked {
-    fn skip(&mut self, bytes: &[u8]) -> Result<usize, BadFraming> {
+    fn take(&mut self, bytes: &[u8], mut look: impl FnMut(&[u8])) -> Result<usize, BadFraming> {
         let mut at = 0;
         while at < bytes.len() && *self != Self::Done {
             if let Self::Data(left) = self {
                 let taken = (bytes.len() - at).min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= taken as u64;
+                look(&bytes[at..at + taken]);
                 at += taken;
                 if *left == 0 {
                     *self = Self::DataEnd;

@@ -177,7 +177,7 @@ impl Answers {
 }
 
 /// The origin's name over and over, as far as it fits; text, so that `curl` shows it well.
-pub(super) fn body_of(name: &str, bytes: usize) -> Vec<u8> {
+pub(crate) fn body_of(name: &str, bytes: usize) -> Vec<u8> {
     format!("{name}\n").bytes().cycle().take(bytes).collect()
 }
 

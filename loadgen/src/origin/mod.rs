@@ -32,6 +32,8 @@ use crate::pin;
 use crate::tcp::TcpMode;
 use crate::tls::Identity;
 use http::Http;
+#[cfg(test)]
+pub(crate) use http::body_of;
 use service::{Counter, Slowness};
 use tcp::Tcp;
 use udp::Udp;

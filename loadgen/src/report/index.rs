@@ -3,6 +3,7 @@
 //! Invariant: the index is a function of the reports in the folder, so it never drifts from
 //! them; a folder whose record cannot be read is named, not dropped.
 
+use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -12,6 +13,7 @@ use super::faults::record::Faults;
 use super::numbers;
 use super::record::{Kind, Outcome, Record};
 use super::strategies::record::Strategies;
+use super::trend::{self, Line};
 use super::verdict::{self, Unit, Verdict};
 
 const HEAD: &str = "\
@@ -28,8 +30,8 @@ cargo build --release && target/release/loadgen compare --scenario all
 Ratios are CPU time of `lb` divided by that of the better of nginx and HAProxy in the same run: less
 than 1 is less CPU. Loopback on one core each; read a report's README for what that leaves out.
 
-| report | machine | HTTP keep-alive | TCP messages | idle HTTP | idle TCP |
-| --- | --- | ---: | ---: | ---: | ---: |
+![Ratios over all reports](trend.svg)
+
 ";
 
 const STRATEGIES_HEAD: &str = "
@@ -47,8 +49,17 @@ Faults under load; the figures are of the first run in each report.
 | --- | --- | ---: | ---: | ---: | ---: |
 ";
 
-/// How many of the verdicts, from the first, have a column.
-const COLUMNS: usize = 4;
+/// What has a column: its head, and the scenario whose first verdict it is.
+const COLUMNS: [(&str, &str); 8] = [
+    ("HTTP keep-alive", "l7-keepalive"),
+    ("HTTP new connections", "l7-new-connections"),
+    ("TLS keep-alive", "tls-keepalive-small"),
+    ("HTTP/2 to HTTP/1", "h2c-to-http1"),
+    ("TCP messages", "l4-small"),
+    ("UDP echo", "udp-echo"),
+    ("idle HTTP", "idle-memory-http"),
+    ("idle TCP", "idle-memory-tcp"),
+];
 
 /// Renews the index beside the report in `folder`, when that lies in a folder called `results`.
 pub fn update_beside(folder: &Path) -> Result<(), Error> {
@@ -70,17 +81,27 @@ pub fn update(folder: &Path) -> Result<(), Error> {
             );
         }
     }
-    names.sort_unstable_by(|a, b| b.cmp(a));
+    names.sort_unstable_by_key(|name| Reverse(age(folder, name)));
     let mut page = HEAD.to_owned();
+    page += &comparison_heads();
     let (mut schedulers, mut faults) = (String::new(), String::new());
+    let mut comparisons = Vec::new();
     for name in names {
         let path = folder.join(&name);
         match Kind::of(&path) {
             Ok(Kind::Strategies) => schedulers += &strategies_row(&name, Strategies::read(&path)),
             Ok(Kind::Faults) => faults += &faults_row(&name, Faults::read(&path)),
-            Ok(Kind::Comparison) | Err(_) => page += &row(&name, Record::read(&path)),
+            Ok(Kind::Comparison) | Err(_) => match Record::read(&path) {
+                Ok(record) => {
+                    page += &row(&name, &record);
+                    comparisons.push((name, record));
+                }
+                Err(error) => page += &unreadable(&name, &error),
+            },
         }
     }
+    comparisons.reverse();
+    draw_trend(folder, &comparisons)?;
     if !schedulers.is_empty() {
         page += STRATEGIES_HEAD;
         page += &schedulers;
@@ -92,17 +113,63 @@ pub fn update(folder: &Path) -> Result<(), Error> {
     super::write(&folder.join("README.md"), &page)
 }
 
-fn row(name: &str, record: Result<Record, Error>) -> String {
-    let record = match record {
-        Ok(record) => record,
-        Err(error) => return format!("| {name} | unreadable: {error} |\n"),
+/// When it began, and its name, by which those of one day follow each other (`…-2` after `…`).
+fn age(folder: &Path, name: &str) -> (String, String) {
+    #[derive(serde::Deserialize)]
+    struct Peek {
+        started: String,
+    }
+    let peek = super::record::read::<Peek>(&folder.join(name));
+    (
+        peek.map(|peek| peek.started).unwrap_or_default(),
+        name.to_owned(),
+    )
+}
+
+fn comparison_heads() -> String {
+    let heads = COLUMNS.map(|(head, _)| head).join(" | ");
+    let rules = COLUMNS.map(|_| "---:").join(" | ");
+    format!("| report | machine | {heads} |\n| --- | --- | {rules} |\n")
+}
+
+/// The verdicts of the columns.
+fn headlines(record: &Record) -> [Option<Verdict>; COLUMNS.len()] {
+    let all = verdict::all(record);
+    COLUMNS.map(|(_, scenario)| all.iter().find(|it| it.scenario == scenario).cloned())
+}
+
+/// The chart of those that are ratios; `comparisons` are in the order of time.
+fn draw_trend(folder: &Path, comparisons: &[(String, Record)]) -> Result<(), Error> {
+    let names: Vec<String> = comparisons.iter().map(|(name, _)| name.clone()).collect();
+    let by_report: Vec<_> = comparisons.iter().map(|(_, it)| headlines(it)).collect();
+    let line = |(place, (name, _)): (usize, &(&'static str, &str))| {
+        let ratio = |row: &[Option<Verdict>; COLUMNS.len()]| {
+            let verdict = row[place].as_ref().filter(|it| it.unit == Unit::Ratio)?;
+            verdict.measured.as_ref().map(|measured| measured.figure)
+        };
+        let ratios: Vec<Option<f64>> = by_report.iter().map(ratio).collect();
+        ratios
+            .iter()
+            .any(Option::is_some)
+            .then_some(Line { name, ratios })
     };
+    let lines: Vec<Line> = COLUMNS.iter().enumerate().filter_map(line).collect();
+    trend::draw(folder, &names, &lines)
+}
+
+fn unreadable(name: &str, error: &Error) -> String {
+    format!("| {name} | unreadable: {error} |\n")
+}
+
+fn row(name: &str, record: &Record) -> String {
+    let partial = if record.is_partial { ", partial" } else { "" };
     let mut text = format!(
-        "| [{name}]({name}/summary.md) | {}, {} cores, Linux {} |",
+        "| [{name}]({name}/summary.md){partial} | {}, {} cores, Linux {} |",
         record.machine.cpu, record.machine.cores, record.machine.kernel
     );
-    for verdict in verdict::all(&record).iter().take(COLUMNS) {
-        let _ = write!(text, " {} |", cell(verdict));
+    for verdict in headlines(record) {
+        let cell = verdict.map_or_else(|| "–".to_owned(), |verdict| cell(&verdict));
+        let _ = write!(text, " {cell} |");
     }
     text + "\n"
 }
@@ -110,7 +177,7 @@ fn row(name: &str, record: Result<Record, Error>) -> String {
 fn faults_row(name: &str, record: Result<Faults, Error>) -> String {
     let record = match record {
         Ok(record) => record,
-        Err(error) => return format!("| {name} | unreadable: {error} |\n"),
+        Err(error) => return unreadable(name, &error),
     };
     let first = record.runs.first().map(|run| &run.outcome);
     let figures = match first {
@@ -133,7 +200,7 @@ fn faults_row(name: &str, record: Result<Faults, Error>) -> String {
 fn strategies_row(name: &str, record: Result<Strategies, Error>) -> String {
     let record = match record {
         Ok(record) => record,
-        Err(error) => return format!("| {name} | unreadable: {error} |\n"),
+        Err(error) => return unreadable(name, &error),
     };
     let mut schedulers: Vec<&str> = record.cells.iter().map(|c| &*c.place.balance).collect();
     schedulers.sort_unstable();
@@ -192,23 +259,28 @@ mod tests {
     #[test]
     fn the_newest_report_comes_first_and_a_broken_one_is_named() {
         let folder = std::env::temp_dir().join(format!("index-{}", std::process::id()));
-        for name in ["2026-01-31-2-core-epyc", "2026-02-01-2-core-epyc"] {
-            fs::create_dir_all(folder.join(name)).unwrap();
-            sample::record().write(&folder.join(name)).unwrap();
+        for day in ["2026-01-31", "2026-02-01"] {
+            let path = folder.join(format!("{day}-2-core-epyc"));
+            fs::create_dir_all(&path).unwrap();
+            let mut record = sample::record();
+            record.started = format!("{day}T12:00:00Z");
+            record.write(&path).unwrap();
         }
         fs::create_dir_all(folder.join("2025-01-01-broken")).unwrap();
         fs::write(folder.join("2025-01-01-broken/raw.json"), "{}").unwrap();
         update(&folder).unwrap();
         let page = fs::read_to_string(folder.join("README.md")).unwrap();
+        let has_trend = folder.join(trend::FILE_NAME).is_file();
         fs::remove_dir_all(&folder).unwrap();
         let rows: Vec<&str> = page
             .lines()
-            .skip_while(|line| !line.contains("---"))
+            .skip_while(|line| !line.contains("---:"))
             .skip(1)
             .collect();
         assert_eq!(rows.len(), 3, "{page}");
         assert!(rows[0].starts_with("| [2026-02-01-2-core-epyc]("), "{page}");
         assert!(rows[0].contains("| 0.80 | – | – | – |"), "{page}");
+        assert!(has_trend, "the chart that the page shows");
         assert!(
             rows[2].starts_with("| 2025-01-01-broken | unreadable:"),
             "{page}"

@@ -2,7 +2,8 @@
 //!
 //! Invariant: a report is a function of `raw.json` and `configs/` in its folder alone; drawing
 //! it again gives the same files. The record is [`record`]; `readme` and `summary` are the
-//! texts, `charts` the pictures, `html` all of it as one page, `index` the list of all reports. Read `record` next.
+//! texts, `charts` the pictures, `html` all of it as one page, `index` and `trend` the list of all reports.
+//! Read `record` next.
 
 pub mod charts;
 mod doubts;
@@ -14,11 +15,13 @@ pub(crate) mod numbers;
 mod panels;
 pub mod readme;
 pub mod record;
+pub mod repeat;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod statistics;
 pub mod strategies;
 pub mod summary;
+mod trend;
 pub mod verdict;
 
 use std::io;
@@ -27,6 +30,7 @@ use std::path::{Path, PathBuf};
 use faults::record::Faults;
 use forwarders::Forwarders;
 use record::{Kind, Record};
+use repeat::Before;
 use strategies::record::Strategies;
 
 /// Draws the texts and charts of a report from its `raw.json` again.
@@ -39,6 +43,9 @@ pub struct Args {
     /// [default: DIR/forwarders.json if it is there]
     #[arg(long, value_name = "FILE")]
     pub forwarders: Option<PathBuf>,
+    /// Compare its ratios with those of this report of the same machine
+    #[arg(long, value_name = "DIR")]
+    pub before: Option<PathBuf>,
 }
 
 /// Why a report could not be drawn.
@@ -117,6 +124,11 @@ fn report_comparison(args: &Args) -> Result<(), Error> {
     {
         record.forwarders = Some(Forwarders::read(&path)?);
         record.write(&args.folder)?;
+    }
+    if let Some(before) = &args.before {
+        record.before = Some(Before::read(before)?);
+        record.write(&args.folder)?;
+        eprint!("{}", repeat::told(&record));
     }
     draw(&record, &args.folder)
 }

@@ -19,9 +19,15 @@ const METHOD: &str = "\
 - Rounds are interleaved: each peer runs once, then each again. A round starts the balancer
   afresh, waits until it answers, loads it for {warmup} s without measuring, then for {duration} s.
 - **CPU time** is that of all processes and threads of the balancer over the measured window, from
-  `/proc/PID/task/*/schedstat` (nanoseconds), divided by the units of work completed in it. The
-  coarser `utime` and `stime` stand beside it in `raw.json`, and the busy time of the whole core,
-  which would show work that the kernel does on the balancer's core in nobody's name.
+  `/proc/PID/task/*/schedstat` (nanoseconds), divided by the units of work completed in it. It
+  is split into the balancer's own code and the kernel's by `utime` and `stime` of the same window
+  (`/proc/PID/stat`, all threads; `user_s` and `system_s` in `raw.json`). The busy time of the whole
+  core stands beside it, which would show work that the kernel does there in nobody's name.
+- **In the kernel** is, over loopback, mostly TCP or UDP itself: sending includes receiving at the
+  other end. Every balancer pays that for the same traffic. What one can do about it is to make
+  fewer system calls, or to move more with each; what its code costs is the column beside it. So a
+  ratio close to 1 may hide code that costs half: compare both columns. The **floor** of a promise
+  is our part in the kernel divided by all that the rival takes.
 - **Ratios** are taken within a round, between two that ran next to each other; the figure is the
   median of these ratios.
 - **Latency** is measured at a fixed rate, half of the throughput of the slowest peer, from the
@@ -35,6 +41,8 @@ const METHOD: &str = "\
   with the part that is in it.
 - **Datagrams** carry their place in a sequence. A one-way stream is paced by its sink's
   acknowledgements, so that nobody's buffer overflows, and counted where it arrives.
+- **Repeating it**: ratios are compared with those of the report before on the same machine. The
+  summary says which differ by more than 5 %, and which rounds of this run disagree among themselves.
 - **A round fails** on any answer other than 2xx, any short body, any socket error and any lost
   datagram. Failed rounds are listed in the summary and are in no median.
 ";

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::forwarders::Forwarders;
+use super::repeat::Before;
 use crate::run::GeneratorHealth;
 
 /// The name of the record in a report's folder.
@@ -50,6 +51,9 @@ pub struct Record {
     /// The A/B between runtimes, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarders: Option<Forwarders>,
+    /// What an earlier comparison on the same machine gave, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
 }
 
 /// The machine, without its name.
@@ -178,7 +182,7 @@ pub struct FixedRate {
 }
 
 /// One round of one peer.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Round<Figures> {
     /// From 1; equal numbers ran next to each other and are compared as a pair.
     pub round: usize,
@@ -276,6 +280,24 @@ pub struct Memory {
     pub shared_kib: u64,
 }
 
+impl Load {
+    /// CPU time in the balancer's own code for a unit of work, in microseconds: its share of the
+    /// ticks of `cpu_us`.
+    pub fn user_us(&self) -> f64 {
+        self.cpu_us - self.kernel_us()
+    }
+
+    /// CPU time in the kernel on the balancer's behalf for a unit of work, in microseconds.
+    pub fn kernel_us(&self) -> f64 {
+        let ticks = self.user_s + self.system_s;
+        if ticks > 0.0 {
+            self.cpu_us * self.system_s / ticks
+        } else {
+            0.0
+        }
+    }
+}
+
 impl Memory {
     /// Memory that the program allocated, as opposed to pages of its binary, in bytes.
     pub fn user_bytes(self) -> u64 {
@@ -299,6 +321,7 @@ impl Record {
             scenarios: Vec::new(),
             is_partial: false,
             forwarders: None,
+            before: None,
         }
     }
 

@@ -61,25 +61,42 @@ pub fn ratio<F>(
     Spread::of(ratios(rounds, subject, other, figure))
 }
 
-/// The same, one by one.
+/// A part of `subject`'s figure divided by the whole of `other`'s, round by round.
+pub fn ratio_of_part<F>(
+    rounds: &[Round<F>],
+    subject: (&str, fn(&F) -> f64),
+    other: (&str, fn(&F) -> f64),
+) -> Option<Spread> {
+    Spread::of(quotients(rounds, subject, other))
+}
+
+/// `subject`'s figure divided by `other`'s, one by one.
 pub fn ratios<F>(
     rounds: &[Round<F>],
     subject: &str,
     other: &str,
     figure: impl Fn(&F) -> f64,
 ) -> Vec<f64> {
+    quotients(rounds, (subject, &figure), (other, &figure))
+}
+
+fn quotients<F>(
+    rounds: &[Round<F>],
+    (subject, part): (&str, impl Fn(&F) -> f64),
+    (other, whole): (&str, impl Fn(&F) -> f64),
+) -> Vec<f64> {
     let of = |peer: &str, number: usize| {
         let found = rounds
             .iter()
             .find(|round| round.peer == peer && round.round == number);
-        found.and_then(Round::figures).map(&figure)
+        found.and_then(Round::figures)
     };
     let numbers = rounds
         .iter()
         .filter(|round| round.peer == subject)
         .map(|round| round.round);
     numbers
-        .filter_map(|number| quotient(of(subject, number)?, of(other, number)?))
+        .filter_map(|number| quotient(part(of(subject, number)?), whole(of(other, number)?)))
         .collect()
 }
 

@@ -10,6 +10,7 @@ use super::doubts;
 use super::forwarders::{Forwarder, Forwarders};
 use super::numbers;
 use super::record::{FixedRate, Idle, Load, PARTIAL, Peer, Record, Round, Scenario, Work};
+use super::repeat;
 use super::statistics::{self, Spread};
 use super::verdict::{self, Unit, Verdict};
 
@@ -34,6 +35,7 @@ pub fn render(record: &Record, charts: &[Chart]) -> String {
     if let Some(forwarders) = &record.forwarders {
         page += &forwarder_section(forwarders);
     }
+    page += &repeat::render(record);
     page += &doubts::render(record);
     page += "## Charts\n\n";
     for chart in charts {
@@ -52,19 +54,38 @@ fn machine_line(record: &Record) -> String {
 
 fn promises(verdicts: &[Verdict]) -> String {
     let mut text = String::from(
-        "## What was promised\n\n| what | at most | measured | |\n| --- | ---: | ---: | --- |\n",
+        "## What was promised\n\n| what | at most | measured | floor | |\n\
+         | --- | ---: | ---: | ---: | --- |\n",
     );
     for verdict in verdicts {
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} |",
             verdict.promise,
             in_unit(verdict.limit, verdict.unit),
             measured(verdict),
+            floor(verdict),
             judgement(verdict),
         );
     }
-    text + "\n"
+    text + FLOOR
+}
+
+const FLOOR: &str = "
+Where a ratio of CPU time is missed, its floor is the balancer's time in the kernel alone divided by
+the rival's whole: what the ratio would be if the balancer's own code cost nothing, with the system
+calls that it makes.
+
+";
+
+/// What no change of our own code alone could get below, where a promise is missed.
+fn floor(verdict: &Verdict) -> String {
+    let floor = verdict
+        .measured
+        .as_ref()
+        .and_then(|measured| measured.floor);
+    let missed = floor.filter(|_| verdict.kept() == Some(false));
+    missed.map_or_else(|| "–".to_owned(), |floor| format!("{floor:.2}"))
 }
 
 /// The figure of a verdict, and against whom.
@@ -121,8 +142,9 @@ fn load_table(record: &Record, scenario: &Scenario) -> String {
         .subject()
         .map_or_else(String::new, |s| format!("{s} ÷ this"));
     let mut text = format!(
-        "| | CPU µs per {} | {ratio_head} | {} per second | of its core | failed rounds |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: |\n",
+        "| | CPU µs per {} | in its code | in the kernel | {ratio_head} | {} per second \
+         | of its core | failed rounds |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
         work.singular(),
         work.plural(),
     );
@@ -130,9 +152,11 @@ fn load_table(record: &Record, scenario: &Scenario) -> String {
         let of = |figure: fn(&Load) -> f64| statistics::of_peer(&scenario.load, &peer.name, figure);
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
             peer.name,
             spread(of(|load| load.cpu_us), numbers::plain),
+            middle(of(Load::user_us), numbers::plain),
+            middle(of(Load::kernel_us), numbers::plain),
             ratio_cell(record, &scenario.load, &peer.name, |load| load.cpu_us),
             spread(of(|load| load.per_s), numbers::plain),
             middle(of(|load| 100.0 * load.cpu_s / load.window_s), |v| format!(
@@ -347,12 +371,15 @@ mod tests {
     fn verdicts_ratios_and_medians_are_on_the_page() {
         let page = render(&sample::record(), &[]);
         assert!(
-            page.contains("| 0.65 | 0.80 (haproxy) | **missed by 23 %** |"),
+            page.contains("| 0.65 | 0.80 (haproxy) | 0.72 | **missed by 23 %** |"),
             "{page}"
         );
-        assert!(page.contains("| lb | **10.0** (10.0–10.0) | – |"), "{page}");
         assert!(
-            page.contains("| nginx | **20.0** (20.0–20.0) | **0.50** (0.50–0.50) |"),
+            page.contains("| lb | **10.0** (10.0–10.0) | 1.00 | 9.00 | – |"),
+            "{page}"
+        );
+        assert!(
+            page.contains("| nginx | **20.0** (20.0–20.0) | 2.00 | 18.0 | **0.50** (0.50–0.50) |"),
             "{page}"
         );
         assert!(page.contains("not measured here"), "{page}");
@@ -403,6 +430,9 @@ mod tests {
             "The hypervisor took more than 1 % of a core: l7-keepalive, 1 of 2 rounds (nginx).";
         assert!(page.contains(stolen), "{page}");
         assert!(!page.contains("something else"), "{page}");
-        assert!(page.contains("| lb | – | – | – | – | 1 of 1 |"), "{page}");
+        assert!(
+            page.contains("| lb | – | – | – | – | – | – | 1 of 1 |"),
+            "{page}"
+        );
     }
 }

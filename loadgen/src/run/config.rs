@@ -148,6 +148,8 @@ pub struct HttpRequest {
     pub headers: Vec<(String, String)>,
     /// Bytes of body; with 0 there is none.
     pub body: usize,
+    /// Each answer's body has to be the one that the origin it names sends (`loadgen origin`).
+    pub verify: bool,
 }
 
 impl Default for HttpRequest {
@@ -157,6 +159,7 @@ impl Default for HttpRequest {
             method: "GET".into(),
             headers: Vec::new(),
             body: 0,
+            verify: false,
         }
     }
 }

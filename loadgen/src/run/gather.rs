@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use super::View;
 use super::config::Config;
 use super::health::{CoreTimes, ThreadTimes};
 use super::recorder::{Interval, Totals};
@@ -32,6 +33,8 @@ pub(super) struct Gathered {
     timeline: Vec<Second>,
     /// Everything within the window.
     window: Interval,
+    /// The correct answers in it, by origin.
+    origins: BTreeMap<String, u64>,
     /// Everything that counts, the late answers of an open loop included.
     all: Interval,
     totals: Totals,
@@ -48,6 +51,7 @@ impl Gathered {
             pending: BTreeMap::new(),
             timeline: Vec::new(),
             window: Interval::new(),
+            origins: BTreeMap::new(),
             all: Interval::new(),
             totals: Totals::default(),
             unanswered: 0,
@@ -58,8 +62,14 @@ impl Gathered {
     }
 
     /// One thread's second; the whole second, if it was the last thread to report it.
-    pub(super) fn second(&mut self, t: u64, interval: Interval) -> Option<&Second> {
+    pub(super) fn second(&mut self, t: u64, interval: Interval) -> Option<View<'_>> {
         self.window.add(&interval);
+        for (name, count) in &interval.origins {
+            match self.origins.get_mut(&**name) {
+                Some(sum) => *sum += count,
+                None => drop(self.origins.insert(name.to_string(), *count)),
+            }
+        }
         let (reported, sum) = match self.pending.remove(&t) {
             Some((reported, mut sum)) => {
                 sum.add(&interval);
@@ -79,7 +89,13 @@ impl Gathered {
             p50_us: micros(&sum.latency_ns, 0.5),
             p99_us: micros(&sum.latency_ns, 0.99),
         });
-        self.timeline.last()
+        Some(View {
+            second: self.timeline.last()?,
+            p90_us: micros(&sum.latency_ns, 0.9),
+            p999_us: micros(&sum.latency_ns, 0.999),
+            errors: &self.window.errors,
+            origins: &self.origins,
+        })
     }
 
     /// One thread's report at its end.

@@ -16,6 +16,7 @@ use super::connection::{Answer, receive};
 use super::mix::{Cookies, Mix};
 use super::recorder::{Failure, OriginId, Recorder};
 use super::replay::Replay;
+use super::verify::Bodies;
 use crate::http1::{BadFraming, Body, Heads, ResponseHead};
 use crate::tcp::SplitMix64;
 
@@ -26,6 +27,8 @@ pub(super) struct Http {
     close: bool,
     random: RefCell<SplitMix64>,
     heads: RefCell<Heads<ResponseHead>>,
+    /// What bodies have to be, where that is looked at.
+    bodies: Option<RefCell<Bodies>>,
 }
 
 /// What is sent.
@@ -74,6 +77,7 @@ impl Http {
             close,
             random: RefCell::new(SplitMix64::new(thread as u64)),
             heads: RefCell::new(Heads::new()),
+            bodies: config.http.verify.then(RefCell::default),
         }
     }
 
@@ -93,8 +97,9 @@ impl Http {
             .await?;
         let mut body = if is_head { Body::NONE } else { head.body };
         let mut bytes = head.bytes;
+        let mut check = Check::new(self.bodies.as_ref(), &head, recorder);
         loop {
-            let taken = body.skip(&input)?;
+            let taken = body.take(&input, |data| check.on_data(data))?;
             bytes += taken as u64;
             recorder.borrow_mut().stream(taken as u64);
             if taken < input.len() {
@@ -108,9 +113,13 @@ impl Http {
                 input => input?,
             };
         }
-        let is_good = (200..300).contains(&head.status);
+        let failure = if !(200..300).contains(&head.status) {
+            Some(Failure::Status)
+        } else {
+            check.differs.then_some(Failure::Body)
+        };
         Ok(Answer {
-            failure: (!is_good).then_some(Failure::Status),
+            failure,
             bytes,
             origin: head.origin,
             keep_alive: head.keep_alive,
@@ -191,6 +200,44 @@ impl Http {
     }
 }
 
+/// A body that is compared with what it has to be, as it comes.
+struct Check<'a> {
+    /// What is known; `None` where nothing is to be compared.
+    bodies: Option<&'a RefCell<Bodies>>,
+    recorder: &'a RefCell<Recorder>,
+    origin: Option<OriginId>,
+    seen: usize,
+    differs: bool,
+}
+
+impl<'a> Check<'a> {
+    const fn new(
+        bodies: Option<&'a RefCell<Bodies>>,
+        head: &Head,
+        recorder: &'a RefCell<Recorder>,
+    ) -> Self {
+        Self {
+            bodies,
+            recorder,
+            origin: head.origin,
+            seen: 0,
+            differs: false,
+        }
+    }
+
+    fn on_data(&mut self, data: &[u8]) {
+        if let Some(bodies) = self.bodies {
+            let recorder = self.recorder.borrow();
+            // Who does not say who he is sends what nobody knows.
+            self.differs |= match self.origin.map(|id| recorder.origin_name(id)) {
+                Some(name) => !bodies.borrow_mut().is_part(name, self.seen, data),
+                None => !data.is_empty(),
+            };
+            self.seen += data.len();
+        }
+    }
+}
+
 /// RFC 9110 §15.2; 101 is final, and here an error as nobody asked for it.
 const fn is_interim(status: u16) -> bool {
     status < 200 && status != 101
@@ -244,6 +291,7 @@ mod tests {
             method: "POST".into(),
             headers: vec![("host".into(), "other".into()), ("X-A".into(), "1".into())],
             body: 3,
+            verify: false,
         };
         assert_eq!(
             request(&post, true),

@@ -16,6 +16,7 @@ use lb_l7::stream::Stream;
 use super::config::{Config, Grpc};
 use super::connection::Answer;
 use super::recorder::{Failure, OriginId, Recorder};
+use super::verify::Bodies;
 use crate::http2::{Broken, End, Event, Outgoing, PREFACE, Side, Template, Wire, drive, kind};
 
 /// Codes of RFC 9113 §7.
@@ -30,6 +31,7 @@ pub(super) struct Http2 {
     body: Chunk,
     /// Whether the body has to come back.
     grpc: Option<Grpc>,
+    verify: bool,
     is_head: bool,
 }
 
@@ -61,6 +63,8 @@ struct Shared {
     room: Rc<Notify>,
     /// What has to come back of a call.
     echo: Option<Chunk>,
+    /// What bodies have to be, where that is looked at.
+    bodies: Option<Bodies>,
     /// Bytes of data since the recorder was told.
     streamed: u64,
 }
@@ -128,6 +132,7 @@ impl Http2 {
             template: Template::new(&fields),
             body: Chunk::from_vec(body),
             grpc: config.grpc,
+            verify: http.verify,
             is_head: http.method == "HEAD",
         }
     }
@@ -143,6 +148,7 @@ impl Http2 {
             opened: Rc::clone(&opened),
             room: Rc::clone(&room),
             echo: self.grpc.map(|_| self.body.share()),
+            bodies: self.verify.then(Bodies::default),
             streamed: 0,
         }));
         let driven = Rc::clone(&shared);
@@ -191,6 +197,7 @@ impl Http2 {
         if is_echo && (received.differs || received.data != self.body.len()) {
             return Err(Failure::Mismatch);
         }
+        let is_wrong = is_good && self.grpc.is_none() && received.differs;
         if self.is_head && received.data > 0 {
             return Err(Failure::BadBody);
         }
@@ -199,8 +206,13 @@ impl Http2 {
             .origin
             .as_deref()
             .map(|name| recorder.borrow_mut().origin(name));
+        let failure = if is_good {
+            is_wrong.then_some(Failure::Body)
+        } else {
+            Some(Failure::Status)
+        };
         Ok(Answer {
-            failure: (!is_good).then_some(Failure::Status),
+            failure,
             bytes: received.bytes,
             origin,
             keep_alive: true,
@@ -344,7 +356,13 @@ impl Call {
     }
 
     /// What came on its stream.
-    fn on_event(&mut self, event: Event<'_, Meaning>, is_end: bool, echo: Option<&Chunk>) {
+    fn on_event(
+        &mut self,
+        event: Event<'_, Meaning>,
+        is_end: bool,
+        echo: Option<&Chunk>,
+        bodies: Option<&mut Bodies>,
+    ) {
         match event {
             Event::Headers { meaning, bytes } => {
                 self.answer.bytes += bytes as u64;
@@ -361,6 +379,12 @@ impl Call {
                 if let Some(echo) = echo {
                     let expected = echo.get(start..self.answer.data);
                     self.answer.differs |= expected != Some(data);
+                }
+                if let Some(bodies) = bodies {
+                    self.answer.differs |= match &self.answer.meaning.origin {
+                        Some(name) => !bodies.is_part(name, start, data),
+                        None => !data.is_empty(),
+                    };
                 }
             }
             Event::Reset(REFUSED_STREAM) => return self.end(State::Refused),
@@ -383,6 +407,7 @@ impl Side for Shared {
             is_over,
             opened,
             echo,
+            bodies,
             streamed,
             ..
         } = self;
@@ -408,7 +433,7 @@ impl Side for Shared {
             }
             // What belongs to no call was cancelled.
             if let Some(call) = calls.iter_mut().find(|call| call.stream == stream) {
-                call.on_event(event, is_end, echo.as_ref());
+                call.on_event(event, is_end, echo.as_ref(), bodies.as_mut());
             }
             Ok(())
         })

@@ -21,6 +21,8 @@ mod sources;
 mod summary;
 mod tcp;
 mod udp;
+mod verify;
+mod view;
 mod websocket;
 mod worker;
 
@@ -34,6 +36,7 @@ pub use summary::{
     LoadPhase, OfKind, Second, Summary,
 };
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -61,6 +64,26 @@ pub trait Observer {
     fn on_second(&mut self, second: &Second) {
         let _ = second;
     }
+
+    /// The same with more to look at, for those who show it.
+    fn on_view(&mut self, view: &View<'_>) {
+        let _ = view;
+    }
+}
+
+/// A second that is over, and what the run has come to.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'run> {
+    /// The second.
+    pub second: &'run Second,
+    /// 90th percentile of the latency of its answers, in µs.
+    pub p90_us: f64,
+    /// The same, 99.9th.
+    pub p999_us: f64,
+    /// Failed requests since the window began.
+    pub errors: &'run Errors,
+    /// Correct answers by origin since then.
+    pub origins: &'run BTreeMap<String, u64>,
 }
 
 /// Nobody watches.
@@ -234,8 +257,9 @@ impl<'run> Watch<'run> {
                 }
             }
             Event::Second(t, interval) => {
-                if let Some(second) = self.gathered.second(t, *interval) {
-                    self.observer.on_second(second);
+                if let Some(view) = self.gathered.second(t, *interval) {
+                    self.observer.on_second(view.second);
+                    self.observer.on_view(&view);
                 }
             }
             Event::Ended => {

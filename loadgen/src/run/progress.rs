@@ -1,84 +1,120 @@
-//! What a person sees of a run: a line a second while it goes on, and the result in words.
+//! What a person sees of a run: each second while it goes on, and the result in words.
 //!
-//! Invariant: on a terminal the line replaces itself; anywhere else each is a line of its own.
-//! Read next: `summary.rs`.
+//! Invariant: on a terminal the lines replace themselves; anywhere else there is one a second.
+//! Read next: `view.rs` (what a terminal shows), `summary.rs`.
 
+use std::env;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
-use super::{LoadMode, LoadPhase, Observer, Second, Summary};
-use crate::units::{format_bytes, format_micros};
+use super::view::Screen;
+use super::{Config, LoadMode, LoadPhase, Observer, Summary, View};
+use crate::units::{format_bytes, format_micros, group_digits};
 
 /// Prints progress to standard error.
 #[derive(Debug)]
 pub struct Progress {
     seconds: u64,
-    is_terminal: bool,
+    /// What a terminal shows; `None` where lines follow each other.
+    screen: Option<Screen>,
+    /// Lines on the terminal that the next ones replace.
+    shown: usize,
 }
 
 impl Progress {
-    /// For a run that measures for so many seconds.
-    pub fn new(seconds: u64) -> Self {
+    /// For a run.
+    pub fn new(config: &Config) -> Self {
+        let seconds = config.duration.as_secs_f64().ceil() as u64;
+        // A terminal that cannot move its cursor says so.
+        let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let is_terminal = io::stderr().is_terminal() && !is_dumb;
+        // https://no-color.org
+        let is_coloured = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let title = format!(
+            "{} · {} · {} connections",
+            config.url.text,
+            mode_words(config.mode),
+            config.connections
+        );
         Self {
             seconds,
-            is_terminal: io::stderr().is_terminal(),
+            screen: is_terminal.then(|| Screen::new(title, seconds, is_coloured)),
+            shown: 0,
         }
     }
 
-    /// Shows `line` in place of the last one, or below it.
-    fn show(&self, line: &str) {
-        let (before, after) = if self.is_terminal {
-            ("\r\x1b[K", "")
-        } else {
-            ("", "\n")
-        };
+    /// Shows `lines` in place of the last ones.
+    fn replace(&mut self, lines: &[String]) {
+        let mut text = String::new();
+        if self.shown > 0 {
+            text = format!("\x1b[{}A\r\x1b[J", self.shown);
+        }
+        for line in lines {
+            text += line;
+            text.push('\n');
+        }
+        self.shown = lines.len();
         // Nobody reads it any more: no reason to end the run.
-        let _ = write!(io::stderr(), "{before}{line}{after}");
+        let _ = io::stderr().write_all(text.as_bytes());
         let _ = io::stderr().flush();
     }
 }
 
 impl Observer for Progress {
     fn on_phase(&mut self, phase: LoadPhase) {
+        if self.screen.is_none() {
+            return;
+        }
         match phase {
-            LoadPhase::Connecting if self.is_terminal => self.show("connecting …"),
-            LoadPhase::WarmUp if self.is_terminal => self.show("warming up …"),
-            LoadPhase::Ended if self.is_terminal => self.show(""),
-            _ => {}
+            LoadPhase::Connecting => self.replace(&["connecting …".to_owned()]),
+            LoadPhase::WarmUp => self.replace(&["warming up …".to_owned()]),
+            LoadPhase::Ended => self.replace(&[]),
+            LoadPhase::Measuring => {}
         }
     }
 
-    fn on_second(&mut self, second: &Second) {
-        self.show(&format!(
-            "{:>3}/{} s  {:>9}/s  p50 {}  p99 {}  errors {}",
-            second.t + 1,
-            self.seconds,
-            group_digits(second.completed),
-            format_micros(second.p50_us),
-            format_micros(second.p99_us),
-            group_digits(second.errors),
-        ));
+    fn on_view(&mut self, view: &View<'_>) {
+        let Some(screen) = &mut self.screen else {
+            let second = view.second;
+            let _ = writeln!(
+                io::stderr(),
+                "{:>3}/{} s  {:>9}/s  p50 {}  p99 {}  errors {}",
+                second.t + 1,
+                self.seconds,
+                group_digits(second.completed),
+                format_micros(second.p50_us),
+                format_micros(second.p99_us),
+                group_digits(second.errors),
+            );
+            return;
+        };
+        let lines = screen.lines(view);
+        self.replace(&lines);
+    }
+}
+
+fn mode_words(mode: LoadMode) -> String {
+    match mode {
+        LoadMode::Closed => "closed loop".to_owned(),
+        LoadMode::Open { rate_per_s } => format!("{rate_per_s} requests/s"),
+        LoadMode::Poisson { rate_per_s } => format!("{rate_per_s} requests/s at random"),
+        LoadMode::Ramp {
+            from_per_s,
+            to_per_s,
+        } => format!("from {from_per_s} to {to_per_s} requests/s"),
+        LoadMode::Steps {
+            from_per_s,
+            to_per_s,
+            steps,
+        } => format!("from {from_per_s} to {to_per_s} requests/s in {steps} steps"),
+        LoadMode::Replay { speed } => format!("a log, {speed} times as fast"),
     }
 }
 
 /// The whole result, for a person.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mode = match self.mode {
-            LoadMode::Closed => "closed loop".to_owned(),
-            LoadMode::Open { rate_per_s } => format!("{rate_per_s} requests/s"),
-            LoadMode::Poisson { rate_per_s } => format!("{rate_per_s} requests/s at random"),
-            LoadMode::Ramp {
-                from_per_s,
-                to_per_s,
-            } => format!("from {from_per_s} to {to_per_s} requests/s"),
-            LoadMode::Steps {
-                from_per_s,
-                to_per_s,
-                steps,
-            } => format!("from {from_per_s} to {to_per_s} requests/s in {steps} steps"),
-            LoadMode::Replay { speed } => format!("a log, {speed} times as fast"),
-        };
+        let mode = mode_words(self.mode);
         let each = if self.new_connections {
             ", a new one for each request"
         } else {
@@ -227,35 +263,5 @@ impl Summary {
             )?;
         }
         Ok(())
-    }
-}
-
-/// `1234567` as `1,234,567`.
-fn group_digits(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digits_are_grouped_by_threes() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(group_digits(number), text);
-        }
     }
 }

@@ -30,6 +30,7 @@ pub(super) enum Failure {
     Short,
     Status,
     BadBody,
+    Body,
     Mismatch,
 }
 
@@ -46,6 +47,8 @@ pub(super) struct Interval {
     pub(super) delayed: u64,
     /// The requests that failed.
     pub(super) errors: Errors,
+    /// Who answered how often; one thread's only, as it is not added up.
+    pub(super) origins: Vec<(Box<str>, u64)>,
 }
 
 impl Interval {
@@ -58,6 +61,7 @@ impl Interval {
             streamed: 0,
             delayed: 0,
             errors: Errors::default(),
+            origins: Vec::new(),
         }
     }
 
@@ -114,6 +118,8 @@ pub(super) struct Totals {
 pub(super) struct Recorder {
     current: Interval,
     totals: Totals,
+    /// The answers of each origin that have been handed over.
+    told: Vec<u64>,
     delayed_after: Duration,
     /// The origin that answered each client last, by the client's number.
     last_origins: Vec<Option<OriginId>>,
@@ -125,6 +131,7 @@ impl Recorder {
         Self {
             current: Interval::new(),
             totals: Totals::default(),
+            told: Vec::new(),
             delayed_after,
             last_origins: vec![None; clients],
         }
@@ -138,6 +145,11 @@ impl Recorder {
             origins.push((name.into(), 0));
             origins.len() - 1
         }))
+    }
+
+    /// Who that is.
+    pub(super) fn origin_name(&self, OriginId(index): OriginId) -> &str {
+        &self.totals.origins[index].0
     }
 
     pub(super) fn complete(&mut self, latency: Duration, bytes: u64, origin: Option<OriginId>) {
@@ -206,6 +218,7 @@ impl Recorder {
             Failure::Short => &mut errors.short,
             Failure::Status => &mut errors.status_non_2xx,
             Failure::BadBody => &mut errors.bad_body,
+            Failure::Body => &mut errors.body,
             Failure::Mismatch => &mut errors.mismatch,
         } += count;
     }
@@ -245,8 +258,13 @@ impl Recorder {
 
     /// What happened since the last call.
     pub(super) fn take_interval(&mut self) -> Interval {
-        let interval = self.current.clone();
+        let mut interval = self.current.clone();
         self.current.clear();
+        self.told.resize(self.totals.origins.len(), 0);
+        for ((name, answers), told) in self.totals.origins.iter().zip(&mut self.told) {
+            interval.origins.push((name.clone(), *answers - *told));
+            *told = *answers;
+        }
         interval
     }
 

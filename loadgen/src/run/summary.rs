@@ -144,6 +144,9 @@ pub struct Errors {
     pub status_non_2xx: u64,
     /// An answer that is not well-formed, or bytes beyond its end.
     pub bad_body: u64,
+    /// A complete answer whose body is not the one that the origin it names sends.
+    #[serde(default)]
+    pub body: u64,
     /// Not the bytes that were to come back (`tcp://`).
     pub mismatch: u64,
 }
@@ -155,7 +158,7 @@ impl Errors {
     }
 
     /// Each kind with its name in JSON.
-    pub fn by_kind(&self) -> [(&'static str, u64); 7] {
+    pub fn by_kind(&self) -> [(&'static str, u64); 8] {
         [
             ("connect", self.connect),
             ("reset", self.reset),
@@ -163,6 +166,7 @@ impl Errors {
             ("short", self.short),
             ("status_non_2xx", self.status_non_2xx),
             ("bad_body", self.bad_body),
+            ("body", self.body),
             ("mismatch", self.mismatch),
         ]
     }
@@ -175,6 +179,7 @@ impl Errors {
         self.short += other.short;
         self.status_non_2xx += other.status_non_2xx;
         self.bad_body += other.bad_body;
+        self.body += other.body;
         self.mismatch += other.mismatch;
     }
 }
@@ -403,10 +408,11 @@ mod tests {
             status_non_2xx: 10_000,
             bad_body: 100_000,
             mismatch: 1_000_000,
+            body: 10_000_000,
         };
-        assert_eq!(errors.total(), 1_111_111);
+        assert_eq!(errors.total(), 11_111_111);
         let other = errors;
         errors.add(&other);
-        assert_eq!(errors.total(), 2_222_222);
+        assert_eq!(errors.total(), 22_222_222);
     }
 }

@@ -28,6 +28,26 @@ use crate::report::strategies::record::{
 use crate::run::{LoadPhase, Observer, Second, Summary};
 use crate::testbed::{ClusterFile, Testbed, load_command};
 
+struct Defaults {
+    rounds: usize,
+    duration: Duration,
+    warmup: Duration,
+}
+
+const USUAL: Defaults = Defaults {
+    rounds: 3,
+    duration: Duration::from_secs(5),
+    warmup: Duration::from_secs(1),
+};
+const QUICK: Defaults = Defaults {
+    rounds: 1,
+    duration: Duration::from_secs(1),
+    warmup: Duration::from_millis(300),
+};
+
+/// What starting and ending origins and balancer takes, and asking who moves, by the round.
+const ROUND_OVERHEAD: Duration = Duration::from_millis(600);
+
 /// A workload in which something changes needs time before, between and after the changes.
 const CHANGING_MIN: Duration = Duration::from_secs(3);
 
@@ -80,15 +100,41 @@ pub fn strategies(args: &Args, stop: &Gate) -> Result<PathBuf, Error> {
 }
 
 fn settings(args: &Args, cores: Cores) -> Settings {
-    let (duration_s, warmup_s) = if args.quick { (1.0, 0.3) } else { (5.0, 1.0) };
+    let usual = if args.quick { QUICK } else { USUAL };
+    let rounds = args.rounds.map_or(usual.rounds, usize::from);
+    let (duration, warmup) = match args.duration {
+        Some(duration) => (duration, usual.warmup),
+        None => affordable(args, rounds, &usual),
+    };
     Settings {
-        rounds: 1,
-        duration_s: args.duration.map_or(duration_s, |d| d.as_secs_f64()),
-        warmup_s,
+        rounds,
+        duration_s: duration.as_secs_f64(),
+        warmup_s: warmup.as_secs_f64(),
         balancer_cpu: cores.balancer,
         generator_cpu: cores.generator,
         generator_version: env!("CARGO_PKG_VERSION").to_owned(),
     }
+}
+
+/// The measured part of a round and the load before it that the budget allows. Says so when even
+/// the shortest do not fit in.
+fn affordable(args: &Args, rounds: usize, usual: &Defaults) -> (Duration, Duration) {
+    let grounds = args.balance.len() * args.engines.len() * args.modes.len();
+    let all = u32::try_from(grounds * args.workload.len() * rounds).unwrap_or(u32::MAX);
+    let each = (args.budget / all.max(1)).saturating_sub(ROUND_OVERHEAD);
+    // The load before is to be short beside what is measured.
+    let warmup = usual.warmup.min((each / 4).max(QUICK.warmup));
+    let possible =
+        Duration::from_millis(each.saturating_sub(warmup).as_millis() as u64 / 100 * 100);
+    let duration = usual.duration.min(possible).max(QUICK.duration);
+    let needed = (duration + warmup + ROUND_OVERHEAD) * all;
+    if needed > args.budget {
+        eprintln!(
+            "{all} rounds of a second each take {:.0} min, which is more than the budget",
+            needed.as_secs_f64() / 60.0
+        );
+    }
+    (duration, warmup)
 }
 
 /// The command line, without the paths of this machine.
@@ -110,6 +156,12 @@ fn command_line(args: &Args) -> String {
     }
     for key in &args.keys {
         words += &format!(" --key {}", key.replacen(": ", "=", 1));
+    }
+    if let Some(rounds) = args.rounds {
+        words += &format!(" --rounds {rounds}");
+    }
+    if args.duration.is_none() && !args.quick {
+        words += &format!(" --budget {}", written(args.budget));
     }
     if let Some(duration) = args.duration {
         words += &format!(" --duration {}", written(duration));
@@ -193,37 +245,56 @@ impl Course<'_> {
         &self.addresses[2..2 + count]
     }
 
-    /// One workload with all schedulers.
+    /// One workload with all schedulers, in interleaved rounds.
     fn play(&mut self, workload: Workload, files: &[ClusterFile]) -> Result<(), Error> {
         let Some(mode) = files.first().map(|file| file.mode) else {
             return Ok(());
         };
         let command = self.load_command(workload, mode);
-        for file in files {
-            let place = place_of(file);
-            eprint!(
-                "{} {} {} {}: ",
-                workload.name(),
-                place.mode,
-                place.engine,
-                place.balance
-            );
-            let origins = self.start_origins(workload, mode)?;
-            let measured = self.measure(workload, file, &command);
-            origins.into_iter().for_each(Process::stop);
-            self.check_stop()?;
-            match &measured {
-                Ok(figures) => eprintln!("{}", told(figures)),
-                Err(reason) => eprintln!("failed: {reason}"),
+        let mut rounds: Vec<Vec<Outcome<Figures>>> = vec![Vec::new(); files.len()];
+        for number in 1..=self.record.settings.rounds {
+            for (file, rounds) in files.iter().zip(&mut rounds) {
+                rounds.push(self.round(number, workload, file, &command)?);
             }
+        }
+        for (file, rounds) in files.iter().zip(rounds) {
             self.record.cells.push(Cell {
                 workload: workload.name().to_owned(),
-                place,
+                place: place_of(file),
                 load_command: format!("loadgen {}", command.0.join(" ")),
-                outcome: measured.map_or_else(Outcome::Failed, Outcome::Measured),
+                outcome: median(&rounds),
+                rounds: if rounds.len() > 1 { rounds } else { Vec::new() },
             });
         }
         Ok(())
+    }
+
+    /// One round of one scheduler, with fresh origins.
+    fn round(
+        &self,
+        number: usize,
+        workload: Workload,
+        file: &ClusterFile,
+        command: &LoadCommand,
+    ) -> Result<Outcome<Figures>, Error> {
+        let place = place_of(file);
+        eprint!(
+            "{} {number}/{} {} {} {}: ",
+            workload.name(),
+            self.record.settings.rounds,
+            place.mode,
+            place.engine,
+            place.balance
+        );
+        let origins = self.start_origins(workload, file.mode)?;
+        let measured = self.measure(workload, file, command);
+        origins.into_iter().for_each(Process::stop);
+        self.check_stop()?;
+        match &measured {
+            Ok(figures) => eprintln!("{}", told(figures)),
+            Err(reason) => eprintln!("failed: {reason}"),
+        }
+        Ok(measured.map_or_else(Outcome::Failed, Outcome::Measured))
     }
 
     fn start_origins(&self, workload: Workload, mode: Mode) -> Result<Vec<Process>, Error> {
@@ -383,6 +454,20 @@ impl Course<'_> {
             return Err(Error::Interrupted);
         }
         Ok(())
+    }
+}
+
+/// The rounds that went through as one; if none did, why the first did not.
+fn median(rounds: &[Outcome<Figures>]) -> Outcome<Figures> {
+    let measured = rounds.iter().filter_map(|round| match round {
+        Outcome::Measured(figures) => Some(figures.clone()),
+        Outcome::Failed(_) => None,
+    });
+    let measured: Vec<Figures> = measured.collect();
+    match (Figures::of_rounds(&measured), rounds.first()) {
+        (Some(figures), _) => Outcome::Measured(figures),
+        (None, Some(first)) => first.clone(),
+        (None, None) => Outcome::Failed("there were no rounds".to_owned()),
     }
 }
 

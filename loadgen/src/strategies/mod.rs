@@ -27,6 +27,7 @@ refuses is named and left out. Ctrl-C ends everything that was started.
 
 Examples:
   loadgen strategies
+  loadgen strategies --engines uring,epoll --modes http,tcp --budget 2h
   loadgen strategies --balance rr,lc,p2c --workload slow,heavy-tailed --engines uring,epoll
   loadgen strategies --balance mh,ring --affinity client-ip --quick --out try")]
 pub struct Args {
@@ -74,16 +75,22 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=64))]
     pub workers: u16,
-    /// The measured part of a run [default: 5s]
+    /// Rounds of each scheduler in each workload, of which the report has the medians [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub rounds: Option<u16>,
+    /// The measured part of a round [default: as long as the budget allows, up to 5s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
+    /// Time for everything: without --duration, rounds are made as long as it allows, from 1s on
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = parse_duration)]
+    pub budget: Duration,
     /// Where to write the report [default: results/DATE-MACHINE-strategies]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Our own program [default: lb beside this one]
     #[arg(long, value_name = "PATH")]
     pub lb: Option<PathBuf>,
-    /// Runs of a second (churn: three), for a first look
+    /// One round of a second each (churn: three), for a first look
     #[arg(long)]
     pub quick: bool,
 }

@@ -237,8 +237,8 @@ pub(crate) fn load_command(
     options: &str,
 ) -> LoadCommand {
     let url = match mode {
-        Mode::Http if is_secure => format!("https://{at}/ --new-connections --resume 0.5"),
-        Mode::Http => format!("http://{at}/"),
+        Mode::Http if is_secure => format!("https://{at}/ --verify --new-connections --resume 0.5"),
+        Mode::Http => format!("http://{at}/ --verify"),
         Mode::Tcp => format!("tcp://{at} --who --new-connections"),
     };
     let words = format!("run {url} {options}");

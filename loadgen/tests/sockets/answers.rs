@@ -57,6 +57,36 @@ fn every_way_to_end_a_body_is_understood() {
 }
 
 #[test]
+fn a_body_that_its_origin_does_not_send_is_a_failure() {
+    let head = "HTTP/1.1 200 OK\r\nX-Origin: blue\r\n";
+    let verified = |answer: String, engine| {
+        let mut config = short(&http(serve_http(answer)), engine);
+        config.http.verify = true;
+        run(&config)
+    };
+    on_each_engine(|engine| {
+        for right in [
+            "Content-Length: 7\r\n\r\nblue\nbl",
+            "Transfer-Encoding: chunked\r\n\r\n3\r\nblu\r\n4\r\ne\nbl\r\n0\r\n\r\n",
+        ] {
+            assert_clean(&verified(format!("{head}{right}"), engine));
+        }
+        for wrong in [
+            "Content-Length: 7\r\n\r\nblue\ngr",
+            "Transfer-Encoding: chunked\r\n\r\n3\r\nblu\r\n4\r\nx\nbl\r\n0\r\n\r\n",
+        ] {
+            let summary = verified(format!("{head}{wrong}"), engine);
+            assert_only(&summary, |errors| &mut errors.body);
+        }
+        // Whoever says nothing of himself sends what nobody can know.
+        let nameless = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nblue\n";
+        assert_only(&verified(nameless.to_owned(), engine), |errors| {
+            &mut errors.body
+        });
+    });
+}
+
+#[test]
 fn an_answer_may_come_in_pieces_or_be_large() {
     let pieces = serve(|mut stream| {
         while read_head(&mut stream).is_some() {

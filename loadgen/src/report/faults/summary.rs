@@ -225,6 +225,7 @@ mod tests {
         let args = crate::report::Args {
             folder: folder.clone(),
             forwarders: None,
+            before: None,
         };
         crate::report::report(&args).unwrap();
         let page = std::fs::read_to_string(folder.join("summary.md")).unwrap();

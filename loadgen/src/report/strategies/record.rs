@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Error;
 use super::super::record::{self, Absent, Kind, Latency, Machine, Outcome, Settings};
+use super::super::statistics::Spread;
 use crate::run::{Affinity, GeneratorHealth};
 
 /// The version of the format.
@@ -81,9 +82,12 @@ pub struct Cell {
     pub place: Place,
     /// How the load was made.
     pub load_command: String,
-    /// What came out.
+    /// What came out: the medians of its rounds.
     #[serde(flatten)]
     pub outcome: Outcome<Figures>,
+    /// The rounds, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<Outcome<Figures>>,
 }
 
 /// What a scheduler did under a workload.
@@ -212,6 +216,39 @@ impl Strategies {
 }
 
 impl Figures {
+    /// Several rounds as one: counts are added up, measured figures are medians. `None` without
+    /// rounds.
+    pub fn of_rounds(rounds: &[Self]) -> Option<Self> {
+        let middle = |figure: &dyn Fn(&Self) -> f64| {
+            Spread::of(rounds.iter().map(figure)).map(|spread| spread.median)
+        };
+        let mut all = rounds.first()?.clone();
+        for round in &rounds[1..] {
+            all.completed += round.completed;
+            all.due += round.due;
+            all.unanswered += round.unanswered;
+            add_counts(&mut all.errors, &round.errors);
+            add_counts(&mut all.shares, &round.shares);
+            if let (Some(sum), Some(one)) = (&mut all.affinity, &round.affinity) {
+                sum.add(one);
+            }
+            if round.generator.saturated && !all.generator.saturated {
+                all.generator = round.generator.clone();
+            }
+        }
+        all.per_s = middle(&|it| it.per_s)?;
+        all.cpu_us = middle(&|it| it.cpu_us)?;
+        all.max_over_mean = middle(&|it| it.max_over_mean)?;
+        all.chi_square = middle(&|it| it.chi_square)?;
+        all.latency = Latency {
+            p50_us: middle(&|it| it.latency.p50_us)?,
+            p99_us: middle(&|it| it.latency.p99_us)?,
+            p999_us: middle(&|it| it.latency.p999_us)?,
+            max_us: middle(&|it| it.latency.max_us)?,
+        };
+        Some(all)
+    }
+
     /// Failed and unanswered requests.
     pub fn failed(&self) -> u64 {
         self.errors.values().sum::<u64>() + self.unanswered
@@ -222,6 +259,12 @@ impl Figures {
         let all: u64 = self.shares.values().sum();
         let own = self.shares.get(origin).copied().unwrap_or(0);
         own as f64 / (all as f64).max(1.0)
+    }
+}
+
+fn add_counts(sum: &mut BTreeMap<String, u64>, counts: &BTreeMap<String, u64>) {
+    for (name, count) in counts {
+        *sum.entry(name.clone()).or_default() += count;
     }
 }
 
@@ -240,6 +283,38 @@ pub fn evenness(shares: &BTreeMap<String, u64>) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rounds_are_added_up_where_they_count_and_else_the_middle_one() {
+        let round = |count: u64, p99_us: f64| Figures {
+            completed: count,
+            per_s: count as f64,
+            due: count + 1,
+            errors: BTreeMap::from([("reset".to_owned(), 1)]),
+            unanswered: 0,
+            cpu_us: p99_us / 10.0,
+            latency: Latency {
+                p50_us: 1.0,
+                p99_us,
+                p999_us: p99_us,
+                max_us: p99_us,
+            },
+            shares: BTreeMap::from([("o-1".to_owned(), count)]),
+            max_over_mean: 1.0,
+            chi_square: 0.0,
+            affinity: Some(Affinity::default()),
+            generator: GeneratorHealth::default(),
+        };
+        let rounds = [round(10, 500.0), round(20, 90.0), round(30, 100.0)];
+        let all = Figures::of_rounds(&rounds).unwrap();
+        assert_eq!((all.completed, all.due, all.failed()), (60, 63, 3));
+        assert_eq!(
+            (all.per_s, all.latency.p99_us, all.cpu_us),
+            (20.0, 100.0, 10.0)
+        );
+        assert_eq!(all.shares["o-1"], 60);
+        assert_eq!(Figures::of_rounds(&[]), None);
+    }
 
     #[test]
     fn origins_that_answered_nothing_count() {

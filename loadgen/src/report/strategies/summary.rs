@@ -14,7 +14,8 @@ use crate::testbed::OVERFLOW_WEIGHT;
 pub(super) fn render(strategies: &Strategies, charts: &[Chart]) -> String {
     let machine = &strategies.machine;
     let mut page = format!(
-        "# Schedulers of lb\n\n{} · {}, {} cores, Linux {} · {} · {} origins, workers: {}, {} s each. \
+        "# Schedulers of lb\n\n{} · {}, {} cores, Linux {} · {} · {} origins, workers: {}, rounds of \
+         {} s: {}, of which these are the medians; counts are of all rounds. \
          [How it was measured](README.md) · [every figure](raw.json)\n\n",
         strategies.started,
         machine.cpu,
@@ -24,6 +25,7 @@ pub(super) fn render(strategies: &Strategies, charts: &[Chart]) -> String {
         strategies.origins,
         strategies.workers,
         strategies.settings.duration_s,
+        strategies.settings.rounds,
     );
     if strategies.is_partial {
         page += PARTIAL;
@@ -171,7 +173,14 @@ fn doubts(strategies: &Strategies) -> String {
         );
         match &cell.outcome {
             Outcome::Failed(reason) => lines.push(format!("{name} failed: {reason}")),
-            Outcome::Measured(figures) => lines.extend(trouble(&name, figures)),
+            Outcome::Measured(figures) => {
+                let failed = cell.rounds.iter().filter_map(|round| match round {
+                    Outcome::Failed(reason) => Some(format!("{name}, one round failed: {reason}")),
+                    Outcome::Measured(_) => None,
+                });
+                lines.extend(failed);
+                lines.extend(trouble(&name, figures));
+            }
         }
     }
     for cell in &strategies.keys {
@@ -336,6 +345,7 @@ mod tests {
         ];
         for (balance, outcome) in outcomes {
             strategies.cells.push(Cell {
+                rounds: Vec::new(),
                 workload: "slow".to_owned(),
                 place: place(balance),
                 load_command: "loadgen run".to_owned(),
@@ -388,6 +398,7 @@ mod tests {
         super::super::super::report(&crate::report::Args {
             folder: folder.clone(),
             forwarders: None,
+            before: None,
         })
         .unwrap();
         let files = [
