@@ -115,8 +115,7 @@ pub(crate) fn admit(
     let Some(mut head) = parse_request(&received, &service.rules).map_err(Failure::Head)? else {
         return Ok(Admission::Incomplete(received));
     };
-    if let Some(offer) = http2_offer(&head, &received, link, service, http) {
-        let (settings, request_len) = offer;
+    if let Some((settings, request_len)) = http2_offer(&head, &received, link, service, http) {
         return Ok(Admission::Http2(Box::new(Offer {
             received,
             request_len,
@@ -133,17 +132,16 @@ pub(crate) fn admit(
         scheme: client.scheme,
         local: client.local,
     };
-    let mut routed = service.route(&asked).map_err(Failure::Head)?;
-    if !peer.may_ask(head.host(&received)) {
-        routed = Routed::misdirected();
-    }
+    let routed = match peer.may_ask(head.host(&received)) {
+        true => service.route(&asked).map_err(Failure::Head)?,
+        false => Routed::misdirected(),
+    };
     let mut out = Buffer::new();
     let target = routed.target.as_ref().map(Buffer::as_slice);
     rewrite_request(&received, &head, &service.rules, &client, target, &mut out)
         .map_err(Failure::Head)?;
-    let cluster = routed.cluster;
     let is_grpc = link.is_http2() && is_grpc(&head, &received);
-    let keys = keys(&received, &head, cluster, service);
+    let keys = keys(&received, &head, routed.cluster, service);
     let early = Early {
         request: Some((&received, &head)),
         peer,
@@ -152,23 +150,15 @@ pub(crate) fn admit(
         request_id: request_id.as_ref(),
         requests,
     };
-    let mut log = service
-        .log
-        .as_ref()
-        .map(|log| http.records.begin(log, &early));
+    let log = service.log.as_ref();
+    let mut log = log.map(|log| http.records.begin(log, &early));
     received.advance(head.len());
 
     let head_len = out.len();
-    let at_hand = body.take(&received).map_err(Failure::Body)?;
+    let (at_hand, body_at_hand) = take_at_hand(&mut body, &mut received, &mut out)?;
     if let Some(record) = &mut log {
         record.received_bytes = (head.len() + at_hand) as u64;
     }
-    let body_at_hand = if at_hand <= COPIED_BYTES_MAX && out.push(&received[..at_hand]) {
-        received.advance(at_hand);
-        None
-    } else {
-        Some(received.split_to(at_hand))
-    };
     link.unread(received);
     Ok(Admission::Admitted(Request {
         head: out.freeze(),
@@ -186,12 +176,26 @@ pub(crate) fn admit(
         upgrades: head.upgrades(),
         expects_continue: head.expects_continue(),
         keep_alive: head.keep_alive,
-        cluster,
+        cluster: routed.cluster,
         location: routed.location,
         keys,
         is_committed: false,
         log,
     }))
+}
+
+/// How much of the body is at hand; what is short goes with the head, the rest behind it.
+fn take_at_hand(
+    body: &mut Body,
+    received: &mut Chunk,
+    out: &mut Buffer,
+) -> Result<(usize, Option<Chunk>), Failure> {
+    let at_hand = body.take(received).map_err(Failure::Body)?;
+    if at_hand <= COPIED_BYTES_MAX && out.push(&received[..at_hand]) {
+        received.advance(at_hand);
+        return Ok((at_hand, None));
+    }
+    Ok((at_hand, Some(received.split_to(at_hand))))
 }
 
 /// The offer to go on in HTTP/2, if it is one that is accepted; see [`Offer::read`].
