@@ -46,10 +46,10 @@ fn config(tls: &str, more: &str) -> String {
 }
 
 fn start(engine: &str, folder: &Folder, tls: &str) -> (Lb, SocketAddr) {
-    let lb = Lb::start(
-        engine,
-        &["--config", &folder.write("lb.yaml", &config(tls, ""))],
-    );
+    static SERIAL: AtomicUsize = AtomicUsize::new(0); // a file of its own, which it watches
+    let name = format!("{}.yaml", SERIAL.fetch_add(1, Ordering::Relaxed));
+    let path = folder.write(&name, &config(tls, ""));
+    let lb = Lb::start(engine, &["--config", &path]);
     let address = lb.listener("web");
     (lb, address)
 }
@@ -63,9 +63,13 @@ fn pair(folder: &Folder, signed: &Signed) -> String {
     )
 }
 
-fn failures(lb: &Lb, reason: &str) -> f64 {
+/// Waits until so many handshakes have failed for this reason: a client may know first.
+fn wait_for_failures(lb: &Lb, reason: &str, count: f64) {
     let labels = format!("{{listener=\"web\",reason=\"{reason}\"}}");
-    lb.metric(&format!("lb_tls_handshake_failures_total{labels}"))
+    let series = format!("lb_tls_handshake_failures_total{labels}");
+    wait_until(&format!("{count} failures: {reason}"), || {
+        lb.metric(&series) == count
+    });
 }
 
 /// A certificate of a client with this number.
@@ -126,7 +130,7 @@ fn revoked_clients_are_refused(engine: &str) {
     let event = lb.event("a TLS handshake failed");
     let reason = event["reason"].as_str().unwrap();
     assert!(reason.contains("was revoked"), "{reason}");
-    assert_eq!(failures(&lb, "client_certificate"), 2.0);
+    wait_for_failures(&lb, "client_certificate", 2.0);
 
     // A session that was begun before is not gone on with.
     folder.replace("crl.pem", &revoked(&authority, &[6]));
@@ -195,7 +199,7 @@ fn handshakes_are_limited(engine: &str) {
     });
     let refused = answers.iter().filter(|it| !**it).count();
     assert!((1..16).contains(&refused), "{refused} refused");
-    assert_eq!(failures(&lb, "rate"), refused as f64);
+    wait_for_failures(&lb, "rate", refused as f64);
 }
 
 /// How a session begins: a request is answered, so that tickets have come.
@@ -310,7 +314,7 @@ fn suites_versions_and_groups_are_settings(engine: &str) {
     };
     agreed(narrow(&authority, other), address).unwrap_err();
     agreed(narrow(&authority, hybrid), address).unwrap_err();
-    assert_eq!(failures(&lb, "incompatible"), 2.0);
+    wait_for_failures(&lb, "incompatible", 2.0);
     drop(lb);
 
     let (_lb, address) = start(engine, &folder, &format!("{server}, min_version: '1.3'"));
@@ -658,7 +662,7 @@ fn a_host_is_reached_under_its_own_policy_only(engine: &str) {
         assert!(head.contains("ssl-client-verify: NONE\r\n"), "{head}");
         assert_eq!(status(&mut stream, "admin.example").unwrap(), 421);
     }
-    assert_eq!(failures(&lb, "client_certificate"), 4.0);
+    wait_for_failures(&lb, "client_certificate", 4.0);
 
     // HTTP/2, where one connection for several names is usual: the authority is the Host.
     let ca = folder.write("roots.pem", &authority.pem);
@@ -688,6 +692,6 @@ fn a_host_is_reached_under_its_own_policy_only(engine: &str) {
             assert_eq!(said, format!("{version} {status}"), "{name} {host}");
         }
         let said = curl(http, "admin.example", "admin.example", None);
-        assert!(said.contains("alert") || said.contains("SSL"), "{said}");
+        assert!(said.contains("curl: ("), "{said}");
     }
 }
