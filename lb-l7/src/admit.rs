@@ -120,10 +120,7 @@ pub(crate) fn admit(
         scheme: client.scheme,
         local: client.local,
     };
-    let mut routed = service.route(&asked).map_err(Failure::Head)?;
-    if !peer.may_ask(head.host(&received)) {
-        routed = Routed::misdirected();
-    }
+    let routed = routed(&asked, peer, service)?;
     let mut out = Buffer::new();
     let target = routed.target.as_ref().map(Buffer::as_slice);
     rewrite_request(&received, &head, &service.rules, &client, target, &mut out)
@@ -179,6 +176,14 @@ pub(crate) fn admit(
         is_committed: false,
         log,
     }))
+}
+
+/// Where the request goes; nowhere if its connection is not for its host.
+fn routed(asked: &Asked<'_>, peer: &Peer, service: &HttpService) -> Result<Routed, Failure> {
+    if !peer.may_ask(asked.head.host(asked.bytes)) {
+        return Ok(Routed::misdirected());
+    }
+    service.route(asked).map_err(Failure::Head)
 }
 
 /// The body that `head` announces.

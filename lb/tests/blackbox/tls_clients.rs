@@ -34,6 +34,7 @@ on_both_engines!(
     no_request_fails_while_certificates_change,
     openssl_changes_keys_and_does_not_renegotiate,
     a_host_is_reached_under_its_own_policy_only,
+    curl_is_told_that_a_host_is_not_for_its_connection,
 );
 
 /// A configuration with one TLS listener, `web`, whose `tls` is `tls`.
@@ -608,21 +609,26 @@ fn openssl_changes_keys_and_does_not_renegotiate(engine: &str) {
     assert_eq!(answer.0, 200);
 }
 
-fn a_host_is_reached_under_its_own_policy_only(engine: &str) {
-    let (folder, authority, staff) = (Folder::new(), Authority::new(), Authority::new());
+/// A listener that asks for staff's certificates on some names, for the authority's on another.
+fn by_name(folder: &Folder, authority: &Authority, staff: &Authority) -> String {
     let server = authority.server(&[
         "shop.example",
         "admin.example",
         "maybe.example",
         "a.in.example",
     ]);
-    let tls = format!(
+    format!(
         "{}, client_auth_by_name: [{{names: [admin.example, '*.in.example'], ca: '{}'}}, {{names: \
          [maybe.example], ca: '{}', mode: optional}}]",
-        pair(&folder, &server),
+        pair(folder, &server),
         folder.write("staff.pem", &staff.pem),
         folder.write("ca.pem", &authority.pem)
-    );
+    )
+}
+
+fn a_host_is_reached_under_its_own_policy_only(engine: &str) {
+    let (folder, authority, staff) = (Folder::new(), Authority::new(), Authority::new());
+    let tls = by_name(&folder, &authority, &staff);
     let (lb, address) = start(engine, &folder, &tls);
     let client_of = |by: &Authority| by.sign(&["client"], ExtendedKeyUsagePurpose::ClientAuth);
     let (member, other) = (client_of(&staff), client_of(&authority));
@@ -663,10 +669,16 @@ fn a_host_is_reached_under_its_own_policy_only(engine: &str) {
         assert_eq!(status(&mut stream, "admin.example").unwrap(), 421);
     }
     wait_for_failures(&lb, "client_certificate", 4.0);
+}
 
+fn curl_is_told_that_a_host_is_not_for_its_connection(engine: &str) {
+    let (folder, authority, staff) = (Folder::new(), Authority::new(), Authority::new());
+    let tls = by_name(&folder, &authority, &staff);
+    let (_lb, address) = start(engine, &folder, &tls);
+    let member = staff.sign(&["client"], ExtendedKeyUsagePurpose::ClientAuth);
     // HTTP/2, where one connection for several names is usual: the authority is the Host.
     let ca = folder.write("roots.pem", &authority.pem);
-    let own = folder.write("member.pem", &(member.certificate.clone() + &member.key));
+    let own = folder.write("member.pem", &(member.certificate + &member.key));
     let curl = |http: &str, name: &str, host: &str, own: Option<&str>| {
         let output = Command::new("curl")
             .args(["--silent", "--show-error", "--max-time", "30", http])
