@@ -132,10 +132,7 @@ pub(crate) fn admit(
         scheme: client.scheme,
         local: client.local,
     };
-    let routed = match peer.may_ask(head.host(&received)) {
-        true => service.route(&asked).map_err(Failure::Head)?,
-        false => Routed::misdirected(),
-    };
+    let routed = routed(&asked, peer, service)?;
     let mut out = Buffer::new();
     let target = routed.target.as_ref().map(Buffer::as_slice);
     rewrite_request(&received, &head, &service.rules, &client, target, &mut out)
@@ -182,6 +179,14 @@ pub(crate) fn admit(
         is_committed: false,
         log,
     }))
+}
+
+/// Where the request goes; nowhere if its connection is not for its host.
+fn routed(asked: &Asked<'_>, peer: &Peer, service: &HttpService) -> Result<Routed, Failure> {
+    if !peer.may_ask(asked.head.host(asked.bytes)) {
+        return Ok(Routed::misdirected());
+    }
+    service.route(asked).map_err(Failure::Head)
 }
 
 /// How much of the body is at hand; what is short goes with the head, the rest behind it.

@@ -26,7 +26,8 @@ pub struct TlsServer {
     pub min_version: TlsVersion,
     /// The cipher suites, in our order of preference; none for all that are good.
     pub suites: Vec<TlsSuite>,
-    /// The groups of key exchange, in our order of preference; none for the default ones.
+    /// The groups of key exchange, in our order of preference among those that a client has begun
+    /// with; none for the default ones.
     pub groups: Vec<TlsGroup>,
     /// Certificates of clients; `None` asks for none.
     pub client_auth: Option<ClientAuth>,

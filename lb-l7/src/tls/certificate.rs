@@ -28,6 +28,8 @@ pub struct ServerCertificate {
     pub not_before: SystemTime,
     /// When it ends to be valid.
     pub not_after: SystemTime,
+    /// What clients may not like about its chain, in words.
+    pub chain_fault: Option<String>,
     pub(crate) key: Arc<CertifiedKey>,
 }
 
@@ -67,6 +69,7 @@ impl ServerCertificate {
         } else {
             plan.server_names.clone()
         };
+        let chain_fault = chain_fault(&x509, &plan.chain[1..]);
         let chain = plan.chain.iter();
         let chain: Vec<_> = chain.map(|it| CertificateDer::from(it.clone())).collect();
         let key = aws_lc_rs::sign::any_supported_type(&key_der(&plan.key))
@@ -94,9 +97,42 @@ impl ServerCertificate {
             names,
             not_before: x509.not_before,
             not_after: x509.not_after,
+            chain_fault,
             key: Arc::new(key),
         })
     }
+}
+
+/// What is wrong with the certificates `behind` the first, if anything: whether they lead from one
+/// to the next, and whether there should be any.
+fn chain_fault(first: &X509<'_>, behind: &[Vec<u8>]) -> Option<String> {
+    let is_own_issuer = first.is_issued_by(first);
+    if behind.is_empty() && !is_own_issuer && first.refers_to_issuer() {
+        return Some(format!(
+            "comes alone: append the certificate of its issuer ({}) to the file, which many \
+             clients do not have",
+            first.issuer()
+        ));
+    }
+    let mut before = first.clone();
+    for (position, der) in behind.iter().enumerate() {
+        let Ok(next) = X509::parse(der) else {
+            return Some(format!(
+                "has a broken one in its chain, at {}",
+                position + 2
+            ));
+        };
+        if !before.is_issued_by(&next) {
+            return Some(format!(
+                "has a chain that is not in order: behind each belongs its issuer, and certificate \
+                 {} of the file is not {}",
+                position + 2,
+                before.issuer()
+            ));
+        }
+        before = next;
+    }
+    None
 }
 
 fn reason(error: &Error) -> String {

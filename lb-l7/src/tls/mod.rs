@@ -28,7 +28,7 @@ pub use client_auth::ClientCertificate;
 pub use facts::TlsFacts;
 pub(crate) use failure::backend_failed;
 pub use failure::{BackendReport, TlsRefusal, report_backend_failures};
-pub use pem::{PemError, chain_from_pem, key_from_pem, revoked_from_pem};
+pub use pem::{Found, PemError, chain_from_pem, key_from_pem, revoked_from_pem};
 pub use replay::TlsReplay;
 pub use roots::{RootsError, roots_from_pem, system_roots};
 pub use server::{TlsAcceptor, TlsContext};

@@ -18,20 +18,60 @@ pub enum PemError {
     )]
     EncryptedKey,
     /// There is no certificate.
-    #[error("there is no certificate in it (-----BEGIN CERTIFICATE-----)")]
-    NoCertificate,
+    #[error("there is no certificate in it (-----BEGIN CERTIFICATE-----){}", .0.hint())]
+    NoCertificate(Found),
     /// There is no key.
-    #[error("there is no private key in it (-----BEGIN PRIVATE KEY-----)")]
-    NoKey,
+    #[error("there is no private key in it (-----BEGIN PRIVATE KEY-----){}", .0.hint())]
+    NoKey(Found),
     /// There is no list of revoked certificates.
-    #[error("there is no list of revoked certificates in it (-----BEGIN X509 CRL-----)")]
-    NoList,
+    #[error("there is no list of revoked certificates in it (-----BEGIN X509 CRL-----){}", .0.hint())]
+    NoList(Found),
     /// A section of the text is broken.
     #[error("it is not valid PEM: {0}")]
     Pem(pem::Error),
     /// There are several keys.
     #[error("there is more than one private key in it")]
     SeveralKeys,
+}
+
+/// What a text has in place of what it should have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// DER or PKCS#12.
+    Binary,
+    /// Certificates.
+    Certificate,
+    /// A private key.
+    Key,
+    /// None of these.
+    Nothing,
+}
+
+impl Found {
+    pub(super) fn in_text(text: &[u8]) -> Self {
+        let has = |mark: &[u8]| memchr::memmem::find(text, mark).is_some();
+        match text {
+            // The start of a DER sequence whose length takes several bytes.
+            [0x30, 0x80..=0x84, ..] => Self::Binary,
+            _ if has(b"PRIVATE KEY-----") => Self::Key,
+            _ if has(b"-----BEGIN CERTIFICATE-----") => Self::Certificate,
+            _ => Self::Nothing,
+        }
+    }
+
+    /// What to do about it, as the end of a sentence.
+    #[must_use]
+    pub const fn hint(self) -> &'static str {
+        match self {
+            Self::Binary => {
+                "; it is binary: openssl x509 -inform der -in FILE -out NEW makes PEM of a \
+                 certificate, openssl pkey -inform der of a key, openssl pkcs12 -nodes of both"
+            }
+            Self::Certificate => ", but a certificate: is it the file of the key that is meant?",
+            Self::Key => ", but a private key: is it the file of the certificate that is meant?",
+            Self::Nothing => "",
+        }
+    }
 }
 
 /// The certificates in `text`, in DER, in the order given; what else there is, is skipped.
@@ -44,7 +84,7 @@ pub fn chain_from_pem(text: &[u8]) -> Result<Vec<Vec<u8>>, PemError> {
         .collect::<Result<_, _>>()
         .map_err(PemError::Pem)?;
     if chain.is_empty() {
-        return Err(PemError::NoCertificate);
+        return Err(PemError::NoCertificate(Found::in_text(text)));
     }
     Ok(chain)
 }
@@ -74,7 +114,7 @@ pub fn key_from_pem(text: &[u8]) -> Result<PrivateKey, PemError> {
             return Err(PemError::SeveralKeys);
         }
     }
-    found.ok_or(PemError::NoKey)
+    found.ok_or_else(|| PemError::NoKey(Found::in_text(text)))
 }
 
 /// The lists of revoked certificates in `text`, in DER.
@@ -86,7 +126,7 @@ pub fn revoked_from_pem(text: &[u8]) -> Result<Vec<Vec<u8>>, PemError> {
     let lists = lists.map(|list| list.map(|der| der.to_vec()));
     let lists: Vec<_> = lists.collect::<Result<_, _>>().map_err(PemError::Pem)?;
     if lists.is_empty() {
-        return Err(PemError::NoList);
+        return Err(PemError::NoList(Found::in_text(text)));
     }
     Ok(lists)
 }
@@ -117,6 +157,10 @@ mod tests {
         assert!(key(&format!("{KEY}{KEY}")).contains("more than one"));
         let encrypted = KEY.replace("PRIVATE", "ENCRYPTED PRIVATE");
         assert!(key(&encrypted).contains("passphrase"));
+        assert!(key(CERTIFICATE).contains("but a certificate"));
+        assert!(chain(KEY).contains("but a private key"));
+        let binary = chain_from_pem(&[0x30, 0x82, 1, 0]).unwrap_err();
+        assert!(binary.to_string().contains("-inform der"), "{binary}");
         let cut = &CERTIFICATE[..40];
         assert!(chain(cut).contains("valid PEM"), "{}", chain(cut));
     }

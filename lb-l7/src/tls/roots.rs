@@ -9,6 +9,8 @@ use std::{env, fs, io};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
 
+use super::pem::Found;
+
 /// Where distributions keep the certificates of public authorities, in one file.
 const SYSTEM_FILES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt", // Debian, Ubuntu, Alpine, Arch
@@ -22,8 +24,8 @@ const SYSTEM_FILES: [&str; 5] = [
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
     /// The text has no certificate.
-    #[error("it has no certificate (-----BEGIN CERTIFICATE-----)")]
-    Empty,
+    #[error("it has no certificate (-----BEGIN CERTIFICATE-----){}", .0.hint())]
+    Empty(Found),
     /// A section of the text is broken.
     #[error("it is not valid PEM: {0}")]
     Pem(pem::Error),
@@ -48,7 +50,7 @@ pub fn roots_from_pem(text: &[u8]) -> Result<Vec<Vec<u8>>, RootsError> {
         .collect::<Result<_, _>>()
         .map_err(RootsError::Pem)?;
     if certificates.is_empty() {
-        return Err(RootsError::Empty);
+        return Err(RootsError::Empty(Found::in_text(text)));
     }
     Ok(certificates)
 }
@@ -84,7 +86,7 @@ mod tests {
     fn a_file_without_certificates_is_an_error() {
         for text in ["", "# nothing here\n"] {
             let error = roots_from_pem(text.as_bytes()).unwrap_err();
-            assert!(matches!(error, RootsError::Empty), "{error}");
+            assert!(matches!(error, RootsError::Empty(_)), "{error}");
         }
         let broken = "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n";
         let error = roots_from_pem(broken.as_bytes()).unwrap_err();

@@ -23,6 +23,10 @@ const EXTENSIONS: u8 = 0xa3;
 const DNS_NAME: u8 = 0x82;
 /// 2.5.29.17
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// 1.3.6.1.5.5.7.1.1 (RFC 5280 section 4.2.2.1)
+const AUTHORITY_INFORMATION: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 1, 1];
+/// 1.3.6.1.5.5.7.48.2
+const CA_ISSUERS: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 0x30, 2];
 
 /// The fields of a certificate that we look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub(crate) struct X509<'a> {
     pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
     alt_names: &'a [u8],
+    /// Where its issuer's certificate is to be had, and other things about the issuer.
+    authority_information: &'a [u8],
 }
 
 /// What is no certificate; names the part that is wrong.
@@ -56,11 +62,12 @@ impl<'a> X509<'a> {
         let not_before = time(validity.next()).ok_or(X509Error("notBefore"))?;
         let not_after = time(validity.next()).ok_or(X509Error("notAfter"))?;
         let subject = fields.expect(SEQUENCE, "subject")?;
-        let mut alt_names: &[u8] = &[];
+        let (mut alt_names, mut authority_information): (&[u8], &[u8]) = (&[], &[]);
         while let Some((tag, content)) = fields.next() {
             if tag == EXTENSIONS {
                 let list = Der(content).expect(SEQUENCE, "extensions")?;
                 alt_names = extension(list, SUBJECT_ALT_NAME).unwrap_or_default();
+                authority_information = extension(list, AUTHORITY_INFORMATION).unwrap_or_default();
             }
         }
         Ok(Self {
@@ -70,7 +77,19 @@ impl<'a> X509<'a> {
             not_before,
             not_after,
             alt_names,
+            authority_information,
         })
+    }
+
+    /// Whether its issuer is the subject of `other`.
+    pub(crate) fn is_issued_by(&self, other: &Self) -> bool {
+        self.issuer == other.subject
+    }
+
+    /// Whether it says where its issuer's certificate is to be had: public authorities do, and
+    /// sign by intermediate certificates only.
+    pub(crate) fn refers_to_issuer(&self) -> bool {
+        memchr::memmem::find(self.authority_information, CA_ISSUERS).is_some()
     }
 
     /// The DNS names of the subjectAltName, in lower case; those of the common name where there

@@ -74,6 +74,10 @@ impl Tls {
                 let reason = format!("the certificate {name} is not valid yet");
                 warnings.push(Problem::new(place, reason));
             }
+            if let Some(fault) = &value.chain_fault {
+                let reason = format!("the certificate {name} {fault}");
+                warnings.push(Problem::new(place, reason));
+            }
             if value.names.is_empty() && self.certificates.len() > 1 {
                 let reason =
                     format!("the certificate {name} has no name, so only the first may be shown");

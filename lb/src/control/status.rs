@@ -185,23 +185,27 @@ fn all_beat(since: impl Iterator<Item = Duration>) -> Result<(), String> {
     }
 }
 
-/// When certificates end, for an alert some weeks before.
+/// Most certificates on the page of metrics.
+const CERTIFICATES_MAX: usize = 1000;
+
+/// When certificates end, for an alert some weeks before: those that end first.
 fn write_certificates(snapshot: &Snapshot, text: &mut Text) {
     let mut family = text.family(
         "lb_tls_certificate_not_after_seconds",
         Kind::Gauge,
         "When the certificate ends to be valid, in seconds since 1970.",
     );
+    let mut all = Vec::new();
     for listener in &snapshot.listeners {
         let certificates = listener.tls.iter().flat_map(|tls| tls.certificates());
-        for certificate in certificates {
-            let labels = [
-                ("listener", listener.stats.name()),
-                ("certificate", certificate.plan.name.as_str()),
-            ];
-            let since = certificate.not_after.duration_since(SystemTime::UNIX_EPOCH);
-            family.sample(&labels, since.unwrap_or_default().as_secs());
-        }
+        all.extend(certificates.map(|it| (it.not_after, listener.stats.name(), &*it.plan.name)));
+    }
+    all.sort_unstable();
+    all.dedup(); // one may be shown for several names
+    for (not_after, listener, name) in all.into_iter().take(CERTIFICATES_MAX) {
+        let labels = [("listener", listener), ("certificate", name)];
+        let since = not_after.duration_since(SystemTime::UNIX_EPOCH);
+        family.sample(&labels, since.unwrap_or_default().as_secs());
     }
 }
 
