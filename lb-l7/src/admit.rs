@@ -61,6 +61,8 @@ pub(crate) struct Request {
     pub(crate) keys: Keys,
     /// It was sent, and must not be sent again unless it is known that it was not processed.
     pub(crate) is_committed: bool,
+    /// Names of its fields that must stay out of tables, see `link.rs`.
+    pub(crate) secrets: Option<Chunk>,
     pub(crate) log: Option<Box<Record>>,
 }
 
@@ -187,6 +189,7 @@ pub(crate) fn admit(
         location: routed.location,
         keys,
         is_committed: false,
+        secrets: link.take_secrets(),
         log,
     }))
 }

@@ -65,29 +65,24 @@ pub fn serve_client<S: Into<Stream>>(
     let mut connection = Connection::new(link, peer, current, http, Rc::new(registration));
     let http = Rc::clone(&connection.http);
     async move {
-        let upgrade = loop {
-            let mut first = match connection.wait_for_request().await {
+        // What may come last is in a box of its own: it must not make the others larger.
+        let last: Pin<Box<dyn Future<Output = ()>>> = loop {
+            let first = match connection.wait_for_request().await {
                 Ok(first) => first,
                 Err(End::Close) => return drop(connection.finish().await),
                 Err(_) => return,
             };
-            if server::may_become_http2(&first) && connection.exchanges == 0 {
-                first = Box::pin(connection.collect_mark(first)).await;
-            }
             if connection.exchanges == 0 && connection.speaks_http2(&first) {
-                // In a box of its own: it must not make the others larger.
-                return Box::pin(connection.serve_http2(first)).await;
+                break Box::pin(connection.serve_http2(first));
             }
             match Rooms::serve(&http, connection, first).await {
                 Served::Again(again) => connection = again,
-                Served::Upgraded(upgrade) => break upgrade,
-                Served::Http2(connection, offer) => {
-                    return Box::pin(connection.accept_http2(*offer)).await;
-                }
+                Served::Upgraded(upgrade) => break Box::pin(upgrade.run()),
+                Served::Http2(start) => break Box::pin(start.run()),
                 Served::Over => return,
             }
         };
-        Box::pin(upgrade.run()).await;
+        last.await;
     }
 }
 
@@ -161,8 +156,8 @@ pub(crate) enum Next {
     End(End),
     Request,
     Switch(Switched),
-    /// The client has offered to speak HTTP/2.
-    Http2(Box<Offer>),
+    /// The client speaks HTTP/2.
+    Http2(Http2),
 }
 
 /// What has become of a connection.
@@ -172,9 +167,34 @@ pub(crate) enum Served {
     Again(Connection),
     /// Another protocol follows.
     Upgraded(Box<Upgrade>),
-    /// HTTP/2 follows, and the request is its first stream.
-    Http2(Connection, Box<Offer>),
+    /// HTTP/2 follows.
+    Http2(Box<Http2Start>),
     Over,
+}
+
+/// How it turned out that a client speaks HTTP/2.
+#[derive(Debug)]
+pub(crate) enum Http2 {
+    /// By an offer with a request, which becomes the first stream.
+    Offered(Box<Offer>),
+    /// By what it began with, which came in pieces.
+    Preface(Chunk),
+}
+
+/// A connection that goes on in HTTP/2.
+#[derive(Debug)]
+pub(crate) struct Http2Start {
+    connection: Connection,
+    how: Http2,
+}
+
+impl Http2Start {
+    async fn run(self) {
+        match self.how {
+            Http2::Offered(offer) => self.connection.accept_http2(*offer).await,
+            Http2::Preface(first) => self.connection.serve_http2(first).await,
+        }
+    }
 }
 
 impl Connection {
@@ -279,7 +299,12 @@ impl Connection {
     pub(crate) async fn serve_one(mut self, first: Chunk) -> Served {
         match self.exchange(first).await {
             Next::Request => return Served::Again(self),
-            Next::Http2(offer) => return Served::Http2(self, offer),
+            Next::Http2(how) => {
+                return Served::Http2(Box::new(Http2Start {
+                    connection: self,
+                    how,
+                }));
+            }
             Next::Switch(switched) => {
                 return Served::Upgraded(Box::new(Upgrade {
                     connection: self,
@@ -295,11 +320,17 @@ impl Connection {
         Served::Over
     }
 
-    async fn exchange(&mut self, first: Chunk) -> Next {
+    async fn exchange(&mut self, mut first: Chunk) -> Next {
+        if self.exchanges == 0 && server::may_become_http2(&first) {
+            first = self.collect_mark(first).await;
+            if self.speaks_http2(&first) {
+                return Next::Http2(Http2::Preface(first));
+            }
+        }
         let service = self.current.get();
         let request = match self.receive_request(first, &service).await {
             Ok(Ok(request)) => request,
-            Ok(Err(offer)) => return Next::Http2(offer),
+            Ok(Err(offer)) => return Next::Http2(Http2::Offered(offer)),
             Err(failure) => return Next::End(self.refuse(failure, &service).await),
         };
         self.exchanges = self.exchanges.saturating_add(1);

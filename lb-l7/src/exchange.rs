@@ -243,6 +243,9 @@ impl<'c> Exchange<'c> {
                 None => self.request.upgrades = false, // HTTP/2 knows no other
             }
         }
+        if let (Some(names), BackendLink::Http2(stream)) = (&self.request.secrets, link) {
+            stream.keep_secret(names.share());
+        }
         self.outgoing = self.request.outgoing(link);
         let sent = self
             .wait(Waiting::ResponseHead, None, |it, cx| {
