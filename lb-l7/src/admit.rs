@@ -117,13 +117,8 @@ pub(crate) fn admit(
     let Some(mut head) = parse_request(&received, &service.rules).map_err(Failure::Head)? else {
         return Ok(Admission::Incomplete(received));
     };
-    if let Some(offer) = http2_offer(&head, &received, link, service, http) {
-        let (settings, request_len) = offer;
-        return Ok(Admission::Http2(Box::new(Offer {
-            received,
-            request_len,
-            settings,
-        })));
+    if let Some(offer) = http2_offer(&head, &mut received, link, service, http) {
+        return Ok(Admission::Http2(offer));
     }
     let mut body = expected_body(&mut head, link, service)?;
     let mut client = who(&head, link, peer);
@@ -162,12 +157,7 @@ pub(crate) fn admit(
     if let Some(record) = &mut log {
         record.received_bytes = (head.len() + at_hand) as u64;
     }
-    let body_at_hand = if at_hand <= COPIED_BYTES_MAX && out.push(&received[..at_hand]) {
-        received.advance(at_hand);
-        None
-    } else {
-        Some(received.split_to(at_hand))
-    };
+    let body_at_hand = body_at_hand(&mut received, at_hand, &mut out);
     link.unread(received);
     Ok(Admission::Admitted(Request {
         head: out.freeze(),
@@ -197,17 +187,30 @@ pub(crate) fn admit(
 /// The offer to go on in HTTP/2, if it is one that is accepted; see [`Offer::read`].
 fn http2_offer(
     head: &RequestHead,
-    received: &[u8],
+    received: &mut Chunk,
     link: &ClientLink,
     service: &HttpService,
     http: &HttpWorker,
-) -> Option<(Vec<u8>, usize)> {
+) -> Option<Box<Offer>> {
     let is_spoken = matches!(link, ClientLink::Http1(Stream::Plain(_))) && service.http2.enabled;
-    if is_spoken && !http.worker.draining.get() {
-        Offer::read(head, received)
-    } else {
-        None
+    if !is_spoken || http.worker.draining.get() {
+        return None;
     }
+    let (settings, request_len) = Offer::read(head, received)?;
+    Some(Box::new(Offer {
+        received: std::mem::replace(received, Chunk::empty()),
+        request_len,
+        settings,
+    }))
+}
+
+/// Takes `len` bytes of a body off what was received; few of them go behind the head in `out`.
+fn body_at_hand(received: &mut Chunk, len: usize, out: &mut Buffer) -> Option<Chunk> {
+    if len <= COPIED_BYTES_MAX && out.push(&received[..len]) {
+        received.advance(len);
+        return None;
+    }
+    Some(received.split_to(len))
 }
 
 /// The body that `head` announces.

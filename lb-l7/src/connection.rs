@@ -21,8 +21,9 @@ use crate::collect::HeadCollector;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::http1::response::ClientConnection;
-use crate::http2::h2c::{Offer, SWITCHING};
-use crate::http2::server::{self, FirstStream, ServerConnection};
+use crate::http2::h2c::Offer;
+use crate::http2::server;
+use crate::http2::start::{Http2, Http2Start};
 use crate::link::ClientLink;
 use crate::log::{Early, Outcome};
 use crate::respond::Answer;
@@ -133,7 +134,7 @@ pub(crate) struct Connection {
     pub(crate) sleep: Sleep,
     /// Exchanges begun.
     pub(crate) exchanges: u32,
-    current: Rc<Current<HttpService>>,
+    pub(crate) current: Rc<Current<HttpService>>,
 }
 
 /// How a connection ends.
@@ -172,31 +173,6 @@ pub(crate) enum Served {
     Over,
 }
 
-/// How it turned out that a client speaks HTTP/2.
-#[derive(Debug)]
-pub(crate) enum Http2 {
-    /// By an offer with a request, which becomes the first stream.
-    Offered(Box<Offer>),
-    /// By what it began with, which came in pieces.
-    Preface(Chunk),
-}
-
-/// A connection that goes on in HTTP/2.
-#[derive(Debug)]
-pub(crate) struct Http2Start {
-    connection: Connection,
-    how: Http2,
-}
-
-impl Http2Start {
-    async fn run(self) {
-        match self.how {
-            Http2::Offered(offer) => self.connection.accept_http2(*offer).await,
-            Http2::Preface(first) => self.connection.serve_http2(first).await,
-        }
-    }
-}
-
 impl Connection {
     pub(crate) fn new(
         client: ClientLink,
@@ -214,84 +190,6 @@ impl Connection {
             sleep: rt::sleep_until(Instant::default()),
             exchanges: 0,
         }
-    }
-
-    /// Whether the client speaks HTTP/2, be it that it was agreed on or that it knew before.
-    fn speaks_http2(&self, first: &Chunk) -> bool {
-        match &self.client {
-            ClientLink::Http1(Stream::Plain(_)) => {
-                server::is_http2(first) && self.current.get().http2.enabled
-            }
-            ClientLink::Http1(Stream::Tls(tls)) => tls.alpn_protocol() == Some(b"h2"),
-            ClientLink::Http2(_) => false,
-        }
-    }
-
-    /// First bytes that tell the version of HTTP, if the client sends as many.
-    async fn collect_mark(&mut self, first: Chunk) -> Chunk {
-        let deadline = rt::now() + self.current.get().timeouts.request_head;
-        let mut bytes = first.to_vec();
-        while server::may_become_http2(&bytes) {
-            match self.receive_until(deadline).await {
-                Some(Ok(piece)) if !piece.is_empty() => bytes.extend_from_slice(&piece),
-                _ => break,
-            }
-        }
-        Chunk::from_vec(bytes)
-    }
-
-    async fn serve_http2(self, first: Chunk) {
-        let ClientLink::Http1(stream) = self.client else {
-            return; // a stream is no connection
-        };
-        let connection = ServerConnection {
-            peer: self.peer,
-            current: self.current,
-            http: self.http,
-            registration: self.registration,
-        };
-        connection.serve(stream, first, None).await;
-    }
-
-    /// Goes on in HTTP/2 once all of the request is there, as RFC 7540 section 3.2 has it.
-    async fn accept_http2(mut self, offer: Offer) {
-        let Offer {
-            received: mut rest,
-            request_len,
-            settings,
-        } = offer;
-        let mut request = rest.split_to(rest.len().min(request_len));
-        if request.len() < request_len {
-            let mut bytes = request.to_vec();
-            let deadline = rt::now() + self.current.get().timeouts.body_idle;
-            while bytes.len() < request_len {
-                match self.receive_until(deadline).await {
-                    Some(Ok(piece)) if !piece.is_empty() => rest = piece,
-                    _ => return,
-                }
-                let missing = (request_len - bytes.len()).min(rest.len());
-                bytes.extend_from_slice(&rest.split_to(missing));
-            }
-            request = Chunk::from_vec(bytes);
-        }
-        // The answer before it may still be on its way.
-        if self.flush().await.is_err() {
-            return;
-        }
-        let ClientLink::Http1(stream) = self.client else {
-            return; // a stream is no connection
-        };
-        if stream.send(Chunk::from_static(SWITCHING)).await.is_err() {
-            return;
-        }
-        let connection = ServerConnection {
-            peer: self.peer,
-            current: self.current,
-            http: self.http,
-            registration: self.registration,
-        };
-        let first = Some(FirstStream { request, settings });
-        connection.serve(stream, rest, first).await;
     }
 
     /// Serves one request, and ends the connection if it is to end after that. `first` is what is
@@ -509,7 +407,7 @@ impl Connection {
     }
 
     /// Waits until what was sent has left, but not for ever.
-    async fn flush(&mut self) -> io::Result<()> {
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
         let Self { client, sleep, .. } = self;
         sleep.set_deadline(rt::now() + LAST_SEND);
         poll_fn(|cx| {
@@ -524,7 +422,7 @@ impl Connection {
     }
 
     /// What is received next; `None` when the deadline is first.
-    async fn receive_until(&mut self, deadline: Instant) -> Option<io::Result<Chunk>> {
+    pub(crate) async fn receive_until(&mut self, deadline: Instant) -> Option<io::Result<Chunk>> {
         let Self { client, sleep, .. } = self;
         sleep.set_deadline(deadline);
         poll_fn(|cx| {
