@@ -287,7 +287,7 @@ async fn answer(
         }
         let trailers = random.one_in(4);
         let sending = send(&mut stream, &content, trailers, &mut random);
-        drop(rt::timeout(FORGOTTEN, sending).await);
+        let _ = rt::timeout(FORGOTTEN, sending).await;
     }
     // What is left of the body is refused by the drop that follows (RFC 9113 section 8.1).
 }
