@@ -61,6 +61,8 @@ pub(crate) struct Request {
     pub(crate) keys: Keys,
     /// It was sent, and must not be sent again unless it is known that it was not processed.
     pub(crate) is_committed: bool,
+    /// Names of its fields that must stay out of tables, see `link.rs`.
+    pub(crate) secrets: Option<Chunk>,
     pub(crate) log: Option<Box<Record>>,
 }
 
@@ -115,12 +117,8 @@ pub(crate) fn admit(
     let Some(mut head) = parse_request(&received, &service.rules).map_err(Failure::Head)? else {
         return Ok(Admission::Incomplete(received));
     };
-    if let Some((settings, request_len)) = http2_offer(&head, &received, link, service, http) {
-        return Ok(Admission::Http2(Box::new(Offer {
-            received,
-            request_len,
-            settings,
-        })));
+    if let Some(offer) = http2_offer(&head, &mut received, link, service, http) {
+        return Ok(Admission::Http2(offer));
     }
     let mut body = expected_body(&mut head, link, service)?;
     let mut client = who(&head, link, peer);
@@ -177,6 +175,7 @@ pub(crate) fn admit(
         location: routed.location,
         keys,
         is_committed: false,
+        secrets: link.take_secrets(),
         log,
     }))
 }
@@ -206,17 +205,21 @@ fn take_at_hand(
 /// The offer to go on in HTTP/2, if it is one that is accepted; see [`Offer::read`].
 fn http2_offer(
     head: &RequestHead,
-    received: &[u8],
+    received: &mut Chunk,
     link: &ClientLink,
     service: &HttpService,
     http: &HttpWorker,
-) -> Option<(Vec<u8>, usize)> {
+) -> Option<Box<Offer>> {
     let is_spoken = matches!(link, ClientLink::Http1(Stream::Plain(_))) && service.http2.enabled;
-    if is_spoken && !http.worker.draining.get() {
-        Offer::read(head, received)
-    } else {
-        None
+    if !is_spoken || http.worker.draining.get() {
+        return None;
     }
+    let (settings, request_len) = Offer::read(head, received)?;
+    Some(Box::new(Offer {
+        received: std::mem::replace(received, Chunk::empty()),
+        request_len,
+        settings,
+    }))
 }
 
 /// The body that `head` announces.

@@ -22,8 +22,9 @@ use crate::collect::HeadCollector;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::http1::response::ClientConnection;
-use crate::http2::h2c::{Offer, SWITCHING};
-use crate::http2::server::{self, FirstStream, ServerConnection};
+use crate::http2::h2c::Offer;
+use crate::http2::server;
+use crate::http2::start::{Http2, Http2Start};
 use crate::link::ClientLink;
 use crate::log::{Early, Outcome};
 use crate::respond::Answer;
@@ -130,7 +131,7 @@ pub(crate) struct Connection {
     pub(crate) sleep: Sleep,
     /// Exchanges begun.
     pub(crate) exchanges: u32,
-    current: Rc<Current<HttpService>>,
+    pub(crate) current: Rc<Current<HttpService>>,
 }
 
 /// The place among the worker's connections: a connection's own, or the one that its streams share.
@@ -152,7 +153,7 @@ impl Deref for Place {
 }
 
 impl Place {
-    fn share(self) -> Rc<Registration> {
+    pub(crate) fn share(self) -> Rc<Registration> {
         match self {
             Self::Own(registration) => Rc::new(registration),
             Self::Shared(registration) => registration,
@@ -187,8 +188,8 @@ pub(crate) enum Next {
     End(End),
     Request,
     Switch(Switched),
-    /// The client has offered to speak HTTP/2.
-    Http2(Box<Offer>),
+    /// The client speaks HTTP/2.
+    Http2(Http2),
 }
 
 /// What has become of a connection.
@@ -220,97 +221,9 @@ impl Connection {
         }
     }
 
-    /// Whether the client speaks HTTP/2, be it that it was agreed on or that it knew before.
-    fn speaks_http2(&self, first: &Chunk) -> bool {
-        match &self.client {
-            ClientLink::Http1(Stream::Plain(_)) => {
-                server::is_http2(first) && self.current.get().http2.enabled
-            }
-            ClientLink::Http1(Stream::Tls(tls)) => tls.alpn_protocol() == Some(b"h2"),
-            ClientLink::Http2(_) => false,
-        }
-    }
-
-    /// First bytes that tell the version of HTTP, if the client sends as many.
-    async fn collect_mark(&mut self, first: Chunk) -> Chunk {
-        let deadline = rt::now() + self.current.get().timeouts.request_head;
-        let mut bytes = first.to_vec();
-        while server::may_become_http2(&bytes) {
-            match self.receive_until(deadline).await {
-                Some(Ok(piece)) if !piece.is_empty() => bytes.extend_from_slice(&piece),
-                _ => break,
-            }
-        }
-        Chunk::from_vec(bytes)
-    }
-
-    async fn serve_http2(self, first: Chunk) {
-        let ClientLink::Http1(stream) = self.client else {
-            return; // a stream is no connection
-        };
-        let connection = ServerConnection {
-            peer: self.peer,
-            current: self.current,
-            http: self.http,
-            registration: self.registration.share(),
-        };
-        connection.serve(stream, first, None).await;
-    }
-
-    /// Goes on in HTTP/2 once all of the request is there, as RFC 7540 section 3.2 has it.
-    async fn accept_http2(mut self, offer: Offer) {
-        let Offer {
-            received: mut rest,
-            request_len,
-            settings,
-        } = offer;
-        let mut request = rest.split_to(rest.len().min(request_len));
-        if request.len() < request_len {
-            let mut bytes = request.to_vec();
-            let deadline = rt::now() + self.current.get().timeouts.body_idle;
-            while bytes.len() < request_len {
-                match self.receive_until(deadline).await {
-                    Some(Ok(piece)) if !piece.is_empty() => rest = piece,
-                    _ => return,
-                }
-                let missing = (request_len - bytes.len()).min(rest.len());
-                bytes.extend_from_slice(&rest.split_to(missing));
-            }
-            request = Chunk::from_vec(bytes);
-        }
-        // The answer before it may still be on its way.
-        if self.flush().await.is_err() {
-            return;
-        }
-        let ClientLink::Http1(stream) = self.client else {
-            return; // a stream is no connection
-        };
-        if stream.send(Chunk::from_static(SWITCHING)).await.is_err() {
-            return;
-        }
-        let connection = ServerConnection {
-            peer: self.peer,
-            current: self.current,
-            http: self.http,
-            registration: self.registration.share(),
-        };
-        let first = Some(FirstStream { request, settings });
-        connection.serve(stream, rest, first).await;
-    }
-
     /// Serves the request that was waited for, and ends the connection if it is to end after that,
     /// or without one.
     pub(crate) async fn serve_one(mut self, waited: Result<First, End>) -> Served {
-        let waited = match waited {
-            Ok(First::OfRequest(first))
-                if self.exchanges == 0 && server::may_become_http2(&first) =>
-            {
-                // In a box of its own: it must not make the others larger.
-                let first = Box::pin(self.collect_mark(first)).await;
-                Ok(self.told_apart(first))
-            }
-            waited => waited,
-        };
         let next = match waited {
             Ok(First::OfRequest(first)) => self.exchange(first).await,
             Ok(First::OfHttp2(first)) => {
@@ -320,7 +233,11 @@ impl Connection {
         };
         match next {
             Next::Request => return Served::Again(self),
-            Next::Http2(offer) => return Served::Switched(Box::pin(self.accept_http2(*offer))),
+            Next::Http2(how) => {
+                let connection = self;
+                let start = Http2Start { connection, how };
+                return Served::Switched(Box::pin(start.run()));
+            }
             Next::Switch(switched) => {
                 let connection = self;
                 let upgrade = Upgrade {
@@ -338,11 +255,17 @@ impl Connection {
         Served::Over
     }
 
-    async fn exchange(&mut self, first: Chunk) -> Next {
+    async fn exchange(&mut self, mut first: Chunk) -> Next {
+        if self.exchanges == 0 && server::may_become_http2(&first) {
+            first = self.collect_mark(first).await;
+            if self.speaks_http2(&first) {
+                return Next::Http2(Http2::Preface(first));
+            }
+        }
         let service = self.current.get();
         let request = match self.receive_request(first, &service).await {
             Ok(Ok(request)) => request,
-            Ok(Err(offer)) => return Next::Http2(offer),
+            Ok(Err(offer)) => return Next::Http2(Http2::Offered(offer)),
             Err(failure) => return Next::End(self.refuse(failure, &service).await),
         };
         self.exchanges = self.exchanges.saturating_add(1);
@@ -533,7 +456,7 @@ impl Connection {
     }
 
     /// Waits until what was sent has left, but not for ever.
-    fn flush(&mut self) -> impl Future<Output = io::Result<()>> {
+    pub(crate) fn flush(&mut self) -> impl Future<Output = io::Result<()>> {
         self.sleep.set_deadline(rt::now() + LAST_SEND);
         poll_fn(move |cx| {
             if let Poll::Ready(flushed) = self.client.poll_flush(cx) {
@@ -546,7 +469,7 @@ impl Connection {
     }
 
     /// What is received next; `None` when the deadline is first.
-    fn receive_until(
+    pub(crate) fn receive_until(
         &mut self,
         deadline: Instant,
     ) -> impl Future<Output = Option<io::Result<Chunk>>> {

@@ -235,13 +235,11 @@ impl<'c> Exchange<'c> {
         if self.request.upgrades
             && let BackendLink::Http2(stream) = link
         {
-            match websocket::handshake(&self.request.head) {
-                Some(accept) if !stream.ask_websocket(accept) => {
-                    return Err(Failure::BackendNoWebSocket);
-                }
-                Some(_) => {}
-                None => self.request.upgrades = false, // HTTP/2 knows no other
-            }
+            // HTTP/2 knows no other upgrade.
+            self.request.upgrades = websocket::ask(&self.request.head, &**stream)?;
+        }
+        if let (Some(names), BackendLink::Http2(stream)) = (&self.request.secrets, link) {
+            stream.keep_secret(names.share());
         }
         self.outgoing = self.request.outgoing(link);
         let sent = self

@@ -52,6 +52,13 @@ pub(crate) trait Http2Stream: fmt::Debug {
         false
     }
 
+    /// The names of the fields of the received head that must not be put into any table on their
+    /// way (RFC 7541 section 6.2.3), in lower case, each with a line feed behind it; once.
+    fn take_secrets(&self) -> Option<Chunk>;
+
+    /// Has fields of these names marked so in the head that is sent next.
+    fn keep_secret(&self, names: Chunk);
+
     /// The field lines that came behind the body, each with its CRLF; once, after the end.
     fn take_trailers(&self) -> Option<Chunk>;
 
@@ -192,6 +199,14 @@ impl ClientLink {
         match self {
             Self::Http1(stream) => stream.poll_recv(cx),
             Self::Http2(stream) => stream.poll_recv(cx),
+        }
+    }
+
+    /// The names of the request's fields that must stay out of tables.
+    pub(crate) fn take_secrets(&self) -> Option<Chunk> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(stream) => stream.take_secrets(),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::http1::request::Method;
 use crate::http1::response::{
     ClientConnection, ResponseHead, ResponseRules, Transfer, parse_response, rewrite_response_with,
 };
-use crate::link::{BackendLink, Outgoing};
+use crate::link::{BackendLink, ClientLink, Outgoing};
 use crate::passage::{Parts, Passage};
 use crate::service::HEAD_BYTES_MAX;
 
@@ -53,6 +53,11 @@ impl Exchange<'_> {
         };
         if head.status == 101 && !(self.request.upgrades && head.switches()) {
             return Err(Failure::BackendSwitched);
+        }
+        if let (BackendLink::Http2(from), ClientLink::Http2(to)) = (link, &self.connection.client)
+            && let Some(names) = from.take_secrets()
+        {
+            to.keep_secret(names);
         }
         let transfer = self.transfer(&head, link);
         let connection = self.client_connection(&head, transfer);

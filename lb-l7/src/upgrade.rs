@@ -52,7 +52,10 @@ impl Upgrade {
         let worker = connection.http.worker.index;
         let cluster = &service.served(*cluster).cluster;
         let lease = cluster.hold(backend.backend.index, worker);
-        connection.registration.set_backend(lease.backend().id());
+        if !connection.client.is_http2() {
+            // Else it would end with the backend, and other streams with it.
+            connection.registration.set_backend(lease.backend().id());
+        }
         let counters = connection.registration.listener();
         counters.upgrades.increment();
         let _active = counters.upgrades_active.hold();

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use super::{
-    ClusterCounters, ControlMetrics, FlowEnd, FlowShed, Kind, ListenerCounters, ListenerKind,
-    ListenerStats, Refusal, SessionEnd, StatusClass, Text, TlsFailure, WorkerMetrics,
+    ClusterCounters, ControlMetrics, FlowEnd, FlowShed, Http2Counters, Kind, ListenerCounters,
+    ListenerKind, ListenerStats, Refusal, SessionEnd, StatusClass, Text, TlsFailure, WorkerMetrics,
 };
 use crate::balance::{Backend, Cluster, State};
 use crate::plan::TlsVersion;
@@ -35,6 +35,7 @@ impl Report<'_> {
         self.write_sessions(text);
         self.write_flows(text);
         self.write_http2(text);
+        self.write_resets(text);
         self.write_exchanges(text);
         self.write_clusters(text);
         self.write_backends(text);
@@ -234,7 +235,7 @@ impl Report<'_> {
 
     fn write_http2(&self, text: &mut Text) {
         type Number = fn(&ListenerCounters) -> u64;
-        let families: [(&str, Kind, &str, Number); 7] = [
+        let families: [(&str, Kind, &str, Number); 5] = [
             (
                 "lb_http2_connections_total",
                 Kind::Counter,
@@ -252,18 +253,6 @@ impl Report<'_> {
                 Kind::Counter,
                 "HTTP/2 streams that clients have begun.",
                 |shard| shard.http2.streams.get(),
-            ),
-            (
-                "lb_http2_resets_received_total",
-                Kind::Counter,
-                "HTTP/2 streams that clients have reset.",
-                |shard| shard.http2.resets_received.get(),
-            ),
-            (
-                "lb_http2_resets_sent_total",
-                Kind::Counter,
-                "HTTP/2 streams of clients that we have reset.",
-                |shard| shard.http2.resets_sent.get(),
             ),
             (
                 "lb_http2_offences_total",
@@ -287,6 +276,35 @@ impl Report<'_> {
                 |it| it == ListenerKind::Http,
                 number,
             );
+        }
+    }
+
+    /// By the codes that have occurred: of the others, there would be too many series of zero.
+    fn write_resets(&self, text: &mut Text) {
+        type Number = fn(&ListenerCounters, usize) -> u64;
+        let families: [(&str, &str, Number); 2] = [
+            (
+                "lb_http2_resets_received_total",
+                "HTTP/2 streams that clients have reset, by the error code, if there were any.",
+                |shard, code| shard.http2.resets_received[code].get(),
+            ),
+            (
+                "lb_http2_resets_sent_total",
+                "HTTP/2 streams of clients that we have reset, by the error code, if there were any.",
+                |shard, code| shard.http2.resets_sent[code].get(),
+            ),
+        ];
+        for (name, help, number) in families {
+            let mut family = text.family(name, Kind::Counter, help);
+            for listener in self.of_kind(ListenerKind::Http) {
+                for (code, code_name) in Http2Counters::RESET_CODES.iter().enumerate() {
+                    let count = listener.sum(|shard| number(shard, code));
+                    if count > 0 {
+                        let labels = [("listener", listener.name()), ("code", code_name)];
+                        family.sample(&labels, count);
+                    }
+                }
+            }
         }
     }
 

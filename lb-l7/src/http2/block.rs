@@ -24,6 +24,9 @@ const HEADS_MAX: usize = 8;
 /// The answer to a head that is too long, complete (RFC 6585 section 5).
 const TOO_LONG: &[u8] = b"HTTP/1.1 431 \r\ncontent-length: 0\r\n\r\n";
 
+/// What a head says, its text, and the names of its fields that are secrets.
+type Decoded = (HeadFacts, Chunk, Option<Chunk>);
+
 impl Core {
     /// HEADERS: the start of a head, mostly all of it.
     pub(super) fn headers(
@@ -114,8 +117,9 @@ impl Core {
         stream.recv_closed = ends;
         self.counts.streams += 1;
         match decoded {
-            Ok((facts, text)) => {
+            Ok((facts, text, secrets)) => {
                 stream.length_left = facts.content_length;
+                stream.secrets = secrets;
                 stream.has_head = true;
                 stream.is_websocket = facts.is_websocket;
                 stream.heads.push_back(text);
@@ -171,7 +175,12 @@ impl Core {
             return self.trailers(key, ends, block);
         }
         match self.decode(block, HeadKind::Response { ends })? {
-            Ok((facts, text)) => self.response(key, ends, facts, text),
+            Ok((facts, text, secrets)) => {
+                if let Some(stream) = self.streams.get(key) {
+                    stream.secrets = secrets;
+                }
+                self.response(key, ends, facts, text)
+            }
             Err(bad) => self.stream_error(key, bad_head_code(bad)),
         }
     }
@@ -219,7 +228,7 @@ impl Core {
     ) -> Result<(), ConnectionError> {
         let decoded = self.decode(block, HeadKind::Trailers)?;
         match decoded {
-            Ok((_, text)) if ends => {
+            Ok((_, text, _)) if ends => {
                 if let Some(stream) = self.streams.get(key) {
                     stream.trailers = (!text.is_empty()).then_some(text);
                 }
@@ -234,7 +243,7 @@ impl Core {
         &mut self,
         block: &[u8],
         kind: HeadKind,
-    ) -> Result<Result<(HeadFacts, Chunk), BadHead>, ConnectionError> {
+    ) -> Result<Result<Decoded, BadHead>, ConnectionError> {
         let mut text = HeadText::new(&mut self.room, kind, self.local.head_bytes_max);
         let decoded = self.decoder.decode(block, |field| text.take(field));
         decoded.map_err(|_| broken_block())?;
@@ -245,7 +254,9 @@ impl Core {
         let mut out = Buffer::new();
         let fits = out.push(&self.room.text);
         debug_assert!(fits, "heads are limited to what a buffer holds");
-        Ok(Ok((facts, out.freeze())))
+        let secrets = &self.room.secrets;
+        let secrets = (!secrets.is_empty()).then(|| Chunk::from_vec(secrets.clone()));
+        Ok(Ok((facts, out.freeze(), secrets)))
     }
 
     fn discard_head(&mut self, block: &[u8]) -> Result<(), ConnectionError> {
@@ -258,7 +269,7 @@ impl Core {
     pub(super) fn send_request(
         &mut self,
         text: &[u8],
-        kind: RequestKind,
+        kind: RequestKind<'_>,
         ends: bool,
     ) -> Option<StreamKey> {
         if !self.takes_streams() {
@@ -294,8 +305,10 @@ impl Core {
 
     /// Sends a response head; false if the stream takes none any more.
     pub(super) fn send_head(&mut self, key: StreamKey, text: &[u8], ends: bool) -> bool {
+        let secrets = self.streams.get(key).and_then(|it| it.secrets.take());
+        let secrets = secrets.as_deref().unwrap_or_default();
         self.send_fields(key, ends, |encoder, block| {
-            write::response(text, encoder, block)
+            write::response(text, secrets, encoder, block)
         })
     }
 

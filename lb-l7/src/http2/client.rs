@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -211,12 +212,21 @@ pub(crate) fn poll_connected(
 }
 
 /// A stream to a backend, which begins with its head.
-#[derive(Debug)]
 pub(crate) struct ClientStream {
     shared: Rc<Shared>,
     key: Cell<Option<StreamKey>>,
     /// The proof of the WebSocket that is asked for.
     accept: Cell<Option<Accept>>,
+    /// Of the head that is sent next.
+    secrets: Cell<Option<Chunk>>,
+}
+
+impl fmt::Debug for ClientStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientStream")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ClientStream {
@@ -229,6 +239,7 @@ impl ClientStream {
                 shared: Rc::clone(shared),
                 key: Cell::new(None),
                 accept: Cell::new(None),
+                secrets: Cell::new(None),
             }
         })
     }
@@ -265,6 +276,14 @@ impl Http2Stream for ClientStream {
         self.with(Core::is_received).unwrap_or(false)
     }
 
+    fn take_secrets(&self) -> Option<Chunk> {
+        self.with(|core, key| core.streams.get(key)?.secrets.take())?
+    }
+
+    fn keep_secret(&self, names: Chunk) {
+        self.secrets.set(Some(names));
+    }
+
     fn take_trailers(&self) -> Option<Chunk> {
         self.with(|core, key| core.streams.get(key)?.trailers.take())?
     }
@@ -278,10 +297,12 @@ impl Http2Stream for ClientStream {
         if self.key.get().is_some() {
             return Poll::Ready(Ok(()));
         }
+        let secrets = self.secrets.take();
         let mut core = self.shared.core.borrow_mut();
         let kind = RequestKind {
             is_https: core.is_https,
             is_websocket: self.accept.get().is_some(),
+            secrets: secrets.as_deref().unwrap_or_default(),
         };
         let Some(key) = core.send_request(head, kind, ends) else {
             return Poll::Ready(Err(broken(Ended::WithConnection)));

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
+use lb_core::metrics::Http2Counters;
 use lb_core::rt::Instant;
 
 use super::budget::Budget;
@@ -86,6 +87,7 @@ pub(super) struct Core {
     pub(super) settling: Option<Waker>,
     recent: VecDeque<u32>,
     pub(super) counts: Counts,
+    pub(super) resets_counted: Resets,
     driver: Option<Waker>,
 }
 
@@ -93,11 +95,18 @@ pub(super) struct Core {
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Counts {
     pub(super) streams: u64,
-    pub(super) resets_received: u64,
-    pub(super) resets_sent: u64,
     /// Connections that ended for a fault of the peer's, and for a flood.
     pub(super) offences: u64,
     pub(super) floods: u64,
+}
+
+/// Streams that were reset, by the place of the error code among those that are counted.
+#[derive(Debug, Default)]
+pub(super) struct Resets {
+    pub(super) received: [u32; Http2Counters::RESET_CODES.len()],
+    pub(super) sent: [u32; Http2Counters::RESET_CODES.len()],
+    /// There are some that were not passed on.
+    pub(super) has_new: bool,
 }
 
 impl Core {
@@ -144,6 +153,7 @@ impl Core {
             settling: None,
             recent: VecDeque::new(),
             counts: Counts::default(),
+            resets_counted: Resets::default(),
             driver: None,
         }
     }
@@ -178,6 +188,17 @@ impl Core {
         }
         self.settling = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// The peer sends nothing more: what it has not sent all of fails, the rest goes on.
+    pub(super) fn end_input(&mut self) {
+        for (_, stream) in self.streams.iter_mut() {
+            if !stream.recv_closed {
+                stream.ended.get_or_insert(Ended::WithConnection);
+                stream.wake_receiver();
+                stream.wake_sender();
+            }
+        }
     }
 
     /// Whether no stream is open or about to be.
@@ -260,7 +281,8 @@ impl Core {
             self.recent.pop_front();
         }
         self.recent.push_back(id);
-        self.counts.resets_sent += 1;
+        self.resets_counted.sent[Http2Counters::place_of(code.0)] += 1;
+        self.resets_counted.has_new = true;
         self.out
             .frame(kind::RST_STREAM, 0, id, &code.0.to_be_bytes());
         self.wake_driver();

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use lb_core::rt::{self, Chunk, Instant, Sleep};
 
-use super::core::{Core, Phase};
+use super::core::{Core, Phase, Role};
 use super::frame::{ConnectionError, ErrorCode};
 use super::streams::Ended;
 use crate::stream::Stream;
@@ -71,6 +71,8 @@ pub(super) struct Driver<'s> {
     /// When a connection that is to close does so whatever the peer says.
     closes_at: Option<Instant>,
     has_ended: bool,
+    /// The client has finished sending, and may be waiting for answers.
+    is_half_closed: bool,
 }
 
 impl<'s> Driver<'s> {
@@ -85,6 +87,7 @@ impl<'s> Driver<'s> {
             idle_since: None,
             closes_at: None,
             has_ended: false,
+            is_half_closed: false,
         }
     }
 
@@ -113,6 +116,10 @@ impl<'s> Driver<'s> {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>, begin: &mut impl FnMut()) {
+        if self.is_half_closed {
+            self.has_ended |= self.stream.tcp().poll_broken(cx).is_ready();
+            return;
+        }
         for _ in 0..RECEIVES_PER_TURN {
             let mut core = self.shared.core.borrow_mut();
             if core.phase == Phase::Failed || self.has_ended || core.is_clogged() {
@@ -121,10 +128,12 @@ impl<'s> Driver<'s> {
             let Poll::Ready(received) = self.stream.poll_recv(cx) else {
                 return;
             };
+            let is_broken = received.is_err();
             let chunk = received.unwrap_or(Chunk::empty());
             if chunk.is_empty() {
-                self.has_ended = true;
-                return;
+                self.end_input(&mut core, is_broken);
+                drop(core);
+                return cx.waker().wake_by_ref();
             }
             self.heard = core.now;
             if let Err(error) = core.receive(chunk) {
@@ -137,6 +146,20 @@ impl<'s> Driver<'s> {
             }
         }
         cx.waker().wake_by_ref();
+    }
+
+    /// The peer sends nothing more. A client that has only finished sending gets its answers; one
+    /// that is gone says so when it is sent a PING.
+    fn end_input(&mut self, core: &mut Core, is_broken: bool) {
+        core.end_input();
+        let awaits_answers = core.role == Role::Server && core.streams.len() > 0;
+        if is_broken || !awaits_answers {
+            self.has_ended = true;
+            return;
+        }
+        self.is_half_closed = true;
+        core.go_away(Phase::Closing);
+        core.send_ping();
     }
 
     fn poll_send(&self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -170,7 +193,10 @@ impl<'s> Driver<'s> {
             }
             // Looked at again when it might be time: not each time that something happens.
             let idle = self.idle_since.map(|it| it + self.deadlines.idle);
-            let silent = (self.heard + self.deadlines.silence).max(core.now + rt::TICK);
+            let silent = match self.is_half_closed {
+                true => core.now + PATIENCE, // nothing is to be heard any more
+                false => (self.heard + self.deadlines.silence).max(core.now + rt::TICK),
+            };
             let next = [idle, self.closes_at].into_iter().flatten().min();
             let next = next.map_or(silent, |it| it.max(core.now + rt::TICK).min(silent));
             self.sleep.set_deadline(next);
@@ -198,6 +224,9 @@ impl<'s> Driver<'s> {
             core.go_away(Phase::Closing);
         }
         let silence = now.saturating_duration_since(self.heard);
+        if self.is_half_closed {
+            return false; // nothing is to be heard; the exchanges have deadlines of their own
+        }
         if core.ping_is_out && silence >= self.deadlines.silence * 2 {
             let code = ErrorCode::NO_ERROR;
             core.fail(Some(ConnectionError::new(code, "no sign of life")));
@@ -230,5 +259,14 @@ impl<'s> Driver<'s> {
             }
         })
         .await;
+    }
+}
+
+impl Drop for Driver<'_> {
+    /// However the task ends, its streams learn of it.
+    fn drop(&mut self) {
+        if let Ok(mut core) = self.shared.core.try_borrow_mut() {
+            core.fail(None);
+        }
     }
 }

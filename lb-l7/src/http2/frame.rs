@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use lb_core::metrics::Http2Counters;
+
 /// Bytes in front of every frame's payload.
 pub(super) const HEADER_BYTES: usize = 9;
 
@@ -111,23 +113,7 @@ impl ErrorCode {
     /// The code in lower case, for logs and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self.0 {
-            0 => "no_error",
-            1 => "protocol_error",
-            2 => "internal_error",
-            3 => "flow_control_error",
-            4 => "settings_timeout",
-            5 => "stream_closed",
-            6 => "frame_size_error",
-            7 => "refused_stream",
-            8 => "cancel",
-            9 => "compression_error",
-            10 => "connect_error",
-            11 => "enhance_your_calm",
-            12 => "inadequate_security",
-            13 => "http_1_1_required",
-            _ => "other",
-        }
+        Http2Counters::RESET_CODES[Http2Counters::place_of(self.0)]
     }
 }
 

@@ -53,6 +53,9 @@ pub(super) struct HeadRoom {
     path: Vec<u8>,
     authority: Vec<u8>,
     protocol: Vec<u8>,
+    /// Names of fields that must not be put into tables, each with a line feed behind it, but for
+    /// those that never are.
+    pub(super) secrets: Vec<u8>,
 }
 
 /// A head being written.
@@ -83,6 +86,7 @@ impl<'r> HeadText<'r> {
         room.cookies.clear();
         room.authority.clear();
         room.path.clear();
+        room.secrets.clear();
         Self {
             room,
             kind,
@@ -169,7 +173,13 @@ impl<'r> HeadText<'r> {
             self.begin()?;
         }
         match self.special(field)? {
-            Special::Line => self.line(field.name, field.value),
+            Special::Line => {
+                self.line(field.name, field.value);
+                if field.is_secret && !is_known_secret(field.name) {
+                    self.room.secrets.extend_from_slice(field.name);
+                    self.room.secrets.push(b'\n');
+                }
+            }
             Special::Dropped => {}
         }
         Ok(())
@@ -337,6 +347,14 @@ impl<'r> HeadText<'r> {
     }
 }
 
+/// Whether the encoder takes a field of this name for a secret anyway.
+fn is_known_secret(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"authorization" | b"cookie" | b"proxy-authorization" | b"set-cookie"
+    )
+}
+
 /// What becomes of a field.
 enum Special {
     Line,
@@ -390,6 +408,7 @@ mod tests {
                 name: name.as_bytes(),
                 value: value.as_bytes(),
                 is_valid: true,
+                is_secret: false,
             });
         }
         head.finish()?;

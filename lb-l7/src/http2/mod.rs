@@ -20,6 +20,7 @@ mod receive;
 mod replay;
 pub(crate) mod server;
 mod settings;
+pub(crate) mod start;
 mod streams;
 pub(crate) mod websocket;
 mod write;

@@ -4,6 +4,7 @@
 //! passed on as they lie in the received buffers; of other frames at most one is collected.
 //! Read next: `block.rs`, `data.rs`.
 
+use lb_core::metrics::Http2Counters;
 use lb_core::rt::Chunk;
 
 use super::core::{Core, Phase, Role};
@@ -241,7 +242,9 @@ impl Core {
         if payload.len() != 4 {
             return Err(ConnectionError::size("RST_STREAM of a broken length"));
         }
-        self.counts.resets_received += 1;
+        let place = Http2Counters::place_of(number(payload));
+        self.resets_counted.received[place] += 1;
+        self.resets_counted.has_new = true;
         let Some(key) = self.streams.find(id) else {
             self.check_not_idle(id)?;
             return self.take_control();

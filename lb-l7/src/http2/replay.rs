@@ -10,8 +10,10 @@ use lb_core::rt::Chunk;
 use super::core::{Core, Role};
 use super::settings::LocalSettings;
 use super::streams::StreamKey;
+use super::write::RequestKind;
 
-/// The server's end of a connection whose streams read what comes, and answer nothing.
+/// An end of a connection whose streams read what comes: the server's, which answers nothing, or the
+/// client's with requests under way.
 #[derive(Debug)]
 pub struct Replay {
     core: Core,
@@ -21,21 +23,53 @@ pub struct Replay {
 
 impl Default for Replay {
     fn default() -> Self {
-        let local = LocalSettings {
-            streams_max: 8,
-            window: 65_535,
-            head_bytes_max: 4096,
-        };
-        Self {
-            core: Core::new(Role::Server, local),
-            open: Vec::new(),
-            texts: Vec::new(),
-        }
+        Self::of(Role::Server, 8)
     }
 }
 
 impl Replay {
-    /// Takes bytes of the client; false when the connection has failed.
+    /// The client's end with five requests under way, one of them HEAD, one for a WebSocket, and two
+    /// with a body to come.
+    #[must_use]
+    pub fn client() -> Self {
+        let mut replay = Self::of(Role::Client, 0);
+        for (text, is_websocket, ends) in [
+            (&b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"[..], false, true),
+            (b"HEAD /b HTTP/1.1\r\nHost: a\r\n\r\n", false, true),
+            (
+                b"GET /c HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+                true,
+                false,
+            ),
+            (b"POST /d HTTP/1.1\r\nHost: a\r\n\r\n", false, false),
+            (b"PUT /e HTTP/1.1\r\nHost: a\r\n\r\n", false, false),
+        ] {
+            let kind = RequestKind {
+                is_https: false,
+                is_websocket,
+                secrets: b"",
+            };
+            replay
+                .open
+                .extend(replay.core.send_request(text, kind, ends));
+        }
+        replay
+    }
+
+    fn of(role: Role, streams_max: u32) -> Self {
+        let local = LocalSettings {
+            streams_max,
+            window: 65_535,
+            head_bytes_max: 4096,
+        };
+        Self {
+            core: Core::new(role, local),
+            open: Vec::new(),
+            texts: Vec::new(),
+        }
+    }
+
+    /// Takes bytes of the peer; false when the connection has failed.
     pub fn receive(&mut self, bytes: &[u8]) -> bool {
         let received = self.core.receive(Chunk::from_vec(bytes.to_vec()));
         self.open.extend(self.core.begun.drain(..));
@@ -113,6 +147,28 @@ mod tests {
             },
         );
         vec(frame, 0..20).prop_map(|frames| frames.concat())
+    }
+
+    #[test]
+    fn a_response_is_read_on_its_stream() {
+        let mut replay = Replay::client();
+        let sent = replay.sent();
+        assert!(sent.starts_with(PREFACE));
+        let frames =
+            b"\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x02\0\x01\0\0\0\x01hi\
+            \0\0\x01\x01\x05\0\0\0\x03\x89";
+        assert!(replay.receive(frames));
+        replay.read();
+        let expected = [
+            &b"HTTP/1.1 200 \r\n\r\n"[..],
+            b"hi",
+            b"HTTP/1.1 204 \r\n\r\n",
+        ];
+        assert_eq!(replay.texts(), expected);
+        assert!(
+            !replay.receive(b"\0\0\x01\x01\x05\0\0\0\x0d\x88"),
+            "nobody asked"
+        );
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
 use lb_core::connections::Registration;
+use lb_core::metrics::Counter;
 use lb_core::plan::Http2;
 use lb_core::rt::{self, Chunk};
 use lb_core::snapshot::Current;
@@ -137,10 +138,17 @@ impl ServerConnection {
         let counts = std::mem::take(&mut core.counts);
         let counters = &self.registration.listener().http2;
         counters.streams.add(counts.streams);
-        counters.resets_received.add(counts.resets_received);
-        counters.resets_sent.add(counts.resets_sent);
         counters.offences.add(counts.offences);
         counters.floods.add(counts.floods);
+        if core.resets_counted.has_new {
+            let resets = std::mem::take(&mut core.resets_counted);
+            let add = |counters: &[Counter], counts: &[u32]| {
+                let both = counters.iter().zip(counts);
+                both.for_each(|(counter, &count)| counter.add(count.into()));
+            };
+            add(&counters.resets_received, &resets.received);
+            add(&counters.resets_sent, &resets.sent);
+        }
     }
 }
 
@@ -205,6 +213,18 @@ impl Http2Stream for ServerStream {
     fn is_websocket(&self) -> bool {
         let mut core = self.shared.core.borrow_mut();
         core.streams.get(self.key).is_some_and(|it| it.is_websocket)
+    }
+
+    fn take_secrets(&self) -> Option<Chunk> {
+        let mut core = self.shared.core.borrow_mut();
+        core.streams.get(self.key)?.secrets.take()
+    }
+
+    fn keep_secret(&self, names: Chunk) {
+        let mut core = self.shared.core.borrow_mut();
+        if let Some(stream) = core.streams.get(self.key) {
+            stream.secrets = Some(names);
+        }
     }
 
     fn take_trailers(&self) -> Option<Chunk> {

@@ -46,6 +46,9 @@ pub(super) struct Stream {
     /// Bytes in `data` and `last`.
     unread: usize,
     pub(super) trailers: Option<Chunk>,
+    /// Names of fields that are secrets: of the head that was received, then of the one that is
+    /// sent.
+    pub(super) secrets: Option<Chunk>,
     /// Bytes that the peer may still send.
     pub(super) recv_window: i64,
     /// Bytes that were read, which the peer does not know yet.

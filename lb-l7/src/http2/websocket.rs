@@ -10,6 +10,9 @@ use std::sync::OnceLock;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use lb_core::rt::Chunk;
 
+use crate::failure::Failure;
+use crate::link::BackendStream;
+
 /// What is told of a backend that takes no WebSockets: cluster and backend.
 pub type NoWebSocketReport = fn(&str, &str);
 
@@ -31,8 +34,16 @@ pub(crate) fn no_websocket(cluster: &str, backend: &str) {
 /// The proof that a handshake was understood.
 pub(crate) type Accept = [u8; 28];
 
+/// Has `stream` ask for the WebSocket that `head` is the handshake of; false if that is none.
+pub(crate) fn ask(head: &[u8], stream: &dyn BackendStream) -> Result<bool, Failure> {
+    match handshake(head) {
+        Some(accept) if !stream.ask_websocket(accept) => Err(Failure::BackendNoWebSocket),
+        handshake => Ok(handshake.is_some()),
+    }
+}
+
 /// The proof for the handshake that `head` is; `None` if it asks for something else.
-pub(crate) fn handshake(head: &[u8]) -> Option<Accept> {
+fn handshake(head: &[u8]) -> Option<Accept> {
     let mut lines = head.split(|&byte| byte == b'\n');
     let is_get = lines.next()?.starts_with(b"GET ");
     let (mut is_websocket, mut key) = (false, None);

@@ -15,13 +15,14 @@ const SCHEME_HTTPS: usize = 7;
 const CONTENT_LENGTH: usize = 28;
 
 /// Encodes the response head `text`.
-pub(super) fn response(text: &[u8], encoder: &mut Encoder, out: &mut Vec<u8>) {
+/// Fields named in `secrets`, in lower case and each with a line feed behind it, are marked as such.
+pub(super) fn response(text: &[u8], secrets: &[u8], encoder: &mut Encoder, out: &mut Vec<u8>) {
     encoder.begin(out);
     let status = text.get(9..12).unwrap_or(b"500");
     // A switch of protocols is a CONNECT that succeeded (RFC 8441 section 5).
     let switches = status == b"101";
     encoder.status(if switches { b"200" } else { status }, out);
-    fields(after_line(text), encoder, out, |name, _| {
+    fields(after_line(text), secrets, encoder, out, |name, _| {
         switches && name.eq_ignore_ascii_case(b"sec-websocket-accept")
     });
 }
@@ -29,21 +30,28 @@ pub(super) fn response(text: &[u8], encoder: &mut Encoder, out: &mut Vec<u8>) {
 /// Encodes the trailer lines `text`.
 pub(super) fn trailers(text: &[u8], encoder: &mut Encoder, out: &mut Vec<u8>) {
     encoder.begin(out);
-    fields(text, encoder, out, |name, _| {
+    fields(text, &[], encoder, out, |name, _| {
         name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"trailer")
     });
 }
 
 /// What kind of request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RequestKind {
+pub(super) struct RequestKind<'s> {
     pub(super) is_https: bool,
     /// Extended CONNECT (RFC 8441) instead of an upgrade.
     pub(super) is_websocket: bool,
+    /// As those of [`response`].
+    pub(super) secrets: &'s [u8],
 }
 
 /// Encodes the request head `text`.
-pub(super) fn request(text: &[u8], kind: RequestKind, encoder: &mut Encoder, out: &mut Vec<u8>) {
+pub(super) fn request(
+    text: &[u8],
+    kind: RequestKind<'_>,
+    encoder: &mut Encoder,
+    out: &mut Vec<u8>,
+) {
     encoder.begin(out);
     let line = &text[..text.len() - after_line(text).len()];
     let mut words = line.trim_ascii_end().splitn(3, |&byte| byte == b' ');
@@ -74,7 +82,7 @@ pub(super) fn request(text: &[u8], kind: RequestKind, encoder: &mut Encoder, out
         encoder.field(b":authority", host, out);
     }
     let mut is_grpc = false;
-    fields(rest, encoder, out, |name, value| {
+    fields(rest, kind.secrets, encoder, out, |name, value| {
         is_grpc |= name.eq_ignore_ascii_case(b"content-type") && super::grpc::is_grpc(value);
         (name.eq_ignore_ascii_case(b"host"))
             || (kind.is_websocket && name.eq_ignore_ascii_case(b"sec-websocket-key"))
@@ -88,6 +96,7 @@ pub(super) fn request(text: &[u8], kind: RequestKind, encoder: &mut Encoder, out
 
 fn fields(
     text: &[u8],
+    secrets: &[u8],
     encoder: &mut Encoder,
     out: &mut Vec<u8>,
     mut is_left_out: impl FnMut(&[u8], &[u8]) -> bool,
@@ -96,12 +105,20 @@ fn fields(
         if is_connection_specific(name) || is_left_out(name, value) {
             continue;
         }
-        if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") {
+        if !secrets.is_empty() && is_named(secrets, name) {
+            encoder.secret(name, value, out);
+        } else if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") {
             encoder.unindexed(CONTENT_LENGTH, value, out);
         } else {
             encoder.field(name, value, out);
         }
     }
+}
+
+/// Whether `name` is one of `names`, which have a line feed behind each.
+fn is_named(names: &[u8], name: &[u8]) -> bool {
+    let mut names = names.split(|&byte| byte == b'\n');
+    names.any(|it| it.eq_ignore_ascii_case(name))
 }
 
 fn is_connection_specific(name: &[u8]) -> bool {
@@ -153,7 +170,7 @@ mod tests {
         let text = b"HTTP/1.1 404 Not Found\r\nServer:  s \r\nConnection: close\r\n\
             Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n";
         let mut out = Vec::new();
-        response(text, &mut Encoder::new(true), &mut out);
+        response(text, b"", &mut Encoder::new(true), &mut out);
         assert_eq!(
             decoded(&out),
             [":status=404", "server=s", "content-length=5"]
@@ -168,6 +185,7 @@ mod tests {
         let kind = RequestKind {
             is_https: true,
             is_websocket: false,
+            secrets: b"",
         };
         request(text, kind, &mut Encoder::new(false), &mut out);
         let expected = [

@@ -480,3 +480,74 @@ fn a_request_whose_head_has_left_is_not_sent_again() {
         assert_eq!(heads.load(Ordering::Relaxed), 3, "what may be repeated is");
     });
 }
+
+#[test]
+fn what_must_not_be_indexed_stays_so() {
+    on_each_engine(|engine| {
+        // Answers with the head that it got, as it came, in a header that must not be indexed.
+        let (send, heads) = std::sync::mpsc::channel();
+        let send = std::sync::Mutex::new(send);
+        let backend = Backend::scripted(move |connection, _| {
+            let mut stream = connection.stream;
+            stream.write_all(&bytes(SETTINGS)).unwrap();
+            stream.read_exact(&mut [0; 24]).unwrap();
+            let mut head = [0; 9];
+            while stream.read_exact(&mut head).is_ok() {
+                let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+                let mut payload = vec![0; len];
+                stream.read_exact(&mut payload).unwrap();
+                if head[3] == 1 {
+                    send.lock().unwrap().send(payload).unwrap();
+                    let id = u32::from_be_bytes(head[5..].try_into().unwrap());
+                    let answer = bytes((1, 5, id, b"\x88\x10\x05x-pin\x041234"));
+                    stream.write_all(&answer).unwrap();
+                }
+            }
+        });
+        let proxy = crate::peers::proxy_to_http2(engine, &[backend.address]);
+        let mut stream = connect(&proxy);
+        let block = [GET, b"\x10\x07x-token\x05abcde\x00\x05x-two\x01b"].concat();
+        stream
+            .write_all(&[PREFACE, &bytes(SETTINGS)].concat())
+            .unwrap();
+        let has = |block: &[u8], field: &[u8]| block.windows(field.len()).any(|it| it == field);
+        // What is seen often is indexed, but for this.
+        for id in [1, 3, 5, 7] {
+            stream.write_all(&bytes((1, 5, id, &block))).unwrap();
+            let got = heads.recv_timeout(PATIENCE).unwrap();
+            assert!(has(&got, b"\x10\x07x-token\x05abcde"), "{got:?}");
+            assert_eq!(has(&got, b"x-two"), id < 5, "{got:?}");
+            let answer = loop {
+                let mut head = [0; 9];
+                stream.read_exact(&mut head).unwrap();
+                let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+                stream.read_exact(&mut payload).unwrap();
+                if head[3] == 1 {
+                    break payload;
+                }
+            };
+            assert!(has(&answer, b"\x10\x05x-pin"), "{answer:?}");
+        }
+    });
+}
+
+#[test]
+fn who_has_finished_sending_gets_the_answers() {
+    on_each_engine(|engine| {
+        let backend = Backend::responding(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            crate::support::ok(b"late")
+        });
+        let proxy = Proxy::to(engine, &[backend.address]);
+        let mut stream = connect(&proxy);
+        let both = [bytes((1, 5, 1, GET)), bytes((1, 5, 3, GET))].concat();
+        stream
+            .write_all(&[PREFACE, &bytes(SETTINGS), &both].concat())
+            .unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        let answers = got.windows(4).filter(|it| it == b"late").count();
+        assert_eq!(answers, 2);
+    });
+}

@@ -296,8 +296,12 @@ async fn answer(
 async fn read(request: &Request, body: &mut RecvStream, random: &mut Random) -> bool {
     let mut content = Vec::new();
     let whole = request.content();
-    while let Ok(Some(data)) = rt::timeout(FORGOTTEN, body.data()).await {
-        let Ok(data) = data else { return false };
+    loop {
+        let data = match rt::timeout(FORGOTTEN, body.data()).await {
+            Ok(Some(Ok(data))) => data,
+            Ok(None) => break,
+            Ok(Some(Err(_))) | Err(_) => return false,
+        };
         if random.one_in(4) {
             random.pause().await;
         }

@@ -187,10 +187,15 @@ impl Story {
         self.weather.fails() || self.is_rude
     }
 
+    /// Whether a status may be for a backend that takes a byte at a time.
+    pub(crate) fn may_be_late(&self, status: u16) -> bool {
+        status == 504 && self.backends_are_new
+    }
+
     /// Whether a client's connection may end with `requests` not all answered: also when the body
     /// of one was not waited for, or could not be delivered, since what follows it is then lost.
     pub(crate) fn may_break(&self, requests: &[Request]) -> bool {
-        self.fails() || requests.iter().any(Request::has_body)
+        self.fails() || self.is_drained.get() || requests.iter().any(Request::has_body)
     }
 
     /// A backend got the head of `request`.

@@ -2,16 +2,21 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use rustix::process::Signal;
+
 use crate::client;
-use crate::harness::{Folder, Lb, on_both_engines, skip};
+use crate::harness::{DEADLINE, Folder, Lb, free_ports, on_both_engines, skip, wait_until};
 
 on_both_engines!(
     curl_upgrades_to_http2,
     nghttp_upgrades_to_http2,
     an_offer_of_http2_never_reaches_a_backend,
+    load_does_not_notice_a_reload,
+    no_request_is_lost_by_a_drain,
 );
 
 /// Runs a client of others; `None` if it is not here.
@@ -178,9 +183,7 @@ fn an_offer_of_http2_never_reaches_a_backend(engine: &str) {
     }
     // What follows an offer that is accepted is HTTP/2 or nothing.
     let mut stream = TcpStream::connect(lb.listener("on")).unwrap();
-    stream
-        .set_read_timeout(Some(crate::harness::DEADLINE))
-        .unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let smuggled = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", offers[0]);
     let sent = format!("{smuggled}GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
     stream.write_all(sent.as_bytes()).unwrap();
@@ -190,4 +193,129 @@ fn an_offer_of_http2_never_reaches_a_backend(engine: &str) {
     assert!(got.starts_with("HTTP/1.1 101 "), "{got}");
     assert!(!got.contains("smuggled"), "{got}");
     assert_eq!(lb.metric("lb_http2_offences_total{listener=\"on\"}"), 1.0);
+}
+
+/// `lb.yaml` with one listener that keeps its port.
+fn config(port: u16, backend: SocketAddr, generation: usize) -> String {
+    format!(
+        "listeners:\n  - {{name: web, address: '127.0.0.1:{port}', http: {{cluster: web{generation}}}}}\n\
+         clusters:\n  web{generation}: {{backends: ['{backend}']}}\n"
+    )
+}
+
+fn load_does_not_notice_a_reload(engine: &str) {
+    let (folder, port) = (Folder::new(), free_ports(1)[0]);
+    let path = folder.write("lb.yaml", &config(port, mirror(), 1));
+    let lb = Lb::start(engine, &["--config", &path]);
+    let url = format!("http://127.0.0.1:{port}/");
+    let load = Command::new("h2load")
+        .args(["-n", "6000", "-c", "4", "-m", "8", &url])
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(load) = load else {
+        return skip("no h2load");
+    };
+    let streams = "lb_http2_streams_total{listener=\"web\"}";
+    for generation in 2..6 {
+        let before = lb.metric(streams);
+        wait_until("some load", || {
+            lb.metric(streams) > before + 200.0 || lb.metric(streams) == 6000.0
+        });
+        folder.replace("lb.yaml", &config(port, mirror(), generation));
+        lb.wait_for_generation(generation as u64);
+    }
+    let output = load.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let all = "6000 succeeded, 0 failed, 0 errored, 0 timeout";
+    assert!(text.contains(all), "{text}");
+}
+
+/// Clients that ask one thing after the other, and connect again when they are told to go.
+fn clients_that_go_on(address: SocketAddr, stop: &AtomicBool) -> (u64, u64) {
+    let (mut answered, mut told_to_go) = (0, 0);
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(mut stream) = TcpStream::connect(address) else {
+            thread::yield_now();
+            continue;
+        };
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        // Preface, SETTINGS, and a window that is never used up.
+        let start = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\
+            \0\0\x04\x08\0\0\0\0\0\x3f\xff\xff\xff";
+        if stream.write_all(start).is_err() {
+            continue; // it was never accepted
+        }
+        let (mut next, mut under_way, mut goes) = (1_u32, 0, false);
+        let mut last = u32::MAX;
+        while !(goes && under_way == 0) {
+            // Four streams at once.
+            while under_way < 4 && !goes && !stop.load(Ordering::Relaxed) {
+                let block = b"\x82\x86\x84\x41\x04test";
+                let head = [&[0, 0, 9, 1, 5], &next.to_be_bytes()[..], block].concat();
+                stream.write_all(&head).unwrap();
+                (next, under_way) = (next + 2, under_way + 1);
+            }
+            if under_way == 0 {
+                break;
+            }
+            let mut head = [0; 9];
+            match stream.read_exact(&mut head) {
+                Ok(()) => {}
+                // In the queue of a socket that was closed: nothing was begun.
+                Err(_) if next == 9 && under_way == 4 => break,
+                Err(error) => panic!("{under_way} requests are lost: {error}"),
+            }
+            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            stream.read_exact(&mut payload).unwrap();
+            match head[3] {
+                0 if head[4] & 1 != 0 => {
+                    (answered, under_way) = (answered + 1, under_way - 1);
+                }
+                3 => panic!("a reset: {payload:?}"),
+                6 if head[4] & 1 == 0 => {
+                    let pong = [&[0, 0, 8, 6, 1, 0, 0, 0, 0], &payload[..]].concat();
+                    stream.write_all(&pong).unwrap();
+                }
+                7 => {
+                    assert_eq!(payload[4..8], [0; 4], "GOAWAY for no fault of anybody's");
+                    let allowed = u32::from_be_bytes(payload[..4].try_into().unwrap());
+                    assert!(
+                        allowed <= last && (allowed >= next - 2),
+                        "a request is refused"
+                    );
+                    (last, goes) = (allowed, true);
+                }
+                _ => {}
+            }
+        }
+        told_to_go += u64::from(goes);
+    }
+    (answered, told_to_go)
+}
+
+/// Clients under load are told to go, and lose nothing; they go on with the next process.
+fn no_request_is_lost_by_a_drain(engine: &str) {
+    let (folder, port) = (Folder::new(), free_ports(1)[0]);
+    let path = folder.write("lb.yaml", &config(port, mirror(), 1));
+    let first = Lb::start(engine, &["--config", &path]);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| clients_that_go_on(address, &stop)))
+            .collect();
+        let streams = "lb_http2_streams_total{listener=\"web\"}";
+        wait_until("load", || first.metric(streams) > 200.0);
+        first.signal(Signal::TERM);
+        first.event("drained");
+        assert_eq!(first.wait().0.code(), Some(0));
+        let second = Lb::start(engine, &["--config", &path]);
+        wait_until("load", || second.metric(streams) > 200.0);
+        stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            let (answered, told_to_go) = client.join().unwrap();
+            assert!(answered > 0);
+            assert!(told_to_go >= 1);
+        }
+    });
 }

@@ -51,6 +51,8 @@ mod grpc;
 mod health;
 /// HTTP/2.
 mod http2;
+/// Attacks by HTTP/2.
+mod http2_floods;
 /// Out of file descriptors.
 mod limits;
 /// A folder of Kubernetes objects.

@@ -38,6 +38,16 @@ pub struct Field<'a> {
     pub value: &'a [u8],
     /// Whether name and value are such as RFC 9113 section 8.2.1 allows.
     pub is_valid: bool,
+    /// Whether it must not be put into any table on its way (RFC 7541 section 6.2.3).
+    pub is_secret: bool,
+}
+
+/// The kinds of literals (RFC 7541 section 6.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Literal {
+    Inserted,
+    Plain,
+    Secret,
 }
 
 /// Decodes what one peer sends.
@@ -82,7 +92,7 @@ impl Decoder {
                     let index = input.integer(7)?;
                     take(self.indexed(index)?);
                 }
-                0x40.. => self.literal(&mut input, 6, &mut take)?,
+                0x40.. => self.literal(&mut input, Literal::Inserted, &mut take)?,
                 0x20.. => {
                     let size = input.integer(5)?;
                     if !may_resize || size > TABLE_BYTES {
@@ -91,7 +101,8 @@ impl Decoder {
                     self.table.set_size_max(size);
                     continue;
                 }
-                _ => self.literal(&mut input, 4, &mut take)?,
+                0x10.. => self.literal(&mut input, Literal::Secret, &mut take)?,
+                _ => self.literal(&mut input, Literal::Plain, &mut take)?,
             }
             may_resize = false;
         }
@@ -114,20 +125,21 @@ impl Decoder {
             name,
             value,
             is_valid,
+            is_secret: false,
         })
     }
 
-    /// A literal whose name's index has `bits` bits; with six of them it is inserted.
+    /// A field that is not an entry of a table.
     fn literal(
         &mut self,
         input: &mut Input<'_>,
-        bits: u32,
+        kind: Literal,
         take: &mut impl FnMut(Field<'_>),
     ) -> Result<(), DecodeError> {
-        let index = input.integer(bits)?;
+        let index = input.integer(if kind == Literal::Inserted { 6 } else { 4 })?;
         let mut name = std::mem::take(&mut self.name);
         let mut value = std::mem::take(&mut self.value);
-        let result = self.literal_with(input, index, bits == 6, &mut name, &mut value, take);
+        let result = self.literal_with(input, index, kind, &mut name, &mut value, take);
         (self.name, self.value) = (name, value);
         result
     }
@@ -136,7 +148,7 @@ impl Decoder {
         &mut self,
         input: &mut Input<'_>,
         index: usize,
-        is_inserted: bool,
+        kind: Literal,
         name_room: &mut Vec<u8>,
         value_room: &mut Vec<u8>,
         take: &mut impl FnMut(Field<'_>),
@@ -155,8 +167,9 @@ impl Decoder {
             name,
             value,
             is_valid,
+            is_secret: kind == Literal::Secret,
         });
-        if is_inserted {
+        if kind == Literal::Inserted {
             self.table.insert(name, value, is_valid);
         }
         Ok(())

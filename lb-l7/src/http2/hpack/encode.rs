@@ -124,6 +124,20 @@ impl Encoder {
         }
     }
 
+    /// Appends a field that must not be put into any table on its way.
+    pub fn secret(&self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        let lower = name.to_ascii_lowercase();
+        match static_name(&lower) {
+            Some(index) => integer(0x10, 4, index, out),
+            None => {
+                out.push(0x10);
+                integer(0, 7, lower.len(), out);
+                out.extend_from_slice(&lower);
+            }
+        }
+        self.text(value, out);
+    }
+
     /// Whether it was seen before, and not long ago.
     fn is_worthwhile(&mut self, hash: u32, len: usize) -> bool {
         let seen = &mut self.seen[hash as usize % SEEN];
@@ -244,6 +258,18 @@ mod tests {
             encoder.field(b"Authorization", b"x", &mut block);
             assert_eq!(block, b"\x1f\x08\x01x");
         }
+    }
+
+    #[test]
+    fn what_was_a_secret_stays_one() {
+        let encoder = Encoder::new(false);
+        let mut block = Vec::new();
+        encoder.secret(b"X-Token", b"x", &mut block);
+        encoder.secret(b"Accept", b"y", &mut block);
+        assert_eq!(block, b"\x10\x07x-token\x01x\x1f\x04\x01y");
+        let mut secrets = 0;
+        let decoded = Decoder::new().decode(&block, |it| secrets += u32::from(it.is_secret));
+        assert_eq!((decoded, secrets), (Ok(()), 2));
     }
 
     #[test]

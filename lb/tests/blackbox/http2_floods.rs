@@ -1,0 +1,250 @@
+//! Attacks by HTTP/2, byte by byte, on the built program: each ends its own connection with a
+//! GOAWAY, is counted, holds no memory, and leaves everybody else alone.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+
+use crate::client::Connection;
+use crate::harness::{DEADLINE, Lb, on_both_engines, wait_until};
+use crate::origin::HttpOrigin;
+
+on_both_engines!(
+    floods_end_their_own_connection_only,
+    who_reads_nothing_holds_little,
+);
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// GET and POST of http://test/
+const GET: &[u8] = b"\x82\x86\x84\x41\x04test";
+const POST: &[u8] = b"\x83\x86\x84\x41\x04test";
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let len = (payload.len() as u32).to_be_bytes();
+    let mut out = vec![len[1], len[2], len[3], kind, flags];
+    out.extend_from_slice(&stream.to_be_bytes());
+    out.extend_from_slice(payload);
+    out
+}
+
+fn open(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(PREFACE).unwrap();
+    stream
+}
+
+/// The next frame: kind, flags, stream, payload; `None` at the end.
+fn receive(stream: &mut TcpStream) -> Option<(u8, u8, u32, Vec<u8>)> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).ok()?;
+    let number = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().unwrap());
+    let mut payload = vec![0; (number(0) >> 8) as usize];
+    stream.read_exact(&mut payload).ok()?;
+    Some((head[3], head[4], number(5), payload))
+}
+
+/// A client that keeps its connection, and to the rules.
+struct Bystander {
+    stream: TcpStream,
+    next: u32,
+}
+
+impl Bystander {
+    fn ask(&mut self) {
+        let request = frame(HEADERS, END_STREAM | END_HEADERS, self.next, GET);
+        self.stream.write_all(&request).unwrap();
+        loop {
+            let (kind, flags, stream, payload) = receive(&mut self.stream).expect("an answer");
+            assert_ne!(kind, GOAWAY, "{payload:?}");
+            assert_ne!(kind, RST_STREAM, "{payload:?}");
+            if kind == DATA && stream == self.next && flags & END_STREAM != 0 {
+                assert_eq!(payload, b"a");
+                break;
+            }
+        }
+        self.next += 2;
+    }
+}
+
+type Flood = (&'static str, Box<dyn Fn(u32) -> Vec<u8> + Sync>);
+
+/// What is sent for each number, from 0.
+fn floods() -> Vec<Flood> {
+    let upload = |nth: u32| frame(HEADERS, END_HEADERS, 2 * nth + 1, POST);
+    let broken = move |nth: u32, offence: Vec<u8>| [upload(nth), offence].concat();
+    // A field of 4000 bytes goes into the table, and is meant a thousand times by each request.
+    let bomb = |nth: u32| {
+        let mut block = GET.to_vec();
+        if nth == 0 {
+            block.extend_from_slice(b"\x40\x01a\x7f\xa1\x1e");
+            block.extend_from_slice(&[b'x'; 4000]);
+        }
+        block.extend_from_slice(&[0xBE; 1000]);
+        frame(HEADERS, END_STREAM | END_HEADERS, 2 * nth + 1, &block)
+    };
+    let continued = |nth: u32| match nth {
+        0 => frame(HEADERS, END_STREAM, 1, GET),
+        _ => frame(CONTINUATION, 0, 1, b"\0\x01a\x01b"),
+    };
+    let continued_empty = |nth: u32| match nth {
+        0 => frame(HEADERS, END_STREAM, 1, GET),
+        _ => frame(CONTINUATION, 0, 1, b""),
+    };
+    let empty = move |nth: u32| match nth {
+        0 => upload(0),
+        _ => frame(DATA, 0, 1, b""),
+    };
+    vec![
+        (
+            "rapid reset",
+            Box::new(move |nth| broken(nth, frame(RST_STREAM, 0, 2 * nth + 1, b"\0\0\0\x08"))),
+        ),
+        (
+            "MadeYouReset by a window of nothing",
+            Box::new(move |nth| broken(nth, frame(WINDOW_UPDATE, 0, 2 * nth + 1, b"\0\0\0\0"))),
+        ),
+        (
+            "MadeYouReset by a window too large",
+            Box::new(move |nth| {
+                broken(
+                    nth,
+                    frame(WINDOW_UPDATE, 0, 2 * nth + 1, b"\x7f\xff\xff\xff"),
+                )
+            }),
+        ),
+        (
+            "MadeYouReset by DATA behind the end",
+            Box::new(move |nth| {
+                let request = frame(HEADERS, END_STREAM | END_HEADERS, 2 * nth + 1, POST);
+                [request, frame(DATA, 0, 2 * nth + 1, b"x")].concat()
+            }),
+        ),
+        ("CONTINUATION", Box::new(continued)),
+        ("empty CONTINUATION", Box::new(continued_empty)),
+        (
+            "SETTINGS",
+            Box::new(|_| frame(SETTINGS, 0, 0, b"\0\x01\0\0\x10\0")),
+        ),
+        ("PING", Box::new(|_| frame(PING, 0, 0, b"12345678"))),
+        (
+            "PRIORITY",
+            Box::new(|_| frame(PRIORITY, 0, 1, b"\0\0\0\0\x10")),
+        ),
+        ("empty DATA", Box::new(empty)),
+        ("HPACK bomb", Box::new(bomb)),
+        ("unknown frames", Box::new(|_| frame(0xBE, 0, 0, b""))),
+    ]
+}
+
+/// The code of the GOAWAY that a flood ends in.
+fn ends_in(address: SocketAddr, frames: &(dyn Fn(u32) -> Vec<u8> + Sync)) -> Option<u32> {
+    let mut stream = open(address);
+    let mut sender = stream.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for first in (0..30_000).step_by(100) {
+                let some: Vec<u8> = (first..first + 100).flat_map(frames).collect();
+                if sender.write_all(&some).is_err() {
+                    return;
+                }
+            }
+        });
+        loop {
+            match receive(&mut stream) {
+                Some((GOAWAY, _, _, payload)) => {
+                    return Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+                }
+                Some(_) => {}
+                None => return None,
+            }
+        }
+    })
+}
+
+fn floods_end_their_own_connection_only(engine: &str) {
+    let origin = HttpOrigin::start("a");
+    let lb = Lb::start(
+        engine,
+        &["--http", &format!("web@127.0.0.1:0={}", origin.address)],
+    );
+    let web = lb.listener("web");
+    // As many that each worker has some, probably.
+    let mut others: Vec<_> = (0..6)
+        .map(|_| Bystander {
+            stream: open(web),
+            next: 1,
+        })
+        .collect();
+    let mut old = Connection::open(web);
+    let floods = floods();
+    let mut before = 0;
+    for (nth, (what, frames)) in floods.iter().enumerate() {
+        let code = ends_in(web, &**frames);
+        assert_eq!(code, Some(ENHANCE_YOUR_CALM), "{what}");
+        wait_until("the flood to be counted", || {
+            lb.metric("lb_http2_floods_total{listener=\"web\"}") == (nth + 1) as f64
+        });
+        others.iter_mut().for_each(Bystander::ask);
+        assert_eq!(old.get("/").body, "a", "{what}");
+        match nth {
+            0 => before = lb.resident_bytes(), // buffers that are kept are there now
+            _ => assert!(lb.resident_bytes() < before + (48 << 20), "{what}"),
+        }
+    }
+    let active = "lb_http2_connections_active{listener=\"web\"}";
+    wait_until("the floods to be over", || lb.metric(active) == 6.0);
+    assert_eq!(lb.metric("lb_http2_offences_total{listener=\"web\"}"), 0.0);
+    let cancelled = "lb_http2_resets_received_total{listener=\"web\",code=\"cancel\"}";
+    assert!(lb.metric(cancelled) >= 100.0);
+    let flow = "lb_http2_resets_sent_total{listener=\"web\",code=\"flow_control_error\"}";
+    assert!(lb.metric(flow) >= 100.0);
+}
+
+fn who_reads_nothing_holds_little(engine: &str) {
+    let origin = HttpOrigin::start("a");
+    let lb = Lb::start(
+        engine,
+        &["--http", &format!("web@127.0.0.1:0={}", origin.address)],
+    );
+    let web = lb.listener("web");
+    Connection::open(web).get("/");
+    let before = lb.resident_bytes();
+    // Requests and PINGs as long as they are taken, within the budgets; no answer is read.
+    let silent: Vec<_> = (0..20)
+        .map(|_| {
+            let mut stream = open(web);
+            stream.set_nonblocking(true).unwrap();
+            for nth in 0..5_000 {
+                let request = frame(HEADERS, END_STREAM | END_HEADERS, 2 * nth + 1, GET);
+                if stream.write_all(&request).is_err() {
+                    break;
+                }
+            }
+            stream
+        })
+        .collect();
+    let mut other = Connection::open(web);
+    for _ in 0..100 {
+        assert_eq!(other.get("/").body, "a");
+    }
+    assert!(lb.resident_bytes() < before + (64 << 20));
+    drop(silent);
+    assert_eq!(other.get("/").body, "a");
+}
