@@ -67,6 +67,8 @@ mod proxy_protocol;
 mod python;
 /// Changes of the configuration while it runs.
 mod reload;
+/// Traffic of every kind while backends restart.
+mod restarts;
 /// Routes of every kind.
 mod routes;
 /// Every scheduler, with origins that die and come back.
