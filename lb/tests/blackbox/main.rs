@@ -83,3 +83,5 @@ mod traffic;
 mod unix;
 /// WebSockets.
 mod upgrades;
+/// Frames of WebSockets, right and wrong.
+mod websocket;

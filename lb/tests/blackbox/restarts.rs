@@ -58,6 +58,10 @@ fn no_request_fails_while_backends_restart(engine: &str) {
         let backend = &mut backends[restarts % 3];
         backend.leave();
         lb.wait_for_state("c", backend.address, "unhealthy");
+        // A server that ends asks nobody whether a request is on its way to it: who stops it waits.
+        wait_until("nothing to be in flight", || {
+            lb.backend("c", backend.address)["in_flight"] == 0
+        });
         backend.stop();
         thread::sleep(Duration::from_millis(50));
         backend.come_back();

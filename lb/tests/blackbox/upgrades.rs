@@ -17,7 +17,7 @@ on_both_engines!(
 );
 
 /// A script with its output; killed on drop.
-struct Script {
+pub(crate) struct Script {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
@@ -41,7 +41,8 @@ impl Script {
         Some(Self { child, lines })
     }
 
-    fn server() -> Option<(Self, SocketAddr)> {
+    /// An echo server, and where it listens.
+    pub(crate) fn server() -> Option<(Self, SocketAddr)> {
         let mut server = Self::start(include_str!("websocket_server.py"), "")?;
         let port: u16 = server.line().parse().unwrap();
         Some((server, SocketAddr::from(([127, 0, 0, 1], port))))
