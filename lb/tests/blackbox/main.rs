@@ -29,6 +29,8 @@ mod affinity;
 mod balance;
 /// `lb check`, and what is said about a bad configuration.
 mod check;
+/// What reaches a backend, through `lb` and through its peers.
+mod compared;
 /// Lists, limits and PROXY headers of UDP listeners.
 mod datagram_edge;
 /// UDP.
