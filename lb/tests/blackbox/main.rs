@@ -29,6 +29,8 @@ mod affinity;
 mod balance;
 /// `lb check`, and what is said about a bad configuration.
 mod check;
+/// What reaches a backend, through `lb` and through its peers.
+mod compared;
 /// Lists, limits and PROXY headers of UDP listeners.
 mod datagram_edge;
 /// UDP.
@@ -71,6 +73,8 @@ mod proxy_protocol;
 mod python;
 /// Changes of the configuration while it runs.
 mod reload;
+/// Traffic of every kind while backends restart.
+mod restarts;
 /// Routes of every kind.
 mod routes;
 /// Every scheduler, with origins that die and come back.
@@ -92,3 +96,5 @@ mod traffic;
 mod unix;
 /// WebSockets.
 mod upgrades;
+/// Frames of WebSockets, right and wrong.
+mod websocket;

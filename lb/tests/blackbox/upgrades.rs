@@ -21,7 +21,7 @@ on_both_engines!(
 );
 
 /// A script with its output; killed on drop.
-struct Script {
+pub(crate) struct Script {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
@@ -45,7 +45,8 @@ impl Script {
         Some(Self { child, lines })
     }
 
-    fn server() -> Option<(Self, SocketAddr)> {
+    /// An echo server, and where it listens.
+    pub(crate) fn server() -> Option<(Self, SocketAddr)> {
         Self::server_of(include_str!("websocket_server.py"))
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct End {
     will: Cell<Will>,
     reads_not: Cell<bool>,
     is_over: Cell<bool>,
+    /// Whether it was given bytes that are none of ours.
+    pub(crate) is_raw: Cell<bool>,
     /// The other end has ended its direction, in order.
     pub(crate) is_ended: Cell<bool>,
     waker: RefCell<Option<Waker>>,

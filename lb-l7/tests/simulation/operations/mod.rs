@@ -128,6 +128,7 @@ impl World {
             Operation::Raw(side, bytes) => {
                 if let Some(end) = self.end_of(*side) {
                     end.push_raw(bytes);
+                    end.is_raw.set(true);
                 }
                 if let Side::Client(client) = side
                     && let Some(index) = self.client(*client)
