@@ -3,7 +3,7 @@
 //!
 //! A library with one small program (`main.rs`), so that comparisons and tests drive the same
 //! engine in-process. Invariant: measuring code never shares a thread with printing code.
-//! Read next: `args.rs` (what can be asked for), `run/mod.rs` (the generator), `origin/mod.rs`.
+//! Read next: `args/mod.rs` (what can be asked for), `run/mod.rs` (the generator), `origin/mod.rs`.
 #![forbid(unsafe_code)]
 
 pub mod args;

@@ -1,7 +1,7 @@
 //! The `loadgen` program: arguments in, exit status out.
 //!
 //! Invariant: exit status 2 is a wrong command line, 1 is everything else that went wrong.
-//! Read next: `args.rs`.
+//! Read next: `args/mod.rs`.
 #![forbid(unsafe_code)]
 
 use std::fs;

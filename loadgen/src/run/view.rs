@@ -75,8 +75,10 @@ impl Screen {
 
     fn row(&self, label: &str, text: &str, value: &str) -> String {
         let label = self.painted(Paint::Faint, &format!("  {label:<9}"));
-        let value = self.painted(Paint::Strong, value);
-        format!("{label}{text}  {value}")
+        if value.is_empty() {
+            return format!("{label}{text}");
+        }
+        format!("{label}{text}  {}", self.painted(Paint::Strong, value))
     }
 
     /// The last values, each as high as it is beside the highest of them.
@@ -97,8 +99,7 @@ impl Screen {
         let text = if kinds.is_empty() {
             self.painted(Paint::Good, "none")
         } else {
-            let delayed = kinds.join(", ");
-            let fits: String = delayed.chars().take(WIDTH - 11).collect();
+            let fits: String = kinds.join(", ").chars().take(WIDTH - 11).collect();
             self.painted(Paint::Bad, &fits)
         };
         self.row("errors", &text, "")

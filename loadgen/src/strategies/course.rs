@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::budget::settings;
 use super::workload::origin_name;
 use super::{Args, Mode, Workload, keys};
 use crate::compare::load::{self, LoadCommand, written};
@@ -20,33 +21,13 @@ use crate::compare::window::{Cost, Window};
 use crate::compare::{Error, machine};
 use crate::gate::Gate;
 use crate::report::numbers;
-use crate::report::record::{Absent, Outcome, Settings};
+use crate::report::record::{Absent, Outcome};
 use crate::report::strategies::draw;
 use crate::report::strategies::record::{
     self, Cell, Figures, Keys, KeysCell, Place, Strategies, evenness,
 };
 use crate::run::{LoadPhase, Observer, Second, Summary};
 use crate::testbed::{ClusterFile, Testbed, load_command};
-
-struct Defaults {
-    rounds: usize,
-    duration: Duration,
-    warmup: Duration,
-}
-
-const USUAL: Defaults = Defaults {
-    rounds: 3,
-    duration: Duration::from_secs(5),
-    warmup: Duration::from_secs(1),
-};
-const QUICK: Defaults = Defaults {
-    rounds: 1,
-    duration: Duration::from_secs(1),
-    warmup: Duration::from_millis(300),
-};
-
-/// What starting and ending origins and balancer takes, and asking who moves, by the round.
-const ROUND_OVERHEAD: Duration = Duration::from_millis(600);
 
 /// A workload in which something changes needs time before, between and after the changes.
 const CHANGING_MIN: Duration = Duration::from_secs(3);
@@ -97,44 +78,6 @@ pub fn strategies(args: &Args, stop: &Gate) -> Result<PathBuf, Error> {
         return Err(Error::Partial(out));
     }
     Ok(out)
-}
-
-fn settings(args: &Args, cores: Cores) -> Settings {
-    let usual = if args.quick { QUICK } else { USUAL };
-    let rounds = args.rounds.map_or(usual.rounds, usize::from);
-    let (duration, warmup) = match args.duration {
-        Some(duration) => (duration, usual.warmup),
-        None => affordable(args, rounds, &usual),
-    };
-    Settings {
-        rounds,
-        duration_s: duration.as_secs_f64(),
-        warmup_s: warmup.as_secs_f64(),
-        balancer_cpu: cores.balancer,
-        generator_cpu: cores.generator,
-        generator_version: env!("CARGO_PKG_VERSION").to_owned(),
-    }
-}
-
-/// The measured part of a round and the load before it that the budget allows. Says so when even
-/// the shortest do not fit in.
-fn affordable(args: &Args, rounds: usize, usual: &Defaults) -> (Duration, Duration) {
-    let grounds = args.balance.len() * args.engines.len() * args.modes.len();
-    let all = u32::try_from(grounds * args.workload.len() * rounds).unwrap_or(u32::MAX);
-    let each = (args.budget / all.max(1)).saturating_sub(ROUND_OVERHEAD);
-    // The load before is to be short beside what is measured.
-    let warmup = usual.warmup.min((each / 4).max(QUICK.warmup));
-    let possible =
-        Duration::from_millis(each.saturating_sub(warmup).as_millis() as u64 / 100 * 100);
-    let duration = usual.duration.min(possible).max(QUICK.duration);
-    let needed = (duration + warmup + ROUND_OVERHEAD) * all;
-    if needed > args.budget {
-        eprintln!(
-            "{all} rounds of a second each take {:.0} min, which is more than the budget",
-            needed.as_secs_f64() / 60.0
-        );
-    }
-    (duration, warmup)
 }
 
 /// The command line, without the paths of this machine.

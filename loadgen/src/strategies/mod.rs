@@ -3,6 +3,7 @@
 //! Invariant: a scheduler that `lb` refuses is in the report with what `lb` said.
 //! Read next: `course.rs` (the course of it), `workload.rs` (what is done), `keys.rs` (who moves).
 
+mod budget;
 mod course;
 mod keys;
 mod workload;

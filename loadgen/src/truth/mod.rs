@@ -3,7 +3,7 @@
 //! A script (`script.rs`) says what the server (`server.rs`) does; every percentile of an open
 //! loop has an exact value then. A closed loop cannot find what a stall costs, as it stops asking
 //! meanwhile. Where nothing stalls, both and other tools (`tools.rs`) have to agree.
-//! Invariant: what is called right is within [`ERROR_MAX`] of the exact value.
+//! Invariant: what is called right is within `ERROR_MAX` of the exact value.
 //! Read next: `script.rs`, and `run/schedule.rs` (why an open loop can).
 
 mod script;

@@ -90,7 +90,7 @@ fn a_run_prints_for_people_and_writes_json_for_programs() {
     assert_eq!(summary.url, url);
     let people = text(&output.stderr);
     for expected in [
-        "1/1 s",
+        "1/2 s",
         "closed loop, 2 connections",
         "p99.9",
         "errors      none",
