@@ -318,12 +318,12 @@ impl<'c> Exchange<'c> {
                 return Ok(self.received.is_empty());
             }
             self.forward_bulk(link).await?;
-            if !self.received.is_empty() || self.download.is_done() {
-                continue;
-            }
             pieces = pieces.wrapping_add(1);
             if pieces.is_multiple_of(PIECES_PER_TURN) {
                 rt::yield_now().await;
+            }
+            if !self.received.is_empty() || self.download.is_done() {
+                continue;
             }
             if !self.receive(link, Waiting::ResponseBody).await? {
                 if !self.download.ends_by_close() {

@@ -23,6 +23,7 @@ on_both_engines!(
     certificates_are_swapped_under_load,
     clients_show_certificates,
     handshakes_that_come_to_nothing_are_cut_and_counted,
+    long_bodies_arrive_whole,
     backends_are_asked_over_tls,
 );
 
@@ -139,17 +140,22 @@ pub(crate) fn get(stream: &mut Tls) -> std::io::Result<(u16, String)> {
 
 /// An origin whose answers are the heads that it gets.
 pub(crate) fn echo() -> SocketAddr {
+    origin(|head| head.to_owned())
+}
+
+/// An origin whose answers are what `answer` makes of the heads that it gets.
+fn origin(answer: fn(&str) -> String) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            thread::spawn(move || echo_heads(stream.unwrap()));
+            thread::spawn(move || answer_heads(stream.unwrap(), answer));
         }
     });
     address
 }
 
-fn echo_heads(stream: TcpStream) {
+fn answer_heads(stream: TcpStream, answer: fn(&str) -> String) {
     let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();
@@ -158,9 +164,10 @@ fn echo_heads(stream: TcpStream) {
                 return;
             }
         }
+        let body = answer(&head);
         let answer = format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}",
-            head.len()
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
         );
         if reader.get_mut().write_all(answer.as_bytes()).is_err() {
             return;
@@ -422,6 +429,42 @@ fn handshakes_that_come_to_nothing_are_cut_and_counted(engine: &str) {
         None,
         "cut before it began"
     );
+}
+
+fn long_bodies_arrive_whole(engine: &str) {
+    fn text(len: usize) -> String {
+        let letter = |at: usize| char::from(b'a' + ((at / 16_411 + at) % 26) as u8);
+        (0..len).map(letter).collect()
+    }
+    let (folder, authority) = (Folder::new(), Authority::new());
+    let shop = authority.server(&["shop.example"]);
+    let origin = origin(|head| {
+        let path = head.split(' ').nth(1).unwrap();
+        text(path[1..].parse().unwrap())
+    });
+    let listen = format!("web@127.0.0.1:0={origin}");
+    let (certificate, key) = (
+        folder.write("shop.pem", &shop.certificate),
+        folder.write("shop.key", &shop.key),
+    );
+    let flags = [
+        "--https",
+        &listen,
+        "--tls-cert",
+        &certificate,
+        "--tls-key",
+        &key,
+    ];
+    let lb = Lb::start(engine, &flags);
+    for version in [&TLS12, &TLS13] {
+        let config = client(&authority, None, &[version]);
+        let mut stream = connect(&config, lb.listener("web"), "shop.example");
+        for len in [3, 16_384, 65_536, 131_072, 1_048_577, 3, 3_000_000] {
+            let head = format!("GET /{len} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+            let (status, body) = ask(&mut stream, &head).unwrap();
+            assert!((status, &body) == (200, &text(len)), "{len} bytes");
+        }
+    }
 }
 
 fn backends_are_asked_over_tls(engine: &str) {
