@@ -168,10 +168,7 @@ fn read_body(message: &mut Message, received: &[u8], framing: Framing) {
 fn read_chunks(message: &mut Message, mut rest: &[u8]) {
     let all = rest.len();
     let start = message.end;
-    loop {
-        let Some(line) = rest.windows(2).position(|it| it == b"\r\n") else {
-            break;
-        };
+    while let Some(line) = rest.windows(2).position(|it| it == b"\r\n") {
         let text = std::str::from_utf8(&rest[..line]).expect("a chunk line");
         let digits = text.split(';').next().expect("a first part").trim_end();
         let size = usize::from_str_radix(digits, 16).expect("a chunk size");
