@@ -574,12 +574,13 @@ fn what_only_a_part_of_the_traffic_notices_is_a_warning() {
 struct ExampleFiles(PathBuf);
 
 impl ExampleFiles {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 8] = [
         "shop.pem",
         "shop.key",
         "own.pem",
         "own.key",
         "clients.pem",
+        "staff.pem",
         "revoked.pem",
         "ticket.key",
     ];
@@ -603,10 +604,10 @@ impl ExampleFiles {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        write(
-            "clients.pem",
-            params.self_signed(&key).unwrap().pem().as_bytes(),
-        );
+        let authority = params.self_signed(&key).unwrap().pem();
+        for name in ["clients.pem", "staff.pem"] {
+            write(name, authority.as_bytes());
+        }
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
             next_update: date_time_ymd(2124, 1, 1),
