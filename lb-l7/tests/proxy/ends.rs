@@ -207,7 +207,8 @@ impl Client {
         self.line_end(b"\r\n\r\n")
     }
 
-    fn line_end(&mut self, end: &[u8]) -> io::Result<String> {
+    /// Up to and including `end`.
+    pub(crate) fn line_end(&mut self, end: &[u8]) -> io::Result<String> {
         loop {
             if let Some(at) = self
                 .buffer
@@ -226,6 +227,17 @@ impl Client {
             self.fill()?;
         }
         Ok(self.buffer.drain(..len).collect())
+    }
+
+    /// What comes next, as much of it as there is and `room` takes; 0 at the end.
+    pub(crate) fn read_some(&mut self, room: &mut [u8]) -> usize {
+        if self.buffer.is_empty() && self.fill().is_err() {
+            return 0;
+        }
+        let len = room.len().min(self.buffer.len());
+        room[..len].copy_from_slice(&self.buffer[..len]);
+        self.buffer.drain(..len);
+        len
     }
 
     /// A chunked body without trailers, as it comes.

@@ -52,6 +52,8 @@ mod drain;
 mod edge;
 /// What gets past `lb` and its peers.
 mod edges;
+/// Requests and responses between client and backend, as settings of the built program have it.
+mod exchanges;
 /// Backends that fail and come back.
 mod failures;
 /// IPv4, IPv6, and both.
