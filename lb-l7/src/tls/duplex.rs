@@ -13,6 +13,7 @@ use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 use rustls::{ConnectionTrafficSecrets, Error, ProtocolVersion};
 
+use super::pacing::{Pacing, RECORD_SHORT};
 use super::record::{HEADER_LEN, Kind, OVERHEAD_MAX, Opener, PLAIN_MAX, RecordError, Sealer};
 
 /// Records after which a key is changed (TLS 1.3), or the connection ends (TLS 1.2): half of what
@@ -25,7 +26,7 @@ const MESSAGE_MAX: usize = 1 << 16;
 /// From so many bytes on, large buffers are worth it.
 const BULK_BYTES: usize = 2 * PLAIN_MAX;
 /// Up to so many bytes, a head and a body go into one record: copying is cheaper than a second.
-const GATHERED_BYTES_MAX: usize = 4096;
+pub(super) const GATHERED_BYTES_MAX: usize = 4096;
 
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
@@ -75,6 +76,7 @@ pub(super) struct Duplex {
     has_said_end: bool,
     /// Whether a new key that the peer has asked for is in `control`.
     has_answered: bool,
+    pacing: Pacing,
 }
 
 impl Duplex {
@@ -99,13 +101,27 @@ impl Duplex {
             failure: None,
             has_said_end: false,
             has_answered: false,
+            pacing: Pacing::FULL,
         })
+    }
+
+    /// Makes the first records of what is long so short that each arrives in one packet.
+    pub(super) fn begin_short(&mut self) {
+        self.pacing = Pacing::SHORT;
     }
 
     /// Takes in what was received; everything before it has been opened.
     pub(super) fn receive(&mut self, received: Chunk) {
         debug_assert!(self.input.is_empty(), "what came before is opened first");
         self.input = received;
+    }
+
+    /// The alert by which the peer has ended the connection.
+    pub(super) const fn alert_of_peer(&self) -> Option<u8> {
+        match self.failure {
+            Some(RecordError::Alerted(alert)) => Some(alert),
+            _ => None,
+        }
     }
 
     /// Whether the peer is in the middle of a record.
@@ -416,9 +432,11 @@ impl Duplex {
         }
         let slice = |part: &Option<Chunk>| part.as_ref().map_or(0, |part| part.len());
         let total = slice(&parts[0]) + slice(&parts[1]);
+        let short = self.pacing.short_bytes(total);
         let mut source = Source {
             first: parts[0].as_deref().unwrap_or_default(),
             second: parts[1].as_deref().unwrap_or_default(),
+            full_from: total - short,
         };
         self.has_answered = false;
         let control = std::mem::take(&mut self.control);
@@ -442,7 +460,7 @@ impl Duplex {
         if source.is_empty() {
             return Ok([Some(first), None]);
         }
-        let records = source.len().div_ceil(PLAIN_MAX) + 1;
+        let records = source.len().div_ceil(PLAIN_MAX) + 1 + short / RECORD_SHORT;
         let needed = source.len() + records * OVERHEAD_MAX;
         let mut out = Buffer::new();
         if needed <= out.remaining() {
@@ -470,6 +488,8 @@ fn failed(error: RecordError) -> io::Error {
 struct Source<'a> {
     first: &'a [u8],
     second: &'a [u8],
+    /// Records are of full length once no more than this is left.
+    full_from: usize,
 }
 
 impl<'a> Source<'a> {
@@ -481,12 +501,22 @@ impl<'a> Source<'a> {
         self.first.len() + self.second.len()
     }
 
+    /// Most bytes of the next record.
+    const fn record_max(&self) -> usize {
+        if self.len() > self.full_from {
+            RECORD_SHORT
+        } else {
+            PLAIN_MAX
+        }
+    }
+
     /// The next bytes, at most `most`: of both parts only where they are few.
     fn next(&mut self, most: usize) -> [&'a [u8]; 2] {
         let (head, rest) = self.first.split_at(self.first.len().min(most));
         self.first = rest;
         let left = most - head.len();
-        let is_small = head.len() + self.second.len() <= GATHERED_BYTES_MAX.min(most);
+        let together = head.len() + self.second.len().min(left);
+        let is_small = together <= GATHERED_BYTES_MAX;
         if !rest.is_empty() || !(head.is_empty() || is_small) {
             return [head, &[]];
         }
@@ -511,7 +541,8 @@ fn seal_into(
     let mut filled = before.len();
     while !source.is_empty() {
         let space = &mut room[filled..];
-        let most = space.len().saturating_sub(sealer.overhead()).min(PLAIN_MAX);
+        let most = space.len().saturating_sub(sealer.overhead());
+        let most = most.min(source.record_max());
         if most == 0 {
             break;
         }

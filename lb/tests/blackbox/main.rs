@@ -90,6 +90,8 @@ mod tls_backends;
 mod tls_certificates;
 /// Clients over TLS: their certificates, tickets, limits, what is agreed on.
 mod tls_clients;
+/// What TLS says on the wire.
+mod tls_protocol;
 /// Balancing as a user sees it.
 mod traffic;
 /// Unix sockets.
