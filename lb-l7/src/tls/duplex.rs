@@ -13,7 +13,7 @@ use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 use rustls::{ConnectionTrafficSecrets, Error, ProtocolVersion};
 
-use super::pacing::{Pacing, RECORD_SHORT};
+use super::pacing::{GATHERED_BYTES_MAX, Pacing, RECORD_SHORT, Source, seal_into};
 use super::record::{HEADER_LEN, Kind, OVERHEAD_MAX, Opener, PLAIN_MAX, RecordError, Sealer};
 
 /// Records after which a key is changed (TLS 1.3), or the connection ends (TLS 1.2): half of what
@@ -25,8 +25,6 @@ const QUIET_MAX: u8 = 64;
 const MESSAGE_MAX: usize = 1 << 16;
 /// From so many bytes on, large buffers are worth it.
 const BULK_BYTES: usize = 2 * PLAIN_MAX;
-/// Up to so many bytes, a head and a body go into one record: copying is cheaper than a second.
-pub(super) const GATHERED_BYTES_MAX: usize = 4096;
 
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
@@ -482,71 +480,4 @@ fn failed(error: RecordError) -> io::Error {
         error => format!("TLS: a bad record from the peer ({error:?})"),
     };
     io::Error::new(io::ErrorKind::InvalidData, text)
-}
-
-/// What is still to be sealed.
-struct Source<'a> {
-    first: &'a [u8],
-    second: &'a [u8],
-    /// Records are of full length once no more than this is left.
-    full_from: usize,
-}
-
-impl<'a> Source<'a> {
-    const fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    const fn len(&self) -> usize {
-        self.first.len() + self.second.len()
-    }
-
-    /// Most bytes of the next record.
-    const fn record_max(&self) -> usize {
-        if self.len() > self.full_from {
-            RECORD_SHORT
-        } else {
-            PLAIN_MAX
-        }
-    }
-
-    /// The next bytes, at most `most`: of both parts only where they are few.
-    fn next(&mut self, most: usize) -> [&'a [u8]; 2] {
-        let (head, rest) = self.first.split_at(self.first.len().min(most));
-        self.first = rest;
-        let left = most - head.len();
-        let together = head.len() + self.second.len().min(left);
-        let is_small = together <= GATHERED_BYTES_MAX;
-        if !rest.is_empty() || !(head.is_empty() || is_small) {
-            return [head, &[]];
-        }
-        let (body, rest) = self.second.split_at(self.second.len().min(left));
-        self.second = rest;
-        if head.is_empty() {
-            [body, &[]]
-        } else {
-            [head, body]
-        }
-    }
-}
-
-/// Seals as much as there is room for, behind `before`.
-fn seal_into(
-    sealer: &mut Sealer,
-    before: &[u8],
-    source: &mut Source<'_>,
-    room: &mut [u8],
-) -> Result<usize, aws_lc_rs::error::Unspecified> {
-    room[..before.len()].copy_from_slice(before);
-    let mut filled = before.len();
-    while !source.is_empty() {
-        let space = &mut room[filled..];
-        let most = space.len().saturating_sub(sealer.overhead());
-        let most = most.min(source.record_max());
-        if most == 0 {
-            break;
-        }
-        filled += sealer.seal(Kind::Data, source.next(most), space)?;
-    }
-    Ok(filled)
 }

@@ -65,7 +65,7 @@ pub(crate) fn pair(folder: &Folder, signed: &Signed) -> String {
 }
 
 /// Waits until so many handshakes have failed for this reason: a client may know first.
-fn wait_for_failures(lb: &Lb, reason: &str, count: f64) {
+pub(crate) fn wait_for_failures(lb: &Lb, reason: &str, count: f64) {
     let labels = format!("{{listener=\"web\",reason=\"{reason}\"}}");
     let series = format!("lb_tls_handshake_failures_total{labels}");
     wait_until(&format!("{count} failures: {reason}"), || {
