@@ -107,6 +107,10 @@ mod tls_backends;
 mod tls_certificates;
 /// Clients over TLS: their certificates, tickets, limits, what is agreed on.
 mod tls_clients;
+/// Who a client over TLS is said to be.
+mod tls_identity;
+/// What TLS says on the wire.
+mod tls_protocol;
 /// Balancing as a user sees it.
 mod traffic;
 /// What nginx and HAProxy understand of what is passed on.
