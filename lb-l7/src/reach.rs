@@ -43,7 +43,9 @@ impl Exchange<'_> {
         let counters = cluster.counters().of(self.connection.http.worker.index);
         counters.exchanges.increment();
         let settings = &cluster.exchanges;
-        self.total_due = settings.total_timeout.map(|it| rt::now() + it);
+        let total = [settings.total_timeout, self.request.deadline];
+        let total = total.into_iter().flatten().min();
+        self.total_due = total.map(|it| rt::now() + it);
         let mut tried = Tried::default();
         let mut failure = Failure::Unavailable;
         loop {
