@@ -336,9 +336,17 @@ impl Exchange<'_> {
                         let mut begun = pin!(turn.begin(stream, cluster, backend, worker));
                         let begun = self
                             .wait(Waiting::Connect, None, |_, cx| begun.as_mut().poll(cx))
-                            .await?;
-                        let begun = begun.map_err(|_| Failure::BackendUnreachable)?;
-                        BackendLink::Http2(Box::new(begun))
+                            .await;
+                        match begun {
+                            Ok(Ok(begun)) => BackendLink::Http2(Box::new(begun)),
+                            // It does not speak HTTP/2, or takes no streams.
+                            Ok(Err(_)) | Err(Failure::BackendTimeout | Failure::TryTimeout) => {
+                                backend.counters(worker).connect_failures.increment();
+                                lease.failed(Fault::Connect);
+                                return Err(Failure::BackendUnreachable);
+                            }
+                            Err(failure) => return Err(failure),
+                        }
                     }
                 };
                 let connection = BackendConnection::new(link, Arc::clone(backend), worker);

@@ -98,20 +98,38 @@ fn what_is_allowed_is_understood() {
     is_fine(&[(1, 4, 1, OK), (0, 0, 1, b"ab"), (0, 1, 1, b"")], "a body");
     is_fine(&[(1, 4, 1, OK), (0, 9, 1, b"\x02abcc")], "a padded one");
     is_fine(&[(1, 1, 1, b""), (9, 4, 1, OK)], "a head in two frames");
-    is_fine(&[(0xBE, 0, 0, b"x"), (2, 0, 1, b"\0\0\0\0\x01"), (1, 5, 1, OK)], "others between");
+    is_fine(
+        &[
+            (0xBE, 0, 0, b"x"),
+            (2, 0, 1, b"\0\0\0\0\x01"),
+            (1, 5, 1, OK),
+        ],
+        "others between",
+    );
     is_fine(&[(4, 0, 0, b"\0\x04\0\0\0\0"), (1, 5, 1, OK)], "SETTINGS");
-    is_fine(&[(1, 5, 1, OK), (3, 0, 1, b"\0\0\0\0")], "RST_STREAM behind the end");
-    is_fine(&[(1, 5, 1, OK), (8, 0, 1, b"\0\0\0\x01")], "WINDOW_UPDATE behind the end");
-    is_fine(&[(7, 0, 0, b"\0\0\0\x01\0\0\0\0"), (1, 5, 1, OK)], "GOAWAY, the request included");
-    is_fine(&[(1, 4, 1, OK), (1, 5, 1, &literal(&[("x-sum", "1")]))], "trailers");
+    is_fine(
+        &[(1, 5, 1, OK), (3, 0, 1, b"\0\0\0\0")],
+        "RST_STREAM behind the end",
+    );
+    is_fine(
+        &[(1, 5, 1, OK), (8, 0, 1, b"\0\0\0\x01")],
+        "WINDOW_UPDATE behind the end",
+    );
+    is_fine(
+        &[(7, 0, 0, b"\0\0\0\x01\0\0\0\0"), (1, 5, 1, OK)],
+        "GOAWAY, the request included",
+    );
+    is_fine(
+        &[(1, 4, 1, OK), (1, 5, 1, &literal(&[("x-sum", "1")]))],
+        "trailers",
+    );
 }
 
 #[test]
 fn malformed_responses_are_reset() {
     let status = |status: &'static str| literal(&[(":status", status)]);
-    let with = |name: &'static str, value: &'static str| {
-        literal(&[(":status", "200"), (name, value)])
-    };
+    let with =
+        |name: &'static str, value: &'static str| literal(&[(":status", "200"), (name, value)]);
     for head in [
         literal(&[("a", "b")]),
         status(""),
@@ -137,11 +155,20 @@ fn malformed_responses_are_reset() {
         with("proxy-connection", "x"),
         with("content-length", "5"),
         with("content-length", "a"),
-        literal(&[(":status", "200"), ("content-length", "0"), ("content-length", "0")]),
+        literal(&[
+            (":status", "200"),
+            ("content-length", "0"),
+            ("content-length", "0"),
+        ]),
         literal(&[(":status", "103")]), // which ends the stream
     ] {
         let what = String::from_utf8_lossy(&head);
-        check(&[(1, 5, 1, &head)], Some(502), &Told::Reset(PROTOCOL), &what);
+        check(
+            &[(1, 5, 1, &head)],
+            Some(502),
+            &Told::Reset(PROTOCOL),
+            &what,
+        );
     }
     let three = with("content-length", "3");
     let three: Frame<'_> = (1, 4, 1, &three);
@@ -151,14 +178,25 @@ fn malformed_responses_are_reset() {
         ("DATA before a head", &[(0, 1, 1, &b"x"[..])][..]),
         ("too little", &[three, (0, 1, 1, b"ab")]),
         ("too much", &[three, (0, 1, 1, b"abcd")]),
-        ("pseudo-fields in trailers", &[(1, 4, 1, OK), (1, 5, 1, &pseudo)]),
-        ("trailers that do not end", &[(1, 4, 1, OK), (1, 4, 1, &field)]),
+        (
+            "pseudo-fields in trailers",
+            &[(1, 4, 1, OK), (1, 5, 1, &pseudo)],
+        ),
+        (
+            "trailers that do not end",
+            &[(1, 4, 1, OK), (1, 4, 1, &field)],
+        ),
         ("a window of nothing", &[(8, 0, 1, b"\0\0\0\0")]),
     ] {
         check(frames, Some(502), &Told::Reset(PROTOCOL), what);
     }
     let most = &[(8, 0, 1, &b"\x7f\xff\xff\xff"[..])];
-    check(most, Some(502), &Told::Reset(FLOW_CONTROL), "a window too large");
+    check(
+        most,
+        Some(502),
+        &Told::Reset(FLOW_CONTROL),
+        "a window too large",
+    );
 }
 
 #[test]
@@ -170,15 +208,39 @@ fn offences_end_the_connection() {
         ("HEADERS on a stream of its own", &[(1, 5, 2, OK)], PROTOCOL),
         ("HEADERS on an idle stream", &[(1, 5, 3, OK)], PROTOCOL),
         ("DATA on an idle stream", &[(0, 1, 3, b"x")], PROTOCOL),
-        ("RST_STREAM on an idle one", &[(3, 0, 3, b"\0\0\0\0")], PROTOCOL),
-        ("WINDOW_UPDATE on an idle one", &[(8, 0, 3, b"\0\0\0\x01")], PROTOCOL),
-        ("RST_STREAM on stream 0", &[(3, 0, 0, b"\0\0\0\0")], PROTOCOL),
+        (
+            "RST_STREAM on an idle one",
+            &[(3, 0, 3, b"\0\0\0\0")],
+            PROTOCOL,
+        ),
+        (
+            "WINDOW_UPDATE on an idle one",
+            &[(8, 0, 3, b"\0\0\0\x01")],
+            PROTOCOL,
+        ),
+        (
+            "RST_STREAM on stream 0",
+            &[(3, 0, 0, b"\0\0\0\0")],
+            PROTOCOL,
+        ),
         ("a push", &[(5, 4, 1, b"\0\0\0\x02\x88")], PROTOCOL),
         ("SETTINGS on a stream", &[(4, 0, 1, b"")], PROTOCOL),
-        ("SETTINGS that allow pushes", &[(4, 0, 0, b"\0\x02\0\0\0\x01")], PROTOCOL),
-        ("SETTINGS, frames too short", &[(4, 0, 0, b"\0\x05\0\0\0\x01")], PROTOCOL),
+        (
+            "SETTINGS that allow pushes",
+            &[(4, 0, 0, b"\0\x02\0\0\0\x01")],
+            PROTOCOL,
+        ),
+        (
+            "SETTINGS, frames too short",
+            &[(4, 0, 0, b"\0\x05\0\0\0\x01")],
+            PROTOCOL,
+        ),
         ("SETTINGS, broken", &[(4, 0, 0, b"\0\x05\0")], SIZE),
-        ("SETTINGS, a window too large", &[(4, 0, 0, b"\0\x04\x80\0\0\0")], FLOW_CONTROL),
+        (
+            "SETTINGS, a window too large",
+            &[(4, 0, 0, b"\0\x04\x80\0\0\0")],
+            FLOW_CONTROL,
+        ),
         ("PING on a stream", &[(6, 0, 1, b"12345678")], PROTOCOL),
         ("a short PING", &[(6, 0, 0, b"1234")], SIZE),
         ("a short GOAWAY", &[(7, 0, 0, b"1234")], SIZE),
@@ -186,14 +248,26 @@ fn offences_end_the_connection() {
         ("a short RST_STREAM", &[(3, 0, 1, b"\0")], SIZE),
         ("a short WINDOW_UPDATE", &[(8, 0, 0, b"\0")], SIZE),
         ("a window of nothing", &[(8, 0, 0, b"\0\0\0\0")], PROTOCOL),
-        ("a window too large", &[(8, 0, 0, b"\x7f\xff\xff\xff")], FLOW_CONTROL),
+        (
+            "a window too large",
+            &[(8, 0, 0, b"\x7f\xff\xff\xff")],
+            FLOW_CONTROL,
+        ),
         ("a frame too long", &[(1, 5, 1, &long)], SIZE),
-        ("a head interrupted", &[(1, 1, 1, OK), (6, 0, 0, b"12345678")], PROTOCOL),
+        (
+            "a head interrupted",
+            &[(1, 1, 1, OK), (6, 0, 0, b"12345678")],
+            PROTOCOL,
+        ),
         ("CONTINUATION of nothing", &[(9, 4, 1, b"")], PROTOCOL),
         ("too much padding", &[(1, 0xD, 1, b"\x05\x88")], PROTOCOL),
         ("an index nowhere", &[(1, 5, 1, b"\xff\x7f")], COMPRESSION),
         ("a broken block", &[(1, 5, 1, b"\x88\x40")], COMPRESSION),
-        ("DATA that is padded too much", &[(1, 4, 1, OK), (0, 8, 1, b"\x05ab")], PROTOCOL),
+        (
+            "DATA that is padded too much",
+            &[(1, 4, 1, OK), (0, 8, 1, b"\x05ab")],
+            PROTOCOL,
+        ),
     ];
     for (what, frames, code) in cases {
         check(frames, Some(502), &Told::GoAway(*code), what);
@@ -211,7 +285,9 @@ fn more_than_the_window_ends_it() {
         let (backend, receive) = backend(None, frames.iter().flat_map(|it| bytes(*it)).collect());
         let proxy = proxy_to_http2(engine, &[backend.address]);
         let mut client = connect(&proxy);
-        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .unwrap();
         let told = receive.recv().unwrap();
         let is_flow = matches!(told, Told::GoAway(FLOW_CONTROL) | Told::Reset(FLOW_CONTROL));
         assert!(is_flow, "{told:?}");

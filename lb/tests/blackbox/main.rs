@@ -14,6 +14,8 @@ mod client;
 mod fleet;
 /// Starting and watching `lb`.
 mod harness;
+/// HTTP/2 byte by byte.
+mod http2_frames;
 /// Origins to balance between.
 mod origin;
 /// Other people's servers.
@@ -53,6 +55,8 @@ mod grpc;
 mod health;
 /// HTTP/2.
 mod http2;
+/// Connections of HTTP/2 to backends.
+mod http2_backends;
 /// Attacks by HTTP/2.
 mod http2_floods;
 /// Out of file descriptors.
