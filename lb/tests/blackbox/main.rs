@@ -59,6 +59,8 @@ mod http2;
 mod http2_backends;
 /// Attacks by HTTP/2.
 mod http2_floods;
+/// What is spoken at either end.
+mod http2_pairs;
 /// Out of file descriptors.
 mod limits;
 /// A folder of Kubernetes objects.
