@@ -61,6 +61,8 @@ mod http2_backends;
 mod http2_floods;
 /// What is spoken at either end.
 mod http2_pairs;
+/// Ingresses, as documented and as annotated.
+mod ingresses;
 /// Out of file descriptors.
 mod limits;
 /// A folder of Kubernetes objects.
