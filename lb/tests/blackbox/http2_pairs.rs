@@ -283,24 +283,59 @@ impl Pairing<'_> {
         let hints = self.ask("/hints", &[]);
         is(&hints, 103);
         assert!(hints.contains("link: </a.css>") && hints.ends_with("late"), "{what}: {hints}");
-        let early = self.ask("/early", &["-H", "Expect:", "--data-binary", &file]);
-        is(&early, 413);
-        assert!(early.ends_with("early"), "{what}: {early}");
+        self.early(what, &file);
         self.abort(what);
+    }
+
+    /// An answer that does not wait for the body. Where a reset comes right behind it, as the RFC
+    /// has it, some versions of curl throw it away: nghttp does not.
+    fn early(&self, what: &str, file: &str) {
+        let early = if self.version == "--http1.1" {
+            self.ask("/early", &["-H", "Expect:", "--data-binary", file])
+        } else {
+            let url = format!("{}/early", self.url);
+            let mut command = Command::new("nghttp");
+            let output = command.args(["-v", "-t", "20", "-d", &file[1..], &url]);
+            let Ok(output) = output.output() else {
+                return skip("no nghttp");
+            };
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let has_all = early.contains(" 413") && early.contains("early");
+        assert!(has_all, "{what}: {early}");
     }
 
     /// A client that leaves cancels the backend's exchange.
     fn abort(&self, what: &str) {
         let before = self.seen.cancelled.load(Ordering::SeqCst);
         let waiting = self.seen.waiting.load(Ordering::SeqCst);
-        let url = format!("{}/wait", self.url);
-        let mut client = Command::new("curl")
-            .args(["-sk", self.version, &url])
-            .spawn()
-            .unwrap();
-        wait_until("the request", || self.seen.waiting.load(Ordering::SeqCst) > waiting);
-        client.kill().unwrap();
-        client.wait().unwrap();
-        wait_until(what, || self.seen.cancelled.load(Ordering::SeqCst) > before);
+        let wait = || {
+            wait_until("the request", || {
+                self.seen.waiting.load(Ordering::SeqCst) > waiting
+            });
+        };
+        if self.version == "--http1.1" {
+            // An end of what a client sends may be a half-close: only a reset is unmistakable.
+            let Some(address) = self.url.strip_prefix("http://") else {
+                return;
+            };
+            let mut stream = TcpStream::connect(address).unwrap();
+            let request = b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n";
+            stream.write_all(request).unwrap();
+            wait();
+            let socket = socket2::SockRef::from(&stream);
+            socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            drop(stream);
+        } else {
+            let url = format!("{}/wait", self.url);
+            let mut command = Command::new("curl");
+            let mut client = command.args(["-sk", self.version, &url]).spawn().unwrap();
+            wait();
+            client.kill().unwrap();
+            client.wait().unwrap();
+        }
+        wait_until(what, || {
+            self.seen.cancelled.load(Ordering::SeqCst) > before
+        });
     }
 }
