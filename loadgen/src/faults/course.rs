@@ -197,6 +197,7 @@ impl Course<'_> {
             balance: balance.to_owned(),
             keys: health.into_iter().chain(self.args.keys.clone()).collect(),
             backends: self.addresses[2..].to_vec(),
+            relay: None,
             is_secure: self.script.is_secure(),
         };
         if file.is_secure {

@@ -90,10 +90,12 @@ impl Page<'_> {
         let level = line.bytes().take_while(|byte| *byte == b'#').count();
         if level > 0 {
             let text = inline(line[level..].trim());
-            let number = self.headings.len();
-            let _ = writeln!(self.body, "<h{level} id=\"h{number}\">{text}</h{level}>");
             if level == 2 {
+                let number = self.headings.len();
+                let _ = writeln!(self.body, "<h2 id=\"h{number}\">{text}</h2>");
                 self.headings.push(text);
+            } else {
+                let _ = writeln!(self.body, "<h{level}>{text}</h{level}>");
             }
         } else if let Some(chart) = self.chart(line) {
             let _ = writeln!(self.body, "<figure>{chart}</figure>");
@@ -196,6 +198,8 @@ mod tests {
         for expected in [
             "<title>T &lt;1&gt;</title>",
             "<a href=\"#h0\">A &amp; b</a>",
+            "<h1>T</h1>",
+            "<h2 id=\"h0\">A &amp; b</h2>",
             "<strong>this</strong> <code>x&lt;y</code> and <a href=\"raw.json\">raw</a>, 2*3 [a].",
             "<tr><td><code>k</code></td><td class=\"r\"><strong>1</strong></td></tr>",
             "<ul>\n<li>one</li>\n<li>two</li>\n</ul>",
