@@ -21,7 +21,9 @@ td.r,th.r{text-align:right;font-variant-numeric:tabular-nums}
 pre{background:#8881;padding:.7rem 1rem;overflow-x:auto}
 code{font-size:.9em}
 figure{margin:1rem 0;background:#fff;overflow-x:auto}
-figure svg{max-width:100%;height:auto}
+figure svg{max-width:100%;min-width:40rem;height:auto}
+@media (prefers-color-scheme:dark){figure{background:#1a1a1a}\
+figure svg{filter:invert(.9) hue-rotate(180deg)}}
 nav a{margin-right:1rem}";
 
 /// The page for the texts `parts`, with the charts of `folder` in it.
@@ -75,13 +77,25 @@ impl Page<'_> {
                 }
                 self.table(&rows);
             } else if let Some(item) = line.strip_prefix("- ") {
-                let _ = writeln!(self.body, "<ul>\n<li>{}</li>", inline(item));
-                while let Some(next) = lines.next_if(|line| line.starts_with("- ")) {
-                    let _ = writeln!(self.body, "<li>{}</li>", inline(&next[2..]));
+                let mut items = vec![item.to_owned()];
+                while let Some(next) = lines.next_if(|l| l.starts_with("- ") || l.starts_with("  "))
+                {
+                    match (next.strip_prefix("- "), items.last_mut()) {
+                        (None, Some(last)) => *last += &next[1..],
+                        (item, _) => items.extend(item.map(str::to_owned)),
+                    }
+                }
+                self.body += "<ul>\n";
+                for item in items {
+                    let _ = writeln!(self.body, "<li>{}</li>", inline(&item));
                 }
                 self.body += "</ul>\n";
             } else if !line.trim().is_empty() {
-                self.line(line);
+                let mut text = line.to_owned();
+                while let Some(next) = lines.next_if(|next| is_text(line) && is_text(next)) {
+                    text = text + " " + next;
+                }
+                self.line(&text);
             }
         }
     }
@@ -135,6 +149,12 @@ impl Page<'_> {
         }
         self.body += "</table>\n";
     }
+}
+
+/// Whether a line is part of a paragraph.
+fn is_text(line: &str) -> bool {
+    let begins = ["#", "|", "- ", "```", "!["];
+    !line.trim().is_empty() && !begins.iter().any(|begin| line.starts_with(begin))
 }
 
 /// Bold, code and links within a line.
@@ -191,7 +211,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("cpu.svg"), "<?xml?><svg><g/></svg>").unwrap();
         let text = "# T\n\n## A & b\n\nSee **this** `x<y` and [raw](raw.json), 2*3 [a].\n\n\
-                    | a | n |\n| --- | ---: |\n| `k` | **1** |\n\n- one\n- two\n\n\
+                    | a | n |\n| --- | ---: |\n| `k` | **1** |\n\n- one\n  more\n- two\n\na\nb\n\n\
                     ```sh\na <b>\n```\n\n![cpu](cpu.svg)\n\n![no](../cpu.svg)\n";
         let page = render("T <1>", &[text], &folder);
         fs::remove_dir_all(&folder).unwrap();
@@ -202,7 +222,7 @@ mod tests {
             "<h2 id=\"h0\">A &amp; b</h2>",
             "<strong>this</strong> <code>x&lt;y</code> and <a href=\"raw.json\">raw</a>, 2*3 [a].",
             "<tr><td><code>k</code></td><td class=\"r\"><strong>1</strong></td></tr>",
-            "<ul>\n<li>one</li>\n<li>two</li>\n</ul>",
+            "<ul>\n<li>one more</li>\n<li>two</li>\n</ul>\n<p>a b</p>",
             "<pre><code>a &lt;b&gt;\n</code></pre>",
             "<figure><svg><g/></svg></figure>",
         ] {

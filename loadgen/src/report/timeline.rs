@@ -21,7 +21,9 @@ use crate::run::Second;
 // All in pixels.
 const LEFT: i32 = 90;
 const RIGHT: i32 = WIDTH - MARGIN;
-const TOP: i32 = 170;
+/// Below the title, and below the labels of events.
+const TOP: i32 = 60;
+const TOP_WITH_EVENTS: i32 = 170;
 const BOTTOM: i32 = 420;
 const HEIGHT: i32 = 500;
 /// Labels of events stand on so many lines in turn, so that neighbours do not overlap.
@@ -30,6 +32,19 @@ const LABEL_HEIGHT: i32 = 18;
 
 const FAILED: RGBColor = RGBColor(0xd7, 0x3a, 0x49);
 const DELAYED: RGBColor = RGBColor(0xe3, 0x9b, 0x1f);
+
+/// The upright axis.
+struct Axis {
+    scale: Scale,
+    top: i32,
+}
+
+impl Axis {
+    /// The place of `value` on it.
+    fn y(&self, value: f64) -> i32 {
+        BOTTOM - (self.scale.share(value) * f64::from(BOTTOM - self.top)).round() as i32
+    }
+}
 
 /// Draws `timeline` under `title` into the file at `path`.
 pub(super) fn draw(
@@ -56,18 +71,25 @@ fn draw_all<'a>(
     let heading = style(19, INK, FontStyle::Bold, HPos::Left);
     text(canvas, title, (MARGIN, MARGIN), &heading)?;
     let most = timeline.iter().map(|s| s.completed + s.errors);
-    let scale = Scale::linear(most.max().unwrap_or(0) as f64, Quantity::Count);
-    draw_levels(canvas, &scale)?;
+    let axis = Axis {
+        scale: Scale::linear(most.max().unwrap_or(0) as f64, Quantity::Count),
+        top: if events.is_empty() {
+            TOP
+        } else {
+            TOP_WITH_EVENTS
+        },
+    };
+    draw_levels(canvas, &axis)?;
     let seconds = timeline.iter().map(|s| s.t + 1).max().unwrap_or(1);
     let x = |second: u64| {
         let share = second as f64 / seconds as f64;
         LEFT + (share * f64::from(RIGHT - LEFT)).round() as i32
     };
     for second in timeline {
-        draw_second(canvas, second, [x(second.t), x(second.t + 1)], &scale)?;
+        draw_second(canvas, second, [x(second.t), x(second.t + 1)], &axis)?;
     }
     for (place, event) in (0..).zip(events) {
-        let label = 60 + place % LABEL_LINES * LABEL_HEIGHT;
+        let label = TOP + place % LABEL_LINES * LABEL_HEIGHT;
         let at = x(event.at_s);
         let mark = PathElement::new([(at, label), (at, BOTTOM)], INK.stroke_width(1));
         canvas.draw(&mark)?;
@@ -79,10 +101,10 @@ fn draw_all<'a>(
     canvas.present()
 }
 
-fn draw_levels<'a>(canvas: &Canvas<'a>, scale: &Scale) -> Result<(), DrawError<'a>> {
+fn draw_levels<'a>(canvas: &Canvas<'a>, axis: &Axis) -> Result<(), DrawError<'a>> {
     let right = style(12, FAINT_INK, FontStyle::Normal, HPos::Right);
-    for mark in scale.marks() {
-        let y = height(scale, mark);
+    for mark in axis.scale.marks() {
+        let y = axis.y(mark);
         let line = PathElement::new([(LEFT, y), (RIGHT, y)], GRID.stroke_width(1));
         canvas.draw(&line)?;
         text(canvas, &Quantity::Count.mark(mark), (LEFT - 8, y), &right)?;
@@ -94,7 +116,7 @@ fn draw_second<'a>(
     canvas: &Canvas<'a>,
     second: &Second,
     [left, right]: [i32; 2],
-    scale: &Scale,
+    axis: &Axis,
 ) -> Result<(), DrawError<'a>> {
     let in_time = second.completed.saturating_sub(second.delayed);
     let mut below = 0;
@@ -107,8 +129,8 @@ fn draw_second<'a>(
             continue;
         }
         let (from, to) = (below as f64, (below + count) as f64);
-        let top = height(scale, to).min(height(scale, from) - 1);
-        let corners = [(left, top), (right - 1, height(scale, from))];
+        let top = axis.y(to).min(axis.y(from) - 1);
+        let corners = [(left, top), (right - 1, axis.y(from))];
         canvas.draw(&Rectangle::new(corners, colour.filled()))?;
         below += count;
     }
@@ -129,9 +151,4 @@ fn draw_legend<'a>(canvas: &Canvas<'a>) -> Result<(), DrawError<'a>> {
         at += width;
     }
     Ok(())
-}
-
-/// The place of `value` on the upright axis.
-fn height(scale: &Scale, value: f64) -> i32 {
-    BOTTOM - (scale.share(value) * f64::from(BOTTOM - TOP)).round() as i32
 }

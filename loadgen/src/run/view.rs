@@ -46,9 +46,15 @@ impl Size {
         if room > 4 { room } else { 4 }
     }
 
+    /// Columns for an origin's name.
+    const fn name(self) -> usize {
+        let room = self.width() / 3;
+        if room < NAME_CHARS { room } else { NAME_CHARS }
+    }
+
     /// Columns for an origin's bar, after its name and with a value behind it.
     const fn bar(self) -> usize {
-        let taken = LABEL_CHARS + NAME_CHARS + VALUE_CHARS;
+        let taken = LABEL_CHARS + self.name() + VALUE_CHARS;
         let room = self.width().saturating_sub(taken);
         if room > 4 { room } else { 4 }
     }
@@ -167,10 +173,11 @@ impl Screen {
         let mut lines: Vec<String> = shown
             .map(|(place, (name, count))| {
                 let label = if place == 0 { "origins" } else { "" };
-                let name: String = name.chars().take(NAME_CHARS).collect();
+                let room = self.size.name();
+                let name: String = name.chars().take(room).collect();
                 let percent = *count as f64 * 100.0 / all.max(1) as f64;
                 let bar = bar(*count as f64 / most as f64, self.size.bar());
-                let text = format!("{name:<NAME_CHARS$} {}", self.painted(Paint::Curve, &bar));
+                let text = format!("{name:<room$} {}", self.painted(Paint::Curve, &bar));
                 self.row(label, &text, &format!("{percent:>5.1} %"))
             })
             .collect();

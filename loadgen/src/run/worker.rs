@@ -351,7 +351,7 @@ impl Worker {
                 .think()
                 .filter(|_| !self.schedule.borrow().is_open_loop())
             {
-                rt::sleep(think).await;
+                rt::sleep_until_precise(rt::now_precise() + think).await;
             }
             if result == Err(Failure::Connect) && !self.schedule.borrow().is_open_loop() {
                 // A closed loop would spin on a server that refuses.
