@@ -86,10 +86,13 @@ fn a_slow_try_is_followed_by_another_and_all_are_bounded(engine: &str) {
     let mut late = 0;
     for _ in 0..4 {
         assert_eq!(client.get("/").text(), "quick");
-        client.send(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n");
-        let response = client.response();
-        late += usize::from(response.status == 504); // it must not be repeated
-        assert!(matches!(response.status, 200 | 504));
+        // The first try of one of them is the silent one's turn, and must not be repeated.
+        for _ in 0..2 {
+            client.send(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n");
+            let response = client.response();
+            late += usize::from(response.status == 504);
+            assert!(matches!(response.status, 200 | 504));
+        }
     }
     assert!(late > 0);
 
