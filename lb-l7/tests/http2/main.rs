@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod abort;
+mod gather;
 mod pairs;
 mod peers;
 #[path = "../proxy/support.rs"]
