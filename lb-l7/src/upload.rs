@@ -33,6 +33,8 @@ pub(crate) struct Upload {
     /// The backend takes no more. It may have answered already.
     is_broken: bool,
     patience: Patience,
+    /// Of a stream that was gathered to its end.
+    gathered_trailers: Option<Chunk>,
     /// Taken from the client inside of the kernel, and not yet sent.
     pipe: Option<Pipe>,
     /// What must be left of the body for that.
@@ -48,6 +50,7 @@ impl Upload {
             pending: Outgoing::default(),
             is_broken: false,
             patience: Patience::new(rate),
+            gathered_trailers: None,
             pipe: None,
             bulk_bytes: BULK_BYTES,
             small_pieces: 0,
@@ -74,34 +77,49 @@ impl Upload {
         self.passage.set_transfer(transfer);
     }
 
-    /// Whether the body can be received before a backend is asked: it is framed as HTTP/1 has it,
-    /// and not known to be longer than `bytes_max`.
+    /// Whether the body can be received before a backend is asked: it is not known to be longer
+    /// than `bytes_max`.
     pub(crate) const fn may_gather(&self, bytes_max: usize) -> bool {
-        !self.passage.is_done()
-            && !self.passage.ends_by_close()
-            && self.passage.plain_left() <= bytes_max as u64
+        !self.passage.is_done() && self.passage.least_left() <= bytes_max as u64
     }
 
-    /// Receives the next piece of the body into `gathered`, as it comes; ready with its length.
+    /// The body is to be gathered, as it would go to a backend of HTTP/1.
+    pub(crate) fn begin_gathering(&mut self, framing: Framing) {
+        if self.passage.ends_by_close() && framing == Framing::Chunked {
+            self.passage.set_transfer(Transfer::Chunk);
+        }
+    }
+
+    /// Receives the next piece of the body into `gathered`; ready with the bytes that came.
     pub(crate) fn poll_gather(
         &mut self,
         client: &ClientLink,
         gathered: &mut Vec<u8>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, Failure>> {
-        let chunk = ready!(client.poll_recv(cx));
-        let Ok(mut chunk) = chunk.map_err(|_| Failure::ClientGone) else {
+        let Ok(mut chunk) = ready!(client.poll_recv(cx)) else {
             return Poll::Ready(Err(Failure::ClientGone));
         };
-        if chunk.is_empty() {
-            return Poll::Ready(Err(Failure::ClientGone));
+        let before = chunk.len();
+        let parts = if chunk.is_empty() {
+            self.end(client)?;
+            self.gathered_trailers = self.pending.trailers.take();
+            std::mem::take(&mut self.pending).parts
+        } else {
+            self.passage.next(&mut chunk).map_err(Failure::Body)?
+        };
+        for part in parts.iter().flatten() {
+            gathered.extend_from_slice(part);
         }
-        let taken = self.passage.take_plain(&chunk).map_err(Failure::Body)?;
-        gathered.extend_from_slice(&chunk[..taken]);
-        chunk.advance(taken);
+        let taken = before - chunk.len();
         client.unread(chunk);
         self.patience.moved(taken, rt::now);
         Poll::Ready(Ok(taken))
+    }
+
+    /// The field lines behind a body that was gathered, for a stream whose length was declared.
+    pub(crate) fn gathered_trailers(&self) -> Option<Chunk> {
+        self.gathered_trailers.as_ref().map(Chunk::share)
     }
 
     /// Takes the chunks off the body bytes at hand, which are behind a head.

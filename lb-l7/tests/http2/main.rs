@@ -6,6 +6,7 @@
 mod abort;
 mod backends;
 mod conformance;
+mod gather;
 mod pairs;
 mod peers;
 #[path = "../proxy/support.rs"]
