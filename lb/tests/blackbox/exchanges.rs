@@ -80,7 +80,7 @@ fn silent() -> Backend {
 
 fn a_slow_try_is_followed_by_another_and_all_are_bounded(engine: &str) {
     let backends = [silent(), Backend::named("quick")];
-    let settings = ", timeouts: {try: 100ms}, retry_budget: none";
+    let settings = ", timeouts: {try: 500ms}, retry_budget: none";
     let (lb, _folder) = start(engine, &backends.each_ref(), settings, "");
     let mut client = Client::to(lb.listener("web"));
     for _ in 0..4 {
