@@ -44,7 +44,9 @@ impl Exchange<'_> {
         let counters = cluster.counters().of(self.connection.http.worker.index);
         counters.exchanges.increment();
         let settings = &cluster.exchanges;
-        self.total_due = settings.total_timeout.map(|it| rt::now() + it);
+        let total = [settings.total_timeout, self.request.deadline];
+        let total = total.into_iter().flatten().min();
+        self.total_due = total.map(|it| rt::now() + it);
         let mut tried = Tried::default();
         let mut failure = Failure::Unavailable;
         loop {
@@ -337,24 +339,7 @@ impl Exchange<'_> {
                 }
                 let link = match turn {
                     None => BackendLink::Http1(stream),
-                    Some(turn) => {
-                        let mut begun = pin!(turn.begin(stream, cluster, backend, worker));
-                        let begun = self
-                            .wait(Waiting::Connect, None, |_, cx| begun.as_mut().poll(cx))
-                            .await?;
-                        let begun = begun.map_err(|error| {
-                            if error.kind() == io::ErrorKind::Unsupported {
-                                tls::backend_failed(
-                                    cluster,
-                                    backend,
-                                    worker,
-                                    HandshakeEnd::NoHttp2,
-                                );
-                            }
-                            Failure::BackendUnreachable
-                        })?;
-                        BackendLink::Http2(Box::new(begun))
-                    }
+                    Some(turn) => self.begin_http2(turn, stream, cluster, lease).await?,
                 };
                 let connection = BackendConnection::new(link, Arc::clone(backend), worker);
                 Ok(match cluster.exchanges.connections_max {
@@ -372,13 +357,47 @@ impl Exchange<'_> {
                     };
                     tls::backend_failed(cluster, backend, worker, end);
                 }
-                backend.counters(worker).connect_failures.increment();
-                lease.failed(Fault::Connect);
-                Err(Failure::BackendUnreachable)
+                Err(not_reached(lease, worker))
             }
             Err(failure) => Err(failure),
         }
     }
+
+    /// A connection on which HTTP/2 has begun, and the stream of this exchange on it.
+    async fn begin_http2(
+        &mut self,
+        turn: Connecting<'_>,
+        stream: Stream,
+        cluster: &Cluster,
+        lease: &Lease<'_>,
+    ) -> Result<BackendLink, Failure> {
+        let worker = self.connection.http.worker.index;
+        let backend: &Arc<Backend> = lease.backend();
+        let mut begun = pin!(turn.begin(stream, cluster, backend, worker));
+        let begun = self
+            .wait(Waiting::Connect, None, |_, cx| begun.as_mut().poll(cx))
+            .await;
+        match begun {
+            Ok(Ok(begun)) => Ok(BackendLink::Http2(Box::new(begun))),
+            // It does not speak HTTP/2, or takes no streams.
+            Ok(Err(error)) => {
+                if error.kind() == io::ErrorKind::Unsupported {
+                    tls::backend_failed(cluster, backend, worker, HandshakeEnd::NoHttp2);
+                }
+                Err(not_reached(lease, worker))
+            }
+            Err(Failure::BackendTimeout | Failure::TryTimeout) => Err(not_reached(lease, worker)),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// Counts that the backend of `lease` did not take a connection.
+fn not_reached(lease: &Lease<'_>, worker: usize) -> Failure {
+    let counters = lease.backend().counters(worker);
+    counters.connect_failures.increment();
+    lease.failed(Fault::Connect);
+    Failure::BackendUnreachable
 }
 
 /// A new connection, with a handshake where there is to be one; `is_handshaking` says how far it is.

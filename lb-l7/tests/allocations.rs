@@ -1,5 +1,5 @@
 //! A keep-alive request costs no heap allocation, its line in the access log included: counted, on
-//! every engine.
+//! every engine. A stream of HTTP/2 costs two.
 //!
 //! The allocator counts what the proxy's thread allocates; the backend and the client are
 //! other threads.
@@ -243,4 +243,45 @@ fn neither_do_requests_over_tls() {
             assert_does_not_allocate(engine, http, cluster, 200, connect, round_over_tls);
         });
     }
+}
+
+/// Two for each stream of HTTP/2, its task and its end of the exchange's link, and no more however
+/// many there are.
+#[test]
+fn streams_allocate_two_boxes() {
+    const STREAMS: u32 = 60;
+    let _alone = ALONE.lock();
+    on_each_engine(|engine| {
+        let backend = Backend::responding(respond);
+        let cluster = cluster_plan("main", &[backend.address]);
+        let proxy = Proxy::start_logging(engine, http_plan(), &[cluster], true, count_this_thread);
+        let mut client = proxy.connect();
+        client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+        let mut next = 1;
+        let mut allocated = || {
+            let before = allocations();
+            let mut heads = Vec::new();
+            for _ in 0..STREAMS {
+                heads.extend_from_slice(b"\0\0\x09\x01\x05");
+                heads.extend_from_slice(&u32::to_be_bytes(next));
+                heads.extend_from_slice(b"\x82\x86\x84\x41\x04test");
+                next += 2;
+            }
+            // DATA costs windows.
+            heads.extend_from_slice(b"\0\0\x04\x08\0\0\0\0\0\0\0\x10\0");
+            client.send(&heads);
+            let mut ended = 0;
+            while ended < STREAMS {
+                let mut head = [0; 9];
+                client.stream.read_exact(&mut head).unwrap();
+                let len = usize::from(head[1]) << 8 | usize::from(head[2]);
+                client.stream.read_exact(&mut vec![0; len]).unwrap();
+                ended += u32::from(head[3] == 0 && head[4] & 1 == 1);
+            }
+            allocations() - before
+        };
+        let series: Vec<u64> = (0..12).map(|_| allocated()).collect();
+        let least = series.iter().min().unwrap();
+        assert!(*least <= 2 * u64::from(STREAMS), "{series:?} on {engine:?}");
+    });
 }

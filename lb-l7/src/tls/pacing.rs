@@ -144,7 +144,8 @@ mod tests {
         assert_eq!(pacing.short_bytes(50_000), 0);
         pacing.sent_at = Some(Instant::START);
         assert_eq!(pacing.short_bytes(100_000), SHORT_BYTES as usize);
-        assert_eq!(Pacing::FULL.short_bytes(100_000), 0);
+        let mut full = Pacing::FULL;
+        assert_eq!(full.short_bytes(100_000), 0);
     }
 
     #[test]
