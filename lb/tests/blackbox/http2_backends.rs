@@ -12,8 +12,8 @@ use std::time::Duration;
 use crate::client;
 use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, wait_until};
 use crate::http2_frames::{
-    DATA, END_HEADERS, END_STREAM, GET, HEADERS, POST, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, frame, open, receive,
+    DATA, END_HEADERS, END_STREAM, GET, HEADERS, POST, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame,
+    open, receive,
 };
 
 on_both_engines!(

@@ -51,9 +51,11 @@ fn old_one(mut stream: BufReader<TcpStream>, seen: &Seen) -> Option<()> {
                 [head.as_bytes(), &body].concat()
             }
             "/none" => b"HTTP/1.1 204 No Content\r\nX-Kind: none\r\n\r\n".to_vec(),
-            "/trailers" => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n\
+            "/trailers" => {
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n\
                 4\r\nbody\r\n0\r\nX-Sum: 4\r\n\r\n"
-                .to_vec(),
+                    .to_vec()
+            }
             "/hints" => b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n\
                 HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate"
                 .to_vec(),
@@ -226,7 +228,12 @@ fn every_pairing_is_alike(engine: &str) {
             let listener = format!("{backend}{}", if secure { "-tls" } else { "" });
             let scheme = if secure { "https" } else { "http" };
             let url = format!("{scheme}://{}", lb.listener(&listener));
-            let pairing = Pairing { version, url, body: &body, seen: &seen };
+            let pairing = Pairing {
+                version,
+                url,
+                body: &body,
+                seen: &seen,
+            };
             pairing.check(&format!("{version} to {listener}"));
         }
     }
@@ -251,7 +258,11 @@ impl Pairing<'_> {
     }
 
     fn check(&self, what: &str) {
-        let number = if self.version == "--http1.1" { "1.1" } else { "2" };
+        let number = if self.version == "--http1.1" {
+            "1.1"
+        } else {
+            "2"
+        };
         let is = |text: &str, status: u16| {
             let begins = text.starts_with(&format!("http/{number} {status}"));
             assert!(begins, "{what}: {}", &text[..text.len().min(300)]);
@@ -264,7 +275,10 @@ impl Pairing<'_> {
         assert!(head.contains("content-length: 5\r\n"), "{what}: {head}");
         let none = self.ask("/none", &[]);
         is(&none, 204);
-        assert!(none.contains("x-kind: none") && none.ends_with("\r\n\r\n"), "{what}: {none}");
+        assert!(
+            none.contains("x-kind: none") && none.ends_with("\r\n\r\n"),
+            "{what}: {none}"
+        );
         let file = format!("@{}", self.body);
         for more in [&[][..], &["-H", "Transfer-Encoding: chunked"]] {
             let is_old = self.version == "--http1.1";
@@ -274,15 +288,26 @@ impl Pairing<'_> {
             is(&echo, 200);
             let (_, got) = echo.split_once("\r\n\r\n").unwrap();
             assert!(got.len() == BODY, "{what}: {} bytes", got.len());
-            assert!(got.as_bytes().chunks(16).all(|it| it == b"0123456789abcdef"), "{what}");
+            assert!(
+                got.as_bytes()
+                    .chunks(16)
+                    .all(|it| it == b"0123456789abcdef"),
+                "{what}"
+            );
         }
         let trailers = self.ask("/trailers", &[]);
         is(&trailers, 200);
         let (_, rest) = trailers.split_once("\r\n\r\n").unwrap();
-        assert!(rest.starts_with("body") && rest.contains("x-sum: 4"), "{what}: {trailers}");
+        assert!(
+            rest.starts_with("body") && rest.contains("x-sum: 4"),
+            "{what}: {trailers}"
+        );
         let hints = self.ask("/hints", &[]);
         is(&hints, 103);
-        assert!(hints.contains("link: </a.css>") && hints.ends_with("late"), "{what}: {hints}");
+        assert!(
+            hints.contains("link: </a.css>") && hints.ends_with("late"),
+            "{what}: {hints}"
+        );
         self.early(what, &file);
         self.abort(what);
     }
@@ -334,8 +359,6 @@ impl Pairing<'_> {
             client.kill().unwrap();
             client.wait().unwrap();
         }
-        wait_until(what, || {
-            self.seen.cancelled.load(Ordering::SeqCst) > before
-        });
+        wait_until(what, || self.seen.cancelled.load(Ordering::SeqCst) > before);
     }
 }
