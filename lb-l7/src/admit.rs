@@ -82,7 +82,7 @@ impl Request {
             head_len: self.head_len,
             // What a stream brings behind the head of a WebSocket is no body.
             ends: self.upload.is_received() && !(self.upgrades && backend.is_http2()),
-            trailers: None,
+            trailers: self.upload.gathered_trailers(),
         };
         if backend.is_http2() && self.framing == Framing::Chunked {
             self.upload.take_off_chunks(&mut outgoing);

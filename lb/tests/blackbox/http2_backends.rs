@@ -430,7 +430,7 @@ fn a_client_that_does_not_read_holds_little(engine: &str) {
         // The kernel fills up to 32 buffers of a socket before it can be told to stop.
         let each = if engine == "uring" { 640 } else { 256 };
         assert!(
-            held < 240 * each << 10,
+            held < (240 * each) << 10,
             "{} MiB are held of {protocol}",
             held >> 20
         );

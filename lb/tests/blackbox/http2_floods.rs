@@ -47,16 +47,6 @@ type Flood = (&'static str, Box<dyn Fn(u32) -> Vec<u8> + Sync>);
 fn floods() -> Vec<Flood> {
     let upload = |nth: u32| frame(HEADERS, END_HEADERS, 2 * nth + 1, POST);
     let broken = move |nth: u32, offence: Vec<u8>| [upload(nth), offence].concat();
-    // A field of 4000 bytes goes into the table, and is meant a thousand times by each request.
-    let bomb = |nth: u32| {
-        let mut block = GET.to_vec();
-        if nth == 0 {
-            block.extend_from_slice(b"\x40\x01a\x7f\xa1\x1e");
-            block.extend_from_slice(&[b'x'; 4000]);
-        }
-        block.extend_from_slice(&[0xBE; 1000]);
-        frame(HEADERS, END_STREAM | END_HEADERS, 2 * nth + 1, &block)
-    };
     let continued = |nth: u32| match nth {
         0 => frame(HEADERS, END_STREAM, 1, GET),
         _ => frame(CONTINUATION, 0, 1, b"\0\x01a\x01b"),
@@ -122,6 +112,17 @@ fn floods() -> Vec<Flood> {
         ),
         ("heads of 60 KB of names", Box::new(many_names)),
     ]
+}
+
+/// A field of 4000 bytes goes into the table, and is meant a thousand times by each request.
+fn bomb(nth: u32) -> Vec<u8> {
+    let mut block = GET.to_vec();
+    if nth == 0 {
+        block.extend_from_slice(b"\x40\x01a\x7f\xa1\x1e");
+        block.extend_from_slice(&[b'x'; 4000]);
+    }
+    block.extend_from_slice(&[0xBE; 1000]);
+    frame(HEADERS, END_STREAM | END_HEADERS, 2 * nth + 1, &block)
 }
 
 /// A request with thousands of fields, no two of the same name.
