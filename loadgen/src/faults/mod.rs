@@ -95,6 +95,6 @@ pub struct Args {
 impl Args {
     /// The health check.
     fn health(&self) -> &str {
-        self.health.as_deref().unwrap_or(self.mode.name())
+        self.health.as_deref().unwrap_or_else(|| self.mode.name())
     }
 }
