@@ -31,7 +31,7 @@ pub enum Severity {
     Error,
     /// It is served, but not as it says.
     Warning,
-    /// It is served; something was chosen that it leaves open.
+    /// It is served; something was chosen that it leaves open, or nobody is there to answer now.
     Note,
 }
 

@@ -80,11 +80,12 @@ pub(crate) struct Chosen {
     pub(crate) is_usable: bool,
 }
 
-/// Whether any endpoint, wherever it is, could take traffic.
-pub(crate) fn any_usable(endpoints: &[Endpoint<'_>]) -> bool {
-    endpoints
-        .iter()
-        .any(|it| it.ready || it.serving && it.terminating)
+impl Endpoint<'_> {
+    /// Whether it could take traffic: ready ones do, and those that serve while they terminate if
+    /// there is no ready one.
+    pub(crate) const fn is_usable(&self) -> bool {
+        self.ready || self.serving && self.terminating
+    }
 }
 
 /// The endpoints that `scope` has here.

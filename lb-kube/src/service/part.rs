@@ -17,7 +17,7 @@ use lb_core::plan::{
 use lb_core::prefixes::Prefix;
 
 use super::Services;
-use super::choose::{Endpoint, Scope, any_usable, choose};
+use super::choose::{Endpoint, Scope, choose};
 use super::claims::{Front, FrontKind, Grant, node_port_addresses};
 use super::endpoints::Source;
 use super::node::NodeView;
@@ -117,13 +117,20 @@ impl Builder<'_> {
         }
         let endpoints = sets.get(front.port, port, family);
         let chosen = choose(endpoints, scope, self.node);
-        let is_anywhere = any_usable(endpoints);
+        let is_anywhere = endpoints.iter().any(Endpoint::is_usable);
         let name = self.cluster_name(port, family, scope, self.wish.affinity.is_some());
         if !clusters.contains_key(&name) {
             let mut cluster = Cluster::new(&name, chosen.backends);
             cluster.affinity = self.wish.affinity.map(Affinity::client_address);
             self.limit(&mut cluster, part);
             clusters.insert(name.clone(), Arc::new(cluster));
+        }
+        if !chosen.is_usable {
+            let action = match is_anywhere {
+                true => "what comes is dropped",
+                false => "connections are refused",
+            };
+            part.problems.push(self.nobody(port, endpoints, action));
         }
         if is_anywhere {
             let listener = self.listener(front, port, name, !chosen.is_usable);
@@ -213,7 +220,13 @@ impl Builder<'_> {
         if clusters.contains_key(&name) {
             return;
         }
-        let chosen = choose(sets.get(index, port, family), Scope::Cluster, self.node);
+        let endpoints = sets.get(index, port, family);
+        let chosen = choose(endpoints, Scope::Cluster, self.node);
+        // A name that is not looked up yet is no news.
+        if !chosen.is_usable && self.wish.external_name.is_none() {
+            let action = "requests of Ingresses get a 503";
+            part.problems.push(self.nobody(port, endpoints, action));
+        }
         let mut cluster = match &request.template {
             Some(template) => Cluster {
                 backends: chosen.backends,
@@ -223,6 +236,21 @@ impl Builder<'_> {
         };
         self.limit(&mut cluster, part);
         clusters.insert(name, Arc::new(cluster));
+    }
+
+    /// There is no endpoint to use now: what somebody wants to know who finds nothing answering.
+    fn nobody(&self, port: &WishedPort, endpoints: &[Endpoint<'_>], action: &str) -> Problem {
+        let usable = endpoints.iter().filter(|it| it.is_usable()).count();
+        let reason = match (endpoints.len(), usable) {
+            (0, _) => "it has no endpoint".to_owned(),
+            (count, 0) => format!("no endpoint is ready, of {count}"),
+            (_, count) => format!("no endpoint is on this node, of {count} that are ready"),
+        };
+        let (number, transport) = (port.number, port.transport.name());
+        let field = format!("spec.ports[{}]", port.index);
+        let reason = format!("{transport} {number}: {reason}; {action}");
+        let object = self.reference();
+        Problem::new(Severity::Note, &object, field, reason, "")
     }
 
     fn cluster_name(

@@ -229,7 +229,7 @@ impl Kubernetes {
             match report.severity {
                 Severity::Error => log!(Error, "an object is not served", problem = report),
                 Severity::Warning => log!(Warn, "an object is served otherwise", problem = report),
-                Severity::Note => log!(Info, "an object leaves something open", problem = report),
+                Severity::Note => log!(Info, "a note on an object", problem = report),
             }
         }
         *shown = Shown {

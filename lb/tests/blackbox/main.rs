@@ -55,6 +55,8 @@ mod health;
 mod http2;
 /// Attacks by HTTP/2.
 mod http2_floods;
+/// Ingresses, as documented and as annotated.
+mod ingresses;
 /// Out of file descriptors.
 mod limits;
 /// A folder of Kubernetes objects.

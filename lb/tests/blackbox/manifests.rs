@@ -1,12 +1,12 @@
 //! A folder of Kubernetes objects: what answers on NodePorts, load balancer addresses and Ingresses.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::Signal;
 
 use crate::client::{Connection, Response, get};
-use crate::harness::{Folder, Lb, on_both_engines, output, wait_until};
+use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, output, wait_until};
 use crate::origin::{self, HttpOrigin, Session};
 
 on_both_engines!(
@@ -21,6 +21,8 @@ on_both_engines!(
     no_request_is_lost_while_endpoints_are_replaced,
     an_external_name_is_followed_only_if_asked_for,
     files_flags_and_objects_run_together,
+    a_port_in_use_is_reported_and_taken_up_when_it_is_free,
+    datagrams_reach_pods_that_are_published_though_not_ready,
 );
 
 /// A port of the NodePort range that is free, given out once.
@@ -123,10 +125,9 @@ fn a_node_port_follows_its_endpoints(engine: &str) {
         &slices(&[(one.address, "conditions: {ready: false}")]),
     );
     wait_until("a refusal", || TcpStream::connect(at(port)).has_ended());
-    assert_eq!(
-        lb.config()["objects"]["problems"].as_array().unwrap().len(),
-        0
-    );
+    let note = "TCP 80: no endpoint is ready, of 1; connections are refused";
+    let problems = &lb.config()["objects"]["problems"];
+    assert!(problems.to_string().contains(note), "{problems}");
 }
 
 /// A connection that is refused, or accepted and ended at once.
@@ -482,6 +483,60 @@ fn files_flags_and_objects_run_together(engine: &str) {
     assert_eq!(get(healthz, "/healthz").status, 200);
     assert_eq!(get(healthz, "/livez").status, 200);
     assert_eq!(get(healthz, "/other").status, 404);
+}
+
+fn a_port_in_use_is_reported_and_taken_up_when_it_is_free(engine: &str) {
+    let (web, other) = (HttpOrigin::start("web"), HttpOrigin::start("other"));
+    let (folder, port) = (Folder::new(), node_port());
+    let taken = TcpListener::bind(at(port)).unwrap();
+    folder.write(
+        "web.yaml",
+        &(service(port, "type: NodePort") + &slices(&[(web.address, "")])),
+    );
+    let flag = format!("own@127.0.0.1:0={}", other.address);
+    let lb = start(engine, &folder, &["--http", &flag]);
+    assert_eq!(body(lb.listener("own")), "other", "all else is served");
+    let problems = lb.config()["objects"]["problems"].to_string();
+    assert!(
+        problems.contains("in use") && problems.contains(&port.to_string()),
+        "{problems}"
+    );
+    drop(taken);
+    wait_until("the port", || TcpStream::connect(at(port)).is_ok());
+    assert_eq!(body(at(port)), "web");
+    wait_until("no problem", || {
+        let problems = &lb.config()["objects"]["problems"];
+        problems.as_array().unwrap().is_empty()
+    });
+}
+
+fn datagrams_reach_pods_that_are_published_though_not_ready(engine: &str) {
+    let origin = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let backend = origin.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut room = [0; 64];
+        while let Ok((count, from)) = origin.recv_from(&mut room) {
+            if origin.send_to(&room[..count], from).is_err() {
+                return;
+            }
+        }
+    });
+    let (folder, port) = (Folder::new(), node_port());
+    let spec = "type: NodePort\n  publishNotReadyAddresses: true\n  selector: {app: web}";
+    let udp = format!("protocol: UDP, targetPort: {}, port", backend.port());
+    let text = service(port, spec).replace("port: 80", &format!("{udp}: 80"));
+    let pod = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: web, labels: {app: web}}\nstatus: \
+               {podIP: 127.0.0.1, phase: Running, conditions: [{type: Ready, status: \"False\"}]}\n";
+    folder.write("web.yaml", &(text + pod));
+    let lb = start(engine, &folder, &[]);
+    assert_eq!(lb.config()["objects"]["problems"].to_string(), "[]");
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(at(port)).unwrap();
+    client.send(b"question").unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut room = [0; 64];
+    let count = client.recv(&mut room).unwrap();
+    assert_eq!(&room[..count], b"question");
 }
 
 #[test]
