@@ -2,7 +2,7 @@
 //! pieces where that cannot be or the client's side is sealed.
 //!
 //! Invariant: not a byte behind the body is moved, and a pipe is held only while bytes are in it.
-//! Read next: `exchange.rs` (all other bodies), `lb_core::rt` (what a stream promises).
+//! Read next: `exchange.rs`, `upload.rs` (all other bodies), `lb_core::rt` (what a stream promises).
 
 use lb_core::rt::{self, Chunk, Input, Pipe, TcpStream};
 
@@ -13,9 +13,9 @@ use crate::stream::Stream;
 
 /// What is left of a body must be as much for that: a splice moves any number of bytes for the
 /// price of a few calls, a chunk few bytes for less.
-const BULK_BYTES: u64 = 64 * 1024;
+pub(crate) const BULK_BYTES: u64 = 64 * 1024;
 /// Bytes of one splice: what a pipe takes. Other tasks have their turn after it.
-const SPLICE_MAX: u64 = 1024 * 1024;
+pub(crate) const SPLICE_MAX: u64 = 1024 * 1024;
 /// Bytes of one piece that is sealed: with what eight records have beside their data, they still
 /// fit a large buffer, and so leave by one send.
 const SEALED_MAX: usize = 128 * 1024 - 8 * 32;
@@ -85,7 +85,7 @@ impl Exchange<'_> {
 }
 
 /// What was taken from a socket.
-enum Taken {
+pub(crate) enum Taken {
     /// Nothing was there.
     Again,
     Chunk(Chunk),
@@ -94,16 +94,13 @@ enum Taken {
     Usual,
 }
 
-fn is_would_block(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::WouldBlock
-}
-
-fn splice(backend: &TcpStream, left: u64) -> Taken {
-    let Some(mut pipe) = Pipe::acquire() else {
-        return copy(backend, usize::MAX);
-    };
+/// Takes what `source` has received of a body of which so many bytes are `left`.
+pub(crate) fn splice(source: &TcpStream, left: u64) -> Taken {
     let most = usize::try_from(left.min(SPLICE_MAX)).unwrap_or(usize::MAX);
-    match backend.splice_to(&mut pipe, most) {
+    let Some(mut pipe) = Pipe::acquire() else {
+        return copy(source, most);
+    };
+    match source.splice_to(&mut pipe, most) {
         Ok(0) => Taken::Usual,
         Ok(bytes) => Taken::Pipe(pipe, bytes as u64),
         Err(error) if is_would_block(&error) => Taken::Again,
@@ -111,10 +108,14 @@ fn splice(backend: &TcpStream, left: u64) -> Taken {
     }
 }
 
-fn copy(backend: &TcpStream, most: usize) -> Taken {
-    match backend.recv_large(most) {
+fn copy(source: &TcpStream, most: usize) -> Taken {
+    match source.recv_large(most) {
         Some(Ok(chunk)) if !chunk.is_empty() => Taken::Chunk(chunk),
         Some(Err(error)) if is_would_block(&error) => Taken::Again,
         _ => Taken::Usual,
     }
+}
+
+fn is_would_block(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::WouldBlock
 }

@@ -16,6 +16,7 @@ use lb_core::rt::{self, Chunk, Instant};
 use lb_core::snapshot::Held;
 
 use crate::admit::Request;
+use crate::bulk::SPLICE_MAX;
 use crate::collect::HeadCollector;
 use crate::connection::{Connection, End, Next};
 use crate::failure::Failure;
@@ -469,9 +470,13 @@ impl<'c> Exchange<'c> {
         backend: &BackendLink,
         cx: &mut Context<'_>,
     ) -> Poll<Failure> {
+        let mut taken = 0;
         for _ in 0..PIECES_PER_TURN {
             if !self.request.upload.is_active() {
                 return Poll::Pending;
+            }
+            if taken >= SPLICE_MAX {
+                break;
             }
             match self
                 .request
@@ -489,6 +494,7 @@ impl<'c> Exchange<'c> {
                     }
                     let listener = self.connection.registration.listener();
                     listener.received_bytes.add(bytes as u64);
+                    taken += bytes as u64;
                     self.set_deadline(waiting);
                 }
             }

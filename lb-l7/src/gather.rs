@@ -39,11 +39,14 @@ fn change(held: &Cell<usize>, to: impl FnOnce(usize) -> usize) {
 }
 
 impl Exchange<'_> {
-    /// Receives the body if it is short enough; or its start, if that is found out too late.
+    /// Receives the body if it is short enough; or its start, if that is found out too late. Who
+    /// waits for an answer before it has sent all is not held up: gRPC, and who is to be told to
+    /// continue.
     pub(crate) async fn gather(&mut self) -> Result<(), Failure> {
         let most = self.service.exchanges.request_buffer as usize;
         let held = self.connection.http.gathered.get();
         if self.request.expects_continue
+            || self.request.is_grpc
             || !self.request.upload.may_gather(most)
             || held + most > HELD_MAX
         {
@@ -54,14 +57,19 @@ impl Exchange<'_> {
             .body_at_hand
             .take()
             .map_or_else(Vec::new, |it| it.to_vec());
+        self.request.upload.begin_gathering(self.request.framing);
         while self.request.upload.may_gather(most) && body.len() < most {
+            let before = body.len();
             let bytes = self
                 .wait(Waiting::RequestBody, None, |it, cx| {
                     let client = &it.connection.client;
                     it.request.upload.poll_gather(client, &mut body, cx)
                 })
                 .await??;
-            self.gathered.add(bytes, self.connection);
+            self.gathered.add(body.len() - before, self.connection);
+            if let Some(record) = &mut self.request.log {
+                record.received_bytes += bytes as u64;
+            }
             let listener = self.connection.registration.listener();
             listener.received_bytes.add(bytes as u64);
         }

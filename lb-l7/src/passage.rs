@@ -67,6 +67,14 @@ impl Passage {
         }
     }
 
+    /// How many bytes are still to come at least.
+    pub(crate) const fn least_left(&self) -> u64 {
+        match &self.body {
+            Body::Length(left) | Body::Stream { left, exact: true } => *left,
+            _ => 0,
+        }
+    }
+
     /// So many of the bytes that are left have been sent, and more are to come or none.
     pub(crate) const fn skip(&mut self, bytes: u64) {
         self.body.skip(bytes);

@@ -10,11 +10,19 @@ use super::head::is_token;
 const EXTENSION_BYTES_MAX: u16 = 256;
 /// Most bytes of all trailer fields together.
 const TRAILER_BYTES_MAX: u16 = 8 * 1024;
+/// What frames or routes a message is not in its trailers (RFC 9110 section 6.5.1): who merges
+/// them into the head would read it in another way.
+const NO_TRAILERS: [&[u8]; 3] = [b"content-length", b"host", b"transfer-encoding"];
+
+/// The first of the names that a trailer field must not have, and all of them.
+const FIRST_NAME: u64 = 1 << 16;
+const ANY_NAME: u64 = 0b111 * FIRST_NAME;
 
 /// Reads chunks up to and including the trailers. 24 bytes wide.
 #[derive(Debug, Clone)]
 pub struct Chunked {
     /// Of the current chunk: the size while its digits are read, then what is left of its data.
+    /// Of a trailer field's name: see [`Chunked::on_name`].
     remaining: u64,
     /// Data bytes that may still come.
     allowance: u64,
@@ -160,12 +168,11 @@ impl Chunked {
             }
             (State::TrailerStart, b'\r') => Ok(State::LastLf),
             (State::TrailerStart, _) if is_token(byte) => {
-                self.count(TRAILER_BYTES_MAX, State::TrailerName)
+                self.remaining = ANY_NAME;
+                self.on_name(byte)
             }
-            (State::TrailerName, b':') => Ok(State::TrailerValue),
-            (State::TrailerName, _) if is_token(byte) => {
-                self.count(TRAILER_BYTES_MAX, State::TrailerName)
-            }
+            (State::TrailerName, b':') if !self.is_named() => Ok(State::TrailerValue),
+            (State::TrailerName, _) if is_token(byte) => self.on_name(byte),
             (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
             (State::TrailerValue, _) if is_text(byte) => {
                 self.count(TRAILER_BYTES_MAX, State::TrailerValue)
@@ -201,6 +208,30 @@ impl Chunked {
             .checked_sub(self.remaining)
             .ok_or(ChunkError::TooLong)?;
         Ok(State::Data)
+    }
+
+    /// A byte of a trailer field's name. How many there are is in the low bits of `remaining`, and
+    /// which names it may still become in those of [`ANY_NAME`].
+    fn on_name(&mut self, byte: u8) -> Result<State, ChunkError> {
+        let at = self.name_len();
+        for (index, name) in NO_TRAILERS.iter().enumerate() {
+            if name.get(at) != Some(&byte.to_ascii_lowercase()) {
+                self.remaining &= !(FIRST_NAME << index);
+            }
+        }
+        self.remaining += 1;
+        self.count(TRAILER_BYTES_MAX, State::TrailerName)
+    }
+
+    const fn name_len(&self) -> usize {
+        (self.remaining & (FIRST_NAME - 1)) as usize
+    }
+
+    /// Whether the name is one that may not be there.
+    fn is_named(&self) -> bool {
+        let may_be = |index: usize| self.remaining & (FIRST_NAME << index) != 0;
+        let mut names = NO_TRAILERS.iter().enumerate();
+        names.any(|(index, name)| may_be(index) && name.len() == self.name_len())
     }
 
     fn count(&mut self, max: u16, next: State) -> Result<State, ChunkError> {
@@ -261,6 +292,8 @@ mod tests {
             Ok(Some(43))
         );
         assert_eq!(scan(b"0\r\nA: b\r\nC:\r\n\r\nGET"), Ok(Some(15)));
+        let alike = b"0\r\nHosts: a\r\nHos: a\r\nX-Host: a\r\nContent-Lengt: 1\r\n\r\n";
+        assert_eq!(scan(alike), Ok(Some(alike.len())));
         assert_eq!(scan(b"5\r\nhello"), Ok(None));
         assert_eq!(scan(b"0\r\n"), Ok(None));
     }
@@ -295,6 +328,9 @@ mod tests {
             b"0\r\nA: b\r\n c\r\n",
             b"0\r\nA: \x7f\r\n",
             b"0\r\n: b\r\n",
+            b"0\r\nContent-Length: 1\r\n",
+            b"0\r\nA: b\r\nHOST: a\r\n",
+            b"0\r\ntransfer-encodinG: chunked\r\n",
         ] {
             assert_eq!(
                 scan(input),

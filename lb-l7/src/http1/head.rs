@@ -233,6 +233,11 @@ impl Field {
         }
     }
 
+    /// Whether a message that is passed on is framed or routed by it, or waits for what it asks.
+    pub(crate) const fn decides(self) -> bool {
+        matches!(self, Self::ContentLength | Self::Expect | Self::Host)
+    }
+
     /// Whether a Connection field may have this field removed. What decides framing, routing or
     /// who the client is must not vanish because the client said so.
     fn may_be_named(self, name: &str) -> bool {
@@ -337,6 +342,30 @@ impl<'a> Lines<'a> {
         })
     }
 
+    /// Removes the white space around a value where there is a tab in it. It is allowed (RFC 9110
+    /// section 5.6.3), and nginx takes it for a part of the value.
+    pub(crate) fn cut_tabs(
+        &self,
+        field: &Header<'_>,
+        line: Span,
+        cuts: &mut Cuts,
+    ) -> Result<(), HeadError> {
+        let value = Span::of(self.head, field.value);
+        let colon_end = line.start() + field.name.len() + 1;
+        if field.value.is_empty() {
+            return Ok(());
+        }
+        for space in [
+            Span::new(colon_end, value.start()),
+            Span::new(value.end(), line.end() - 2),
+        ] {
+            if space.of_head(self.head).contains(&b'\t') {
+                cuts.remove(space)?;
+            }
+        }
+        Ok(())
+    }
+
     /// All lines that end at this connection: those that `removes` says, and those that a
     /// Connection field names (RFC 9110 section 7.6.1).
     pub(crate) fn cut_named(
@@ -350,6 +379,8 @@ impl<'a> Lines<'a> {
             let named = field.may_be_named(header.name) && self.names(header.name);
             if named || removes(field, header.value) {
                 cuts.remove(line)?;
+            } else if field.decides() {
+                self.cut_tabs(header, line, &mut cuts)?;
             }
         }
         Ok(cuts)

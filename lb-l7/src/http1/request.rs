@@ -507,6 +507,8 @@ impl<'a> Fields<'a> {
             }
             if removed {
                 fields.cuts.remove(line)?;
+            } else if field.decides() {
+                lines.cut_tabs(header, line, &mut fields.cuts)?;
             }
         }
         if fields.connection.names_fields() {
@@ -938,6 +940,26 @@ mod tests {
         ] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
             assert_eq!(rewritten(&head).as_deref(), Ok(&*head), "{path}");
+        }
+    }
+
+    #[test]
+    fn tabs_around_what_decides_do_not_pass() {
+        for (fields, expected) in [
+            ("Host:\t a \t\r\n", "Host:a\r\n"),
+            (
+                "Host: a\r\nContent-Length:\t3\t\r\n",
+                "Host: a\r\nContent-Length:3\r\n",
+            ),
+            ("Host: a\t\r\nConnection: x\r\nX: y\r\n", "Host: a\r\n"),
+            (
+                "Host: a\r\nExpect:\t100-continue\r\n",
+                "Host: a\r\nExpect:100-continue\r\n",
+            ),
+            ("Host: a \r\nX:\ty\t\r\n", "Host: a \r\nX:\ty\t\r\n"),
+        ] {
+            let head = |fields| format!("POST / HTTP/1.1\r\n{fields}\r\n");
+            assert_eq!(rewritten(&head(fields)), Ok(head(expected)), "{fields:?}");
         }
     }
 

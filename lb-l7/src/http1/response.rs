@@ -268,6 +268,8 @@ impl Fields {
             }
             if is_removed(field, status) {
                 fields.cuts.remove(line)?;
+            } else if field.decides() {
+                lines.cut_tabs(header, line, &mut fields.cuts)?;
             }
         }
         if fields.connection.names_fields() {

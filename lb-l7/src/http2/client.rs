@@ -164,18 +164,45 @@ impl Connecting<'_> {
             let _counted = counted;
             Driver::new(&driven, stream, deadlines).run(|| {}).await;
         });
+        let begun = Begun(Some(shared));
         async move {
+            let mut begun = begun;
             if !speaks_http2 {
                 return Err(io::ErrorKind::Unsupported.into());
             }
             let turn = self; // all of it: others wait until the connection can be used
-            let settled = poll_fn(|cx| shared.core.borrow_mut().poll_settled(cx)).await;
-            let ours = settled.then(|| ClientStream::reserve(&shared)).flatten();
+            let settled = poll_fn(|cx| begun.poll_settled(cx)).await;
+            let ours = settled.then(|| begun.reserve()).flatten();
             let ours = ours.ok_or(io::ErrorKind::ConnectionRefused)?;
             let mut by_id = turn.backends.by_id.borrow_mut();
-            by_id.entry(turn.id).or_default().open.push(shared);
+            let open = &mut by_id.entry(turn.id).or_default().open;
+            open.extend(begun.0.take());
             drop(by_id);
             Ok(ours)
+        }
+    }
+}
+
+/// A connection that is not in use yet; it ends if it never is.
+struct Begun(Option<Rc<Shared>>);
+
+impl Begun {
+    fn poll_settled(&self, cx: &Context<'_>) -> Poll<bool> {
+        match &self.0 {
+            Some(shared) => shared.core.borrow_mut().poll_settled(cx),
+            None => Poll::Ready(false),
+        }
+    }
+
+    fn reserve(&self) -> Option<ClientStream> {
+        self.0.as_ref().and_then(ClientStream::reserve)
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.0 {
+            shared.core.borrow_mut().go_away(Phase::Closing);
         }
     }
 }

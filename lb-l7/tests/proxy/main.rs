@@ -17,6 +17,8 @@ mod faults;
 mod hostile;
 /// Connections to backends, and who waits for one.
 mod pool;
+/// Requests, right and wrong.
+mod requests;
 /// Backends that die under load: what is asked again of another, and what must not be.
 mod retry;
 /// Slow clients, and bodies that are gathered.

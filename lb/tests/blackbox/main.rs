@@ -10,14 +10,25 @@
 mod check_peers;
 /// A small HTTP client.
 mod client;
+/// Scripted backends and a plain client, of the tests of the protocol.
+#[path = "../../../lb-l7/tests/proxy/ends.rs"]
+#[allow(dead_code, reason = "shared with those")]
+mod ends;
 /// Origins that misbehave, die and come back.
 mod fleet;
 /// Starting and watching `lb`.
 mod harness;
+/// HTTP/2 byte by byte.
+mod http2_frames;
 /// Origins to balance between.
 mod origin;
 /// Other people's servers.
 mod others;
+/// Requests, right and wrong, of the tests of the protocol.
+#[path = "../../../lb-l7/tests/proxy/requests.rs"]
+mod requests;
+/// Requests that are right and strange.
+mod tricky;
 
 /// Access logs: formats, hostile input, changes while it runs.
 mod access_log;
@@ -41,6 +52,10 @@ mod demo;
 mod drain;
 /// Lists and limits of listeners, and their sockets.
 mod edge;
+/// What gets past `lb` and its peers.
+mod edges;
+/// Requests and responses between client and backend, as settings of the built program have it.
+mod exchanges;
 /// Backends that fail and come back.
 mod failures;
 /// IPv4, IPv6, and both.
@@ -53,8 +68,12 @@ mod grpc;
 mod health;
 /// HTTP/2.
 mod http2;
+/// Connections of HTTP/2 to backends.
+mod http2_backends;
 /// Attacks by HTTP/2.
 mod http2_floods;
+/// What is spoken at either end.
+mod http2_pairs;
 /// Ingresses, as documented and as annotated.
 mod ingresses;
 /// Out of file descriptors.
@@ -69,6 +88,8 @@ mod namespace;
 mod passthrough;
 /// Other people's clients.
 mod peers;
+/// Connections to backends.
+mod pools;
 /// The PROXY protocol, in and out.
 mod proxy_protocol;
 /// Clients and servers from PyPI.
@@ -92,8 +113,14 @@ mod tls_backends;
 mod tls_certificates;
 /// Clients over TLS: their certificates, tickets, limits, what is agreed on.
 mod tls_clients;
+/// Who a client over TLS is said to be.
+mod tls_identity;
+/// What TLS says on the wire.
+mod tls_protocol;
 /// Balancing as a user sees it.
 mod traffic;
+/// What nginx and HAProxy understand of what is passed on.
+mod understood;
 /// Unix sockets.
 mod unix;
 /// WebSockets.

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, output, wait_until};
 use crate::origin::{self, Session};
@@ -17,6 +17,7 @@ on_both_engines!(
     flows_have_lines,
     what_is_cut_off_has_its_line,
     logs_follow_the_file,
+    a_listeners_own_log_is_shown,
     formats_are_checked,
 );
 
@@ -277,6 +278,51 @@ fn logs_follow_the_file(engine: &str) {
     drop((old, new));
     lines(&first, 1);
     lines(&second, 1);
+}
+
+fn a_listeners_own_log_is_shown(engine: &str) {
+    let folder = Folder::new();
+    let to = folder.path("db.log");
+    let logs = [
+        (
+            "tcp",
+            format!("session_log: {{to: {to}, format: text, starts: true}},"),
+        ),
+        (
+            "udp",
+            "session_log: {to: stdout, format: '$client $end'},".to_owned(),
+        ),
+        ("http", format!("access_log: {{to: {to}, format: common}},")),
+        ("tcp", "session_log: off,".to_owned()),
+        ("tcp", String::new()),
+    ];
+    let listener = |(number, (protocol, log)): (usize, &(&str, String))| {
+        format!("- {{name: l{number}, address: '127.0.0.1:0', {log} {protocol}: {{cluster: c}}}}\n")
+    };
+    let listeners: String = logs.iter().enumerate().map(listener).collect();
+    let text = format!("listeners:\n{listeners}clusters: {{c: {{backends: ['127.0.0.1:1']}}}}\n");
+    let path = folder.write("lb.yaml", &text);
+    let lb = Lb::start(engine, &["--config", &path]);
+    let shown = &lb.config()["plan"]["listeners"];
+    assert_eq!(
+        shown[0]["session_log"],
+        json!({"to": to, "format": "text", "starts": true})
+    );
+    let flows = json!({"to": "stdout", "format": "$client $end", "starts": false});
+    assert_eq!(shown[1]["session_log"], flows);
+    assert_eq!(
+        shown[2]["access_log"],
+        json!({"to": to, "format": "common"})
+    );
+    assert_eq!(shown[3]["session_log"], "off");
+    assert_eq!(shown[4].get("session_log"), None);
+    let told = output(&["check", "--config", &path]).stdout;
+    let told = String::from_utf8(told).unwrap();
+    assert!(
+        told.contains(&format!("  logs to {to} as text\n")),
+        "{told}"
+    );
+    assert!(told.contains("  logs nothing\n"), "{told}");
 }
 
 fn formats_are_checked(_engine: &str) {
