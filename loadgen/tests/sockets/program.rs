@@ -1,5 +1,6 @@
 //! The program itself: flags, exit status, signals, output.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -121,8 +122,10 @@ fn exit_status_tells_wrong_flags_from_failed_runs() {
 fn an_interrupted_run_still_reports() {
     let origin = OriginProcess::start(&["--http", "127.0.0.1:0"]);
     let url = format!("http://{}/", origin.address("http"));
+    let folder = std::env::temp_dir().join(format!("interrupted-{}", std::process::id()));
     let mut child = loadgen()
-        .args(["run", &url, "-c", "2", "-d", "1h"])
+        .args(["run", &url, "-c", "2", "-d", "1h", "--out"])
+        .arg(&folder)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -141,4 +144,14 @@ fn an_interrupted_run_still_reports() {
         text(&output.stdout).contains("errors      none"),
         "{output:?}"
     );
+    assert!(text(&output.stdout).contains("PARTIAL"), "{output:?}");
+    let page = fs::read_to_string(folder.join("summary.md")).unwrap();
+    let again = loadgen().arg("report").arg(&folder).output().unwrap();
+    let charts = ["latency.svg", "timeline.svg"].map(|name| folder.join(name).is_file());
+    fs::remove_dir_all(&folder).unwrap();
+    assert!(
+        page.contains("**Partial**") && again.status.success(),
+        "{page}"
+    );
+    assert_eq!(charts, [true, true]);
 }
