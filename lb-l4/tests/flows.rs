@@ -12,7 +12,9 @@ use harness::{in_virtual_time, on_each_engine};
 use lb_core::balance::{Cluster, Context};
 use lb_core::metrics::{FlowEnd, FlowShed, ListenerCounters};
 use lb_core::plan;
-use lb_core::rt::{self, Datagrams, UdpOptions, UdpSocket, sleep, spawn, timeout};
+use lb_core::rt::{
+    self, Datagrams, UdpOptions, UdpSocket, now, sleep, sleep_until_precise, spawn, timeout,
+};
 use lb_core::worker::Worker;
 use lb_l4::{UdpListener, UdpService};
 
@@ -462,6 +464,26 @@ fn silence_ends_a_flow() {
         assert_eq!(front.active(), 0);
         assert_eq!(front.counters.flows.ends(FlowEnd::Idle), 1);
         assert_eq!(ask(&client).await, "a", "another begins");
+    });
+}
+
+/// A datagram may come when the timer is due and has not fired yet, since it waits for its tick.
+#[test]
+fn silence_ends_a_flow_that_was_busy_when_its_timer_was_due() {
+    in_virtual_time(|| async {
+        let front = front_with(&[echo("127.0.0.1", "a")], |udp| {
+            udp.idle_timeout = Duration::from_millis(95);
+        });
+        for _ in 0..8 {
+            let client = front.client();
+            for _ in 0..500 {
+                assert_eq!(ask(&client).await, "a");
+                sleep_until_precise(now() + Duration::from_micros(700)).await;
+            }
+        }
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(front.active(), 0);
+        assert_eq!(front.counters.flows.ends(FlowEnd::Idle), 8);
     });
 }
 

@@ -447,7 +447,9 @@ impl Deadline {
         }
         let fires_at = self.sleep.deadline();
         if !self.is_armed || now >= fires_at || ends_at < fires_at {
-            self.sleep.set_deadline(ends_at);
+            // Not moved but anew: one that is due may wait for its tick, and would not be looked
+            // at when that comes, since the deadline is another by then.
+            self.sleep = sleep_until(ends_at);
             self.is_armed = true;
             // Not due yet, as was seen above.
             return Pin::new(&mut self.sleep).poll(cx).map(|()| FlowEnd::Idle);
