@@ -26,6 +26,7 @@ static ENDS: LazyLock<Vec<(TlsAcceptor, TlsClient)>> = LazyLock::new(|| {
             form: KeyForm::Pkcs8,
             der: key.serialize_der(),
         },
+        ocsp: None,
     });
     let context = TlsContext::new().expect("random numbers");
     let check = TlsCheck {

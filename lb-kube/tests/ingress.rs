@@ -95,6 +95,7 @@ fn options(text: &str) -> Options {
             form: KeyForm::Pkcs8,
             der: vec![1],
         },
+        ocsp: None,
     }));
     for line in text.lines().filter_map(|line| line.strip_prefix("#! ")) {
         match line.split_once(": ").unwrap() {

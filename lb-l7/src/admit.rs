@@ -4,6 +4,8 @@
 //! Invariant: the bytes of a request are taken exactly: what is behind it goes back to the stream
 //! for the next one. Read next: `exchange.rs` (what happens to it).
 
+use std::time::Duration;
+
 use lb_core::plan::RequestId;
 use lb_core::rt::{Buffer, Chunk};
 
@@ -47,6 +49,8 @@ pub(crate) struct Request {
     pub(crate) version: Version,
     /// Whether it is a call of gRPC, whose client wants failures told its way.
     pub(crate) is_grpc: bool,
+    /// For so long its client waits for an answer, if it has said so: a call of gRPC.
+    pub(crate) deadline: Option<Duration>,
     /// Whether the backend may switch to another protocol.
     pub(crate) upgrades: bool,
     /// Whether the client waits to be told to send its body.
@@ -136,6 +140,7 @@ pub(crate) fn admit(
     rewrite_request(&received, &head, &service.rules, &client, target, &mut out)
         .map_err(Failure::Head)?;
     let is_grpc = link.is_http2() && is_grpc(&head, &received);
+    let deadline = is_grpc.then(|| grpc_timeout(&head, &received)).flatten();
     let keys = keys(&received, &head, routed.cluster, service);
     let early = Early {
         request: Some((&received, &head)),
@@ -168,6 +173,7 @@ pub(crate) fn admit(
         method: head.method,
         version: head.version,
         is_grpc,
+        deadline,
         upgrades: head.upgrades(),
         expects_continue: head.expects_continue(),
         keep_alive: head.keep_alive,
@@ -287,6 +293,13 @@ fn is_grpc(head: &RequestHead, received: &[u8]) -> bool {
     head.method == Method::Other
         && fields
             .any(|(name, value)| name.eq_ignore_ascii_case(b"content-type") && grpc::is_grpc(value))
+}
+
+/// How long the client of a call waits for it.
+fn grpc_timeout(head: &RequestHead, received: &[u8]) -> Option<Duration> {
+    let mut fields = head.fields(received);
+    let field = fields.find(|(name, _)| name.eq_ignore_ascii_case(b"grpc-timeout"));
+    grpc::timeout(field?.1)
 }
 
 /// Who the request is from.

@@ -284,6 +284,14 @@ impl ClientLink {
 }
 
 impl BackendLink {
+    /// The alert by which the backend has ended TLS.
+    pub(crate) fn tls_alert(&self) -> Option<u8> {
+        match self {
+            Self::Http1(stream) => stream.tls_alert(),
+            Self::Http2(_) => None,
+        }
+    }
+
     /// The next bytes of the connection, or of the stream's body; an empty chunk at the end.
     pub(crate) fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
         match self {

@@ -5,6 +5,7 @@
 //! turned out to be closed, then a new one), and every wait is bounded. A request is sent again
 //! only where `exchange.rs` says that it may be. Read next: `exchange.rs`.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -23,7 +24,7 @@ use crate::link::BackendLink;
 use crate::pool::BackendConnection;
 use crate::queue::Place;
 use crate::stream::Stream;
-use crate::tls::{self, TlsClient};
+use crate::tls::{self, HandshakeEnd, TlsClient};
 use crate::worker::HttpWorker;
 
 /// Where a request may be sent next.
@@ -43,7 +44,9 @@ impl Exchange<'_> {
         let counters = cluster.counters().of(self.connection.http.worker.index);
         counters.exchanges.increment();
         let settings = &cluster.exchanges;
-        self.total_due = settings.total_timeout.map(|it| rt::now() + it);
+        let total = [settings.total_timeout, self.request.deadline];
+        let total = total.into_iter().flatten().min();
+        self.total_due = total.map(|it| rt::now() + it);
         let mut tried = Tried::default();
         let mut failure = Failure::Unavailable;
         loop {
@@ -220,6 +223,11 @@ impl Exchange<'_> {
                     if failure == Failure::BackendNoWebSocket {
                         websocket::no_websocket(&cluster.name, &lease.backend().name);
                     }
+                    if let Some(alert) = connection.link.tls_alert().filter(|_| !is_pooled) {
+                        let worker = self.connection.http.worker.index;
+                        let end = HandshakeEnd::Alerted(alert);
+                        tls::backend_failed(cluster, lease.backend(), worker, end);
+                    }
                     self.report(lease, failure);
                     return Err(failure);
                 }
@@ -317,7 +325,8 @@ impl Exchange<'_> {
         };
         let served = self.request.cluster.ok().map(|it| self.service.served(it));
         let client = served.and_then(|served| served.tls.clone());
-        let mut connecting = pin!(connect(backend.address, client));
+        let is_handshaking = Cell::new(false);
+        let mut connecting = pin!(connect(backend.address, client, &is_handshaking));
         let connected = self
             .wait(Waiting::Connect, None, |_, cx| connecting.as_mut().poll(cx))
             .await;
@@ -330,14 +339,7 @@ impl Exchange<'_> {
                 }
                 let link = match turn {
                     None => BackendLink::Http1(stream),
-                    Some(turn) => {
-                        let mut begun = pin!(turn.begin(stream, cluster, backend, worker));
-                        let begun = self
-                            .wait(Waiting::Connect, None, |_, cx| begun.as_mut().poll(cx))
-                            .await?;
-                        let begun = begun.map_err(|_| Failure::BackendUnreachable)?;
-                        BackendLink::Http2(Box::new(begun))
-                    }
+                    Some(turn) => self.begin_http2(turn, stream, cluster, lease).await?,
                 };
                 let connection = BackendConnection::new(link, Arc::clone(backend), worker);
                 Ok(match cluster.exchanges.connections_max {
@@ -348,24 +350,72 @@ impl Exchange<'_> {
             // Another backend may have a connection in the pool.
             Ok(Err(error)) if rt::is_own_shortage(&error) => Err(Failure::BackendUnreachable),
             failed @ (Ok(Err(_)) | Err(Failure::BackendTimeout | Failure::TryTimeout)) => {
-                if let Ok(Err(error)) = &failed {
-                    tls::backend_failed(&cluster.name, &backend.name, error);
+                if is_handshaking.get() {
+                    let end = match &failed {
+                        Ok(Err(error)) => HandshakeEnd::Failed(error),
+                        _ => HandshakeEnd::Overdue,
+                    };
+                    tls::backend_failed(cluster, backend, worker, end);
                 }
-                backend.counters(worker).connect_failures.increment();
-                lease.failed(Fault::Connect);
-                Err(Failure::BackendUnreachable)
+                Err(not_reached(lease, worker))
             }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// A connection on which HTTP/2 has begun, and the stream of this exchange on it.
+    async fn begin_http2(
+        &mut self,
+        turn: Connecting<'_>,
+        stream: Stream,
+        cluster: &Cluster,
+        lease: &Lease<'_>,
+    ) -> Result<BackendLink, Failure> {
+        let worker = self.connection.http.worker.index;
+        let backend: &Arc<Backend> = lease.backend();
+        let mut begun = pin!(turn.begin(stream, cluster, backend, worker));
+        let begun = self
+            .wait(Waiting::Connect, None, |_, cx| begun.as_mut().poll(cx))
+            .await;
+        match begun {
+            Ok(Ok(begun)) => Ok(BackendLink::Http2(Box::new(begun))),
+            // It does not speak HTTP/2, or takes no streams.
+            Ok(Err(error)) => {
+                let end = match error.kind() {
+                    io::ErrorKind::Unsupported => Some(HandshakeEnd::NoHttp2),
+                    io::ErrorKind::InvalidData => Some(HandshakeEnd::Failed(&error)),
+                    _ => None,
+                };
+                if let Some(end) = end {
+                    tls::backend_failed(cluster, backend, worker, end);
+                }
+                Err(not_reached(lease, worker))
+            }
+            Err(Failure::BackendTimeout | Failure::TryTimeout) => Err(not_reached(lease, worker)),
             Err(failure) => Err(failure),
         }
     }
 }
 
-/// A new connection, with a handshake where there is to be one.
-async fn connect(address: SocketAddr, tls: Option<TlsClient>) -> io::Result<Stream> {
+/// Counts that the backend of `lease` did not take a connection.
+fn not_reached(lease: &Lease<'_>, worker: usize) -> Failure {
+    let counters = lease.backend().counters(worker);
+    counters.connect_failures.increment();
+    lease.failed(Fault::Connect);
+    Failure::BackendUnreachable
+}
+
+/// A new connection, with a handshake where there is to be one; `is_handshaking` says how far it is.
+async fn connect(
+    address: SocketAddr,
+    tls: Option<TlsClient>,
+    is_handshaking: &Cell<bool>,
+) -> io::Result<Stream> {
     let stream = TcpStream::connect(address).await?;
     match tls {
         None => Ok(Stream::Plain(stream)),
         Some(tls) => {
+            is_handshaking.set(true);
             let handshake = Box::pin(tls.connect(stream, address.ip())); // it is large, and rare
             handshake.await.map(Stream::Tls)
         }

@@ -264,7 +264,7 @@ impl Upload {
     const fn on_bulk(&mut self, taken: u64) {
         self.small_pieces = match taken {
             0 => self.small_pieces,
-            ..SMALL_BYTES => self.small_pieces + 1,
+            1..SMALL_BYTES => self.small_pieces + 1,
             _ => 0,
         };
         self.bulk_bytes = if self.small_pieces < SMALL_PIECES_MAX {

@@ -1,16 +1,24 @@
 //! A keep-alive request costs no heap allocation, its line in the access log included: counted, on
-//! every engine.
+//! every engine. A stream of HTTP/2 costs two.
 //!
 //! The allocator counts what the proxy's thread allocates; the backend and the client are
 //! other threads.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::Mutex;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lb_core::plan::{self, Affinity, Balance, CookieAffinity, CookieMode, HashKey};
 use lb_core::rt::EngineKind;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::client::{ClientConfig, ClientConnection};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, StreamOwned};
 
 #[path = "../../lb-core/tests/counting/mod.rs"]
 mod counting;
@@ -52,16 +60,17 @@ fn respond(request: &Request) -> Vec<u8> {
 
 /// Lets `round` through a proxy with `cluster` until everything has grown to its size, and then
 /// `rounds` of them allocate nothing.
-fn assert_does_not_allocate(
+fn assert_does_not_allocate<C>(
     engine: EngineKind,
     http: plan::Http,
     cluster: plan::Cluster,
     rounds: usize,
-    round: impl Fn(&mut Client),
+    connect: impl Fn(&Proxy) -> C,
+    round: impl Fn(&mut C),
 ) {
     let count_here = count_this_thread;
     let proxy = Proxy::start_logging(engine, http, &[cluster], true, count_here);
-    let mut clients = [proxy.connect(), proxy.connect(), proxy.connect()];
+    let mut clients = [connect(&proxy), connect(&proxy), connect(&proxy)];
     let mut allocated = || {
         let before = allocations();
         assert!(before > 0, "the allocator counts");
@@ -94,7 +103,7 @@ fn keep_alive_requests_do_not_allocate() {
         http.routes = vec![plan::Route::to(Some("*.example"), "/", "main")];
         http.default_cluster = None;
         let cluster = cluster_plan("main", &[backend.address]);
-        assert_does_not_allocate(engine, http, cluster, 400, round);
+        assert_does_not_allocate(engine, http, cluster, 400, Proxy::connect, round);
     });
 }
 
@@ -138,7 +147,14 @@ fn neither_do_hash_keys_and_affinity() {
             }
             cluster.hash_key.clone_from(hash_key);
             cluster.affinity.clone_from(affinity);
-            assert_does_not_allocate(engine, http_plan(), cluster, 100, round_of_one);
+            assert_does_not_allocate(
+                engine,
+                http_plan(),
+                cluster,
+                100,
+                Proxy::connect,
+                round_of_one,
+            );
         }
     });
 }
@@ -157,4 +173,115 @@ fn round_of_one(client: &mut Client) {
     client.send(request(&format!("; {value}")).as_bytes());
     let second = client.response();
     assert_eq!((first.status, second.status), (200, 200));
+}
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// One request of each kind over TLS, answered.
+fn round_over_tls(client: &mut Tls) {
+    for request in [
+        "GET /a HTTP/1.1\r\nHost: a.example\r\nUser-Agent: test\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nhello",
+        "GET /large HTTP/1.1\r\nHost: a.example\r\n\r\n",
+    ] {
+        client.write_all(request.as_bytes()).unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            head.extend(byte);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 200 "));
+        let length = if request.starts_with("GET /large") {
+            200_000
+        } else {
+            64
+        };
+        client.read_exact(&mut vec![0; length]).unwrap();
+    }
+}
+
+#[test]
+fn neither_do_requests_over_tls() {
+    let _alone = ALONE.lock();
+    let params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap().der().clone();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let planned = plan::Certificate {
+        name: "it".to_owned(),
+        server_names: Vec::new(),
+        chain: vec![certificate.to_vec()],
+        key: plan::PrivateKey {
+            form: plan::KeyForm::Pkcs8,
+            der: key.serialize_der(),
+        },
+        ocsp: None,
+    };
+    let tls = plan::TlsServer::new(vec![Arc::new(planned)]);
+    for version in [&TLS12, &TLS13] {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        let config = Arc::new(config);
+        let connect = |proxy: &Proxy| {
+            let name = ServerName::try_from("a.example").unwrap();
+            let connection = ClientConnection::new(Arc::clone(&config), name).unwrap();
+            Tls::new(connection, proxy.connect().stream)
+        };
+        on_each_engine(|engine| {
+            let backend = Backend::responding(respond);
+            let http = plan::Http {
+                tls: Some(tls.clone()),
+                ..http_plan()
+            };
+            let cluster = cluster_plan("main", &[backend.address]);
+            assert_does_not_allocate(engine, http, cluster, 200, connect, round_over_tls);
+        });
+    }
+}
+
+/// Two for each stream of HTTP/2, its task and its end of the exchange's link, and no more however
+/// many there are.
+#[test]
+fn streams_allocate_two_boxes() {
+    const STREAMS: u32 = 60;
+    let _alone = ALONE.lock();
+    on_each_engine(|engine| {
+        let backend = Backend::responding(respond);
+        let cluster = cluster_plan("main", &[backend.address]);
+        let proxy = Proxy::start_logging(engine, http_plan(), &[cluster], true, count_this_thread);
+        let mut client = proxy.connect();
+        client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+        let mut next = 1;
+        let mut allocated = || {
+            let before = allocations();
+            let mut heads = Vec::new();
+            for _ in 0..STREAMS {
+                heads.extend_from_slice(b"\0\0\x09\x01\x05");
+                heads.extend_from_slice(&u32::to_be_bytes(next));
+                heads.extend_from_slice(b"\x82\x86\x84\x41\x04test");
+                next += 2;
+            }
+            // DATA costs windows.
+            heads.extend_from_slice(b"\0\0\x04\x08\0\0\0\0\0\0\0\x10\0");
+            client.send(&heads);
+            let mut ended = 0;
+            while ended < STREAMS {
+                let mut head = [0; 9];
+                client.stream.read_exact(&mut head).unwrap();
+                let len = usize::from(head[1]) << 8 | usize::from(head[2]);
+                client.stream.read_exact(&mut vec![0; len]).unwrap();
+                ended += u32::from(head[3] == 0 && head[4] & 1 == 1);
+            }
+            allocations() - before
+        };
+        let series: Vec<u64> = (0..12).map(|_| allocated()).collect();
+        let least = series.iter().min().unwrap();
+        assert!(*least <= 2 * u64::from(STREAMS), "{series:?} on {engine:?}");
+    });
 }

@@ -17,6 +17,7 @@ pub mod origin;
 mod pin;
 pub mod report;
 pub mod run;
+pub mod run_report;
 pub mod strategies;
 pub mod tcp;
 mod testbed;

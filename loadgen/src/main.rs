@@ -17,6 +17,7 @@ use loadgen::args::{Cli, Command, OriginArgs, RunArgs};
 use loadgen::gate::Gate;
 use loadgen::origin::{self, Origin};
 use loadgen::run::{self, Progress, Summary};
+use loadgen::run_report::RunReport;
 use loadgen::{compare, descriptors, faults, report, strategies, truth};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -103,7 +104,12 @@ fn load(args: &RunArgs) -> Result<ExitCode, Failure> {
     let stop = stop_on_signal().map_err(Failure::other)?;
     descriptors::raise_limit();
     let mut progress = Progress::new(&config);
+    let report = args.out.as_deref().map(RunReport::begin).transpose();
+    let report = report.map_err(Failure::other)?;
     let summary = run::run(&config, &mut progress, &stop).map_err(Failure::other)?;
+    if let Some(report) = report {
+        report.write(summary.clone()).map_err(Failure::other)?;
+    }
     match args.json.as_deref() {
         Some(path) if path == Path::new("-") => {
             say(&mut io::stderr(), &summary.to_string());

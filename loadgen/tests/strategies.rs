@@ -42,6 +42,10 @@ fn each_scheduler_meets_each_workload_and_those_lb_does_not_have_are_named() {
         "nonsense,mh",
         "--workload",
         "uniform,churn",
+        "--everywhere",
+        "uniform,churn",
+        "--relays",
+        "splice",
         "--modes",
         "http,tcp",
         "--engines",
@@ -53,7 +57,8 @@ fn each_scheduler_meets_each_workload_and_those_lb_does_not_have_are_named() {
     let page = fs::read_to_string(out.join("summary.md")).unwrap();
     fs::remove_dir_all(&out).unwrap();
     let refused: Vec<&str> = record.refused.iter().map(|r| &*r.name).collect();
-    assert_eq!(refused, ["nonsense (http, epoll)", "nonsense (tcp, epoll)"]);
+    let expected = ["nonsense (http, epoll)", "nonsense (tcp, epoll, splice)"];
+    assert_eq!(refused, expected);
     assert!(record.refused[0].reason.contains("nonsense"), "{told}");
     assert_eq!(record.cells.len(), 2 * 2, "{told}");
     for cell in &record.cells {
@@ -75,7 +80,9 @@ fn each_scheduler_meets_each_workload_and_those_lb_does_not_have_are_named() {
         }
     }
     for words in [
-        "## uniform, tcp, epoll",
+        "## uniform, tcp, epoll, splice",
+        "## Which scheduler for which load (http, epoll)",
+        "- **Engines and relays**: µs of CPU",
         "## Clients moved, http, epoll",
         "nonsense",
     ] {

@@ -21,7 +21,7 @@ pub use flows::{FlowCounters, FlowEnd, FlowShed};
 pub use http2::Http2Counters;
 pub use report::Report;
 pub use text::{Family, Kind, Text};
-pub use tls::{TlsCounters, TlsFailure};
+pub use tls::{BackendTlsCounters, BackendTlsFailure, TlsCounters, TlsFailure};
 
 use crate::plan;
 
@@ -533,6 +533,8 @@ pub struct ClusterCounters {
     pub affinity_chosen: Counter,
     /// From the start of a connection attempt to its success.
     pub connect_time: Histogram,
+    /// Handshakes with its backends.
+    pub tls: BackendTlsCounters,
 }
 
 /// Counters of one backend on one worker.

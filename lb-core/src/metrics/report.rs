@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use super::{
-    ClusterCounters, ControlMetrics, FlowEnd, FlowShed, Http2Counters, Kind, ListenerCounters,
-    ListenerKind, ListenerStats, Refusal, SessionEnd, StatusClass, Text, TlsFailure, WorkerMetrics,
+    BackendTlsFailure, ClusterCounters, ControlMetrics, FlowEnd, FlowShed, Http2Counters, Kind,
+    ListenerCounters, ListenerKind, ListenerStats, Refusal, SessionEnd, StatusClass, Text,
+    TlsFailure, WorkerMetrics,
 };
 use crate::balance::{Backend, Cluster, State};
 use crate::plan::TlsVersion;
@@ -478,6 +479,23 @@ impl Report<'_> {
         for cluster in self.clusters {
             let shards = cluster.counters().iter().map(|shard| &shard.connect_time);
             family.histogram(&[("cluster", &cluster.name)], shards);
+        }
+        self.write_backend_handshakes(text);
+    }
+
+    fn write_backend_handshakes(&self, text: &mut Text) {
+        let mut family = text.family(
+            "lb_cluster_tls_handshake_failures_total",
+            Kind::Counter,
+            "TLS handshakes with backends that failed, by why; health checks not counted.",
+        );
+        for cluster in self.clusters.iter().filter(|it| it.tls.is_some()) {
+            for failure in BackendTlsFailure::ALL {
+                let shards = cluster.counters().iter();
+                let count: u64 = shards.map(|shard| shard.tls.failures(failure)).sum();
+                let labels = [("cluster", &*cluster.name), ("reason", failure.name())];
+                family.sample(&labels, count);
+            }
         }
     }
 

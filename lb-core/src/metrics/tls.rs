@@ -1,6 +1,7 @@
-//! What is counted of TLS handshakes with clients.
+//! What is counted of TLS handshakes with clients and with backends.
 //!
-//! Invariant: each handshake that begins is counted once, as done or by why it failed.
+//! Invariant: each handshake that begins with a client is counted once, as done or by why it
+//! failed; of those with backends the failures are.
 //! Read next: `report.rs` (the series).
 
 use super::Counter;
@@ -94,6 +95,83 @@ impl TlsFailure {
             Self::Rate => "rate",
             Self::Timeout => "timeout",
             Self::UnknownName => "unknown_name",
+        }
+    }
+}
+
+/// Handshakes with the backends of one cluster that failed, on one worker; health checks not
+/// counted.
+#[derive(Debug, Default)]
+pub struct BackendTlsCounters {
+    failures: [Counter; BackendTlsFailure::ALL.len()],
+}
+
+impl BackendTlsCounters {
+    /// Counts a handshake that failed.
+    #[cold]
+    pub fn failed(&self, failure: BackendTlsFailure) {
+        self.failures[failure as usize].increment();
+    }
+
+    /// Handshakes that failed in this way.
+    pub fn failures(&self, failure: BackendTlsFailure) -> u64 {
+        self.failures[failure as usize].get()
+    }
+}
+
+/// Why a handshake with a backend came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BackendTlsFailure {
+    /// Its certificate is not good for another reason than those that have a name here.
+    Certificate,
+    /// It closed the connection, or its network did.
+    Closed,
+    /// Its certificate has expired, or is not valid yet.
+    Expired,
+    /// No version, suite or group in common.
+    Incompatible,
+    /// Its certificate is for other names.
+    NameMismatch,
+    /// What came is no TLS.
+    NotTls,
+    /// It broke the rules of TLS.
+    Protocol,
+    /// It sent an alert: it wants a certificate of ours or another name, mostly.
+    Refused,
+    /// It accepted the connection, and the handshake took too long.
+    Timeout,
+    /// Its certificate is of an authority that the cluster does not trust.
+    UnknownAuthority,
+}
+
+impl BackendTlsFailure {
+    /// Every reason.
+    pub const ALL: [Self; 10] = [
+        Self::Certificate,
+        Self::Closed,
+        Self::Expired,
+        Self::Incompatible,
+        Self::NameMismatch,
+        Self::NotTls,
+        Self::Protocol,
+        Self::Refused,
+        Self::Timeout,
+        Self::UnknownAuthority,
+    ];
+
+    /// As a label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Closed => "closed",
+            Self::Expired => "expired",
+            Self::Incompatible => "incompatible",
+            Self::NameMismatch => "name_mismatch",
+            Self::NotTls => "not_tls",
+            Self::Protocol => "protocol",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::UnknownAuthority => "unknown_authority",
         }
     }
 }

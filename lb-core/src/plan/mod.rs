@@ -53,7 +53,7 @@ pub use tcp::{
 };
 pub use tls::{
     BackendTls, Certificate, ClientAuth, KeyForm, NamedClientAuth, PrivateKey, TicketKey, TlsGroup,
-    TlsServer, TlsSuite, TlsVersion, UnknownNames, UnknownTlsWord,
+    TlsRecords, TlsServer, TlsSuite, TlsVersion, UnknownNames, UnknownTlsWord,
 };
 pub use udp::Udp;
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};

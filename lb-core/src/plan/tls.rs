@@ -44,6 +44,8 @@ pub struct TlsServer {
     pub ticket_keys: Vec<TicketKey>,
     /// Whether sessions may be resumed.
     pub resumption: bool,
+    /// How long records of long bodies are.
+    pub records: TlsRecords,
     /// Whether the secrets of every connection are written to the file that the environment
     /// variable SSLKEYLOGFILE names, for whoever looks at packets. Never in production.
     pub key_log: bool,
@@ -71,6 +73,7 @@ impl TlsServer {
             handshake_rate: None,
             ticket_keys: Vec::new(),
             resumption: true,
+            records: TlsRecords::default(),
             key_log: false,
         }
     }
@@ -88,6 +91,9 @@ pub struct Certificate {
     pub chain: Vec<Vec<u8>>,
     /// The key of the first of them.
     pub key: PrivateKey,
+    /// What its authority says of whether it was revoked (RFC 6960), in DER; shown to clients that
+    /// ask for it.
+    pub ocsp: Option<Vec<u8>>,
 }
 
 /// A private key, in DER.
@@ -175,6 +181,27 @@ pub enum UnknownNames {
     /// The alert `unrecognized_name` (RFC 6066 section 3), and nothing else. So do clients that
     /// ask for no name.
     Refuse,
+}
+
+/// How long records of long bodies are: a client can read a record when all of it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsRecords {
+    /// As a packet at first, and again after a pause; then 16 KiB.
+    #[default]
+    Dynamic,
+    /// 16 KiB.
+    Full,
+}
+
+impl TlsRecords {
+    /// As configuration has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dynamic => "dynamic",
+            Self::Full => "full",
+        }
+    }
 }
 
 /// How a cluster's backends are spoken to over TLS.

@@ -130,6 +130,7 @@ mod tests {
                 form: KeyForm::Pkcs8,
                 der: vec![1],
             },
+            ocsp: None,
         })
     }
 

@@ -57,6 +57,7 @@ pub(super) fn certificate(
             form,
             der: key.secret_der().to_vec(),
         },
+        ocsp: None,
     })
 }
 

@@ -90,18 +90,25 @@ impl Core {
         }
         self.check_not_idle(id)?;
         self.discard_head(block)?;
-        match self.was_reset(id) {
-            true => Ok(()),
-            false => Err(ConnectionError::new(
-                ErrorCode::STREAM_CLOSED,
-                "a head on a stream that is closed",
-            )),
+        // What a backend says behind its answer is not worth the other streams.
+        if self.was_reset(id) || self.role == Role::Client {
+            return Ok(());
         }
+        // RFC 9113 section 5.1.1: ids that were passed over are not for use.
+        let code = match self.was_used(id) {
+            true => ErrorCode::STREAM_CLOSED,
+            false => ErrorCode::PROTOCOL_ERROR,
+        };
+        Err(ConnectionError::new(
+            code,
+            "a head on a stream that is closed",
+        ))
     }
 
     /// A new stream.
     fn request(&mut self, id: u32, ends: bool, block: &[u8]) -> Result<(), ConnectionError> {
-        self.last_peer_id = id;
+        self.use_id(id);
+        self.earn();
         if self.phase >= Phase::Closing {
             return self.discard_head(block); // it was told to send it elsewhere
         }
@@ -142,7 +149,7 @@ impl Core {
     pub(super) fn begin_upgraded(&mut self, first: FirstStream) -> Result<(), ConnectionError> {
         self.peer.apply(&first.settings, false)?;
         self.encoder.set_table_size(self.peer.table_bytes);
-        self.last_peer_id = 1;
+        self.use_id(1);
         let (key, stream) = self.streams.insert(self.last_peer_id);
         stream.send_window = self.peer.window;
         stream.recv_closed = true;
@@ -164,11 +171,15 @@ impl Core {
             return self.discard_head(block);
         };
         if stream.ended.is_some() || stream.recv_closed {
-            let is_offence = stream.ended.is_none();
+            let ended = stream.ended;
             self.discard_head(block)?;
-            return match is_offence {
-                true => self.stream_error(key, ErrorCode::STREAM_CLOSED),
-                false => Ok(()),
+            return match ended {
+                None => self.stream_error(key, ErrorCode::STREAM_CLOSED),
+                Some(Ended::ByPeer(_) | Ended::Refused) => Err(ConnectionError::new(
+                    ErrorCode::STREAM_CLOSED,
+                    "a head behind a reset",
+                )),
+                Some(_) => Ok(()), // it was on its way
             };
         }
         if stream.has_head {
@@ -277,6 +288,7 @@ impl Core {
         }
         let id = self.next_id;
         self.next_id += 2;
+        self.earn();
         self.counts.streams += 1;
         let (key, stream) = self.streams.insert(id);
         stream.recv_window = i64::from(self.local.window).max(WINDOW_INITIAL);
@@ -341,6 +353,7 @@ impl Core {
     }
 
     fn send_block(&mut self, id: u32, block: &[u8], ends: bool) {
+        self.earn();
         let mut kind = kind::HEADERS;
         let mut flags = if ends { flag::END_STREAM } else { 0 };
         let mut rest = block;

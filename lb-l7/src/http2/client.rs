@@ -30,6 +30,7 @@ use super::write::RequestKind;
 use crate::link::{BackendStream, Http2Stream};
 use crate::service::HEAD_BYTES_MAX;
 use crate::stream::Stream;
+use crate::tls;
 
 /// Silence of a backend with streams open, after which it is asked for a sign of life.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -131,7 +132,7 @@ impl Connecting<'_> {
     /// has said what it takes.
     ///
     /// # Errors
-    /// When the backend does not speak HTTP/2.
+    /// `Unsupported` when the backend does not speak HTTP/2, `InvalidData` when it has ended TLS.
     pub(crate) fn begin(
         self,
         stream: Stream,
@@ -153,6 +154,7 @@ impl Connecting<'_> {
         let shared = Rc::new(Shared {
             core: RefCell::new(core),
             local: stream.tcp().local_addr().ok(),
+            alert: Cell::new(None),
         });
         let deadlines = Deadlines {
             idle: cluster.pool_idle_timeout,
@@ -164,18 +166,51 @@ impl Connecting<'_> {
             let _counted = counted;
             Driver::new(&driven, stream, deadlines).run(|| {}).await;
         });
+        let begun = Begun(Some(shared));
         async move {
+            let mut begun = begun;
             if !speaks_http2 {
                 return Err(io::ErrorKind::Unsupported.into());
             }
             let turn = self; // all of it: others wait until the connection can be used
-            let settled = poll_fn(|cx| shared.core.borrow_mut().poll_settled(cx)).await;
-            let ours = settled.then(|| ClientStream::reserve(&shared)).flatten();
-            let ours = ours.ok_or(io::ErrorKind::ConnectionRefused)?;
+            let settled = poll_fn(|cx| begun.poll_settled(cx)).await;
+            let ours = settled.then(|| begun.reserve()).flatten();
+            let ours = ours.ok_or_else(|| begun.refusal())?;
             let mut by_id = turn.backends.by_id.borrow_mut();
-            by_id.entry(turn.id).or_default().open.push(shared);
+            let open = &mut by_id.entry(turn.id).or_default().open;
+            open.extend(begun.0.take());
             drop(by_id);
             Ok(ours)
+        }
+    }
+}
+
+/// A connection that is not in use yet; it ends if it never is.
+struct Begun(Option<Rc<Shared>>);
+
+impl Begun {
+    fn poll_settled(&self, cx: &Context<'_>) -> Poll<bool> {
+        match &self.0 {
+            Some(shared) => shared.core.borrow_mut().poll_settled(cx),
+            None => Poll::Ready(false),
+        }
+    }
+
+    fn reserve(&self) -> Option<ClientStream> {
+        self.0.as_ref().and_then(ClientStream::reserve)
+    }
+
+    /// Why there is no stream.
+    fn refusal(&self) -> io::Error {
+        let alert = self.0.as_ref().and_then(|shared| shared.alert.get());
+        alert.map_or_else(|| io::ErrorKind::ConnectionRefused.into(), tls::alerted)
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.0 {
+            shared.core.borrow_mut().go_away(Phase::Closing);
         }
     }
 }

@@ -19,8 +19,12 @@ use super::receive::Input;
 use super::settings::{LocalSettings, PeerSettings, WINDOW_INITIAL};
 use super::streams::{Ended, StreamKey, Streams};
 
-/// Streams that we have reset of late: what is still on its way to them is no offence.
-const RESET_KEPT: usize = 64;
+/// Streams that we have reset of late: what is still on its way to them is no offence. More than a
+/// peer has open at once, mostly, as all of them may end together.
+const RESET_KEPT: usize = 1024;
+/// Frames that the peer may answer each of ours with, see [`Core::earn`], and how many it may save.
+const EARNED: u32 = 4;
+const EARNED_MAX: u32 = 4096;
 /// The highest stream id, said in a GOAWAY that warns.
 const LAST_POSSIBLE: u32 = i32::MAX as u32;
 
@@ -71,12 +75,16 @@ pub(super) struct Core {
     pub(super) turn_is_taken: bool,
     /// The highest id that the peer has used.
     pub(super) last_peer_id: u32,
+    /// A bit for each of the 64 ids up to that one: whether the peer has used it.
+    used_ids: u64,
     /// The next id of ours.
     pub(super) next_id: u32,
     /// The peer has said that it takes no more streams.
     pub(super) is_going_away: bool,
     pub(super) resets: Budget,
     pub(super) control: Budget,
+    /// Frames about windows and PINGs that the peer may send before they count as a flood.
+    earned: u32,
     /// A PING of ours was not answered yet.
     pub(super) ping_is_out: bool,
     /// Streams that are about to begin.
@@ -143,10 +151,12 @@ impl Core {
             waiting: VecDeque::new(),
             turn_is_taken: false,
             last_peer_id: 0,
+            used_ids: 0,
             next_id: 1,
             is_going_away: false,
             resets: Budget::of_resets(),
             control: Budget::of_control(),
+            earned: EARNED,
             ping_is_out: false,
             reserved: 0,
             is_https: false,
@@ -240,6 +250,40 @@ impl Core {
             true => Ok(()),
             false => Err(ConnectionError::calm("too many frames that ask for work")),
         }
+    }
+
+    /// We have sent a head or data, or a request has begun: peers answer that with windows, and
+    /// measure the way by PINGs, as many as there is data (grpc-go does).
+    pub(super) const fn earn(&mut self) {
+        if self.earned < EARNED_MAX {
+            self.earned += EARNED;
+        }
+    }
+
+    /// As [`take_control`](Self::take_control), for what may be an answer to what we have sent.
+    pub(super) fn take_earned(&mut self) -> Result<(), ConnectionError> {
+        match self.earned.checked_sub(1) {
+            Some(left) => {
+                self.earned = left;
+                Ok(())
+            }
+            None => self.take_control(),
+        }
+    }
+
+    /// The peer begins a stream, whose id is higher than all before.
+    pub(super) fn use_id(&mut self, id: u32) {
+        let steps = (id - self.last_peer_id).div_ceil(2);
+        self.used_ids = self.used_ids.checked_shl(steps).unwrap_or(0) | 1;
+        self.last_peer_id = id;
+    }
+
+    /// Whether the peer has begun a stream with this id, which is not above its highest; for ids of
+    /// long ago it is taken for granted.
+    pub(super) fn was_used(&self, id: u32) -> bool {
+        let age = self.last_peer_id.saturating_sub(id) / 2;
+        let used = self.used_ids.checked_shr(age);
+        used.is_none_or(|it| it & 1 == 1)
     }
 
     pub(super) fn take_reset(&mut self) -> Result<(), ConnectionError> {

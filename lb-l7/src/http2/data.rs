@@ -83,8 +83,15 @@ impl Core {
         let Some(stream) = self.streams.get(key) else {
             return Ok(None);
         };
-        if stream.ended.is_some() {
-            return Ok(None); // it was on its way when we reset the stream
+        match stream.ended {
+            None => {}
+            // RFC 9113 section 5.1: whoever has reset a stream sends nothing more on it.
+            Some(Ended::ByPeer(_) | Ended::Refused) => {
+                self.send_reset(key.id, ErrorCode::STREAM_CLOSED);
+                self.take_reset()?;
+                return Ok(None);
+            }
+            Some(_) => return Ok(None), // it was on its way when we reset the stream
         }
         stream.recv_window -= len as i64;
         let code = if stream.recv_closed {
@@ -249,6 +256,7 @@ impl Core {
             stream.send_closed = is_last;
         }
         self.out.data(key.id, piece, is_last);
+        self.earn();
         self.wake_driver();
         self.give_turn();
         Poll::Ready(Ok(()))

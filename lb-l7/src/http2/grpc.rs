@@ -4,6 +4,8 @@
 //! (grpc/doc/http-grpc-status-mapping.md).
 //! Read next: `../respond.rs` (who answers).
 
+use std::time::Duration;
+
 /// Whether a Content-Type is gRPC's: `application/grpc`, with `+proto` or the like, or parameters.
 pub(crate) fn is_grpc(content_type: &[u8]) -> bool {
     const NAME: &[u8] = b"application/grpc";
@@ -11,6 +13,26 @@ pub(crate) fn is_grpc(content_type: &[u8]) -> bool {
         return false;
     };
     name.eq_ignore_ascii_case(NAME) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+}
+
+/// How long a call may take, by its `grpc-timeout`: at most eight digits and a unit.
+pub(crate) fn timeout(value: &[u8]) -> Option<Duration> {
+    let (&unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count = digits
+        .iter()
+        .fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
 }
 
 /// The gRPC status of an answer of ours. The mapping is the one by which clients read HTTP statuses,
@@ -50,6 +72,26 @@ mod tests {
             "application/grp",
         ] {
             assert!(!is_grpc(no.as_bytes()), "{no}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_is_digits_and_a_unit() {
+        for (text, expected) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("99999999S", Some(Duration::from_secs(99_999_999))),
+            ("100m", Some(Duration::from_millis(100))),
+            ("7u", Some(Duration::from_micros(7))),
+            ("0n", Some(Duration::ZERO)),
+            ("", None),
+            ("S", None),
+            ("5", None),
+            ("5s", None),
+            ("-5S", None),
+            ("123456789S", None),
+        ] {
+            assert_eq!(timeout(text.as_bytes()), expected, "{text}");
         }
     }
 

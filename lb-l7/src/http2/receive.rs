@@ -157,7 +157,7 @@ impl Core {
             kind::WINDOW_UPDATE => self.window_update(head.stream, payload),
             kind::PRIORITY if has_stream => {
                 if payload.len() == 5 {
-                    return self.take_control();
+                    return self.take_earned();
                 }
                 match self.streams.find(head.stream) {
                     Some(key) => self.stream_error(key, ErrorCode::FRAME_SIZE_ERROR),
@@ -178,7 +178,7 @@ impl Core {
     fn settings(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), ConnectionError> {
         if head.has(flag::ACK) {
             return match payload.len() {
-                0 => Ok(()),
+                0 => self.take_earned(),
                 _ => Err(ConnectionError::size("an acknowledgement with settings")),
             };
         }
@@ -212,14 +212,16 @@ impl Core {
             return Err(ConnectionError::size("PING of a broken length"));
         }
         if head.has(flag::ACK) {
-            self.ping_is_out = false;
+            if !std::mem::replace(&mut self.ping_is_out, false) {
+                return self.take_control();
+            }
             if self.phase == Phase::Warned {
                 self.go_away(Phase::Closing);
             }
             return Ok(());
         }
         self.out.frame(kind::PING, flag::ACK, 0, payload);
-        self.take_control()
+        self.take_earned()
     }
 
     fn went_away(&mut self, payload: &[u8]) -> Result<(), ConnectionError> {
@@ -247,7 +249,11 @@ impl Core {
         self.resets_counted.has_new = true;
         let Some(key) = self.streams.find(id) else {
             self.check_not_idle(id)?;
-            return self.take_control();
+            // A backend may end every stream so behind its answer, whether or not that came first.
+            return match self.role {
+                Role::Server => self.take_control(),
+                Role::Client => Ok(()),
+            };
         };
         let code = ErrorCode(number(payload));
         let Some(stream) = self.streams.get(key) else {
@@ -289,11 +295,13 @@ impl Core {
                 return Err(ConnectionError::new(overflow, "the window is too large"));
             }
             self.give_turn();
-            return Ok(());
+            return self.take_earned();
         }
         let Some(key) = self.streams.find(id) else {
-            return self.check_not_idle(id); // it may have ended meanwhile
+            self.check_not_idle(id)?; // it may have ended meanwhile
+            return self.take_earned();
         };
+        self.take_earned()?;
         let Some(stream) = self.streams.get(key) else {
             return Ok(());
         };

@@ -111,7 +111,7 @@ impl PeerSettings {
             }
             INITIAL_WINDOW_SIZE => self.window = i64::from(value),
             MAX_FRAME_SIZE if !(PAYLOAD_BYTES_MAX as u32..1 << 24).contains(&value) => return bad,
-            ENABLE_CONNECT_PROTOCOL if value > 1 => return bad,
+            ENABLE_CONNECT_PROTOCOL | NO_RFC7540_PRIORITIES if value > 1 => return bad,
             ENABLE_CONNECT_PROTOCOL => self.has_connect_protocol = value == 1,
             _ => {}
         }

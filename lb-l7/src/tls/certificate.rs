@@ -15,6 +15,7 @@ use rustls::pki_types::{
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 
+use super::ocsp::{Ocsp, OcspError};
 use super::x509::{X509, X509Error};
 
 /// A certificate that can be shown to clients.
@@ -31,6 +32,8 @@ pub struct ServerCertificate {
     /// What clients may not like about its chain, in words.
     pub chain_fault: Option<String>,
     pub(crate) key: Arc<CertifiedKey>,
+    /// The same with what the authority says of it, and what that is.
+    stapled: Option<(Arc<CertifiedKey>, Ocsp)>,
 }
 
 /// Why a certificate cannot be used.
@@ -50,6 +53,9 @@ pub enum CertificateError {
     /// The key is that of another certificate.
     #[error("the private key is not the key of the certificate{}", .0)]
     KeyMismatch(&'static str),
+    /// What its authority should say of it is of no use.
+    #[error(transparent)]
+    Ocsp(#[from] OcspError),
     /// Neither the plan nor the certificate has a name to show it for.
     #[error("the certificate has no DNS name (subjectAltName), so it can only be the default one")]
     NoName,
@@ -92,6 +98,15 @@ impl ServerCertificate {
             }
             Err(error) => return Err(CertificateError::Key(reason(&error))),
         }
+        let stapled = match &plan.ocsp {
+            Some(der) => {
+                let said = Ocsp::parse(der, x509.serial)?;
+                let mut key = key.clone();
+                key.ocsp = Some(der.clone());
+                Some((Arc::new(key), said))
+            }
+            None => None,
+        };
         Ok(Self {
             plan: Arc::clone(plan),
             names,
@@ -99,7 +114,22 @@ impl ServerCertificate {
             not_after: x509.not_after,
             chain_fault,
             key: Arc::new(key),
+            stapled,
         })
+    }
+
+    /// What clients are shown at `now`, which is asked for only where it matters.
+    pub(super) fn shown(&self, now: impl FnOnce() -> SystemTime) -> &Arc<CertifiedKey> {
+        match &self.stapled {
+            Some((stapled, said)) if said.is_good(now()) => stapled,
+            _ => &self.key,
+        }
+    }
+
+    /// Why clients are not shown what its authority says of it, if there is anything.
+    #[must_use]
+    pub fn ocsp_fault(&self, now: SystemTime) -> Option<&'static str> {
+        self.stapled.as_ref().and_then(|(_, said)| said.fault(now))
     }
 }
 

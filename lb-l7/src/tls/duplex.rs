@@ -13,6 +13,7 @@ use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 use rustls::{ConnectionTrafficSecrets, Error, ProtocolVersion};
 
+use super::pacing::{GATHERED_BYTES_MAX, Pacing, RECORD_SHORT, Source, seal_into};
 use super::record::{HEADER_LEN, Kind, OVERHEAD_MAX, Opener, PLAIN_MAX, RecordError, Sealer};
 
 /// Records after which a key is changed (TLS 1.3), or the connection ends (TLS 1.2): half of what
@@ -24,8 +25,6 @@ const QUIET_MAX: u8 = 64;
 const MESSAGE_MAX: usize = 1 << 16;
 /// From so many bytes on, large buffers are worth it.
 const BULK_BYTES: usize = 2 * PLAIN_MAX;
-/// Up to so many bytes, a head and a body go into one record: copying is cheaper than a second.
-const GATHERED_BYTES_MAX: usize = 4096;
 
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
@@ -75,6 +74,7 @@ pub(super) struct Duplex {
     has_said_end: bool,
     /// Whether a new key that the peer has asked for is in `control`.
     has_answered: bool,
+    pacing: Pacing,
 }
 
 impl Duplex {
@@ -99,13 +99,27 @@ impl Duplex {
             failure: None,
             has_said_end: false,
             has_answered: false,
+            pacing: Pacing::FULL,
         })
+    }
+
+    /// Makes the first records of what is long so short that each arrives in one packet.
+    pub(super) fn begin_short(&mut self) {
+        self.pacing = Pacing::SHORT;
     }
 
     /// Takes in what was received; everything before it has been opened.
     pub(super) fn receive(&mut self, received: Chunk) {
         debug_assert!(self.input.is_empty(), "what came before is opened first");
         self.input = received;
+    }
+
+    /// The alert by which the peer has ended the connection.
+    pub(super) const fn alert_of_peer(&self) -> Option<u8> {
+        match self.failure {
+            Some(RecordError::Alerted(alert)) => Some(alert),
+            _ => None,
+        }
     }
 
     /// Whether the peer is in the middle of a record.
@@ -416,9 +430,11 @@ impl Duplex {
         }
         let slice = |part: &Option<Chunk>| part.as_ref().map_or(0, |part| part.len());
         let total = slice(&parts[0]) + slice(&parts[1]);
+        let short = self.pacing.short_bytes(total);
         let mut source = Source {
             first: parts[0].as_deref().unwrap_or_default(),
             second: parts[1].as_deref().unwrap_or_default(),
+            full_from: total - short,
         };
         self.has_answered = false;
         let control = std::mem::take(&mut self.control);
@@ -442,7 +458,7 @@ impl Duplex {
         if source.is_empty() {
             return Ok([Some(first), None]);
         }
-        let records = source.len().div_ceil(PLAIN_MAX) + 1;
+        let records = source.len().div_ceil(PLAIN_MAX) + 1 + short / RECORD_SHORT;
         let needed = source.len() + records * OVERHEAD_MAX;
         let mut out = Buffer::new();
         if needed <= out.remaining() {
@@ -464,58 +480,4 @@ fn failed(error: RecordError) -> io::Error {
         error => format!("TLS: a bad record from the peer ({error:?})"),
     };
     io::Error::new(io::ErrorKind::InvalidData, text)
-}
-
-/// What is still to be sealed.
-struct Source<'a> {
-    first: &'a [u8],
-    second: &'a [u8],
-}
-
-impl<'a> Source<'a> {
-    const fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    const fn len(&self) -> usize {
-        self.first.len() + self.second.len()
-    }
-
-    /// The next bytes, at most `most`: of both parts only where they are few.
-    fn next(&mut self, most: usize) -> [&'a [u8]; 2] {
-        let (head, rest) = self.first.split_at(self.first.len().min(most));
-        self.first = rest;
-        let left = most - head.len();
-        let is_small = head.len() + self.second.len() <= GATHERED_BYTES_MAX.min(most);
-        if !rest.is_empty() || !(head.is_empty() || is_small) {
-            return [head, &[]];
-        }
-        let (body, rest) = self.second.split_at(self.second.len().min(left));
-        self.second = rest;
-        if head.is_empty() {
-            [body, &[]]
-        } else {
-            [head, body]
-        }
-    }
-}
-
-/// Seals as much as there is room for, behind `before`.
-fn seal_into(
-    sealer: &mut Sealer,
-    before: &[u8],
-    source: &mut Source<'_>,
-    room: &mut [u8],
-) -> Result<usize, aws_lc_rs::error::Unspecified> {
-    room[..before.len()].copy_from_slice(before);
-    let mut filled = before.len();
-    while !source.is_empty() {
-        let space = &mut room[filled..];
-        let most = space.len().saturating_sub(sealer.overhead()).min(PLAIN_MAX);
-        if most == 0 {
-            break;
-        }
-        filled += sealer.seal(Kind::Data, source.next(most), space)?;
-    }
-    Ok(filled)
 }

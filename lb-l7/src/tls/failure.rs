@@ -2,33 +2,13 @@
 //! find out.
 //!
 //! Invariant: every failure has one kind, and says what to look at.
-//! Read next: `server.rs` (where they come from).
+//! Read next: `server.rs` (where they come from), `backend_failure.rs` (likewise of backends).
 
 use std::fmt;
 use std::io;
-use std::sync::OnceLock;
 
 use lb_core::metrics::TlsFailure;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
-
-/// What is told of a handshake with a backend that failed: cluster, backend, and what was wrong.
-pub type BackendReport = fn(&str, &str, &Error);
-
-static BACKEND_REPORT: OnceLock<BackendReport> = OnceLock::new();
-
-/// Has failures of handshakes with backends reported: a client sees but a 503. The first call in a
-/// process counts; `report` is called by workers, and so does not wait.
-pub fn report_backend_failures(report: BackendReport) {
-    let _ = BACKEND_REPORT.set(report);
-}
-
-/// Reports `error` if it is one of TLS.
-pub(crate) fn backend_failed(cluster: &str, backend: &str, error: &io::Error) {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    if let (Some(error), Some(report)) = (inner, BACKEND_REPORT.get()) {
-        report(cluster, backend, error);
-    }
-}
 
 /// A handshake that failed.
 #[derive(Debug)]
@@ -127,6 +107,7 @@ const fn incompatible_hint(what: &PeerIncompatible) -> &'static str {
         | PeerIncompatible::Tls12NotOffered
         | PeerIncompatible::ServerDoesNotSupportTls12Or13
         | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+        | PeerIncompatible::SignatureAlgorithmsExtensionRequired
         | PeerIncompatible::SupportedVersionsExtensionRequired => {
             "the client offers no version of TLS that we speak"
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use lb_core::plan::UnknownNames;
+use lb_core::rt;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
@@ -39,9 +40,9 @@ pub(crate) struct NameTable {
 /// The certificates of one name.
 #[derive(Debug, Clone)]
 struct Choice {
-    first: Arc<CertifiedKey>,
+    first: Arc<ServerCertificate>,
     /// One with a key of another kind.
-    second: Option<Arc<CertifiedKey>>,
+    second: Option<Arc<ServerCertificate>>,
 }
 
 impl NameTable {
@@ -84,28 +85,28 @@ impl NameTable {
 }
 
 impl Choice {
-    fn of(certificate: &ServerCertificate) -> Self {
+    fn of(certificate: &Arc<ServerCertificate>) -> Self {
         Self {
-            first: Arc::clone(&certificate.key),
+            first: Arc::clone(certificate),
             second: None,
         }
     }
 
     /// Takes a certificate with a key of another kind.
-    fn add(&mut self, certificate: &ServerCertificate) {
-        let kind = |key: &CertifiedKey| key.key.algorithm();
-        if self.second.is_none() && kind(&self.first) != kind(&certificate.key) {
-            self.second = Some(Arc::clone(&certificate.key));
+    fn add(&mut self, certificate: &Arc<ServerCertificate>) {
+        let kind = |it: &ServerCertificate| it.key.key.algorithm();
+        if self.second.is_none() && kind(&self.first) != kind(certificate) {
+            self.second = Some(Arc::clone(certificate));
         }
     }
 
     /// What a client can verify: an ECDSA key before an RSA key, as it costs us a tenth.
-    fn select(&self, schemes: &[SignatureScheme]) -> &Arc<CertifiedKey> {
+    fn select(&self, schemes: &[SignatureScheme]) -> &ServerCertificate {
         let Some(second) = &self.second else {
             return &self.first;
         };
-        let fits = |key: &CertifiedKey| key.key.choose_scheme(schemes).is_some();
-        let is_rsa = self.first.key.algorithm() == SignatureAlgorithm::RSA;
+        let fits = |it: &ServerCertificate| it.key.key.choose_scheme(schemes).is_some();
+        let is_rsa = self.first.key.key.algorithm() == SignatureAlgorithm::RSA;
         let (better, other) = if is_rsa {
             (second, &self.first)
         } else {
@@ -117,7 +118,10 @@ impl Choice {
 
 impl ResolvesServerCert for NameTable {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let name = hello.server_name().map(str::to_ascii_lowercase);
+        let name = hello.server_name().map(|name| {
+            // RFC 6066 section 3 has it without its dot, but some send it.
+            name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+        });
         let found = name.as_deref().and_then(|name| self.find(name));
         ASKED.set(name.map(String::into_boxed_str));
         let choice = match (found, self.unknown_names) {
@@ -125,6 +129,7 @@ impl ResolvesServerCert for NameTable {
             (None, UnknownNames::Default) => &self.default,
             (None, UnknownNames::Refuse) => return None,
         };
-        Some(Arc::clone(choice.select(hello.signature_schemes())))
+        let certificate = choice.select(hello.signature_schemes());
+        Some(Arc::clone(certificate.shown(rt::wall_clock)))
     }
 }

@@ -146,6 +146,7 @@ mod tests {
                 form: KeyForm::Pkcs8,
                 der: key.serialize_der(),
             },
+            ocsp: None,
         };
         let mut plan = TlsServer::new(vec![Arc::new(certificate)]);
         plan.suites = vec![suite];

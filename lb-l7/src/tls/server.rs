@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use lb_core::metrics::TlsFailure;
-use lb_core::plan::{Certificate, ClientAuth, Rate, TlsGroup, TlsServer, TlsSuite, TlsVersion};
+use lb_core::plan::{
+    Certificate, ClientAuth, Rate, TlsGroup, TlsRecords, TlsServer, TlsSuite, TlsVersion,
+};
 use lb_core::rate::TokenBucket;
 use lb_core::rt::{self, Chunk, TcpStream, timeout};
 use lb_l4::client_hello::{self, HelloError, ReceiveError};
@@ -56,7 +58,8 @@ impl TlsContext {
         let mut digest = Context::new(&SHA256);
         let names = plan.server_names.iter().map(String::as_bytes);
         let parts = names.chain(plan.chain.iter().map(Vec::as_slice));
-        for part in parts.chain([plan.name.as_bytes(), &*plan.key.der]) {
+        let ocsp = plan.ocsp.as_deref().unwrap_or_default();
+        for part in parts.chain([plan.name.as_bytes(), &*plan.key.der, ocsp]) {
             digest.update(&(part.len() as u64).to_be_bytes());
             digest.update(part);
         }
@@ -176,7 +179,7 @@ impl TlsAcceptor {
         stream.unread(first);
         let Some((policies, configs)) = &self.by_name else {
             let asks = self.plan.client_auth.is_some();
-            return handshake(stream, &self.config, asks).await;
+            return self.handshake_by(stream, &self.config, asks).await;
         };
         // The library asks for a certificate in the same breath in which it reads the name.
         let deadline = rt::now() + self.plan.handshake_timeout;
@@ -185,13 +188,32 @@ impl TlsAcceptor {
         let find = |name: Option<&str>| policies.find(name.unwrap_or_default().as_bytes());
         let own = find(hello.server_name.as_deref());
         let asks = ClientPolicies::of(&self.plan).nth(own).flatten().is_some();
-        let mut stream = handshake(stream, &configs[own], asks).await?;
+        let mut stream = self.handshake_by(stream, &configs[own], asks).await?;
         if find(stream.facts().server_name.as_deref()) != own {
             let reason = "the ClientHello has two readings of its server name";
             return Err(TlsRefusal::new(TlsFailure::Protocol, reason));
         }
         if let Some(facts) = stream.facts_mut() {
             facts.policy = Some(ClientPolicy::new(Arc::clone(policies), own));
+        }
+        Ok(stream)
+    }
+
+    /// Makes the handshake; `asks` says whether it asks for a certificate.
+    async fn handshake_by(
+        &self,
+        stream: TcpStream,
+        config: &Arc<ServerConfig>,
+        asks: bool,
+    ) -> Result<TlsStream, TlsRefusal> {
+        let mut name = None;
+        let stream = TlsStream::accept(stream, Arc::clone(config), &mut name).await;
+        let mut stream = stream.map_err(|error| TlsRefusal::of(&error, name))?;
+        if let Some(facts) = stream.facts_mut().filter(|_| asks) {
+            facts.tell_backends();
+        }
+        if self.plan.records == TlsRecords::Dynamic {
+            stream.begin_short();
         }
         Ok(stream)
     }
@@ -203,21 +225,6 @@ impl fmt::Debug for TlsAcceptor {
             .field("certificates", &self.certificates.len())
             .finish_non_exhaustive()
     }
-}
-
-/// Makes the handshake; `asks` says whether it asks for a certificate.
-async fn handshake(
-    stream: TcpStream,
-    config: &Arc<ServerConfig>,
-    asks: bool,
-) -> Result<TlsStream, TlsRefusal> {
-    let mut name = None;
-    let stream = TlsStream::accept(stream, Arc::clone(config), &mut name).await;
-    let mut stream = stream.map_err(|error| TlsRefusal::of(&error, name))?;
-    if let Some(facts) = stream.facts_mut().filter(|_| asks) {
-        facts.tell_backends();
-    }
-    Ok(stream)
 }
 
 fn refused_hello(error: &ReceiveError) -> TlsRefusal {

@@ -117,6 +117,11 @@ impl TlsStream {
         Rc::get_mut(&mut self.inner.facts)
     }
 
+    /// Makes the first records of long bodies short, also after a pause.
+    pub(super) fn begin_short(&mut self) {
+        self.inner.duplex.get_mut().begin_short();
+    }
+
     pub(super) fn made_by(mut self, plan: Option<&Arc<BackendTls>>) -> Self {
         self.inner.plan = plan.cloned();
         self
@@ -238,6 +243,11 @@ impl TlsStream {
             }
         }
         duplex.is_within() || self.stream.is_stale()
+    }
+
+    /// The alert by which the peer has ended the connection.
+    pub(crate) fn alert_of_peer(&self) -> Option<u8> {
+        self.inner.duplex.borrow().alert_of_peer()
     }
 
     /// Makes the drop that follows send a reset instead of a FIN.

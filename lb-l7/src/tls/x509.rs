@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-const SEQUENCE: u8 = 0x30;
+pub(super) const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const UTC_TIME: u8 = 0x17;
@@ -31,7 +31,7 @@ const CA_ISSUERS: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 0x30, 2];
 /// The fields of a certificate that we look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct X509<'a> {
-    serial: &'a [u8],
+    pub(super) serial: &'a [u8],
     issuer: &'a [u8],
     subject: &'a [u8],
     pub(crate) not_before: SystemTime,
@@ -138,11 +138,11 @@ impl<'a> X509<'a> {
 }
 
 /// What is left to read of DER.
-struct Der<'a>(&'a [u8]);
+pub(super) struct Der<'a>(pub(super) &'a [u8]);
 
 impl<'a> Der<'a> {
     /// The tag and the content of the next element; `None` at the end, and when it is cut short.
-    fn next(&mut self) -> Option<(u8, &'a [u8])> {
+    pub(super) fn next(&mut self) -> Option<(u8, &'a [u8])> {
         let (&[tag, first], rest) = self.0.split_first_chunk()?;
         let (length, rest) = match first {
             0..=0x7f => (usize::from(first), rest),
@@ -160,7 +160,7 @@ impl<'a> Der<'a> {
         Some((tag, content))
     }
 
-    fn next_is(&self, tag: u8) -> bool {
+    pub(super) fn next_is(&self, tag: u8) -> bool {
         self.0.first() == Some(&tag)
     }
 
@@ -191,7 +191,7 @@ fn extension<'a>(list: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// RFC 5280 section 4.1.2.5: `YYMMDDHHMMSSZ` before 2050, `YYYYMMDDHHMMSSZ` from then on.
-fn time(element: Option<(u8, &[u8])>) -> Option<SystemTime> {
+pub(super) fn time(element: Option<(u8, &[u8])>) -> Option<SystemTime> {
     let (tag, text) = element?;
     let (year_digits, text) = match tag {
         UTC_TIME => text.split_at_checked(2)?,

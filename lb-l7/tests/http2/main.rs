@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod abort;
+mod backends;
+mod calls;
+mod conformance;
 mod gather;
 mod pairs;
 mod peers;

@@ -5,16 +5,16 @@ use std::net::TcpStream;
 
 use crate::support::{Backend, PATIENCE, Proxy, on_each_engine};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const SETTINGS: (u8, u8, u32, &[u8]) = (4, 0, 0, b"");
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const SETTINGS: (u8, u8, u32, &[u8]) = (4, 0, 0, b"");
 /// GET http://test/
-const GET: &[u8] = b"\x82\x86\x84\x41\x04test";
+pub(crate) const GET: &[u8] = b"\x82\x86\x84\x41\x04test";
 /// POST http://test/
-const POST: &[u8] = b"\x83\x86\x84\x41\x04test";
+pub(crate) const POST: &[u8] = b"\x83\x86\x84\x41\x04test";
 
-type Frame<'a> = (u8, u8, u32, &'a [u8]);
+pub(crate) type Frame<'a> = (u8, u8, u32, &'a [u8]);
 
-fn bytes((kind, flags, stream, payload): Frame<'_>) -> Vec<u8> {
+pub(crate) fn bytes((kind, flags, stream, payload): Frame<'_>) -> Vec<u8> {
     let len = (payload.len() as u32).to_be_bytes();
     let mut out = vec![len[1], len[2], len[3], kind, flags];
     out.extend_from_slice(&stream.to_be_bytes());
@@ -24,7 +24,7 @@ fn bytes((kind, flags, stream, payload): Frame<'_>) -> Vec<u8> {
 
 /// What a hostile client is told.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+pub(crate) enum Told {
     /// GOAWAY with this code.
     GoAway(u32),
     /// RST_STREAM with this code.
@@ -36,7 +36,7 @@ enum Told {
 }
 
 /// What the peer says first but SETTINGS, WINDOW_UPDATE, and acknowledgements.
-fn told(stream: &mut TcpStream) -> Told {
+pub(crate) fn told(stream: &mut TcpStream) -> Told {
     loop {
         let mut head = [0; 9];
         if stream.read_exact(&mut head).is_err() {
@@ -55,7 +55,7 @@ fn told(stream: &mut TcpStream) -> Told {
     }
 }
 
-fn connect(proxy: &Proxy) -> TcpStream {
+pub(crate) fn connect(proxy: &Proxy) -> TcpStream {
     let stream = TcpStream::connect(proxy.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -71,11 +71,11 @@ fn after(proxy: &Proxy, frames: &[Frame<'_>]) -> Told {
     told(&mut stream)
 }
 
-const PROTOCOL: u32 = 1;
-const FLOW_CONTROL: u32 = 3;
-const CLOSED: u32 = 5;
-const SIZE: u32 = 6;
-const COMPRESSION: u32 = 9;
+pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const FLOW_CONTROL: u32 = 3;
+pub(crate) const CLOSED: u32 = 5;
+pub(crate) const SIZE: u32 = 6;
+pub(crate) const COMPRESSION: u32 = 9;
 
 const CASES: &[(&str, &[Frame<'_>], Told)] = &[
     ("a request", &[(1, 5, 1, GET)], Told::Response),
@@ -138,7 +138,7 @@ const CASES: &[(&str, &[Frame<'_>], Told)] = &[
     (
         "a lower stream",
         &[(1, 4, 5, POST), (1, 5, 3, GET)],
-        Told::GoAway(CLOSED),
+        Told::GoAway(PROTOCOL),
     ),
     (
         "a frame too long",

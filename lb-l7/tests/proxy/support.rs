@@ -15,6 +15,7 @@ use lb_core::rt::probe::{EngineChoice, probe};
 use lb_core::rt::{self, EngineKind, ListenOptions, Runtime};
 use lb_core::snapshot::Current;
 use lb_core::worker::Worker;
+use lb_l7::tls::{TlsAcceptor, TlsContext};
 use lb_l7::{HttpService, HttpWorker, Log};
 
 /// Scripted backends and a plain client.
@@ -112,6 +113,10 @@ impl Proxy {
             service = service.logged(Log::new("test", &http.routes, &format, sink).unwrap());
         }
         let service = Arc::new(service);
+        let tls = http.tls.as_ref().map(|tls| {
+            let context = TlsContext::new().unwrap();
+            Arc::new(TlsAcceptor::build(tls, &context, None).unwrap())
+        });
         let listener = plan::Listener {
             name: "test".to_owned(),
             address: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -133,7 +138,7 @@ impl Proxy {
                 };
                 let mut runtime = Runtime::new(&config).unwrap();
                 runtime.block_on(async {
-                    let proxy = accept(service, stats, send_address, draining);
+                    let proxy = accept(service, tls, stats, send_address, draining);
                     rt::select(proxy, until(&stop)).await
                 });
             })
@@ -175,6 +180,7 @@ impl Drop for Proxy {
 
 async fn accept(
     service: Arc<HttpService>,
+    tls: Option<Arc<TlsAcceptor>>,
     stats: Arc<ListenerStats>,
     send_address: mpsc::Sender<SocketAddr>,
     draining: Arc<AtomicBool>,
@@ -201,9 +207,16 @@ async fn accept(
         let stream = listener.accept().await.unwrap();
         let (current, http) = (Rc::clone(&current), Rc::clone(&http));
         let shard = Arc::clone(stats.shard(0));
-        worker
-            .connections
-            .spawn(shard, |it| lb_l7::serve(stream, current, http, it));
+        let Some(tls) = tls.clone() else {
+            worker
+                .connections
+                .spawn(shard, |it| lb_l7::serve(stream, current, http, it));
+            continue;
+        };
+        worker.connections.spawn(shard, |registration| async move {
+            let stream = tls.accept(stream).await.unwrap();
+            lb_l7::serve(stream, current, http, registration).await;
+        });
     }
 }
 

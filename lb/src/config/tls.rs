@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use lb_core::plan::{
-    BackendTls, Certificate, ClientAuth, NamedClientAuth, Rate, TicketKey, TlsGroup, TlsServer,
-    TlsSuite, TlsVersion, UnknownNames, Verify,
+    BackendTls, Certificate, ClientAuth, NamedClientAuth, Rate, TicketKey, TlsGroup, TlsRecords,
+    TlsServer, TlsSuite, TlsVersion, UnknownNames, Verify,
 };
 use lb_l7::tls::{self, ServerCertificate};
 
@@ -26,7 +26,15 @@ use super::{balancing, notation, read_cluster};
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Keys whose values are files, below a key `tls`.
-const FILE_KEYS: [&str; 6] = ["ca", "certificate", "crl", "key", "ticket_keys", "verify"];
+const FILE_KEYS: [&str; 7] = [
+    "ca",
+    "certificate",
+    "crl",
+    "key",
+    "ocsp",
+    "ticket_keys",
+    "verify",
+];
 
 const VERSION_WORDS: [(&str, TlsVersion); 2] =
     [("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
@@ -35,6 +43,9 @@ const UNKNOWN_WORDS: [(&str, UnknownNames); 2] = [
     ("default", UnknownNames::Default),
     ("refuse", UnknownNames::Refuse),
 ];
+
+const RECORDS_WORDS: [(&str, TlsRecords); 2] =
+    [("dynamic", TlsRecords::Dynamic), ("full", TlsRecords::Full)];
 
 const REQUIRED_WORDS: [(&str, bool); 2] = [("optional", false), ("required", true)];
 
@@ -74,7 +85,8 @@ impl Tls {
                 let reason = format!("the certificate {name} is not valid yet");
                 warnings.push(Problem::new(place, reason));
             }
-            if let Some(fault) = &value.chain_fault {
+            let faults = [value.chain_fault.as_deref(), value.ocsp_fault(now)];
+            for fault in faults.into_iter().flatten() {
                 let reason = format!("the certificate {name} {fault}");
                 warnings.push(Problem::new(place, reason));
             }
@@ -127,7 +139,7 @@ impl TlsFlags {
             read_pair(
                 (certificate, &places.0),
                 (key, &places.1),
-                Vec::new(),
+                PairMore::default(),
                 problems,
             )
         });
@@ -148,9 +160,11 @@ pub(super) fn server(node: &Node, problems: &mut Problems) -> Option<Tls> {
     let one = if fields.has("certificates") {
         fields.refuse("certificate", "it is in the list \"certificates\"");
         fields.refuse("key", "it is in the list \"certificates\"");
+        fields.refuse("ocsp", "it belongs into the list \"certificates\"");
         None
     } else {
-        pair_fields(&mut fields)
+        let ocsp = fields.optional("ocsp", file);
+        pair_fields(&mut fields, ocsp)
     };
     let certificates = several.unwrap_or_else(|| one.into_iter().collect());
     if certificates.is_empty() && fields.has("certificates") {
@@ -185,6 +199,8 @@ pub(super) fn server(node: &Node, problems: &mut Problems) -> Option<Tls> {
     if let Some(resumption) = fields.optional("resumption", decode::boolean) {
         server.resumption = resumption;
     }
+    let records = fields.optional("records", decode::choice(&RECORDS_WORDS));
+    server.records = records.map_or(server.records, |it| it.value);
     fields.finish();
     (!tls.certificates.is_empty()).then_some(tls)
 }
@@ -202,7 +218,8 @@ pub(super) fn backend(node: &Node, problems: &mut Problems) -> Option<Option<Bac
     let verify = fields.optional("verify", decode::parsed(read_cluster::verify));
     tls.verify = verify.map_or(Verify::Off, |verify| verify.value);
     if fields.has("certificate") || fields.has("key") {
-        let pair = pair_fields(&mut fields);
+        fields.refuse("ocsp", "it is for certificates that are shown to clients");
+        let pair = pair_fields(&mut fields, None);
         tls.certificate = pair.map(|pair| Arc::clone(&pair.value.plan));
     }
     let version = fields.optional("min_version", decode::choice(&VERSION_WORDS));
@@ -249,13 +266,24 @@ fn gather(node: &Node, in_tls: bool, found: &mut Vec<PathBuf>) {
 /// An item of `certificates`.
 fn pair(node: &Node, problems: &mut Problems) -> Option<Located<Arc<ServerCertificate>>> {
     let mut fields = Fields::of(node, problems)?;
-    let pair = pair_fields(&mut fields);
+    let ocsp = fields.optional("ocsp", file);
+    let pair = pair_fields(&mut fields, ocsp);
     fields.finish();
     pair
 }
 
+/// What there may be beside a certificate and its key.
+#[derive(Default)]
+struct PairMore {
+    server_names: Vec<String>,
+    ocsp: Option<Vec<u8>>,
+}
+
 /// `certificate`, `key` and `names`, of a certificate or of a listener that has one.
-fn pair_fields(fields: &mut Fields<'_, '_>) -> Option<Located<Arc<ServerCertificate>>> {
+fn pair_fields(
+    fields: &mut Fields<'_, '_>,
+    ocsp: Option<Located<Vec<u8>>>,
+) -> Option<Located<Arc<ServerCertificate>>> {
     let certificate = fields.required("certificate", decode::parsed(notation::path));
     // Many tools write both into one file.
     let key = fields.optional("key", decode::parsed(notation::path));
@@ -263,13 +291,16 @@ fn pair_fields(fields: &mut Fields<'_, '_>) -> Option<Located<Arc<ServerCertific
     let name =
         |node: &Node, problems: &mut Problems| decode::parsed(notation::route_host)(node, problems);
     let names = fields.optional("names", decode::list(name));
-    let names = names.into_iter().flatten().map(|name| name.value).collect();
+    let more = PairMore {
+        server_names: names.into_iter().flatten().map(|name| name.value).collect(),
+        ocsp: ocsp.map(|ocsp| ocsp.value),
+    };
     let certificate = certificate.filter(|_| !is_bad)?;
     let key = key.as_ref().unwrap_or(&certificate);
     read_pair(
         (&certificate.value, &certificate.place),
         (&key.value, &key.place),
-        names,
+        more,
         fields.problems(),
     )
 }
@@ -278,7 +309,7 @@ fn pair_fields(fields: &mut Fields<'_, '_>) -> Option<Located<Arc<ServerCertific
 fn read_pair(
     (certificate, place): (&Path, &Place),
     (key, key_place): (&Path, &Place),
-    server_names: Vec<String>,
+    more: PairMore,
     problems: &mut Problems,
 ) -> Option<Located<Arc<ServerCertificate>>> {
     let name = certificate.display().to_string();
@@ -294,9 +325,10 @@ fn read_pair(
     let key_text = key_text.map_err(|reason| problems.push(Problem::new(key_place, reason)));
     let plan = Arc::new(Certificate {
         name: name.clone(),
-        server_names,
+        server_names: more.server_names,
         chain: chain.ok()?,
         key: key_text.ok()?,
+        ocsp: more.ocsp,
     });
     match ServerCertificate::new(&plan) {
         Ok(value) => Some(Located {
@@ -396,6 +428,11 @@ fn ticket_key(text: &str) -> Result<TicketKey, String> {
         ));
     }
     Ok(TicketKey(secret))
+}
+
+/// What is in the file that a value names.
+fn file(node: &Node, problems: &mut Problems) -> Option<Located<Vec<u8>>> {
+    decode::parsed(|text| notation::path(text).and_then(|path| read(&path)))(node, problems)
 }
 
 /// A whole file.

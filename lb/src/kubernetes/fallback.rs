@@ -25,5 +25,6 @@ pub(super) fn certificate() -> Result<Arc<Certificate>, rcgen::Error> {
             form: KeyForm::Pkcs8,
             der: key.serialize_der(),
         },
+        ocsp: None,
     }))
 }

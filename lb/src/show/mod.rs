@@ -6,6 +6,7 @@
 mod cluster;
 mod edge;
 mod exchange;
+mod logs;
 pub(crate) mod routes;
 mod tls;
 
@@ -37,6 +38,7 @@ fn listener_json(listener: &Listener) -> Value {
         Protocol::Udp(udp) => value["udp"] = udp_json(udp),
     }
     add_edge(&listener.edge, &mut value);
+    logs::add(listener, &mut value);
     value
 }
 
@@ -197,7 +199,8 @@ fn write_listener(text: &mut String, listener: &Listener) -> std::fmt::Result {
             }
         }
     }?;
-    write_edge(text, edge)
+    write_edge(text, edge)?;
+    logs::write(text, listener)
 }
 
 /// In the notation of the YAML form, with the largest unit that keeps it whole.

@@ -30,6 +30,7 @@ pub(super) fn server_json(tls: &TlsServer) -> Value {
             count => json!(count),
         },
         "resumption": tls.resumption,
+        "records": tls.records.name(),
     });
     let suites: Vec<_> = tls.suites.iter().map(|suite| suite.name()).collect();
     let groups: Vec<_> = tls.groups.iter().map(|group| group.name()).collect();

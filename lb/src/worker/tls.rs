@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lb_core::connections::Registration;
-use lb_core::metrics::TlsFailure;
+use lb_core::metrics::{BackendTlsFailure, TlsFailure};
 use lb_core::rt::TcpStream;
 use lb_core::snapshot::Current;
 use lb_l7::http2::report_no_websockets;
@@ -52,17 +52,20 @@ pub(super) async fn serve(
     }
 }
 
-/// Says why handshakes with backends fail, once a minute: a client sees but a 503.
+/// Says why handshakes with backends fail, and what to do about it: a client sees but a 503.
 pub(crate) fn log_backend_failures() {
-    static FAILURES: Limiter = Limiter::new();
-    report_backend_failures(|cluster, backend, error| {
-        if FAILURES.allows() {
+    static FAILURES: [Limiter; BackendTlsFailure::ALL.len()] =
+        [const { Limiter::new() }; BackendTlsFailure::ALL.len()];
+    report_backend_failures(|cluster, backend, refusal| {
+        if FAILURES[refusal.kind as usize].allows() {
             log!(
                 Warn,
                 "a TLS handshake with a backend failed",
                 cluster = cluster,
                 backend = backend,
-                reason = error
+                kind = refusal.kind.name(),
+                reason = refusal,
+                hint = refusal.hint
             );
         }
     });

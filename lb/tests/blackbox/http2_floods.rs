@@ -1,64 +1,22 @@
 //! Attacks by HTTP/2, byte by byte, on the built program: each ends its own connection with a
 //! GOAWAY, is counted, holds no memory, and leaves everybody else alone.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
 use crate::client::Connection;
-use crate::harness::{DEADLINE, Lb, on_both_engines, wait_until};
+use crate::harness::{Lb, on_both_engines, wait_until};
+use crate::http2_frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GET, GOAWAY, HEADERS, PING,
+    POST, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, open, receive,
+};
 use crate::origin::HttpOrigin;
 
 on_both_engines!(
     floods_end_their_own_connection_only,
     who_reads_nothing_holds_little,
 );
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// GET and POST of http://test/
-const GET: &[u8] = b"\x82\x86\x84\x41\x04test";
-const POST: &[u8] = b"\x83\x86\x84\x41\x04test";
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-const ENHANCE_YOUR_CALM: u32 = 11;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let len = (payload.len() as u32).to_be_bytes();
-    let mut out = vec![len[1], len[2], len[3], kind, flags];
-    out.extend_from_slice(&stream.to_be_bytes());
-    out.extend_from_slice(payload);
-    out
-}
-
-fn open(address: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.set_write_timeout(Some(DEADLINE)).unwrap();
-    stream.write_all(PREFACE).unwrap();
-    stream
-}
-
-/// The next frame: kind, flags, stream, payload; `None` at the end.
-fn receive(stream: &mut TcpStream) -> Option<(u8, u8, u32, Vec<u8>)> {
-    let mut head = [0; 9];
-    stream.read_exact(&mut head).ok()?;
-    let number = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().unwrap());
-    let mut payload = vec![0; (number(0) >> 8) as usize];
-    stream.read_exact(&mut payload).ok()?;
-    Some((head[3], head[4], number(5), payload))
-}
 
 /// A client that keeps its connection, and to the rules.
 struct Bystander {
@@ -89,16 +47,6 @@ type Flood = (&'static str, Box<dyn Fn(u32) -> Vec<u8> + Sync>);
 fn floods() -> Vec<Flood> {
     let upload = |nth: u32| frame(HEADERS, END_HEADERS, 2 * nth + 1, POST);
     let broken = move |nth: u32, offence: Vec<u8>| [upload(nth), offence].concat();
-    // A field of 4000 bytes goes into the table, and is meant a thousand times by each request.
-    let bomb = |nth: u32| {
-        let mut block = GET.to_vec();
-        if nth == 0 {
-            block.extend_from_slice(b"\x40\x01a\x7f\xa1\x1e");
-            block.extend_from_slice(&[b'x'; 4000]);
-        }
-        block.extend_from_slice(&[0xBE; 1000]);
-        frame(HEADERS, END_STREAM | END_HEADERS, 2 * nth + 1, &block)
-    };
     let continued = |nth: u32| match nth {
         0 => frame(HEADERS, END_STREAM, 1, GET),
         _ => frame(CONTINUATION, 0, 1, b"\0\x01a\x01b"),
@@ -150,7 +98,49 @@ fn floods() -> Vec<Flood> {
         ("empty DATA", Box::new(empty)),
         ("HPACK bomb", Box::new(bomb)),
         ("unknown frames", Box::new(|_| frame(0xBE, 0, 0, b""))),
+        (
+            "SETTINGS, acknowledged",
+            Box::new(|_| frame(SETTINGS, 1, 0, b"")),
+        ),
+        (
+            "PING, acknowledged",
+            Box::new(|_| frame(PING, 1, 0, b"12345678")),
+        ),
+        (
+            "windows that nobody waits for",
+            Box::new(|_| frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\x01")),
+        ),
+        ("heads of 60 KB of names", Box::new(many_names)),
     ]
+}
+
+/// A field of 4000 bytes goes into the table, and is meant a thousand times by each request.
+fn bomb(nth: u32) -> Vec<u8> {
+    let mut block = GET.to_vec();
+    if nth == 0 {
+        block.extend_from_slice(b"\x40\x01a\x7f\xa1\x1e");
+        block.extend_from_slice(&[b'x'; 4000]);
+    }
+    block.extend_from_slice(&[0xBE; 1000]);
+    frame(HEADERS, END_STREAM | END_HEADERS, 2 * nth + 1, &block)
+}
+
+/// A request with thousands of fields, no two of the same name.
+fn many_names(nth: u32) -> Vec<u8> {
+    let mut block = GET.to_vec();
+    for field in 0..6000 {
+        let name = format!("\0\x05x{field:04}\x01a");
+        block.extend_from_slice(name.as_bytes());
+    }
+    let mut out = Vec::new();
+    let pieces = block.chunks(16_384).count();
+    for (at, piece) in block.chunks(16_384).enumerate() {
+        let kind = if at == 0 { HEADERS } else { CONTINUATION };
+        let ends_stream = if at == 0 { END_STREAM } else { 0 };
+        let ends_head = if at + 1 == pieces { END_HEADERS } else { 0 };
+        out.extend(frame(kind, ends_stream | ends_head, 2 * nth + 1, piece));
+    }
+    out
 }
 
 /// The code of the GOAWAY that a flood ends in.

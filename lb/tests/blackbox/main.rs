@@ -18,6 +18,8 @@ mod ends;
 mod fleet;
 /// Starting and watching `lb`.
 mod harness;
+/// HTTP/2 byte by byte.
+mod http2_frames;
 /// Origins to balance between.
 mod origin;
 /// Other people's servers.
@@ -66,8 +68,12 @@ mod grpc;
 mod health;
 /// HTTP/2.
 mod http2;
+/// Connections of HTTP/2 to backends.
+mod http2_backends;
 /// Attacks by HTTP/2.
 mod http2_floods;
+/// What is spoken at either end.
+mod http2_pairs;
 /// Ingresses, as documented and as annotated.
 mod ingresses;
 /// Out of file descriptors.
@@ -107,6 +113,10 @@ mod tls_backends;
 mod tls_certificates;
 /// Clients over TLS: their certificates, tickets, limits, what is agreed on.
 mod tls_clients;
+/// Who a client over TLS is said to be.
+mod tls_identity;
+/// What TLS says on the wire.
+mod tls_protocol;
 /// Balancing as a user sees it.
 mod traffic;
 /// What nginx and HAProxy understand of what is passed on.

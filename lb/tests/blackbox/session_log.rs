@@ -5,10 +5,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, output, wait_until};
 use crate::origin::{self, Session};
+use crate::passthrough;
 
 on_both_engines!(
     a_template_of_nginx_says_what_came_of_a_session,
@@ -17,6 +18,7 @@ on_both_engines!(
     flows_have_lines,
     what_is_cut_off_has_its_line,
     logs_follow_the_file,
+    a_listeners_own_log_is_shown,
     formats_are_checked,
 );
 
@@ -131,25 +133,9 @@ fn an_object_tells_who_broke_a_session_and_who_was_refused(engine: &str) {
     assert!(refused.get("backend").is_none(), "{refused}");
 }
 
-/// A ClientHello (RFC 8446 section 4.1.2) with a server name and nothing else of use.
+/// A ClientHello with a server name and nothing else of use.
 fn client_hello(name: &[u8]) -> Vec<u8> {
-    let sized = |bytes: &[u8], width: usize| {
-        let len = (bytes.len() as u32).to_be_bytes();
-        [&len[4 - width..], bytes].concat()
-    };
-    let entry = [&[0][..], &sized(name, 2)].concat();
-    let extension = [&[0, 0][..], &sized(&sized(&entry, 2), 2)].concat();
-    let hello = [
-        &[3, 3][..],
-        &[7; 32],
-        &[0],
-        &sized(&[0x13, 0x01], 2),
-        &[1, 0],
-        &sized(&extension, 2),
-    ]
-    .concat();
-    let message = [&[1][..], &sized(&hello, 3)].concat();
-    [&[22, 3, 1][..], &sized(&message, 2)].concat()
+    passthrough::client_hello(name, &[], 16_384)
 }
 
 fn the_server_name_is_told_and_cannot_forge_a_line(engine: &str) {
@@ -277,6 +263,51 @@ fn logs_follow_the_file(engine: &str) {
     drop((old, new));
     lines(&first, 1);
     lines(&second, 1);
+}
+
+fn a_listeners_own_log_is_shown(engine: &str) {
+    let folder = Folder::new();
+    let to = folder.path("db.log");
+    let logs = [
+        (
+            "tcp",
+            format!("session_log: {{to: {to}, format: text, starts: true}},"),
+        ),
+        (
+            "udp",
+            "session_log: {to: stdout, format: '$client $end'},".to_owned(),
+        ),
+        ("http", format!("access_log: {{to: {to}, format: common}},")),
+        ("tcp", "session_log: off,".to_owned()),
+        ("tcp", String::new()),
+    ];
+    let listener = |(number, (protocol, log)): (usize, &(&str, String))| {
+        format!("- {{name: l{number}, address: '127.0.0.1:0', {log} {protocol}: {{cluster: c}}}}\n")
+    };
+    let listeners: String = logs.iter().enumerate().map(listener).collect();
+    let text = format!("listeners:\n{listeners}clusters: {{c: {{backends: ['127.0.0.1:1']}}}}\n");
+    let path = folder.write("lb.yaml", &text);
+    let lb = Lb::start(engine, &["--config", &path]);
+    let shown = &lb.config()["plan"]["listeners"];
+    assert_eq!(
+        shown[0]["session_log"],
+        json!({"to": to, "format": "text", "starts": true})
+    );
+    let flows = json!({"to": "stdout", "format": "$client $end", "starts": false});
+    assert_eq!(shown[1]["session_log"], flows);
+    assert_eq!(
+        shown[2]["access_log"],
+        json!({"to": to, "format": "common"})
+    );
+    assert_eq!(shown[3]["session_log"], "off");
+    assert_eq!(shown[4].get("session_log"), None);
+    let told = output(&["check", "--config", &path]).stdout;
+    let told = String::from_utf8(told).unwrap();
+    assert!(
+        told.contains(&format!("  logs to {to} as text\n")),
+        "{told}"
+    );
+    assert!(told.contains("  logs nothing\n"), "{told}");
 }
 
 fn formats_are_checked(_engine: &str) {

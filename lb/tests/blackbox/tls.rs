@@ -144,7 +144,7 @@ pub(crate) fn echo() -> SocketAddr {
 }
 
 /// An origin whose answers are what `answer` makes of the heads that it gets.
-fn origin(answer: fn(&str) -> String) -> SocketAddr {
+pub(crate) fn origin(answer: fn(&str) -> String) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {

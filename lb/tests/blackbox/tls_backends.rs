@@ -9,7 +9,11 @@ use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::server::WebPkiClientVerifier;
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion,
+};
 
 use crate::client;
 use crate::harness::{DEADLINE, Folder, Lb, on_both_engines};
@@ -99,7 +103,11 @@ fn server(signed: &Signed, serve: fn(&mut Tls)) -> SocketAddr {
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![der(&signed.certificate)], key);
-    let config = Arc::new(config.unwrap());
+    serving(config.unwrap(), serve)
+}
+
+fn serving(config: ServerConfig, serve: fn(&mut Tls)) -> SocketAddr {
+    let config = Arc::new(config);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -113,33 +121,158 @@ fn server(signed: &Signed, serve: fn(&mut Tls)) -> SocketAddr {
 
 type Tls = StreamOwned<ServerConnection, TcpStream>;
 
+/// A server that accepts connections, and says nothing.
+fn silent() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    address
+}
+
+/// A server that says something else than TLS.
+fn speaking(what: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 10_000]);
+            let _ = stream.write_all(what);
+        }
+    });
+    address
+}
+
+/// A TLS server of one version that requires certificates of this authority.
+fn wanting(
+    authority: &Authority,
+    signed: &Signed,
+    version: &'static SupportedProtocolVersion,
+) -> SocketAddr {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(der(&authority.pem)).unwrap();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let key = PrivateKeyDer::from_pem_slice(signed.key.as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(vec![der(&signed.certificate)], key);
+    let mut config = config.unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    serving(config, |stream| drop(stream.read(&mut [0; 1000])))
+}
+
 fn what_is_wrong_with_a_backend_is_said(engine: &str) {
     let (folder, authority, other) = (Folder::new(), Authority::new(), Authority::new());
     let good = server(&authority.server(&["shop.example"]), |_| ());
     let read = |stream: &mut Tls| drop(stream.read(&mut [0; 1000]));
     let good_but_old = server(&expired(&authority), read);
     let named = server(&authority.server(&["shop.example"]), read);
-    let plain = crate::tls::echo();
+    let plain = speaking(b"");
+    let http = speaking(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    let signed = authority.server(&["shop.example"]);
+    let wants = |version| wanting(&authority, &signed, version);
     let ca = folder.write("ca.pem", &authority.pem);
     let other = folder.write("other.pem", &other.pem);
+    let silent = silent();
+    let old = server(&authority.server(&["shop.example"]), read);
     let cases = [
-        (good_but_old, &ca, "shop.example", "expired"),
-        (named, &other, "shop.example", "UnknownIssuer"),
-        (named, &ca, "other.example", "other.example"),
-        (plain, &ca, "shop.example", ""),
+        (
+            "http1",
+            good_but_old,
+            &ca,
+            "shop.example",
+            "expired",
+            "expired",
+        ),
+        (
+            "http1",
+            named,
+            &other,
+            "shop.example",
+            "unknown_authority",
+            "UnknownIssuer",
+        ),
+        (
+            "http1",
+            named,
+            &ca,
+            "other.example",
+            "name_mismatch",
+            "other.example",
+        ),
+        ("http1", plain, &ca, "shop.example", "closed", ""),
+        (
+            "http1",
+            http,
+            &ca,
+            "shop.example",
+            "not_tls",
+            "InvalidContentType",
+        ),
+        (
+            "http1",
+            silent,
+            &ca,
+            "shop.example",
+            "timeout",
+            "connect timeout",
+        ),
+        (
+            "http1",
+            wants(&TLS12),
+            &ca,
+            "shop.example",
+            "refused",
+            "alert",
+        ),
+        (
+            "http1",
+            wants(&TLS13),
+            &ca,
+            "shop.example",
+            "refused",
+            "alert",
+        ),
+        (
+            "http2",
+            wants(&TLS13),
+            &ca,
+            "shop.example",
+            "refused",
+            "alert",
+        ),
+        (
+            "http2",
+            wants(&TLS12),
+            &ca,
+            "shop.example",
+            "refused",
+            "alert",
+        ),
+        ("http2", old, &ca, "shop.example", "incompatible", "HTTP/2"),
     ];
-    for (backend, ca, name, reason) in cases {
+    for (protocol, backend, ca, name, kind, reason) in cases {
         let tls = format!("{{verify: '{ca}', server_name: {name}}}");
-        let text = config(backend, "http1", &tls);
+        // Only who says nothing is to be too slow.
+        let patience = if kind == "timeout" { "300ms" } else { "30s" };
+        let text = config(backend, protocol, &tls)
+            .replace("tls:", &format!("connect_timeout: {patience}, tls:"));
         let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &text)]);
         let answer = client::get(lb.listener("web"), "/");
         assert!([502, 503].contains(&answer.status), "{}", answer.status);
-        if !reason.is_empty() {
-            let said = lb.event("a TLS handshake with a backend failed");
-            assert_eq!(said["backend"], backend.to_string());
-            let text = said["reason"].as_str().unwrap();
-            assert!(text.contains(reason), "{text}");
-        }
+        let said = lb.event("a TLS handshake with a backend failed");
+        assert_eq!(said["backend"], backend.to_string());
+        assert_eq!(said["kind"], kind, "{said}");
+        let text = said["reason"].as_str().unwrap();
+        assert!(text.contains(reason), "{text}");
+        assert!(said["hint"].as_str().unwrap().len() > 20, "{said}");
+        let labels = format!("{{cluster=\"c\",reason=\"{kind}\"}}");
+        let series = format!("lb_cluster_tls_handshake_failures_total{labels}");
+        assert_eq!(lb.metric(&series), 1.0, "{kind}");
     }
     // It closes right away.
     let tls = format!("{{verify: '{ca}', server_name: shop.example}}");

@@ -5,7 +5,7 @@ use rcgen::{
 };
 use rustls::version::TLS13;
 
-use crate::harness::{Folder, Lb, output};
+use crate::harness::{Folder, Lb, output, wait_until};
 use crate::tls::{Authority, Signed, client, connect, der, echo, get, shown};
 
 /// Signs `params` by `authority`.
@@ -219,4 +219,18 @@ fn ten_thousand_certificates_are_loaded_and_found() {
             assert_eq!(shown(&stream), der(&made[at].certificate), "{name}");
         }
     }
+    // One of them is renewed.
+    let new = authority.server(&["7.example"]);
+    let start = lb_core::rt::now();
+    folder.replace("7.pem", &(new.certificate.clone() + &new.key));
+    wait_until("the new certificate", || {
+        let mut stream = connect(&client(&authority, None, &[&TLS13]), address, "7.example");
+        assert_eq!(get(&mut stream).unwrap().0, 200);
+        shown(&stream) == der(&new.certificate)
+    });
+    let took = lb_core::rt::now().saturating_duration_since(start);
+    eprintln!(
+        "one renewed: shown after {took:?}, {} KiB resident",
+        lb.resident_kib()
+    );
 }

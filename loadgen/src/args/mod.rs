@@ -19,7 +19,7 @@ use lb_l7::tls::roots_from_pem;
 
 use crate::compare;
 use crate::faults;
-use crate::origin::{self, Delay, Service};
+use crate::origin::{self, Delay, Impairment, Service, SlowStart};
 use crate::report;
 use crate::run::{
     self, Grpc, HttpRequest, LoadMode, Mix, MixError, Replay, Sources, TcpRequest, UdpRequest, Url,
@@ -91,9 +91,29 @@ pub struct OriginArgs {
     /// Extra time of each answer from SIGUSR1 until SIGUSR2.
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
     pub slow_by: Duration,
-    /// Part of the requests that fail, 0 to 1: HTTP is answered 503, TCP not at all.
+    /// Part of the requests that fail, 0 to 1: HTTP is answered 503, gRPC with status 14, TCP and
+    /// WebSocket by the end of the connection.
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = parse_share)]
     pub error_rate: f64,
+    /// Part of the requests whose connection (HTTP/2: stream) is reset in place of an answer.
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = parse_share)]
+    pub reset_rate: f64,
+    /// For so long after the start answers take longer: by --slow-by at first, then less and less.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
+    pub slow_start: Duration,
+    /// At SIGTERM, go on for so long with the connections that there are, and accept no more:
+    /// each answer over HTTP ends its connection then.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
+    pub drain: Duration,
+    /// Part of the datagrams that are lost on their way in.
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = parse_share)]
+    pub udp_loss: f64,
+    /// Part of the datagrams that come twice.
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = parse_share)]
+    pub udp_duplicate: f64,
+    /// Part of the datagrams that come after the one that was sent after them.
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = parse_share)]
+    pub udp_reorder: f64,
     /// Name in the X-Origin header, in the answer to the TCP line WHO and (16 bytes of it) in
     /// datagrams; numbered NAME-1,
     /// NAME-2, … when there are several addresses of a kind. Without it the address is the name.
@@ -129,6 +149,8 @@ Examples:
   loadgen run http://127.0.0.1:8080/ -c 64 --replay access.log --speed 4
   loadgen run ws://127.0.0.1:8080/chat -c 64 --message 128
   loadgen run https://127.0.0.1:8443/ -c 64 --new-connections --resume 0.8
+  loadgen run http://127.0.0.1:8080/ -c 500 --ramp-up 20s -d 30s --idle 5000
+  loadgen run tcp://127.0.0.1:9000 -c 64 --requests-per-connection 100 --sources 1000
   loadgen run udp://127.0.0.1:9000 -c 128 -d 10s --one-way --message 1200
   loadgen run http://127.0.0.1:8080/ -c 64 --new-connections --sources 1000:1.1")]
 pub struct RunArgs {
@@ -172,6 +194,16 @@ pub struct RunArgs {
     /// A new connection for each request; opening it is part of the latency.
     #[arg(long)]
     pub new_connections: bool,
+    /// Requests after which a connection is replaced by a new one [default: it lasts].
+    #[arg(long, value_name = "N", conflicts_with = "new_connections", value_parser = clap::value_parser!(u64).range(1..))]
+    pub requests_per_connection: Option<u64>,
+    /// Connections begin evenly over this time from the start, and not all before it.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration, conflicts_with = "new_connections")]
+    pub ramp_up: Duration,
+    /// Further connections that are opened before the start and on which nothing happens; how many
+    /// the server has ended by the end is counted.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub idle: usize,
     /// http, ws: further request header; repeatable.
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = parse_header)]
     pub headers: Vec<(String, String)>,
@@ -246,6 +278,10 @@ pub struct RunArgs {
     /// standard error then.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write a report, with charts of latency by percentile and of answers over time, into this
+    /// new folder.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     /// Exit with status 1 if any request failed.
     #[arg(long)]
     pub strict: bool,
@@ -290,6 +326,9 @@ impl TryFrom<&OriginArgs> for origin::Config {
             ("--delay", args.delay != Delay::None),
             ("--servers", args.servers.is_some()),
             ("--error-rate", args.error_rate > 0.0),
+            ("--reset-rate", args.reset_rate > 0.0),
+            ("--slow-start", !args.slow_start.is_zero()),
+            ("--drain", !args.drain.is_zero()),
         ];
         if let Some((flag, _)) = flags.iter().find(|(_, given)| *given)
             && only_datagrams
@@ -301,7 +340,13 @@ impl TryFrom<&OriginArgs> for origin::Config {
         if args.servers.is_some() && args.delay == Delay::None {
             return Err("--servers is for a --delay; without one nobody has to wait".into());
         }
+        let impairment = args.impairment()?;
+        if args.error_rate + args.reset_rate > 1.0 {
+            return Err("--error-rate and --reset-rate: more than all requests".into());
+        }
         Ok(Self {
+            impairment,
+            drain: args.drain,
             http: args.http.clone(),
             https: args.https.clone(),
             tcp: args.tcp.clone(),
@@ -311,6 +356,11 @@ impl TryFrom<&OriginArgs> for origin::Config {
                 delay: args.delay,
                 servers: args.servers.map_or(0, usize::from),
                 error_rate: args.error_rate,
+                reset_rate: args.reset_rate,
+                slow_start: SlowStart {
+                    extra: args.slow_by,
+                    lasts: args.slow_start,
+                },
             },
             name: args.name.clone(),
             identity: identity.transpose().map_err(|error| error.to_string())?,
@@ -319,6 +369,25 @@ impl TryFrom<&OriginArgs> for origin::Config {
             cpu: args.placement.cpu,
             engine: args.placement.engine()?,
         })
+    }
+}
+
+impl OriginArgs {
+    fn impairment(&self) -> Result<Impairment, String> {
+        let impairment = Impairment {
+            lost: self.udp_loss,
+            duplicated: self.udp_duplicate,
+            reordered: self.udp_reorder,
+        };
+        if self.udp.is_empty() && impairment != Impairment::NONE {
+            return Err("--udp-loss, --udp-duplicate and --udp-reorder are for --udp".into());
+        }
+        if impairment.sum() > 1.0 {
+            return Err(
+                "--udp-loss, --udp-duplicate and --udp-reorder: more than all datagrams".into(),
+            );
+        }
+        Ok(impairment)
     }
 }
 
@@ -358,6 +427,9 @@ impl TryFrom<&RunArgs> for run::Config {
             warm_up: args.warmup,
             timeout: args.timeout,
             new_connections: args.new_connections,
+            requests_per_connection: args.requests_per_connection,
+            ramp_up: args.ramp_up,
+            idle: args.idle,
             http: HttpRequest {
                 method: args.method.clone().unwrap_or(http.method),
                 headers: args.headers.clone(),
@@ -608,6 +680,14 @@ mod tests {
             ("tcp://a:1 -H A:b", "--header"),
             ("tcp://a:1 --gso 8", "udp://"),
             ("udp://a:1 --new-connections", "wss:// and tcp://"),
+            ("udp://a:1 --idle 5", "wss:// and tcp://"),
+            ("udp://a:1 --ramp-up 5s", "wss:// and tcp://"),
+            ("udp://a:1 --requests-per-connection 5", "wss:// and tcp://"),
+            ("http://a:1/ --requests-per-connection 0", "1.."),
+            (
+                "http://a:1/ --requests-per-connection 2 --new-connections",
+                "--new-connections",
+            ),
             ("http://a:1/ --resume 0.5", "https://"),
             ("https://a:1/ --resume 2", "0 to 1"),
             ("https://a:1/ -m 4", "--http2"),
@@ -676,8 +756,23 @@ mod tests {
             config.service.delay,
             Delay::Exponential(Duration::from_millis(1))
         );
-        let refused = origin(&["--tcp", "127.0.0.1:0", "--servers", "2"]);
-        assert!(refused.unwrap_err().contains("--delay"));
+        for (words, named) in [
+            ("--tcp 127.0.0.1:0 --servers 2", "--delay"),
+            ("--tcp 127.0.0.1:0 --udp-loss 0.1", "--udp"),
+            ("--udp 127.0.0.1:0 --reset-rate 0.1", "--reset-rate"),
+            (
+                "--udp 127.0.0.1:0 --udp-loss 0.6 --udp-reorder 0.6",
+                "all datagrams",
+            ),
+            (
+                "--tcp 127.0.0.1:0 --error-rate 0.6 --reset-rate 0.6",
+                "all requests",
+            ),
+        ] {
+            let words: Vec<&str> = words.split(' ').collect();
+            let refused = origin(&words).unwrap_err();
+            assert!(refused.contains(named), "{words:?}: {refused}");
+        }
     }
 
     #[test]

@@ -14,17 +14,21 @@ impl RunArgs {
         let with_headers = &[Http, Https, H2c, Ws, Wss][..];
         let with_bodies = &[Http, Https, H2c][..];
         let secure = &[Https, Wss][..];
-        let flags: [(&str, bool, &[Scheme]); 22] = [
+        let connected = &[Http, Https, H2c, Ws, Wss, Tcp][..];
+        let flags: [(&str, bool, &[Scheme]); 25] = [
             ("--scenario", self.scenario.is_some(), &[Http, Https]),
             ("--replay", self.replay.is_some(), &[Http, Https]),
             ("--header", !self.headers.is_empty(), with_headers),
             ("--method", self.method.is_some(), with_bodies),
             ("--body", self.body.is_some(), with_bodies),
+            ("--new-connections", self.new_connections, connected),
             (
-                "--new-connections",
-                self.new_connections,
-                &[Http, Https, H2c, Ws, Wss, Tcp],
+                "--requests-per-connection",
+                self.requests_per_connection.is_some(),
+                connected,
             ),
+            ("--ramp-up", !self.ramp_up.is_zero(), connected),
+            ("--idle", self.idle > 0, connected),
             ("--http2", self.http2, &[Https]),
             ("-m", self.streams.is_some(), &[H2c, Https]),
             ("--grpc", self.grpc.is_some(), &[H2c, Https]),

@@ -108,6 +108,9 @@ fn script(args: &Args) -> Result<Script, Error> {
     if script.is_secure() && args.mode != Mode::Http {
         return Err(refuse("certificate is for --mode http".to_owned()));
     }
+    if args.health() == "http" && args.mode != Mode::Http {
+        return Err(refuse("--health http is for --mode http".to_owned()));
+    }
     Ok(script)
 }
 
@@ -137,7 +140,7 @@ fn command_line(args: &Args) -> String {
         written(args.timeout),
         written(args.delayed_after),
         written(args.slow_by),
-        args.health,
+        args.health(),
     );
     for key in &args.keys {
         words += &format!(" --key {}", key.replacen(": ", "=", 1));
@@ -184,8 +187,8 @@ impl Course<'_> {
 
     /// One setting of `lb`.
     fn run(&self, engine: &str, balance: &str) -> Result<Run, Error> {
-        let health = (self.args.health != "off").then(|| {
-            let check = &self.args.health;
+        let check = self.args.health();
+        let health = (check != "off").then(|| {
             format!("health: {{check: {check}, interval: 500ms, timeout: 500ms, rise: 2, fall: 2}}")
         });
         let file = ClusterFile {
@@ -197,6 +200,7 @@ impl Course<'_> {
             balance: balance.to_owned(),
             keys: health.into_iter().chain(self.args.keys.clone()).collect(),
             backends: self.addresses[2..].to_vec(),
+            relay: None,
             is_secure: self.script.is_secure(),
         };
         if file.is_secure {
@@ -382,11 +386,10 @@ fn figures(summary: &Summary, cost: Option<Cost>) -> Result<Figures, String> {
         return Err(load::failures(summary));
     }
     let cost = cost.ok_or("the CPU time of lb could not be read")?;
-    let errors = summary.errors.by_kind().into_iter();
+    let errors = summary.errors.occurred();
     Ok(Figures {
         completed: summary.completed,
         errors: errors
-            .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| (kind.to_owned(), count))
             .collect(),
         unanswered: summary.unanswered,

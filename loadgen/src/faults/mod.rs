@@ -80,14 +80,21 @@ pub struct Args {
     /// Extra time of each answer of a slow origin
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
     pub slow_by: Duration,
-    /// Health checks of lb, every 500 ms: tcp or off
-    #[arg(long, value_name = "CHECK", default_value = "tcp")]
-    #[arg(value_parser = ["tcp", "off"])]
-    pub health: String,
+    /// Health checks of lb, every 500 ms: http, tcp (which sees no origin that is stopped: the
+    /// kernel accepts for it) or off [default: as the mode]
+    #[arg(long, value_name = "CHECK", value_parser = ["http", "tcp", "off"])]
+    pub health: Option<String>,
     /// Where to write the report [default: results/DATE-MACHINE-faults]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Our own program [default: lb beside this one]
     #[arg(long, value_name = "PATH")]
     pub lb: Option<PathBuf>,
+}
+
+impl Args {
+    /// The health check.
+    fn health(&self) -> &str {
+        self.health.as_deref().unwrap_or_else(|| self.mode.name())
+    }
 }

@@ -51,7 +51,7 @@ pub(crate) const NAMED: [(&str, &str); 7] = [
     (
         "all",
         "5s kill o-1\n10s restart o-1\n15s stop o-2\n20s continue o-2\n25s slow o-3\n\
-         30s recover o-3\n35s remove o-4\n40s add o-4\n45s reload\n50s bad-config\n55s end\n",
+         30s recover o-3\n35s remove o-4\n40s add o-4\n43s reload\n46s bad-config\n49s certificate\n55s end\n",
     ),
     (
         "certificates",

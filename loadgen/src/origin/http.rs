@@ -17,9 +17,9 @@ use lb_l7::stream::Stream;
 use lb_l7::tls::TlsStream;
 use rustls::ServerConfig;
 
-use super::accept;
+use super::drain::Drain;
 use super::http2::{self, Answers2};
-use super::service::{Counter, Turn};
+use super::service::{Counter, Fate, Turn};
 use super::websocket;
 use crate::http1::{BadFraming, Heads, RequestHead};
 use crate::http2::PREFACE;
@@ -46,6 +46,7 @@ pub(super) struct Http {
     answers2: Answers2,
     heads: RefCell<Heads<RequestHead>>,
     counter: RefCell<Counter>,
+    drain: Rc<Drain>,
     /// How connections are secured, where they are.
     tls: Option<Arc<ServerConfig>>,
 }
@@ -55,6 +56,7 @@ impl Http {
         name: &str,
         body: usize,
         counter: Counter,
+        drain: Rc<Drain>,
         tls: Option<Arc<ServerConfig>>,
     ) -> Self {
         Self {
@@ -62,16 +64,17 @@ impl Http {
             answers2: Answers2::new(name, body),
             heads: RefCell::new(Heads::new()),
             counter: RefCell::new(counter),
+            drain,
             tls,
         }
     }
 
-    /// Serves the listener for ever.
+    /// Serves the listener until the drain begins.
     pub(super) async fn serve(self: Rc<Self>, listener: TcpListener) {
-        loop {
-            let stream = accept(&listener).await;
-            let http = Rc::clone(&self);
+        while let Some(stream) = self.drain.accept(&listener).await {
+            let (http, open) = (Rc::clone(&self), self.drain.open());
             rt::spawn(async move {
+                let _open = open;
                 // A client that goes away needs no answer, and there is nobody to tell.
                 let _ = http.serve_connection(stream).await;
             });
@@ -81,6 +84,11 @@ impl Http {
     /// The answers for HTTP/2.
     pub(super) const fn answers2(&self) -> &Answers2 {
         &self.answers2
+    }
+
+    /// Whether connections are to end with what is under way.
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.has_begun()
     }
 
     /// What becomes of one more request.
@@ -227,7 +235,8 @@ impl<'http> Connection<'http> {
                     websocket: Some(accept),
                     ..
                 }) => return self.upgrade(&accept).await,
-                Ok(request) => {
+                Ok(mut request) => {
+                    request.keep_alive &= !self.http.is_draining();
                     self.pay().await?;
                     self.answer(&request).await?;
                     if !request.keep_alive {
@@ -302,7 +311,7 @@ impl<'http> Connection<'http> {
     /// True if the answer may go out together with those of the requests that follow.
     fn may_wait(&self, request: &RequestHead) -> bool {
         let is_plain = request.keep_alive && !request.is_head && request.websocket.is_none();
-        is_plain && self.http.counter.borrow().is_idle()
+        is_plain && !self.http.is_draining() && self.http.counter.borrow().is_idle()
     }
 
     async fn pay(&mut self) -> io::Result<()> {
@@ -337,13 +346,23 @@ impl<'http> Connection<'http> {
             rt::sleep_until_precise(at).await;
         }
         let answers = &self.http.answers;
-        let answer = match (turn.fails, request.keep_alive) {
-            (false, _) => answers.one(request),
-            (true, true) => answers.failure.share(),
-            (true, false) => answers.last_failure.share(),
+        let answer = match (turn.fate, request.keep_alive) {
+            (Fate::Answered, _) => answers.one(request),
+            (Fate::Failed, true) => answers.failure.share(),
+            (Fate::Failed, false) => answers.last_failure.share(),
+            (Fate::Reset, _) => return reset(&self.stream),
         };
         self.send(answer).await
     }
+}
+
+/// Has the connection reset.
+///
+/// # Errors
+/// Always, so that it ends here.
+pub(super) fn reset(stream: &Stream) -> io::Result<()> {
+    stream.tcp().reset_on_drop();
+    Err(io::ErrorKind::ConnectionReset.into())
 }
 
 impl From<io::Error> for End {

@@ -13,14 +13,15 @@ use lb_core::rt::{self, Chunk};
 use lb_l7::stream::Stream;
 
 use super::http::{Http, body_of};
-use super::service::Turn;
+use super::service::{Fate, Turn};
 use crate::http2::{
     Broken, End, Event, Outgoing, PREFACE, Side, Wire, drive, indexed, kind, literal,
 };
 
 /// The static table's entry for `:status: 200`.
 const STATUS_200: usize = 8;
-/// INTERNAL_ERROR (RFC 9113 §7).
+/// NO_ERROR and INTERNAL_ERROR (RFC 9113 §7).
+const NO_ERROR: u32 = 0;
 const INTERNAL_ERROR: u32 = 2;
 /// Bytes of a gRPC call that are echoed.
 const CALL_BYTES_MAX: usize = 16 << 20;
@@ -49,6 +50,8 @@ struct Served {
     open: HashMap<u32, (Meaning, Vec<u8>)>,
     /// What is left of the client's preface.
     preface: &'static [u8],
+    /// The client knows that it is to ask elsewhere.
+    has_said_goodbye: bool,
     /// Answers that are due later.
     delayed: Vec<(u32, Meaning, Vec<u8>, Turn)>,
 }
@@ -89,6 +92,7 @@ pub(super) async fn serve(http: &Rc<Http>, stream: Stream, input: Chunk) -> io::
         wire: Wire::new(&[]),
         open: HashMap::new(),
         preface: PREFACE,
+        has_said_goodbye: false,
         delayed: Vec::new(),
     }));
     let invalid = |Broken(why)| io::Error::new(io::ErrorKind::InvalidData, why);
@@ -108,6 +112,12 @@ impl Served {
             return Err(Broken("a client that says something else first"));
         }
         (self.preface, bytes) = (&self.preface[said..], &bytes[said..]);
+        if self.http.is_draining() && !self.has_said_goodbye {
+            self.has_said_goodbye = true;
+            // No request is refused by this (RFC 9113 §6.8): the client opens no further ones.
+            let goodbye = [0x7fff_ffff_u32.to_be_bytes(), NO_ERROR.to_be_bytes()].concat();
+            self.wire.outgoing.frame(kind::GOAWAY, 0, 0, &goodbye);
+        }
         let Self {
             http,
             wire,
@@ -146,14 +156,7 @@ impl Served {
             if turn.at.is_some() {
                 delayed.push((stream, meaning, kept, turn));
             } else {
-                answer(
-                    http.answers2(),
-                    outgoing,
-                    stream,
-                    &meaning,
-                    kept,
-                    turn.fails,
-                );
+                answer(http.answers2(), outgoing, stream, &meaning, kept, turn.fate);
             }
             Ok(())
         })
@@ -166,22 +169,23 @@ fn answer(
     stream: u32,
     meaning: &Meaning,
     message: Vec<u8>,
-    fails: bool,
+    fate: Fate,
 ) {
-    match (fails, meaning) {
-        (true, Meaning { is_call: true, .. }) => {
+    let is_empty_call = meaning.is_call && message.is_empty();
+    match (fate, meaning) {
+        (Fate::Failed, Meaning { is_call: true, .. }) => {
             outgoing.headers(stream, &answers.failed_call, true);
         }
-        (true, _) => outgoing.headers(stream, &answers.failure, true),
-        (false, Meaning { is_call: true, .. }) if message.is_empty() => {
+        (Fate::Failed, _) => outgoing.headers(stream, &answers.failure, true),
+        (fate, _) if fate == Fate::Reset || is_empty_call => {
             outgoing.frame(kind::RST_STREAM, 0, stream, &INTERNAL_ERROR.to_be_bytes());
         }
-        (false, Meaning { is_call: true, .. }) => {
+        (_, Meaning { is_call: true, .. }) => {
             outgoing.headers(stream, &answers.call, false);
             let end = End::Trailers(answers.trailers);
             outgoing.body(stream, Chunk::from_vec(message), end);
         }
-        (false, Meaning { is_head, .. }) => {
+        (_, Meaning { is_head, .. }) => {
             let is_end = *is_head || answers.body.is_empty();
             outgoing.headers(stream, &answers.ok, is_end);
             if is_end {
@@ -212,7 +216,7 @@ impl Side for Driven {
                     stream,
                     &meaning,
                     message,
-                    turn.fails,
+                    turn.fate,
                 );
                 outgoing.wake();
             });

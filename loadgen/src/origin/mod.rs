@@ -3,18 +3,21 @@
 //! They share a core with the generator, so they do as little as they can: the answer is made
 //! once, a request head seen before is recognised by its bytes, echoed bytes are never copied.
 //! Invariant: every answer names its origin, so that the client can count who answered.
-//! Read next: `http.rs`, `http2.rs`, `websocket.rs`, `tcp.rs`, `udp.rs`.
+//! Read next: `http.rs`, `http2.rs`, `websocket.rs`, `tcp.rs`, `udp.rs`; `service.rs`, `drain.rs`.
 
 mod delay;
+mod drain;
 mod http;
 mod http2;
+mod impairment;
 mod service;
 mod tcp;
 mod udp;
 mod websocket;
 
 pub use delay::Delay;
-pub use service::Service;
+pub use impairment::Impairment;
+pub use service::{Service, SlowStart};
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,13 +27,14 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use lb_core::rt::{self, EngineKind, ListenOptions, Runtime, TcpListener, TcpStream};
+use lb_core::rt::{self, EngineKind, ListenOptions, Runtime, TcpListener};
 use rustls::ServerConfig;
 
 use crate::gate::Gate;
 use crate::pin;
 use crate::tcp::TcpMode;
 use crate::tls::Identity;
+use drain::Drain;
 use http::Http;
 #[cfg(test)]
 pub(crate) use http::body_of;
@@ -54,6 +58,10 @@ pub struct Config {
     pub body: usize,
     /// What requests over HTTP and TCP take, and how many of them fail.
     pub service: Service,
+    /// What happens to datagrams on their way in.
+    pub impairment: Impairment,
+    /// How long connections may go on once the origins are stopped, which accept no more then.
+    pub drain: Duration,
     /// Name of the origin; numbered if there are several addresses of a kind. Without it, each
     /// address is a name.
     pub name: Option<String>,
@@ -79,6 +87,8 @@ impl Config {
             udp: Vec::new(),
             body: 64,
             service: Service::AT_ONCE,
+            impairment: Impairment::NONE,
+            drain: Duration::ZERO,
             name: None,
             identity: None,
             tcp_mode: TcpMode::Echo,
@@ -126,7 +136,7 @@ impl Origin {
         }
         for (number, address) in config.udp.iter().enumerate() {
             let name = |address| config.name_of(number, config.udp.len(), address);
-            origin.start_udp(*address, name, config.cpu)?;
+            origin.start_udp(*address, name, &config)?;
         }
         (origin.http, origin.https, origin.tcp) = (config.http, config.https, config.tcp);
         Ok(origin)
@@ -161,10 +171,11 @@ impl Origin {
         &mut self,
         address: SocketAddr,
         name: impl FnOnce(SocketAddr) -> String,
-        cpu: Option<usize>,
+        config: &Config,
     ) -> io::Result<()> {
         let (socket, address) = Udp::bind(address)?;
-        let (udp, stop) = (Udp::new(socket, &name(address)), Arc::clone(&self.stop));
+        let udp = Udp::new(socket, &name(address), config.impairment);
+        let (cpu, stop) = (config.cpu, Arc::clone(&self.stop));
         let thread = thread::Builder::new().name(format!("udp-{}", address.port()));
         self.threads.push(thread.spawn(move || {
             if let Some(error) = cpu.and_then(|cpu| pin::this_thread(cpu).err()) {
@@ -257,20 +268,22 @@ impl Thread {
             }
         };
         runtime.block_on(async {
-            let started = self.listen();
+            let drain = Rc::new(Drain::default());
+            let started = self.listen(&drain);
             let is_serving = started.is_ok();
             if bound.send(started).is_ok() && is_serving {
                 stop.opened().await;
+                drain.finish(self.config.drain).await;
             }
         });
     }
 
-    fn listen(&self) -> io::Result<Bound> {
+    fn listen(&self, drain: &Rc<Drain>) -> io::Result<Bound> {
         let config = &self.config;
         Ok(Bound {
-            http: self.listen_http(&config.http, None)?,
-            https: self.listen_http(&config.https, self.tls.as_ref())?,
-            tcp: self.listen_tcp()?,
+            http: self.listen_http(&config.http, None, drain)?,
+            https: self.listen_http(&config.https, self.tls.as_ref(), drain)?,
+            tcp: self.listen_tcp(drain)?,
         })
     }
 
@@ -278,26 +291,28 @@ impl Thread {
         &self,
         addresses: &[SocketAddr],
         tls: Option<&Arc<ServerConfig>>,
+        drain: &Rc<Drain>,
     ) -> io::Result<Vec<SocketAddr>> {
         let mut bound = Vec::new();
         for (number, address) in addresses.iter().enumerate() {
             let (listener, address) = bind(*address)?;
             let name = self.config.name_of(number, addresses.len(), address);
             let counter = self.counter(address);
-            let http = Http::new(&name, self.config.body, counter, tls.cloned());
+            let drain = Rc::clone(drain);
+            let http = Http::new(&name, self.config.body, counter, drain, tls.cloned());
             rt::spawn(Rc::new(http).serve(listener));
             bound.push(address);
         }
         Ok(bound)
     }
 
-    fn listen_tcp(&self) -> io::Result<Vec<SocketAddr>> {
+    fn listen_tcp(&self, drain: &Rc<Drain>) -> io::Result<Vec<SocketAddr>> {
         let (addresses, mut bound) = (&self.config.tcp, Vec::new());
         for (number, address) in addresses.iter().enumerate() {
             let (listener, address) = bind(*address)?;
             let name = self.config.name_of(number, addresses.len(), address);
             let tcp = Tcp::new(&name, self.config.tcp_mode, self.counter(address));
-            rt::spawn(Rc::new(tcp).serve(listener));
+            rt::spawn(Rc::new(tcp).serve(listener, Rc::clone(drain)));
             bound.push(address);
         }
         Ok(bound)
@@ -305,7 +320,12 @@ impl Thread {
 
     fn counter(&self, address: SocketAddr) -> Counter {
         let seed = self.index as u64 * 65_536 + u64::from(address.port());
-        Counter::new(self.config.service, self.slowness.clone(), seed)
+        Counter::new(
+            self.config.service,
+            self.slowness.clone(),
+            seed,
+            rt::now_precise(),
+        )
     }
 }
 
@@ -324,16 +344,6 @@ fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address, &ListenOptions::default()).map_err(explain)?;
     let address = listener.local_addr()?;
     Ok((listener, address))
-}
-
-/// The next connection, however long it takes: out of descriptors, it waits for some.
-async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok(stream) => return stream,
-            Err(_) => rt::sleep(rt::TICK).await,
-        }
-    }
 }
 
 #[cfg(test)]

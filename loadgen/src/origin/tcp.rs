@@ -10,8 +10,8 @@ use std::rc::Rc;
 
 use lb_core::rt::{self, Chunk, TcpListener, TcpStream};
 
-use super::accept;
-use super::service::Counter;
+use super::drain::Drain;
+use super::service::{Counter, Fate};
 use crate::tcp::{TcpMode, WHO, pattern};
 
 /// What all connections of a thread to one address share.
@@ -31,12 +31,12 @@ impl Tcp {
         }
     }
 
-    /// Serves the listener for ever.
-    pub(super) async fn serve(self: Rc<Self>, listener: TcpListener) {
-        loop {
-            let stream = accept(&listener).await;
-            let tcp = Rc::clone(&self);
+    /// Serves the listener until the drain begins.
+    pub(super) async fn serve(self: Rc<Self>, listener: TcpListener, drain: Rc<Drain>) {
+        while let Some(stream) = drain.accept(&listener).await {
+            let (tcp, open) = (Rc::clone(&self), drain.open());
             rt::spawn(async move {
+                let _open = open;
                 // A client that goes away needs no answer, and there is nobody to tell.
                 let _ = tcp.serve_connection(&stream).await;
             });
@@ -56,12 +56,12 @@ impl Tcp {
         while !input.is_empty() {
             match self.mode {
                 TcpMode::Echo => {
-                    self.take_turn().await?;
+                    self.take_turn(stream).await?;
                     stream.send(input).await?;
                 }
                 TcpMode::Stream(bytes) => {
                     for _ in input.iter().filter(|byte| **byte == b'\n') {
-                        self.take_turn().await?;
+                        self.take_turn(stream).await?;
                         send_pattern(stream, bytes).await?;
                     }
                 }
@@ -75,15 +75,17 @@ impl Tcp {
     ///
     /// # Errors
     /// When it is to fail, and with it the connection.
-    async fn take_turn(&self) -> io::Result<()> {
+    async fn take_turn(&self, stream: &TcpStream) -> io::Result<()> {
         let turn = self.counter.borrow_mut().turn(rt::now_precise);
         if let Some(at) = turn.at {
             rt::sleep_until_precise(at).await;
         }
-        if turn.fails {
-            return Err(io::ErrorKind::ConnectionAborted.into());
+        match turn.fate {
+            Fate::Answered => return Ok(()),
+            Fate::Failed => {}
+            Fate::Reset => stream.reset_on_drop(),
         }
-        Ok(())
+        Err(io::ErrorKind::ConnectionAborted.into())
     }
 }
 

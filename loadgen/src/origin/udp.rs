@@ -3,7 +3,7 @@
 //! A thread of its own for each address, blocked in its receive: it has no time to share.
 //! Invariant: what is no datagram of ours is sent back as it came. Sources beyond
 //! [`SOURCES_MAX`] make the sink forget all others: memory is bounded whatever clients do.
-//! Read next: `../udp/mod.rs` (the conversation).
+//! Read next: `../udp/mod.rs` (the conversation), `impairment.rs`.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 
+use super::impairment::{Impairment, Way};
 use crate::gate::Gate;
+use crate::tcp::SplitMix64;
 use crate::udp::{self, Header, Kind, NAME_BYTES_MAX, Tally};
 
 /// How often a thread that receives nothing looks whether it is to end.
@@ -25,6 +27,10 @@ const SOURCES_MAX: usize = 65_536;
 pub(super) struct Udp {
     socket: UdpSocket,
     name: [u8; NAME_BYTES_MAX],
+    impairment: Impairment,
+    random: SplitMix64,
+    /// One that is to come after the next.
+    held: Option<(Vec<u8>, SocketAddr)>,
     sources: HashMap<u64, Tally>,
 }
 
@@ -42,10 +48,13 @@ impl Udp {
         Ok((socket, address))
     }
 
-    pub(super) fn new(socket: UdpSocket, name: &str) -> Self {
+    pub(super) fn new(socket: UdpSocket, name: &str, impairment: Impairment) -> Self {
         Self {
             socket,
             name: udp::name_field(name),
+            impairment,
+            random: SplitMix64::new(1),
+            held: None,
             sources: HashMap::new(),
         }
     }
@@ -56,15 +65,38 @@ impl Udp {
         while !stop.is_open() {
             // Errors are those of earlier sends (nobody there any more) and the poll's time limit.
             let Ok((length, client)) = self.socket.recv_from(&mut buffer) else {
+                self.release();
                 continue;
             };
             let mut rest = &mut buffer[..length];
             while !rest.is_empty() {
                 let piece = udp::cut(rest).next().map_or(rest.len(), <[u8]>::len);
                 let (datagram, after) = rest.split_at_mut(piece);
-                self.answer(datagram, client);
+                self.pass(datagram, client);
                 rest = after;
             }
+        }
+    }
+
+    /// Takes in a datagram, unless something happens to it.
+    fn pass(&mut self, datagram: &mut [u8], client: SocketAddr) {
+        match self.impairment.draw(&mut self.random) {
+            Way::Lost => return,
+            Way::ComesLater if self.held.is_none() => {
+                self.held = Some((datagram.to_vec(), client));
+                return;
+            }
+            Way::ComesTwice => self.answer(&mut datagram.to_vec(), client),
+            Way::ComesLater | Way::Comes => {}
+        }
+        self.answer(datagram, client);
+        self.release();
+    }
+
+    /// Takes in what was held back.
+    fn release(&mut self) {
+        if let Some((mut datagram, client)) = self.held.take() {
+            self.answer(&mut datagram, client);
         }
     }
 

@@ -8,7 +8,8 @@ use std::io;
 use lb_core::rt::{self, Chunk};
 use lb_l7::stream::Stream;
 
-use super::http::Http;
+use super::http::{Http, reset};
+use super::service::Fate;
 use crate::websocket::{BINARY, CLOSE, CONTINUATION, Head, PING, PONG};
 
 /// Longer frames end the connection.
@@ -29,8 +30,14 @@ pub(super) async fn serve(http: &Http, stream: &Stream, input: Chunk) -> io::Res
         }
         bytes.drain(..taken);
         for _ in 0..messages {
-            if let Some(at) = http.turn().at {
+            let turn = http.turn();
+            if let Some(at) = turn.at {
                 rt::sleep_until_precise(at).await;
+            }
+            match turn.fate {
+                Fate::Answered => {}
+                Fate::Failed => return Ok(()),
+                Fate::Reset => return reset(stream),
             }
         }
         if !out.is_empty() {

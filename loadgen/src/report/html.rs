@@ -21,7 +21,9 @@ td.r,th.r{text-align:right;font-variant-numeric:tabular-nums}
 pre{background:#8881;padding:.7rem 1rem;overflow-x:auto}
 code{font-size:.9em}
 figure{margin:1rem 0;background:#fff;overflow-x:auto}
-figure svg{max-width:100%;height:auto}
+figure svg{max-width:100%;min-width:40rem;height:auto}
+@media (prefers-color-scheme:dark){figure{background:#1a1a1a}\
+figure svg{filter:invert(.9) hue-rotate(180deg)}}
 nav a{margin-right:1rem}";
 
 /// The page for the texts `parts`, with the charts of `folder` in it.
@@ -75,13 +77,25 @@ impl Page<'_> {
                 }
                 self.table(&rows);
             } else if let Some(item) = line.strip_prefix("- ") {
-                let _ = writeln!(self.body, "<ul>\n<li>{}</li>", inline(item));
-                while let Some(next) = lines.next_if(|line| line.starts_with("- ")) {
-                    let _ = writeln!(self.body, "<li>{}</li>", inline(&next[2..]));
+                let mut items = vec![item.to_owned()];
+                while let Some(next) = lines.next_if(|l| l.starts_with("- ") || l.starts_with("  "))
+                {
+                    match (next.strip_prefix("- "), items.last_mut()) {
+                        (None, Some(last)) => *last += &next[1..],
+                        (item, _) => items.extend(item.map(str::to_owned)),
+                    }
+                }
+                self.body += "<ul>\n";
+                for item in items {
+                    let _ = writeln!(self.body, "<li>{}</li>", inline(&item));
                 }
                 self.body += "</ul>\n";
             } else if !line.trim().is_empty() {
-                self.line(line);
+                let mut text = line.to_owned();
+                while let Some(next) = lines.next_if(|next| is_text(line) && is_text(next)) {
+                    text = text + " " + next;
+                }
+                self.line(&text);
             }
         }
     }
@@ -90,10 +104,12 @@ impl Page<'_> {
         let level = line.bytes().take_while(|byte| *byte == b'#').count();
         if level > 0 {
             let text = inline(line[level..].trim());
-            let number = self.headings.len();
-            let _ = writeln!(self.body, "<h{level} id=\"h{number}\">{text}</h{level}>");
             if level == 2 {
+                let number = self.headings.len();
+                let _ = writeln!(self.body, "<h2 id=\"h{number}\">{text}</h2>");
                 self.headings.push(text);
+            } else {
+                let _ = writeln!(self.body, "<h{level}>{text}</h{level}>");
             }
         } else if let Some(chart) = self.chart(line) {
             let _ = writeln!(self.body, "<figure>{chart}</figure>");
@@ -133,6 +149,12 @@ impl Page<'_> {
         }
         self.body += "</table>\n";
     }
+}
+
+/// Whether a line is part of a paragraph.
+fn is_text(line: &str) -> bool {
+    let begins = ["#", "|", "- ", "```", "!["];
+    !line.trim().is_empty() && !begins.iter().any(|begin| line.starts_with(begin))
 }
 
 /// Bold, code and links within a line.
@@ -189,16 +211,18 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("cpu.svg"), "<?xml?><svg><g/></svg>").unwrap();
         let text = "# T\n\n## A & b\n\nSee **this** `x<y` and [raw](raw.json), 2*3 [a].\n\n\
-                    | a | n |\n| --- | ---: |\n| `k` | **1** |\n\n- one\n- two\n\n\
+                    | a | n |\n| --- | ---: |\n| `k` | **1** |\n\n- one\n  more\n- two\n\na\nb\n\n\
                     ```sh\na <b>\n```\n\n![cpu](cpu.svg)\n\n![no](../cpu.svg)\n";
         let page = render("T <1>", &[text], &folder);
         fs::remove_dir_all(&folder).unwrap();
         for expected in [
             "<title>T &lt;1&gt;</title>",
             "<a href=\"#h0\">A &amp; b</a>",
+            "<h1>T</h1>",
+            "<h2 id=\"h0\">A &amp; b</h2>",
             "<strong>this</strong> <code>x&lt;y</code> and <a href=\"raw.json\">raw</a>, 2*3 [a].",
             "<tr><td><code>k</code></td><td class=\"r\"><strong>1</strong></td></tr>",
-            "<ul>\n<li>one</li>\n<li>two</li>\n</ul>",
+            "<ul>\n<li>one more</li>\n<li>two</li>\n</ul>\n<p>a b</p>",
             "<pre><code>a &lt;b&gt;\n</code></pre>",
             "<figure><svg><g/></svg></figure>",
         ] {

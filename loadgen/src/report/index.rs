@@ -11,7 +11,8 @@ use std::path::Path;
 use super::Error;
 use super::faults::record::Faults;
 use super::numbers;
-use super::record::{Kind, Outcome, Record};
+use super::record::{Kind, Machine, Outcome, Record};
+use super::run::Run;
 use super::strategies::record::Strategies;
 use super::trend::{self, Line};
 use super::verdict::{self, Unit, Verdict};
@@ -49,6 +50,13 @@ Faults under load; the figures are of the first run in each report.
 | --- | --- | ---: | ---: | ---: | ---: |
 ";
 
+const RUNS_HEAD: &str = "
+Single runs of the load generator.
+
+| report | machine | load | answered per second | p50 | p99 | failed |
+| --- | --- | --- | ---: | ---: | ---: | ---: |
+";
+
 /// What has a column: its head, and the scenario whose first verdict it is.
 const COLUMNS: [(&str, &str); 8] = [
     ("HTTP keep-alive", "l7-keepalive"),
@@ -84,13 +92,14 @@ pub fn update(folder: &Path) -> Result<(), Error> {
     names.sort_unstable_by_key(|name| Reverse(age(folder, name)));
     let mut page = HEAD.to_owned();
     page += &comparison_heads();
-    let (mut schedulers, mut faults) = (String::new(), String::new());
+    let [mut schedulers, mut faults, mut runs] = [const { String::new() }; 3];
     let mut comparisons = Vec::new();
     for name in names {
         let path = folder.join(&name);
         match Kind::of(&path) {
             Ok(Kind::Strategies) => schedulers += &strategies_row(&name, Strategies::read(&path)),
             Ok(Kind::Faults) => faults += &faults_row(&name, Faults::read(&path)),
+            Ok(Kind::Run) => runs += &run_row(&name, Run::read(&path)),
             Ok(Kind::Comparison) | Err(_) => match Record::read(&path) {
                 Ok(record) => {
                     page += &row(&name, &record);
@@ -102,13 +111,15 @@ pub fn update(folder: &Path) -> Result<(), Error> {
     }
     comparisons.reverse();
     draw_trend(folder, &comparisons)?;
-    if !schedulers.is_empty() {
-        page += STRATEGIES_HEAD;
-        page += &schedulers;
-    }
-    if !faults.is_empty() {
-        page += FAULTS_HEAD;
-        page += &faults;
+    for (head, rows) in [
+        (STRATEGIES_HEAD, schedulers),
+        (FAULTS_HEAD, faults),
+        (RUNS_HEAD, runs),
+    ] {
+        if !rows.is_empty() {
+            page += head;
+            page += &rows;
+        }
     }
     super::write(&folder.join("README.md"), &page)
 }
@@ -161,12 +172,17 @@ fn unreadable(name: &str, error: &Error) -> String {
     format!("| {name} | unreadable: {error} |\n")
 }
 
+/// How every row begins: which report, and of which machine.
+fn beginning(name: &str, is_partial: bool, machine: &Machine) -> String {
+    let partial = if is_partial { ", partial" } else { "" };
+    let Machine {
+        cpu, cores, kernel, ..
+    } = machine;
+    format!("| [{name}]({name}/summary.md){partial} | {cpu}, {cores} cores, Linux {kernel} |")
+}
+
 fn row(name: &str, record: &Record) -> String {
-    let partial = if record.is_partial { ", partial" } else { "" };
-    let mut text = format!(
-        "| [{name}]({name}/summary.md){partial} | {}, {} cores, Linux {} |",
-        record.machine.cpu, record.machine.cores, record.machine.kernel
-    );
+    let mut text = beginning(name, record.is_partial, &record.machine);
     for verdict in headlines(record) {
         let cell = verdict.map_or_else(|| "–".to_owned(), |verdict| cell(&verdict));
         let _ = write!(text, " {cell} |");
@@ -188,12 +204,25 @@ fn faults_row(name: &str, record: Result<Faults, Error>) -> String {
         }
         _ => "– | – | –".to_owned(),
     };
+    let begun = beginning(name, record.is_partial, &record.machine);
+    format!("{begun} {} | {figures} |\n", record.events.len())
+}
+
+fn run_row(name: &str, run: Result<Run, Error>) -> String {
+    let run = match run {
+        Ok(run) => run,
+        Err(error) => return unreadable(name, &error),
+    };
+    let summary = &run.summary;
     format!(
-        "| [{name}]({name}/summary.md) | {}, {} cores, Linux {} | {} | {figures} |\n",
-        record.machine.cpu,
-        record.machine.cores,
-        record.machine.kernel,
-        record.events.len(),
+        "{} {}, {} connections | {} | {} | {} | {} |\n",
+        beginning(name, summary.is_partial, &run.machine),
+        summary.url,
+        summary.connections,
+        numbers::plain(summary.rate_per_s),
+        numbers::microseconds(summary.latency_us.p50),
+        numbers::microseconds(summary.latency_us.p99),
+        summary.errors.total() + summary.unanswered,
     )
 }
 
@@ -214,10 +243,8 @@ fn strategies_row(name: &str, record: Result<Strategies, Error>) -> String {
     });
     let best = measured.min_by(|a, b| a.0.total_cmp(&b.0));
     format!(
-        "| [{name}]({name}/summary.md) | {}, {} cores, Linux {} | {} | {} |\n",
-        record.machine.cpu,
-        record.machine.cores,
-        record.machine.kernel,
+        "{} {} | {} |\n",
+        beginning(name, record.is_partial, &record.machine),
         schedulers.len(),
         best.map_or_else(
             || "–".to_owned(),

@@ -5,6 +5,7 @@
 //! texts, `charts` the pictures, `html` all of it as one page, `index` and `trend` the list of all reports.
 //! Read `record` next.
 
+mod axis;
 pub mod charts;
 mod doubts;
 pub mod faults;
@@ -13,14 +14,17 @@ pub mod html;
 pub mod index;
 pub(crate) mod numbers;
 mod panels;
+mod percentiles;
 pub mod readme;
 pub mod record;
 pub mod repeat;
+pub mod run;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod statistics;
 pub mod strategies;
 pub mod summary;
+mod timeline;
 mod trend;
 pub mod verdict;
 
@@ -31,6 +35,7 @@ use faults::record::Faults;
 use forwarders::Forwarders;
 use record::{Kind, Record};
 use repeat::Before;
+use run::Run;
 use strategies::record::Strategies;
 
 /// Draws the texts and charts of a report from its `raw.json` again.
@@ -110,6 +115,7 @@ impl Error {
 pub fn report(args: &Args) -> Result<(), Error> {
     match Kind::of(&args.folder)? {
         Kind::Comparison => report_comparison(args),
+        Kind::Run => run::draw(&Run::read(&args.folder)?, &args.folder),
         Kind::Faults => faults::draw(&Faults::read(&args.folder)?, &args.folder),
         Kind::Strategies => strategies::draw(&Strategies::read(&args.folder)?, &args.folder),
     }

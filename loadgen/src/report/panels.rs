@@ -337,7 +337,8 @@ impl Scale {
         }
     }
 
-    fn logarithmic(min: f64, max: f64) -> Self {
+    /// From the power of ten that is no more than `min` to the one that is no less than `max`.
+    pub(super) fn logarithmic(min: f64, max: f64) -> Self {
         let start = 10_f64.powf(min.max(1.0).log10().floor());
         let end = 10_f64.powf(max.max(1.0).log10().ceil()).max(start * 10.0);
         Self::Logarithmic { start, end }

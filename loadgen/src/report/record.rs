@@ -368,6 +368,8 @@ pub enum Kind {
     Strategies,
     /// Faults under load, one after the other.
     Faults,
+    /// One load on one server.
+    Run,
 }
 
 impl Kind {

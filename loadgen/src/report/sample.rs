@@ -1,10 +1,15 @@
-//! A small record for the tests of the report: one round of `lb` at 10 µs a request, nginx at 20
+//! A small record, and the result of a run, for the tests of the report: one round of `lb` at 10 µs a request, nginx at 20
 //! and HAProxy at 12.5.
+
+use std::collections::BTreeMap;
 
 use super::record::{
     FixedRate, Latency, Load, Machine, Outcome, Peer, Record, Round, Scenario, Settings, Work,
 };
-use crate::run::GeneratorHealth;
+use crate::run::{
+    Affinity, Datagrams, Errors, GeneratorHealth, Handshakes, Idle, LatencyMicros, LoadMode,
+    Second, Summary,
+};
 
 /// The record.
 pub(crate) fn record() -> Record {
@@ -77,5 +82,47 @@ fn sample_load(cpu_us: f64) -> Load {
             max_us: 4000.0,
         },
         generator: GeneratorHealth::default(),
+    }
+}
+
+/// The result of a run: two requests of two thousand failed.
+pub(crate) fn summary() -> Summary {
+    Summary {
+        url: "http://127.0.0.1:8080/".into(),
+        mode: LoadMode::Open { rate_per_s: 1000.0 },
+        connections: 8,
+        threads: 1,
+        engine: "uring".into(),
+        new_connections: false,
+        is_partial: false,
+        duration_s: 2.0,
+        completed: 2000,
+        rate_per_s: 1000.0,
+        bytes_received: 128_000,
+        errors: Errors {
+            reset: 2,
+            ..Errors::default()
+        },
+        unanswered: 0,
+        reconnects: 0,
+        idle: Some(Idle::default()),
+        handshakes: Some(Handshakes::default()),
+        latency_us: LatencyMicros {
+            min: 20.5,
+            ..LatencyMicros::default()
+        },
+        histogram: vec![(20.5, 1999), (800.0, 1)],
+        per_origin: BTreeMap::from([("a".into(), 1000), ("b".into(), 1000)]),
+        balance: None,
+        streamed_bytes: 0,
+        datagrams: Some(Datagrams::default()),
+        affinity: Some(Affinity::default()),
+        per_kind: BTreeMap::new(),
+        generator: GeneratorHealth::default(),
+        timeline: vec![Second {
+            t: 1,
+            completed: 1000,
+            ..Second::default()
+        }],
     }
 }

@@ -42,6 +42,12 @@ pub struct Config {
     pub timeout: Duration,
     /// A connection of its own for each request; opening it is part of the latency.
     pub new_connections: bool,
+    /// Requests after which a connection is replaced by a new one, at least 1; `None`: it lasts.
+    pub requests_per_connection: Option<u64>,
+    /// Connections begin evenly over this time, and not all before the start.
+    pub ramp_up: Duration,
+    /// Further connections, opened before the start, on which nothing happens.
+    pub idle: usize,
     /// What one request is, where HTTP is spoken.
     pub http: HttpRequest,
     /// HTTP/2 for `https://`.
@@ -83,6 +89,9 @@ impl Config {
             warm_up: Duration::ZERO,
             timeout: Duration::from_secs(10),
             new_connections: false,
+            requests_per_connection: None,
+            ramp_up: Duration::ZERO,
+            idle: 0,
             http: HttpRequest::default(),
             http2: false,
             streams: 1,

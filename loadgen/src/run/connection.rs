@@ -35,6 +35,8 @@ pub(super) struct Client {
     timeout: Duration,
     /// A connection of its own for each request.
     one_each: bool,
+    /// Requests after which a connection is replaced.
+    requests_max: u64,
     protocol: Protocol,
     /// Makes the handshakes, where there are any.
     dialer: Option<Dialer>,
@@ -69,6 +71,8 @@ pub(super) struct Answer {
 #[derive(Default)]
 pub(super) struct Place {
     session: RefCell<Option<Rc<Session2>>>,
+    /// Requests made on it.
+    requests: Cell<u64>,
     /// Somebody opens it.
     is_opening: Cell<bool>,
     opened: Notify,
@@ -108,6 +112,8 @@ pub(super) struct Connection {
     client: Option<usize>,
     /// Who is at the other end, if it was asked.
     origin: Option<OriginId>,
+    /// Requests made on the stream.
+    requests: u64,
     /// Number of the next message.
     message: usize,
     /// Who sends requests of several kinds.
@@ -125,6 +131,7 @@ impl Connection {
             session: None,
             client: None,
             origin: None,
+            requests: 0,
             message: number.wrapping_mul(1_021),
             visitor: Visitor::default(),
         }
@@ -138,6 +145,16 @@ impl Connection {
     /// How long its client thinks before the next request, if it does.
     pub(super) const fn think(&mut self) -> Option<Duration> {
         self.visitor.think.take()
+    }
+
+    /// Whether it is open and nobody has ended it, as far as was known when this was asked last;
+    /// for one on which nothing happens.
+    pub(super) async fn is_held(&self) -> bool {
+        match &self.stream {
+            // To look for an end is what makes the kernel tell of it.
+            Some(stream) => rt::poll_once(stream.recv()).await.is_none(),
+            None => self.place.session().is_some(),
+        }
     }
 
     /// What was opened so far is what the run begins with.
@@ -172,6 +189,11 @@ impl Client {
             address,
             timeout: config.timeout,
             one_each: config.new_connections,
+            requests_max: match config.requests_per_connection {
+                _ if config.new_connections => 1,
+                None => u64::MAX,
+                Some(requests) => requests,
+            },
             protocol,
             dialer: dialer.transpose()?,
             clients: config.sources.map(clients),
@@ -185,6 +207,7 @@ impl Client {
         let Protocol::Http2(http2) = &self.protocol else {
             let stream = self.open_stream(connection).await?;
             connection.stream = Some(stream);
+            connection.requests = 0;
             return Ok(());
         };
         let place = Rc::clone(&connection.place);
@@ -201,6 +224,7 @@ impl Client {
             let opened = opened.await;
             place.is_opening.set(false);
             place.opened.notify();
+            place.requests.set(0);
             *place.session.borrow_mut() = Some(Rc::new(opened?));
         }
         Ok(())
@@ -316,11 +340,16 @@ impl Client {
         }
         let stream = connection.stream.as_ref().ok_or(Failure::Connect)?;
         connection.message = connection.message.wrapping_add(1);
+        connection.requests += 1;
+        let is_last = connection.requests >= self.requests_max;
         let (message, recorder) = (connection.message, &self.recorder);
         let visitor = &mut connection.visitor;
         let exchange = async {
             match &self.protocol {
-                Protocol::Http(http) => http.exchange(stream, number, visitor, recorder).await,
+                Protocol::Http(http) => {
+                    http.exchange(stream, number, is_last, visitor, recorder)
+                        .await
+                }
                 Protocol::Tcp(tcp) => tcp.exchange(stream, message, recorder).await,
                 Protocol::WebSocket(websocket) => websocket.exchange(stream, message).await,
                 Protocol::Http2(_) => Err(Failure::Connect),
@@ -339,9 +368,15 @@ impl Client {
     ) -> Result<Answer, Failure> {
         for _ in 0..TRIES_MAX {
             self.open(connection).await?;
-            let Some(session) = connection.place.session() else {
+            let place = &connection.place;
+            let Some(session) = place.session() else {
                 continue;
             };
+            place.requests.set(place.requests.get() + 1);
+            if place.requests.get() >= self.requests_max {
+                // The last to use it has it closed.
+                place.session.take();
+            }
             let exchange = http2.exchange(&session, &self.recorder);
             match rt::timeout(self.timeout, exchange).await {
                 Ok(Some(result)) => return result,
@@ -354,15 +389,11 @@ impl Client {
 
     /// Keeps the connection for the next request, or ends it.
     async fn after(&self, connection: &mut Connection, result: &Result<Answer, Failure>) {
-        if self.one_each {
-            // The last to use it has it closed.
-            connection.place.session.take();
-        }
         let Ok(Answer { keep_alive, .. }) = result else {
             connection.stream = None;
             return;
         };
-        if *keep_alive && !self.one_each {
+        if *keep_alive && connection.requests < self.requests_max {
             return;
         }
         if let Some(stream) = connection.stream.take()

@@ -12,7 +12,7 @@ use super::View;
 use super::config::Config;
 use super::health::{CoreTimes, ThreadTimes};
 use super::recorder::{Interval, Totals};
-use super::summary::{Balance, GeneratorHealth, LatencyMicros, LoadMode, Second, Summary};
+use super::summary::{Balance, GeneratorHealth, Idle, LatencyMicros, LoadMode, Second, Summary};
 use super::worker::Report;
 
 /// A thread that used more of its core than this had none left.
@@ -42,6 +42,9 @@ pub(super) struct Gathered {
     measured: Duration,
     busiest: ThreadTimes,
     cpu: Duration,
+    is_partial: bool,
+    timer_lag: Duration,
+    idle: Idle,
 }
 
 impl Gathered {
@@ -58,6 +61,9 @@ impl Gathered {
             measured: Duration::ZERO,
             busiest: ThreadTimes::default(),
             cpu: Duration::ZERO,
+            is_partial: false,
+            timer_lag: Duration::ZERO,
+            idle: Idle::default(),
         }
     }
 
@@ -107,6 +113,10 @@ impl Gathered {
         self.busiest.running = self.busiest.running.max(report.times.running);
         self.busiest.waiting = self.busiest.waiting.max(report.times.waiting);
         self.totals.add(report.totals);
+        self.is_partial |= report.is_partial;
+        self.timer_lag = self.timer_lag.max(report.timer_lag);
+        self.idle.held += report.idle.held;
+        self.idle.lost += report.idle.lost;
     }
 
     pub(super) fn summary(
@@ -124,6 +134,7 @@ impl Gathered {
             wait_fraction: per_second(self.busiest.waiting.as_secs_f64()),
             late_sends: self.totals.late_sends,
             max_send_lag_us: self.totals.send_lag_max.as_secs_f64() * 1e6,
+            max_timer_lag_us: self.timer_lag.as_secs_f64() * 1e6,
             ..GeneratorHealth::default()
         };
         if let Some((before, after)) = cores {
@@ -148,6 +159,7 @@ impl Gathered {
             threads: config.threads,
             engine: config.engine.name().to_owned(),
             new_connections: config.new_connections,
+            is_partial: self.is_partial,
             duration_s: seconds,
             completed: self.all.completed(),
             rate_per_s: per_second(self.window.completed() as f64),
@@ -155,6 +167,7 @@ impl Gathered {
             errors: self.all.errors,
             unanswered: self.unanswered,
             reconnects: self.totals.reconnects,
+            idle: (config.idle > 0).then_some(self.idle),
             handshakes: config
                 .url
                 .scheme

@@ -24,7 +24,6 @@ use crate::tcp::SplitMix64;
 pub(super) struct Http {
     requests: Requests,
     url: Url,
-    close: bool,
     random: RefCell<SplitMix64>,
     heads: RefCell<Heads<ResponseHead>>,
     /// What bodies have to be, where that is looked at.
@@ -33,8 +32,13 @@ pub(super) struct Http {
 
 /// What is sent.
 enum Requests {
-    /// These bytes each time, and whether they ask for a head only.
-    Same(Chunk, bool),
+    /// These bytes each time.
+    Same {
+        request: Chunk,
+        /// The same, as the last of a connection.
+        last: Chunk,
+        is_head: bool,
+    },
     Mixed(Arc<Mix>),
     Logged(Arc<Replay>),
 }
@@ -62,34 +66,39 @@ struct Head {
 impl Http {
     /// For thread number `thread`.
     pub(super) fn new(config: &Config, thread: usize) -> Self {
-        let (url, close) = (&config.url, config.new_connections);
+        let url = &config.url;
         let requests = match (&config.mix, &config.replay) {
             (Some(mix), _) => Requests::Mixed(Arc::clone(mix)),
             (None, Some(replay)) => Requests::Logged(Arc::clone(replay)),
-            (None, None) => Requests::Same(
-                Chunk::from_vec(request_bytes(url, &config.http, close)),
-                config.http.method == "HEAD",
-            ),
+            (None, None) => {
+                let bytes = |close| Chunk::from_vec(request_bytes(url, &config.http, close));
+                Requests::Same {
+                    request: bytes(false),
+                    last: bytes(true),
+                    is_head: config.http.method == "HEAD",
+                }
+            }
         };
         Self {
             requests,
             url: url.clone(),
-            close,
             random: RefCell::new(SplitMix64::new(thread as u64)),
             heads: RefCell::new(Heads::new()),
             bodies: config.http.verify.then(RefCell::default),
         }
     }
 
-    /// Sends request `number` and reads its answer to the end.
+    /// Sends request `number` and reads its answer to the end. The `is_last` one of a connection
+    /// says so.
     pub(super) async fn exchange(
         &self,
         stream: &Stream,
         number: u64,
+        is_last: bool,
         visitor: &mut Visitor,
         recorder: &RefCell<Recorder>,
     ) -> Result<Answer, Failure> {
-        let (request, is_head) = self.request(number, visitor);
+        let (request, is_head) = self.request(number, is_last, visitor);
         stream.send(request).await.map_err(|_| Failure::Reset)?;
         let mut input = receive(stream).await?;
         let head = self
@@ -127,16 +136,23 @@ impl Http {
     }
 
     /// The bytes to send, and whether they ask for a head only.
-    fn request(&self, number: u64, visitor: &mut Visitor) -> (Chunk, bool) {
+    fn request(&self, number: u64, close: bool, visitor: &mut Visitor) -> (Chunk, bool) {
         let (bytes, is_head) = match &self.requests {
-            Requests::Same(request, is_head) => return (request.share(), *is_head),
-            Requests::Logged(replay) => replay.write(number, &self.url, self.close),
+            Requests::Same {
+                request,
+                last,
+                is_head,
+            } => {
+                let request = if close { last } else { request };
+                return (request.share(), *is_head);
+            }
+            Requests::Logged(replay) => replay.write(number, &self.url, close),
             Requests::Mixed(mix) => {
                 let mut random = self.random.borrow_mut();
                 let request = mix.draw(&mut random);
                 visitor.think = request.think.draw(&mut random);
                 visitor.kind = Some(request.name.clone());
-                request.write(&self.url, &visitor.cookies, self.close, &mut random)
+                request.write(&self.url, &visitor.cookies, close, &mut random)
             }
         };
         (Chunk::from_vec(bytes), is_head)

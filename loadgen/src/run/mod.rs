@@ -32,8 +32,8 @@ pub use progress::Progress;
 pub use replay::{Replay, ReplayError};
 pub use sources::{SOURCES_MAX, Sources};
 pub use summary::{
-    Affinity, Balance, Datagrams, Errors, GeneratorHealth, Handshakes, LatencyMicros, LoadMode,
-    LoadPhase, OfKind, Second, Summary,
+    Affinity, Balance, Datagrams, Errors, GeneratorHealth, Handshakes, Idle, LatencyMicros,
+    LoadMode, LoadPhase, OfKind, Second, Summary,
 };
 
 use std::collections::BTreeMap;

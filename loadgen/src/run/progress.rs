@@ -7,7 +7,7 @@ use std::env;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
-use super::view::Screen;
+use super::view::{Screen, Size, columns};
 use super::{Config, LoadMode, LoadPhase, Observer, Summary, View};
 use crate::units::{format_bytes, format_micros, group_digits};
 
@@ -17,8 +17,8 @@ pub struct Progress {
     seconds: u64,
     /// What a terminal shows; `None` where lines follow each other.
     screen: Option<Screen>,
-    /// Lines on the terminal that the next ones replace.
-    shown: usize,
+    /// Columns of each line on the terminal that the next ones replace.
+    shown: Vec<usize>,
 }
 
 impl Progress {
@@ -39,21 +39,28 @@ impl Progress {
         Self {
             seconds,
             screen: is_terminal.then(|| Screen::new(title, seconds, is_coloured)),
-            shown: 0,
+            shown: Vec::new(),
         }
     }
 
     /// Shows `lines` in place of the last ones.
     fn replace(&mut self, lines: &[String]) {
         let mut text = String::new();
-        if self.shown > 0 {
-            text = format!("\x1b[{}A\r\x1b[J", self.shown);
+        // A terminal that has become narrower shows a line on several rows.
+        let width = size().columns.max(1);
+        let rows: usize = self
+            .shown
+            .iter()
+            .map(|line| line.div_ceil(width).max(1))
+            .sum();
+        if rows > 0 {
+            text = format!("\x1b[{rows}A\r\x1b[J");
         }
         for line in lines {
             text += line;
             text.push('\n');
         }
-        self.shown = lines.len();
+        self.shown = lines.iter().map(|line| columns(line)).collect();
         // Nobody reads it any more: no reason to end the run.
         let _ = io::stderr().write_all(text.as_bytes());
         let _ = io::stderr().flush();
@@ -88,9 +95,19 @@ impl Observer for Progress {
             );
             return;
         };
-        let lines = screen.lines(view);
+        let lines = screen.lines(view, size());
         self.replace(&lines);
     }
+}
+
+/// Of the terminal that standard error is.
+fn size() -> Size {
+    let known = rustix::termios::tcgetwinsize(io::stderr()).ok();
+    let known = known.filter(|size| size.ws_col > 0 && size.ws_row > 0);
+    known.map_or(Size::USUAL, |size| Size {
+        columns: size.ws_col.into(),
+        rows: size.ws_row.into(),
+    })
 }
 
 fn mode_words(mode: LoadMode) -> String {
@@ -137,6 +154,12 @@ impl fmt::Display for Summary {
             group_digits(self.rate_per_s.round() as u64),
             format_bytes(self.bytes_received as f64 / self.duration_s.max(1e-9)),
         )?;
+        if self.is_partial {
+            writeln!(
+                f,
+                "  PARTIAL     interrupted; this is what was measured until then"
+            )?;
+        }
         self.write_latency(f)?;
         self.write_failures(f)?;
         self.write_datagrams(f)?;
@@ -146,11 +169,14 @@ impl fmt::Display for Summary {
             writeln!(f, "  {name:<11} completed {completed}, failed {failed}")?;
         }
         let health = &self.generator;
+        let lag = health.max_send_lag_us.max(health.max_timer_lag_us);
         writeln!(
             f,
-            "  generator   {:.0} % of a core; its cores {:.0} % busy",
+            "  generator   {:.0} % of a core; its cores {:.0} % busy, {:.1} % stolen; timers up to {} late",
             health.cpu_fraction * 100.0,
-            health.core_busy_fraction * 100.0
+            health.core_busy_fraction * 100.0,
+            health.steal_fraction * 100.0,
+            format_micros(lag),
         )?;
         if health.saturated {
             writeln!(
@@ -165,17 +191,7 @@ impl fmt::Display for Summary {
 
 impl Summary {
     fn write_latency(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let latency = &self.latency_us;
-        let [min, p50, p90, p99, p999, max, mean] = [
-            latency.min,
-            latency.p50,
-            latency.p90,
-            latency.p99,
-            latency.p999,
-            latency.max,
-            latency.mean,
-        ]
-        .map(format_micros);
+        let [min, p50, p90, p99, p999, max, mean] = self.latency_us.all().map(format_micros);
         writeln!(f, "  latency     min {min}  mean {mean}  max {max}")?;
         writeln!(
             f,
@@ -186,9 +202,7 @@ impl Summary {
     fn write_failures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kinds: Vec<String> = self
             .errors
-            .by_kind()
-            .into_iter()
-            .filter(|(_, count)| *count > 0)
+            .occurred()
             .map(|(kind, count)| format!("{kind} {}", group_digits(count)))
             .collect();
         match kinds.len() {
@@ -204,6 +218,10 @@ impl Summary {
         }
         if self.reconnects > 0 && !self.new_connections {
             writeln!(f, "  reconnects  {}", group_digits(self.reconnects))?;
+        }
+        if let Some(idle) = self.idle {
+            let (held, lost) = (group_digits(idle.held), group_digits(idle.lost));
+            writeln!(f, "  idle        {held} connections held, {lost} lost")?;
         }
         if let Some(handshakes) = self.handshakes.filter(|_| self.reconnects > 0) {
             let per_second = |count: u64| count as f64 / self.duration_s.max(1e-9);

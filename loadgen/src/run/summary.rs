@@ -23,6 +23,9 @@ pub struct Summary {
     pub engine: String,
     /// True if every request had a connection of its own.
     pub new_connections: bool,
+    /// True if the run was interrupted: the figures cover what was measured until then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
     /// Length of the measured window in seconds. Shorter than asked if the run was interrupted.
     pub duration_s: f64,
     /// Requests answered correctly. Open loop: of those due within the window, also the ones
@@ -41,6 +44,9 @@ pub struct Summary {
     /// Connections opened within the window beyond those that the run began with: after a
     /// failure, after an answer that closed the connection, or one for each request.
     pub reconnects: u64,
+    /// Connections on which nothing was to happen; `None` if there were to be none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Idle>,
     /// The handshakes of these; `None` without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshakes: Option<Handshakes>,
@@ -171,6 +177,11 @@ impl Errors {
         ]
     }
 
+    /// The kinds that occurred, with their names in JSON.
+    pub fn occurred(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.by_kind().into_iter().filter(|(_, count)| *count > 0)
+    }
+
     /// Adds the counts of `other`.
     pub fn add(&mut self, other: &Self) {
         self.connect += other.connect;
@@ -201,6 +212,15 @@ pub struct LatencyMicros {
     pub max: f64,
     /// Arithmetic mean.
     pub mean: f64,
+}
+
+impl LatencyMicros {
+    /// Fastest, p50, p90, p99, p99.9, slowest and mean.
+    pub const fn all(&self) -> [f64; 7] {
+        [
+            self.min, self.p50, self.p90, self.p99, self.p999, self.max, self.mean,
+        ]
+    }
 }
 
 /// How evenly the answers are spread over the origins that were seen. An origin that answered
@@ -265,6 +285,15 @@ impl Handshakes {
     }
 }
 
+/// Connections that were opened before the start and said nothing, as they were at the end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idle {
+    /// Still open.
+    pub held: u64,
+    /// Not opened, or ended by the server.
+    pub lost: u64,
+}
+
 /// Whether clients stayed with their origins. A client is a source address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Affinity {
@@ -307,6 +336,9 @@ pub struct GeneratorHealth {
     pub late_sends: u64,
     /// Open loop: the largest such delay in µs, of any request that had a free connection.
     pub max_send_lag_us: f64,
+    /// The most by which a timer of the generator, one a second, fired late, in µs.
+    #[serde(default)]
+    pub max_timer_lag_us: f64,
 }
 
 /// One second of the timeline.
@@ -343,41 +375,13 @@ pub enum LoadPhase {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::sample;
 
     #[test]
     fn json_names_the_mode_and_survives_a_round_trip() {
         let summary = Summary {
-            url: "http://127.0.0.1:8080/".into(),
-            mode: LoadMode::Open { rate_per_s: 1000.0 },
-            connections: 8,
-            threads: 1,
-            engine: "uring".into(),
-            new_connections: false,
-            duration_s: 2.0,
-            completed: 2000,
-            rate_per_s: 1000.0,
-            bytes_received: 128_000,
             errors: Errors::default(),
-            unanswered: 0,
-            reconnects: 0,
-            handshakes: Some(Handshakes::default()),
-            latency_us: LatencyMicros {
-                min: 20.5,
-                ..LatencyMicros::default()
-            },
-            histogram: vec![(20.5, 1999), (800.0, 1)],
-            per_origin: BTreeMap::from([("a".into(), 1000), ("b".into(), 1000)]),
-            balance: None,
-            streamed_bytes: 0,
-            datagrams: Some(Datagrams::default()),
-            affinity: Some(Affinity::default()),
-            per_kind: BTreeMap::new(),
-            generator: GeneratorHealth::default(),
-            timeline: vec![Second {
-                t: 1,
-                completed: 1000,
-                ..Second::default()
-            }],
+            ..sample::summary()
         };
         let text = serde_json::to_string(&summary).unwrap();
         assert!(
@@ -387,6 +391,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
         assert!(summary.is_clean());
         let without = Summary {
+            idle: None,
             handshakes: None,
             datagrams: None,
             affinity: None,

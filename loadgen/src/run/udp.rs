@@ -14,6 +14,7 @@ use std::time::Duration;
 use lb_core::rt::{self, Instant};
 use rustix::event::{Timespec, epoll};
 
+use super::Idle;
 use super::flow::Flow;
 use super::health::ThreadTimes;
 use super::recorder::{Failure, Recorder};
@@ -159,10 +160,11 @@ impl<'job> Generator<'job> {
         }
         self.job.report(Event::Measuring);
         let (began, times) = (rt::now_precise(), ThreadTimes::read());
-        let mut is_whole = true;
+        let (mut is_whole, mut timer_lag) = (true, Duration::ZERO);
         for second in 0.. {
             let until = end.min(from + SECOND * (second + 1));
             is_whole = self.run_until(until);
+            timer_lag = timer_lag.max(rt::now_precise().saturating_duration_since(until));
             let interval = Box::new(self.recorder.take_interval());
             self.job.report(Event::Second(u64::from(second), interval));
             if until == end || !is_whole {
@@ -175,10 +177,20 @@ impl<'job> Generator<'job> {
         if is_whole {
             self.work_off(end + self.job.config.timeout);
         }
-        Some(self.report(measured, times, is_whole))
+        self.count_datagrams(is_whole);
+        Some(Report {
+            late: self.recorder.take_interval(),
+            totals: self.recorder.take_totals(),
+            unanswered: 0,
+            measured,
+            times,
+            is_partial: !is_whole,
+            timer_lag,
+            idle: Idle::default(),
+        })
     }
 
-    fn report(&mut self, measured: Duration, times: ThreadTimes, is_whole: bool) -> Report {
+    fn count_datagrams(&mut self, is_whole: bool) {
         let one_way = self.job.config.udp.one_way;
         for flow in 0..self.flows.len() {
             let datagrams = self.flows[flow].datagrams();
@@ -192,13 +204,6 @@ impl<'job> Generator<'job> {
             {
                 self.fail(due, Failure::Timeout);
             }
-        }
-        Report {
-            late: self.recorder.take_interval(),
-            totals: self.recorder.take_totals(),
-            unanswered: 0,
-            measured,
-            times,
         }
     }
 

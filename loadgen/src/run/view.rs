@@ -1,21 +1,74 @@
 //! What a terminal shows while a run goes on: a few lines that replace themselves each second.
 //!
-//! Invariant: making the lines reads no clock and writes nothing, so that it can be tested; every
-//! line fits in 78 columns. Read next: `progress.rs`, which shows them.
+//! Invariant: making the lines reads no clock and writes nothing, so that it can be tested; they
+//! fit into the terminal, however small it has become. Read next: `progress.rs`, which shows them.
 
 use super::{Second, View};
 use crate::units::{format_micros, group_digits};
 
-/// Seconds that the curves show.
-const CURVE_SECONDS: usize = 48;
 const CURVE: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-/// Origins that have a line; the others are counted.
-const ORIGINS_MAX: usize = 12;
+/// Origins that have a line where there is room; the others are counted.
+const ORIGINS_MAX: usize = 24;
 const NAME_CHARS: usize = 24;
-const BAR_CHARS: usize = 24;
 /// Places of a bar that one character is divided into.
 const BAR_PARTS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
-const WIDTH: usize = 78;
+/// Columns before what a row is about, and those that the last value of a row takes.
+const LABEL_CHARS: usize = 11;
+const VALUE_CHARS: usize = 16;
+/// Lines besides those of the origins, with one for the cursor.
+const OTHER_LINES: usize = 6;
+const WIDTH_MAX: usize = 118;
+
+/// Columns and rows of the terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) columns: usize,
+    pub(super) rows: usize,
+}
+
+impl Size {
+    /// Where nothing is known.
+    pub(super) const USUAL: Self = Self {
+        columns: 80,
+        rows: 24,
+    };
+
+    /// Columns to use; a line that ends at the last one makes some terminals begin another.
+    const fn width(self) -> usize {
+        let width = self.columns.saturating_sub(1);
+        if width < WIDTH_MAX { width } else { WIDTH_MAX }
+    }
+
+    /// Columns for a curve, with a value after it.
+    const fn curve(self) -> usize {
+        let taken = LABEL_CHARS + VALUE_CHARS;
+        let room = self.width().saturating_sub(taken);
+        if room > 4 { room } else { 4 }
+    }
+
+    /// Columns for an origin's name.
+    const fn name(self) -> usize {
+        let room = self.width() / 3;
+        if room < NAME_CHARS { room } else { NAME_CHARS }
+    }
+
+    /// Columns for an origin's bar, after its name and with a value behind it.
+    const fn bar(self) -> usize {
+        let taken = LABEL_CHARS + self.name() + VALUE_CHARS;
+        let room = self.width().saturating_sub(taken);
+        if room > 4 { room } else { 4 }
+    }
+
+    /// Lines for origins.
+    const fn origins(self) -> usize {
+        let room = self.rows.saturating_sub(OTHER_LINES);
+        if room < ORIGINS_MAX {
+            room
+        } else {
+            ORIGINS_MAX
+        }
+    }
+}
 
 /// How words are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +86,7 @@ pub(super) struct Screen {
     title: String,
     seconds: u64,
     is_coloured: bool,
+    size: Size,
     rates: Vec<f64>,
     p99s: Vec<f64>,
 }
@@ -44,13 +98,15 @@ impl Screen {
             title,
             seconds,
             is_coloured,
+            size: Size::USUAL,
             rates: Vec::new(),
             p99s: Vec::new(),
         }
     }
 
-    /// The lines after one more second.
-    pub(super) fn lines(&mut self, view: &View<'_>) -> Vec<String> {
+    /// The lines after one more second, on a terminal of this size.
+    pub(super) fn lines(&mut self, view: &View<'_>, size: Size) -> Vec<String> {
+        self.size = size;
         let Second { t, completed, .. } = *view.second;
         self.rates.push(completed as f64);
         self.p99s.push(view.second.p99_us);
@@ -62,14 +118,16 @@ impl Screen {
         lines.push(self.row("latency", &percentiles(view), ""));
         lines.push(self.errors(view));
         lines.extend(self.origins(view));
-        lines
+        lines.truncate(size.rows.saturating_sub(1).max(1));
+        let width = size.width();
+        lines.iter().map(|line| cut(line, width)).collect()
     }
 
     fn heading(&self, second: u64) -> String {
         let time = format!("{second}/{} s", self.seconds);
-        let room = WIDTH - time.chars().count() - 2;
-        let title: String = self.title.chars().take(room).collect();
-        let gap = " ".repeat(WIDTH - title.chars().count() - time.chars().count());
+        let room = self.size.width().saturating_sub(time.chars().count());
+        let title: String = self.title.chars().take(room.saturating_sub(2)).collect();
+        let gap = " ".repeat(room.saturating_sub(title.chars().count()));
         format!("{}{gap}{time}", self.painted(Paint::Strong, &title))
     }
 
@@ -83,7 +141,7 @@ impl Screen {
 
     /// The last values, each as high as it is beside the highest of them.
     fn curve(&self, values: &[f64]) -> String {
-        let shown = &values[values.len().saturating_sub(CURVE_SECONDS)..];
+        let shown = &values[values.len().saturating_sub(self.size.curve())..];
         let most = shown.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
         let top = CURVE.len() - 1;
         let point = |value: &f64| CURVE[((value / most * top as f64).round() as usize).min(top)];
@@ -91,16 +149,14 @@ impl Screen {
     }
 
     fn errors(&self, view: &View<'_>) -> String {
-        let kinds = view.errors.by_kind().into_iter();
+        let kinds = view.errors.occurred();
         let kinds: Vec<String> = kinds
-            .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| format!("{kind} {}", group_digits(count)))
             .collect();
         let text = if kinds.is_empty() {
             self.painted(Paint::Good, "none")
         } else {
-            let fits: String = kinds.join(", ").chars().take(WIDTH - 11).collect();
-            self.painted(Paint::Bad, &fits)
+            self.painted(Paint::Bad, &kinds.join(", "))
         };
         self.row("errors", &text, "")
     }
@@ -108,18 +164,24 @@ impl Screen {
     fn origins(&self, view: &View<'_>) -> Vec<String> {
         let all: u64 = view.origins.values().sum();
         let most = view.origins.values().max().copied().unwrap_or(0).max(1);
-        let shown = view.origins.iter().take(ORIGINS_MAX).enumerate();
+        let rows = self.size.origins();
+        // The last line is for how many more there are.
+        let is_all = view.origins.len() <= rows;
+        let count = if is_all { rows } else { rows.saturating_sub(1) };
+        let shown = view.origins.iter().take(count).enumerate();
         let mut lines: Vec<String> = shown
             .map(|(place, (name, count))| {
                 let label = if place == 0 { "origins" } else { "" };
-                let name: String = name.chars().take(NAME_CHARS).collect();
+                let room = self.size.name();
+                let name: String = name.chars().take(room).collect();
                 let percent = *count as f64 * 100.0 / all.max(1) as f64;
-                let bar = bar(*count as f64 / most as f64);
-                let text = format!("{name:<NAME_CHARS$} {}", self.painted(Paint::Curve, &bar));
+                let bar = bar(*count as f64 / most as f64, self.size.bar());
+                let text = format!("{name:<room$} {}", self.painted(Paint::Curve, &bar));
                 self.row(label, &text, &format!("{percent:>5.1} %"))
             })
             .collect();
-        if let Some(more @ 1..) = view.origins.len().checked_sub(ORIGINS_MAX) {
+        if !is_all {
+            let more = view.origins.len() - count;
             lines.push(self.row("", &format!("and {more} more"), ""));
         }
         lines
@@ -146,15 +208,45 @@ fn percentiles(view: &View<'_>) -> String {
     format!("p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p999}")
 }
 
+/// The beginning of a line, as far as it fits; what paints it takes no room.
+fn cut(line: &str, width: usize) -> String {
+    let (mut out, mut taken, mut is_escape) = (String::new(), 0, false);
+    for letter in line.chars() {
+        if letter == '\x1b' {
+            is_escape = true;
+        }
+        if is_escape {
+            is_escape = letter != 'm';
+            out.push(letter);
+        } else if taken < width {
+            taken += 1;
+            out.push(letter);
+        }
+    }
+    out
+}
+
+/// Columns that a line takes.
+pub(super) fn columns(line: &str) -> usize {
+    let mut is_escape = false;
+    let shown = line.chars().filter(|letter| {
+        is_escape |= *letter == '\x1b';
+        let is_shown = !is_escape;
+        is_escape &= *letter != 'm';
+        is_shown
+    });
+    shown.count()
+}
+
 /// A part of the whole, to an eighth of a character.
-fn bar(share: f64) -> String {
-    let parts = (share.clamp(0.0, 1.0) * (BAR_CHARS * BAR_PARTS.len()) as f64).round() as usize;
+fn bar(share: f64, room: usize) -> String {
+    let parts = (share.clamp(0.0, 1.0) * (room * BAR_PARTS.len()) as f64).round() as usize;
     let (whole, rest) = (parts / BAR_PARTS.len(), parts % BAR_PARTS.len());
     let mut bar = "█".repeat(whole);
     if rest > 0 {
         bar.push(BAR_PARTS[rest]);
     }
-    let missing = BAR_CHARS - bar.chars().count();
+    let missing = room - bar.chars().count();
     bar + &" ".repeat(missing)
 }
 
@@ -166,6 +258,16 @@ mod tests {
     use super::*;
 
     fn lines(screen: &mut Screen, t: u64, completed: u64, errors: Errors) -> Vec<String> {
+        lines_at(Size::USUAL, screen, t, completed, errors)
+    }
+
+    fn lines_at(
+        size: Size,
+        screen: &mut Screen,
+        t: u64,
+        completed: u64,
+        errors: Errors,
+    ) -> Vec<String> {
         let origins: BTreeMap<String, u64> = (0..14)
             .map(|number| (format!("origin-{number:02}"), 100 + number))
             .collect();
@@ -176,13 +278,52 @@ mod tests {
             p99_us: 1_500.0,
             ..Second::default()
         };
-        screen.lines(&View {
+        let view = View {
             second: &second,
             p90_us: 300.0,
             p999_us: 2_500_000.0,
             errors: &errors,
             origins: &origins,
-        })
+        };
+        screen.lines(&view, size)
+    }
+
+    #[test]
+    fn lines_fit_into_terminals_of_any_size() {
+        let mut screen = Screen::new("http://127.0.0.1:8080/ ".repeat(9), 90, true);
+        let errors = Errors {
+            timeout: 1_000_000,
+            reset: 1_000_000,
+            status_non_2xx: 1_000_000,
+            ..Errors::default()
+        };
+        for t in 0..200 {
+            lines(&mut screen, t, t * 100, errors);
+        }
+        for (columns_of, rows) in [
+            (120, 40),
+            (80, 24),
+            (80, 8),
+            (40, 10),
+            (10, 3),
+            (1, 1),
+            (0, 0),
+        ] {
+            let size = Size {
+                columns: columns_of,
+                rows,
+            };
+            let shown = lines_at(size, &mut screen, 200, 141_231, errors);
+            let widest = shown.iter().map(|line| columns(line)).max().unwrap();
+            assert!(
+                widest <= columns_of.saturating_sub(1),
+                "{size:?}: {shown:?}"
+            );
+            assert!(shown.len() < rows.max(2), "{size:?}: {shown:?}");
+            let page = shown.join("\n");
+            assert_eq!(page.contains("origin-13"), rows >= 24, "{page}");
+            assert_eq!(page.contains("more"), (8..24).contains(&rows), "{page}");
+        }
     }
 
     #[test]
@@ -204,13 +345,10 @@ mod tests {
             "▁█  141,231/s",
             "p50 120.0µs  p90 300.0µs  p99 1.50ms  p99.9 2.50s",
             "timeout 12, body 1",
-            "origin-11",
-            "and 2 more",
+            "origin-13",
         ] {
             assert!(page.contains(words), "{words} is missing in {page}");
         }
-        let widest = shown.iter().map(|line| line.chars().count()).max();
-        assert!(widest <= Some(WIDTH + 2), "{widest:?}: {page}");
         assert!(!page.contains('\x1b'));
     }
 
@@ -223,9 +361,9 @@ mod tests {
 
     #[test]
     fn bars_are_as_long_as_what_they_stand_for() {
-        assert_eq!(bar(1.0), "█".repeat(BAR_CHARS));
-        assert_eq!(bar(0.5).matches('█').count(), BAR_CHARS / 2);
-        assert_eq!(bar(0.0).trim(), "");
-        assert_eq!(bar(1.0 / 48.0).trim_end(), "▌");
+        assert_eq!(bar(1.0, 24), "█".repeat(24));
+        assert_eq!(bar(0.5, 24).matches('█').count(), 12);
+        assert_eq!(bar(0.0, 24).trim(), "");
+        assert_eq!(bar(1.0 / 48.0, 24).trim_end(), "▌");
     }
 }

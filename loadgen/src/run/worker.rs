@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use lb_core::rt::{self, Either, Instant, Notify, Runtime};
 
-use super::LoadMode;
 use super::config::Config;
 use super::connection::{Client, Connection, Place};
 use super::health::ThreadTimes;
 use super::recorder::{Failure, Interval, Totals};
 use super::schedule::{Arrivals, Pace, Schedule};
+use super::{Idle, LoadMode};
 use crate::gate::Gate;
 use crate::tcp::SplitMix64;
 
@@ -76,6 +76,12 @@ pub(super) struct Report {
     pub(super) measured: Duration,
     /// CPU time used and waited for within it.
     pub(super) times: ThreadTimes,
+    /// The run was interrupted before its end.
+    pub(super) is_partial: bool,
+    /// The most by which a second of the window ended late on this thread.
+    pub(super) timer_lag: Duration,
+    /// Connections on which nothing happened.
+    pub(super) idle: Idle,
 }
 
 /// Runs a generator thread to its end.
@@ -100,6 +106,8 @@ async fn connect_and_measure(job: &Job) -> io::Result<()> {
     let client = Rc::new(Client::new(&job.config, job.address, job.thread)?);
     let connect = async {
         let connections = Opening::open_all(job, &client).await;
+        let idle = Opening::open_each(&client, job.idle_places().collect()).await;
+        Idle::of(&idle).await;
         job.report(Event::Connected {
             open: connections
                 .iter()
@@ -108,22 +116,64 @@ async fn connect_and_measure(job: &Job) -> io::Result<()> {
             error: client.connect_error.take(),
         });
         job.go.opened().await;
-        connections
+        (connections, idle)
     };
-    let Either::First(connections) = rt::select(connect, job.cancel.opened()).await else {
+    let connected = rt::select(connect, job.cancel.opened()).await;
+    let Either::First((connections, idle)) = connected else {
         return Ok(());
     };
     let worker = Rc::new(Worker::new(job, client));
-    for connection in connections {
-        rt::spawn(Rc::clone(&worker).send_loop(connection));
+    for (place, connection) in connections.into_iter().enumerate() {
+        rt::spawn(Rc::clone(&worker).send_loop(connection, job.start_of(place)));
     }
-    if let Some(report) = worker.measure(job).await {
+    if let Some(mut report) = worker.measure(job).await {
+        report.idle = Idle::of(&idle).await;
         job.report(Event::Done(Box::new(report)));
     }
     Ok(())
 }
 
+impl Idle {
+    async fn of(connections: &[Connection]) -> Self {
+        let mut idle = Self::default();
+        for connection in connections {
+            if connection.is_held().await {
+                idle.held += 1;
+            } else {
+                idle.lost += 1;
+            }
+        }
+        idle
+    }
+}
+
 impl Job {
+    /// This thread's connections on which nothing is to happen.
+    fn idle_places(&self) -> impl Iterator<Item = Connection> {
+        let Config {
+            connections,
+            streams,
+            threads,
+            idle,
+            ..
+        } = *self.config;
+        let places = (self.thread..idle).step_by(threads);
+        places.map(move |number| Connection::new((connections + number) * streams, Rc::default()))
+    }
+
+    /// How long after the start the connection at `place` of this thread begins.
+    fn start_of(&self, place: usize) -> Duration {
+        let Config {
+            connections,
+            streams,
+            threads,
+            ramp_up,
+            ..
+        } = *self.config;
+        let number = self.thread + place / streams * threads;
+        ramp_up.mul_f64(number as f64 / connections as f64)
+    }
+
     pub(super) fn report(&self, event: Event) {
         // The controlling thread hangs up only when it has given up.
         let _ = self.events.send(event);
@@ -201,13 +251,15 @@ struct Opening {
 }
 
 impl Opening {
-    /// Opens this thread's share of the connections; if each request opens its own, none yet.
+    /// Opens this thread's share of the connections; if each request opens its own, none yet, and
+    /// only the first if they are to begin one after the other.
     async fn open_all(job: &Job, client: &Rc<Client>) -> Vec<Connection> {
         let Config {
             connections,
             threads,
             new_connections,
             streams,
+            ramp_up,
             ..
         } = *job.config;
         let places = (job.thread..connections)
@@ -218,9 +270,22 @@ impl Opening {
                     move |stream| Connection::new(number * streams + stream, Rc::clone(&place));
                 (0..streams).map(shared)
             });
+        let mut places: Vec<Connection> = places.collect();
         if new_connections {
-            return places.collect();
+            return places;
         }
+        let later = places.split_off(if ramp_up.is_zero() {
+            places.len()
+        } else {
+            streams
+        });
+        let mut connections = Self::open_each(client, places).await;
+        connections.extend(later);
+        connections
+    }
+
+    /// Opens these, or tries to.
+    async fn open_each(client: &Rc<Client>, places: Vec<Connection>) -> Vec<Connection> {
         let opening = Rc::new(Self::default());
         for connection in places {
             opening.wait_for_fewer_than(OPENING_MAX).await;
@@ -267,7 +332,14 @@ impl Worker {
         }
     }
 
-    async fn send_loop(self: Rc<Self>, mut connection: Connection) {
+    /// Makes one request after the other on `connection`, which begins after `wait`.
+    async fn send_loop(self: Rc<Self>, mut connection: Connection, wait: Duration) {
+        if !wait.is_zero() {
+            rt::sleep(wait).await;
+            // One that fails is tried again when a request is due for it, and counted then.
+            let _ = self.client.open(&mut connection).await;
+            connection.begin();
+        }
         while let Some((due, number)) = self.next_due().await {
             let counts = |now| self.schedule.borrow().counts(due, now);
             let result = self
@@ -279,7 +351,7 @@ impl Worker {
                 .think()
                 .filter(|_| !self.schedule.borrow().is_open_loop())
             {
-                rt::sleep(think).await;
+                rt::sleep_until_precise(rt::now_precise() + think).await;
             }
             if result == Err(Failure::Connect) && !self.schedule.borrow().is_open_loop() {
                 // A closed loop would spin on a server that refuses.
@@ -316,10 +388,11 @@ impl Worker {
         self.client.recorder.borrow_mut().begin();
         job.report(Event::Measuring);
         let (began, times) = (rt::now_precise(), ThreadTimes::read());
-        let mut is_whole = true;
+        let (mut is_whole, mut timer_lag) = (true, Duration::ZERO);
         for second in 0.. {
             let until = end.min(from + SECOND * (second + 1));
             is_whole = job.slept_until(until).await;
+            timer_lag = timer_lag.max(rt::now_precise().saturating_duration_since(until));
             let interval = self.client.recorder.borrow_mut().take_interval();
             job.report(Event::Second(u64::from(second), Box::new(interval)));
             if until == end || !is_whole {
@@ -343,6 +416,9 @@ impl Worker {
             unanswered,
             measured,
             times,
+            is_partial: !is_whole,
+            timer_lag,
+            idle: Idle::default(),
         })
     }
 

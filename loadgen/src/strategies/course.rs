@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::budget::settings;
 use super::workload::origin_name;
-use super::{Args, Mode, Workload, keys};
+use super::{Args, Ground, Mode, Workload, keys};
 use crate::compare::load::{self, LoadCommand, written};
 use crate::compare::peers::Peer;
 use crate::compare::place::{self, Cores, Folder};
@@ -30,7 +30,7 @@ use crate::run::{LoadPhase, Observer, Second, Summary};
 use crate::testbed::{ClusterFile, Testbed, load_command};
 
 /// A workload in which something changes needs time before, between and after the changes.
-const CHANGING_MIN: Duration = Duration::from_secs(3);
+pub(super) const CHANGING_MIN: Duration = Duration::from_secs(3);
 
 /// Runs `loadgen strategies` until it is done or `stop` is opened; returns the report's folder.
 ///
@@ -82,15 +82,20 @@ pub fn strategies(args: &Args, stop: &Gate) -> Result<PathBuf, Error> {
 
 /// The command line, without the paths of this machine.
 fn command_line(args: &Args) -> String {
-    let workloads: Vec<&str> = args.workload.iter().map(|w| w.name()).collect();
+    let names = |workloads: &[Workload]| {
+        let names: Vec<&str> = workloads.iter().map(|w| w.name()).collect();
+        names.join(",")
+    };
     let modes: Vec<&str> = args.modes.iter().map(|mode| mode.name()).collect();
     let mut words = format!(
-        "loadgen strategies --balance {} --workload {} --engines {} --modes {} --origins {} \
-         --workers {}",
+        "loadgen strategies --balance {} --workload {} --everywhere {} --modes {} --engines {} \
+         --relays {} --origins {} --workers {}",
         args.balance.join(","),
-        workloads.join(","),
-        args.engines.join(","),
+        names(&args.workload),
+        names(&args.everywhere),
         modes.join(","),
+        args.engines.join(","),
+        args.relays.join(","),
         args.origins,
         args.workers,
     );
@@ -133,14 +138,22 @@ impl Course<'_> {
                 odd_origin: workload.has_odd_origin().then(|| origin_name(odd)),
             });
         }
-        for mode in self.args.modes.clone() {
-            for engine in &self.args.engines {
-                let files = self.accepted(mode, engine)?;
-                for workload in &self.args.workload {
-                    self.play(*workload, &files)?;
-                    self.record.write(out)?;
-                }
-                self.play_keys(mode, &files)?;
+        let mut has_moved: Vec<Mode> = Vec::new();
+        for (place, ground) in self.args.grounds().iter().enumerate() {
+            let workloads = self.args.workloads_on(place);
+            // Who moves is the same on every engine.
+            let is_first = !has_moved.contains(&ground.mode);
+            if workloads.is_empty() && !is_first {
+                continue;
+            }
+            let files = self.accepted(ground)?;
+            for workload in workloads {
+                self.play(workload, &files)?;
+                self.record.write(out)?;
+            }
+            if is_first {
+                has_moved.push(ground.mode);
+                self.play_keys(ground.mode, &files)?;
                 self.record.write(out)?;
             }
         }
@@ -148,20 +161,21 @@ impl Course<'_> {
     }
 
     /// A file for each scheduler that `lb` takes; notes the others.
-    fn accepted(&mut self, mode: Mode, engine: &str) -> Result<Vec<ClusterFile>, Error> {
+    fn accepted(&mut self, ground: &Ground) -> Result<Vec<ClusterFile>, Error> {
         let mut accepted = Vec::new();
         for balance in &self.args.balance {
             let affinity = self.args.affinity.iter();
             let affinity = affinity.map(|affinity| format!("affinity: {affinity}"));
             let file = ClusterFile {
-                mode,
+                mode: ground.mode,
                 listen: self.addresses[0],
                 admin: self.addresses[1],
-                engine: engine.to_owned(),
+                engine: ground.engine.clone(),
                 workers: self.args.workers.into(),
                 balance: balance.clone(),
                 keys: affinity.chain(self.args.keys.iter().cloned()).collect(),
                 backends: self.origins(self.args.origins.into()).to_vec(),
+                relay: ground.relay.clone(),
                 is_secure: false,
             };
             self.testbed
@@ -171,7 +185,7 @@ impl Course<'_> {
                 None => accepted.push(file),
                 Some(reason) => {
                     eprintln!("{balance} is left out, lb refuses it: {reason}");
-                    let name = format!("{balance} ({}, {engine})", mode.name());
+                    let name = format!("{balance} ({})", place_of(&file).ground);
                     self.record.refused.push(Absent { name, reason });
                 }
             }
@@ -222,11 +236,10 @@ impl Course<'_> {
     ) -> Result<Outcome<Figures>, Error> {
         let place = place_of(file);
         eprint!(
-            "{} {number}/{} {} {} {}: ",
+            "{} {number}/{} {}, {}: ",
             workload.name(),
             self.record.settings.rounds,
-            place.mode,
-            place.engine,
+            place.ground,
             place.balance
         );
         let origins = self.start_origins(workload, file.mode)?;
@@ -340,10 +353,7 @@ impl Course<'_> {
             .start_origins(mode, all, "origins", "--name o")?;
         for file in files {
             let place = place_of(file);
-            eprint!(
-                "clients moved {} {} {}: ",
-                place.mode, place.engine, place.balance
-            );
+            eprint!("clients moved {}, {}: ", place.ground, place.balance);
             let measured = self.measure_keys(file);
             self.check_stop()?;
             match &measured {
@@ -416,8 +426,11 @@ fn median(rounds: &[Outcome<Figures>]) -> Outcome<Figures> {
 
 fn place_of(file: &ClusterFile) -> Place {
     Place {
-        mode: file.mode.name().to_owned(),
-        engine: file.engine.clone(),
+        ground: record::Ground {
+            mode: file.mode.name().to_owned(),
+            engine: file.engine.clone(),
+            relay: file.relay.clone(),
+        },
         balance: file.balance.clone(),
     }
 }
@@ -452,13 +465,12 @@ fn figures(summary: &Summary, cost: Option<Cost>, origins: usize) -> Result<Figu
         })
         .collect();
     let (max_over_mean, chi_square) = evenness(&shares);
-    let errors = summary.errors.by_kind().into_iter();
+    let errors = summary.errors.occurred();
     Ok(Figures {
         completed: summary.completed,
         per_s: summary.rate_per_s,
         due: summary.completed + summary.errors.total() + summary.unanswered,
         errors: errors
-            .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| (kind.to_owned(), count))
             .collect(),
         unanswered: summary.unanswered,

@@ -28,8 +28,8 @@ refuses is named and left out. Ctrl-C ends everything that was started.
 
 Examples:
   loadgen strategies
-  loadgen strategies --engines uring,epoll --modes http,tcp --budget 2h
-  loadgen strategies --balance rr,lc,p2c --workload slow,heavy-tailed --engines uring,epoll
+  loadgen strategies --everywhere uniform,slow,hot --budget 1h
+  loadgen strategies --balance rr,lc,p2c --workload slow,heavy-tailed --modes http --engines epoll
   loadgen strategies --balance mh,ring --affinity client-ip --quick --out try")]
 pub struct Args {
     /// Schedulers, by the names that lb takes
@@ -45,23 +45,42 @@ pub struct Args {
     )]
     #[arg(value_parser = Workload::parse)]
     pub workload: Vec<Workload>,
-    /// Engines of lb
+    /// Workloads that are tried in every mode, on every engine, with every relay; the others are
+    /// in the first mode on the first engine only
     #[arg(
         long,
         value_name = "NAMES",
-        default_value = "uring",
+        default_value = "uniform",
         value_delimiter = ','
     )]
-    #[arg(value_parser = parse_word)]
-    pub engines: Vec<String>,
+    #[arg(value_parser = Workload::parse)]
+    pub everywhere: Vec<Workload>,
     /// http (a choice for each request), tcp (a choice for each connection)
     #[arg(
         long,
         value_name = "NAMES",
-        default_value = "http",
+        default_value = "http,tcp",
         value_delimiter = ','
     )]
     pub modes: Vec<Mode>,
+    /// Engines of lb
+    #[arg(
+        long,
+        value_name = "NAMES",
+        default_value = "uring,epoll",
+        value_delimiter = ','
+    )]
+    #[arg(value_parser = parse_word)]
+    pub engines: Vec<String>,
+    /// How lb relays TCP: copy, splice, auto
+    #[arg(
+        long,
+        value_name = "NAMES",
+        default_value = "copy,splice",
+        value_delimiter = ','
+    )]
+    #[arg(value_parser = parse_word)]
+    pub relays: Vec<String>,
     /// Affinity of the cluster, as lb takes it
     #[arg(long, value_name = "AFFINITY", value_parser = parse_word)]
     pub affinity: Option<String>,
@@ -76,14 +95,15 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=64))]
     pub workers: u16,
-    /// Rounds of each scheduler in each workload, of which the report has the medians [default: 3]
+    /// Rounds of each scheduler in each workload, of which the report has the medians [default: as
+    /// many as the budget allows, up to 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub rounds: Option<u16>,
     /// The measured part of a round [default: as long as the budget allows, up to 5s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// Time for everything: without --duration, rounds are made as long as it allows, from 1s on
-    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "14m", value_parser = parse_duration)]
     pub budget: Duration,
     /// Where to write the report [default: results/DATE-MACHINE-strategies]
     #[arg(long, value_name = "DIR")]
@@ -94,6 +114,41 @@ pub struct Args {
     /// One round of a second each (churn: three), for a first look
     #[arg(long)]
     pub quick: bool,
+}
+
+/// How `lb` works in a part of the rounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ground {
+    pub(crate) mode: Mode,
+    pub(crate) engine: String,
+    pub(crate) relay: Option<String>,
+}
+
+impl Args {
+    /// Every way to work, the one for all workloads first.
+    fn grounds(&self) -> Vec<Ground> {
+        let mut grounds = Vec::new();
+        for mode in &self.modes {
+            for engine in &self.engines {
+                let relays: Vec<Option<String>> = match mode {
+                    Mode::Http => vec![None],
+                    Mode::Tcp => self.relays.iter().cloned().map(Some).collect(),
+                };
+                grounds.extend(relays.into_iter().map(|relay| Ground {
+                    mode: *mode,
+                    engine: engine.clone(),
+                    relay,
+                }));
+            }
+        }
+        grounds
+    }
+
+    /// The workloads that are tried on ground number `place`.
+    fn workloads_on(&self, place: usize) -> Vec<Workload> {
+        let is_there = |workload: &Workload| place == 0 || self.everywhere.contains(workload);
+        self.workload.iter().copied().filter(is_there).collect()
+    }
 }
 
 /// A word that may stand in a configuration file as it is.
@@ -117,6 +172,32 @@ pub(crate) fn parse_key(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_workloads_are_tried_everywhere_and_the_others_on_the_first_ground() {
+        use clap::Parser as _;
+        let words = ["loadgen", "strategies", "--workload", "slow,uniform"];
+        let cli = crate::args::Cli::try_parse_from(words).unwrap();
+        let crate::args::Command::Strategies(args) = cli.command else {
+            panic!("{words:?}")
+        };
+        let grounds: Vec<String> = args
+            .grounds()
+            .iter()
+            .map(|g| format!("{} {} {:?}", g.mode.name(), g.engine, g.relay.as_deref()))
+            .collect();
+        let expected = [
+            "http uring None",
+            "http epoll None",
+            "tcp uring Some(\"copy\")",
+            "tcp uring Some(\"splice\")",
+            "tcp epoll Some(\"copy\")",
+            "tcp epoll Some(\"splice\")",
+        ];
+        assert_eq!(grounds, expected);
+        assert_eq!(args.workloads_on(0), [Workload::Slow, Workload::Uniform]);
+        assert_eq!(args.workloads_on(5), [Workload::Uniform]);
+    }
 
     #[test]
     fn only_what_may_stand_in_a_file_is_taken() {

@@ -30,6 +30,8 @@ pub(crate) struct ClusterFile {
     /// Further keys of the cluster, each `KEY: VALUE`.
     pub(crate) keys: Vec<String>,
     pub(crate) backends: Vec<SocketAddr>,
+    /// How TCP is relayed; `None`: as `lb` finds best.
+    pub(crate) relay: Option<String>,
     /// Clients come over TLS, by the files `site.crt` and `site.key`.
     pub(crate) is_secure: bool,
 }
@@ -63,16 +65,17 @@ impl ClusterFile {
   - address: {listen}
     {mode}:
       cluster: origins
-{tls}clusters:
+{further}clusters:
   origins:
     balance: {balance}
 ",
             listen = self.listen,
             mode = self.mode.name(),
-            tls = if self.is_secure {
-                "      tls: {certificate: site.crt, key: site.key}\n"
-            } else {
-                ""
+            further = match &self.relay {
+                _ if self.is_secure =>
+                    "      tls: {certificate: site.crt, key: site.key}\n".to_owned(),
+                Some(relay) => format!("      relay: {relay}\n"),
+                None => String::new(),
             },
             balance = self.balance,
         );
@@ -114,6 +117,7 @@ mod tests {
             balance: "mh".to_owned(),
             keys: vec!["affinity: client-ip".to_owned()],
             backends: vec![address(3), address(4)],
+            relay: None,
             is_secure: false,
         };
         let expected = "listeners:
@@ -140,6 +144,12 @@ admin: 127.0.0.1:2
         let expected =
             "cluster: origins\n      tls: {certificate: site.crt, key: site.key}\nclusters:";
         assert!(secure.text().contains(expected), "{}", secure.text());
+        let spliced = ClusterFile {
+            relay: Some("splice".to_owned()),
+            ..file.clone()
+        };
+        let expected = "    tcp:\n      cluster: origins\n      relay: splice\nclusters:";
+        assert!(spliced.text().contains(expected), "{}", spliced.text());
         let overflow = ClusterFile {
             balance: "ovf".to_owned(),
             ..file

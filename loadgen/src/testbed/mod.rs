@@ -228,8 +228,8 @@ impl Generation {
     }
 }
 
-/// The words of a `loadgen run` in `mode` against `at`; over TLS with a handshake for each
-/// request, half of them resumed.
+/// The words of a `loadgen run` in `mode` against `at`; over TLS with a new connection after some
+/// requests, so that certificates matter, and half of the handshakes resumed.
 pub(crate) fn load_command(
     mode: Mode,
     is_secure: bool,
@@ -237,7 +237,9 @@ pub(crate) fn load_command(
     options: &str,
 ) -> LoadCommand {
     let url = match mode {
-        Mode::Http if is_secure => format!("https://{at}/ --verify --new-connections --resume 0.5"),
+        Mode::Http if is_secure => {
+            format!("https://{at}/ --verify --requests-per-connection 10 --resume 0.5")
+        }
         Mode::Http => format!("http://{at}/ --verify"),
         Mode::Tcp => format!("tcp://{at} --who --new-connections"),
     };

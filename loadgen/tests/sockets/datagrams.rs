@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lb_core::rt::EngineKind;
 use loadgen::gate::Gate;
-use loadgen::origin::{self, Origin};
+use loadgen::origin::{self, Impairment, Origin};
 use loadgen::run::{self, Config, LoadMode, RunError, Sources, UdpRequest};
 
 use crate::support::{ANY, run, short};
@@ -212,4 +212,41 @@ fn flows_may_come_from_many_addresses() {
     let affinity = summary.affinity.unwrap();
     assert_eq!((affinity.clients, affinity.broken), (3, 0), "{summary}");
     assert_eq!(affinity.kept, summary.completed - 3);
+}
+
+#[test]
+fn an_origin_loses_copies_and_swaps_as_it_is_told_to() {
+    let origin = Origin::start(&origin::Config {
+        udp: vec![ANY],
+        impairment: Impairment {
+            lost: 0.1,
+            duplicated: 0.2,
+            reordered: 0.1,
+        },
+        ..origin::Config::new(EngineKind::Epoll)
+    })
+    .unwrap();
+    for one_way in [false, true] {
+        let request = UdpRequest {
+            one_way,
+            window: 32,
+            ..UdpRequest::default()
+        };
+        let summary = run(&Config {
+            mode: LoadMode::Open { rate_per_s: 2000.0 },
+            duration: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            connections: 1,
+            ..config(origin.udp()[0], request)
+        });
+        let datagrams = summary.datagrams.unwrap();
+        let share = |count: u64| count as f64 / datagrams.sent as f64;
+        assert!((0.05..0.15).contains(&share(datagrams.lost)), "{summary}");
+        let copies = share(datagrams.duplicated);
+        assert!((0.14..0.26).contains(&copies), "{summary}");
+        let swapped = share(datagrams.reordered);
+        assert!((0.05..0.16).contains(&swapped), "{summary}");
+        assert_eq!(datagrams.sent, datagrams.received + datagrams.lost);
+        assert_eq!(summary.errors.timeout, datagrams.lost, "{summary}");
+    }
 }

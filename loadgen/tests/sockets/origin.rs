@@ -184,3 +184,56 @@ fn several_threads_share_the_ports_and_stop_when_dropped() {
         }
     });
 }
+
+#[test]
+fn a_reset_is_one_and_no_answer() {
+    on_each_engine(|engine| {
+        let origin = start(engine, |config| config.service.reset_rate = 1.0);
+        for (address, request) in [
+            (origin.http()[0], &b"GET / HTTP/1.1\r\n\r\n"[..]),
+            (origin.tcp()[0], b"hello"),
+        ] {
+            let mut stream = connect(address);
+            stream.write_all(request).unwrap();
+            let error = stream.read(&mut [0; 64]).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        }
+    });
+}
+
+#[test]
+fn an_origin_that_drains_ends_connections_with_their_answers() {
+    on_each_engine(|engine| {
+        let origin = start(engine, |config| {
+            config.drain = PATIENCE;
+            config.service.delay = Delay::Fixed(Duration::from_millis(300));
+        });
+        let (http, tcp) = (origin.http()[0], origin.tcp()[0]);
+        let get = b"GET / HTTP/1.1\r\n\r\n";
+        let [mut idle, mut busy] = [connect(http), connect(http)];
+        let mut echo = connect(tcp);
+        idle.write_all(get).unwrap();
+        idle.read_exact(&mut vec![0; HEAD.len() + 6]).unwrap();
+        busy.write_all(get).unwrap();
+        echo.write_all(b"hello").unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let stopping = std::thread::spawn(move || drop(origin));
+        let refused = (0..).find(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            TcpStream::connect(http).is_err()
+        });
+        assert!(refused.is_some(), "no more are accepted");
+        assert!(!stopping.is_finished(), "it waits for those that are open");
+        idle.write_all(get).unwrap();
+        let closing = format!("{HEAD}Connection: close\r\n\r\nblue");
+        let mut last = String::new();
+        idle.read_to_string(&mut last).unwrap();
+        assert_eq!(last, closing, "what is idle is served once more");
+        let mut last = String::new();
+        busy.read_to_string(&mut last).unwrap();
+        assert!(last.ends_with("\r\n\r\nblue"), "{last}");
+        echo.read_exact(&mut [0; 5]).unwrap();
+        drop(echo);
+        stopping.join().unwrap();
+    });
+}

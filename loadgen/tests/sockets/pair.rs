@@ -1,16 +1,20 @@
 //! Our generator against our origins.
 
+use std::io::Write;
+use std::net::TcpListener;
+use std::thread;
 use std::time::Duration;
 
 use lb_core::rt::EngineKind;
 use loadgen::gate::Gate;
-use loadgen::origin::{self, Origin};
+use loadgen::origin::{self, Delay, Origin};
 use loadgen::run::{
-    self, Config, HttpRequest, LoadMode, LoadPhase, Observer, RunError, Second, TcpRequest,
+    self, Config, HttpRequest, Idle, LoadMode, LoadPhase, Observer, RunError, Second, Sources,
+    TcpRequest,
 };
 use loadgen::tcp::TcpMode;
 
-use crate::support::{ANY, on_each_engine, run, short};
+use crate::support::{ANY, on_each_engine, read_head, run, short};
 
 fn origin(engine: EngineKind, tcp_mode: TcpMode) -> Origin {
     let config = origin::Config {
@@ -241,6 +245,7 @@ fn a_run_that_is_stopped_reports_what_it_measured() {
             "{}",
             summary.duration_s
         );
+        assert!(summary.is_partial && summary.to_string().contains("PARTIAL"));
         assert_eq!(observer.seconds[0], 0);
         use LoadPhase::{Connecting, Ended, Measuring, WarmUp};
         assert_eq!(observer.phases, [Connecting, WarmUp, Measuring, Ended]);
@@ -259,5 +264,106 @@ fn a_run_that_is_stopped_before_it_measures_has_nothing_to_report() {
         };
         let error = run::run(&config, &mut (), &stop).unwrap_err();
         assert!(matches!(error, RunError::Stopped), "{error:?}");
+    });
+}
+
+#[test]
+fn a_connection_is_replaced_after_its_requests() {
+    on_each_engine(|engine| {
+        let origin = origin(engine, TcpMode::Echo);
+        for url in [http(&origin), tcp(&origin)] {
+            let summary = run(&Config {
+                requests_per_connection: Some(3),
+                sources: Some(Sources {
+                    count: 2,
+                    skew: None,
+                }),
+                tcp: TcpRequest {
+                    who: true,
+                    ..TcpRequest::default()
+                },
+                ..short(&url, engine)
+            });
+            assert!(summary.is_clean(), "{summary}");
+            let expected = summary.completed.div_ceil(3);
+            assert!(summary.reconnects.abs_diff(expected) <= 2, "{summary}");
+            let clients = summary.affinity.unwrap().clients;
+            assert_eq!(clients, 2, "each stays who it is: {summary}");
+        }
+    });
+}
+
+#[test]
+fn connections_begin_one_after_the_other() {
+    on_each_engine(|engine| {
+        let origin = Origin::start(&origin::Config {
+            http: vec![ANY],
+            service: origin::Service {
+                delay: Delay::Fixed(Duration::from_millis(10)),
+                ..origin::Service::AT_ONCE
+            },
+            ..origin::Config::new(engine)
+        })
+        .unwrap();
+        let ramped = |ramp_up| {
+            run(&Config {
+                connections: 20,
+                threads: 2,
+                duration: Duration::from_secs(1),
+                ramp_up,
+                ..short(&http(&origin), engine)
+            })
+        };
+        let (at_once, slowly) = (ramped(Duration::ZERO), ramped(Duration::from_secs(1)));
+        assert!(at_once.is_clean() && slowly.is_clean(), "{slowly}");
+        assert_eq!(slowly.reconnects, 0, "the first of each place is not one");
+        let share = slowly.completed as f64 / at_once.completed as f64;
+        assert!((0.2..0.8).contains(&share), "about half: {share}, {slowly}");
+    });
+}
+
+#[test]
+fn idle_connections_are_held_and_those_that_are_ended_are_counted() {
+    on_each_engine(|engine| {
+        let origin = origin(engine, TcpMode::Echo);
+        for url in [
+            http(&origin),
+            http(&origin).replace("http", "h2c"),
+            tcp(&origin),
+        ] {
+            let summary = run(&Config {
+                idle: 301,
+                threads: 2,
+                ..short(&url, engine)
+            });
+            assert!(summary.is_clean(), "{summary}");
+            let expected = Idle { held: 301, lost: 0 };
+            assert_eq!(summary.idle, Some(expected), "{summary}");
+        }
+        // A server that serves the one and ends the others.
+        let listener = TcpListener::bind(ANY).unwrap();
+        let server = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut first, _) = listener.accept().unwrap();
+            let ending = thread::spawn(move || {
+                for _ in 0..5 {
+                    drop(listener.accept().unwrap());
+                }
+            });
+            while read_head(&mut first).is_some() {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                if first.write_all(answer).is_err() {
+                    break;
+                }
+            }
+            ending.join().unwrap();
+        });
+        let summary = run(&Config {
+            connections: 1,
+            idle: 5,
+            ..short(&format!("http://{server}/"), engine)
+        });
+        assert!(summary.is_clean(), "{summary}");
+        assert_eq!(summary.idle, Some(Idle { held: 0, lost: 5 }), "{summary}");
     });
 }

@@ -104,8 +104,8 @@ fn requests_that_fail_and_wait_are_answered_as_such() {
     let slow = origin::Config {
         service: Service {
             delay: Delay::Fixed(Duration::from_millis(5)),
-            servers: 0,
             error_rate: 1.0,
+            ..Service::AT_ONCE
         },
         ..origin(EngineKind::Epoll, 64)
     };
@@ -164,4 +164,43 @@ fn what_speaks_no_http2_is_a_failure() {
     });
     assert_eq!(summary.completed, 0, "{summary}");
     assert!(summary.errors.total() > 0, "{summary}");
+}
+
+#[test]
+fn a_reset_costs_its_stream_or_connection_and_nobody_else() {
+    on_each_engine(|engine| {
+        let resetting = origin::Config {
+            service: Service {
+                reset_rate: 0.2,
+                ..Service::AT_ONCE
+            },
+            ..origin(engine, 64)
+        };
+        let origin = Origin::start(&resetting).unwrap();
+        let [shared, _] = both(&origin, engine);
+        let websocket = short(&format!("ws://{}/", origin.http()[0]), engine);
+        for config in [shared, websocket] {
+            let summary = run(&config);
+            let errors = summary.errors;
+            assert!(errors.reset > 0 && summary.completed > 0, "{summary}");
+            assert_eq!(errors.total(), errors.reset, "{summary}");
+        }
+    });
+}
+
+#[test]
+fn streams_share_a_connection_until_it_has_had_its_requests() {
+    on_each_engine(|engine| {
+        let origin = Origin::start(&origin(engine, 64)).unwrap();
+        let [shared, _] = both(&origin, engine);
+        let summary = run(&Config {
+            requests_per_connection: Some(50),
+            ..shared
+        });
+        assert!(summary.is_clean(), "{summary}");
+        let expected = summary.completed / 50;
+        assert!(expected > 2, "{summary}");
+        let off = summary.reconnects.abs_diff(expected);
+        assert!(off <= 4, "{} of {expected}: {summary}", summary.reconnects);
+    });
 }

@@ -1,23 +1,13 @@
-//! Answers over time, with a mark at each fault.
+//! The chart of each run: answers over time, with a mark at each fault.
 //!
-//! Invariant: the axes begin at zero; what failed or came late is drawn on the same scale as what
-//! was answered, so that a small fault looks small.
+//! Read next: `../timeline.rs`, which draws them.
 
 use std::path::Path;
 
-use plotters::prelude::{IntoDrawingArea, PathElement, Rectangle, SVGBackend};
-use plotters::style::text_anchor::HPos;
-use plotters::style::{Color, FontStyle, RGBColor};
-
 use super::super::Error;
-use super::super::charts::OURS;
-use super::super::numbers::Quantity;
-use super::super::panels::{
-    Canvas, DrawError, FAINT_INK, GRID, INK, MARGIN, PAPER, Scale, WIDTH, style, text,
-};
 use super::super::record::Outcome;
-use super::record::{Faults, Figures, Run};
-use crate::run::Second;
+use super::super::timeline;
+use super::record::{Faults, Run};
 
 /// A drawn chart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,19 +33,6 @@ impl Timeline {
     }
 }
 
-// All in pixels.
-const LEFT: i32 = 90;
-const RIGHT: i32 = WIDTH - MARGIN;
-const TOP: i32 = 170;
-const BOTTOM: i32 = 420;
-const HEIGHT: i32 = 500;
-/// Labels of events stand on so many lines in turn, so that neighbours do not overlap.
-const LABEL_LINES: i32 = 4;
-const LABEL_HEIGHT: i32 = 18;
-
-const FAILED: RGBColor = RGBColor(0xd7, 0x3a, 0x49);
-const DELAYED: RGBColor = RGBColor(0xe3, 0x9b, 0x1f);
-
 /// Draws a chart for each run that went through.
 pub(super) fn draw(faults: &Faults, folder: &Path) -> Result<Vec<Timeline>, Error> {
     let mut drawn = Vec::new();
@@ -65,103 +42,8 @@ pub(super) fn draw(faults: &Faults, folder: &Path) -> Result<Vec<Timeline>, Erro
         };
         let chart = Timeline::new(run);
         let path = folder.join(&chart.file);
-        let size = (WIDTH.unsigned_abs(), HEIGHT.unsigned_abs());
-        let canvas = SVGBackend::new(&path, size).into_drawing_area();
-        draw_timeline(&canvas, &chart.title, faults, figures).map_err(|e| Error::Chart {
-            path: path.clone(),
-            reason: e.to_string(),
-        })?;
+        timeline::draw(&path, &chart.title, &faults.events, &figures.timeline)?;
         drawn.push(chart);
     }
     Ok(drawn)
-}
-
-fn draw_timeline<'a>(
-    canvas: &Canvas<'a>,
-    title: &str,
-    faults: &Faults,
-    figures: &Figures,
-) -> Result<(), DrawError<'a>> {
-    canvas.fill(&PAPER)?;
-    let heading = style(19, INK, FontStyle::Bold, HPos::Left);
-    text(canvas, title, (MARGIN, MARGIN), &heading)?;
-    let most = figures.timeline.iter().map(|s| s.completed + s.errors);
-    let scale = Scale::linear(most.max().unwrap_or(0) as f64, Quantity::Count);
-    draw_levels(canvas, &scale)?;
-    let seconds = figures.timeline.iter().map(|s| s.t + 1).max().unwrap_or(1);
-    let x = |second: u64| {
-        let share = second as f64 / seconds as f64;
-        LEFT + (share * f64::from(RIGHT - LEFT)).round() as i32
-    };
-    for second in &figures.timeline {
-        draw_second(canvas, second, [x(second.t), x(second.t + 1)], &scale)?;
-    }
-    for (place, event) in (0..).zip(&faults.events) {
-        let label = 60 + place % LABEL_LINES * LABEL_HEIGHT;
-        let at = x(event.at_s);
-        let mark = PathElement::new([(at, label), (at, BOTTOM)], INK.stroke_width(1));
-        canvas.draw(&mark)?;
-        let words = style(12, INK, FontStyle::Normal, HPos::Left);
-        let what = format!("{} s: {}", event.at_s, event.what);
-        text(canvas, &what, (at + 4, label), &words)?;
-    }
-    draw_legend(canvas)?;
-    canvas.present()
-}
-
-fn draw_levels<'a>(canvas: &Canvas<'a>, scale: &Scale) -> Result<(), DrawError<'a>> {
-    let right = style(12, FAINT_INK, FontStyle::Normal, HPos::Right);
-    for mark in scale.marks() {
-        let y = height(scale, mark);
-        let line = PathElement::new([(LEFT, y), (RIGHT, y)], GRID.stroke_width(1));
-        canvas.draw(&line)?;
-        text(canvas, &Quantity::Count.mark(mark), (LEFT - 8, y), &right)?;
-    }
-    Ok(())
-}
-
-fn draw_second<'a>(
-    canvas: &Canvas<'a>,
-    second: &Second,
-    [left, right]: [i32; 2],
-    scale: &Scale,
-) -> Result<(), DrawError<'a>> {
-    let in_time = second.completed.saturating_sub(second.delayed);
-    let mut below = 0;
-    for (count, colour) in [
-        (in_time, OURS),
-        (second.delayed, DELAYED),
-        (second.errors, FAILED),
-    ] {
-        if count == 0 {
-            continue;
-        }
-        let (from, to) = (below as f64, (below + count) as f64);
-        let top = height(scale, to).min(height(scale, from) - 1);
-        let corners = [(left, top), (right - 1, height(scale, from))];
-        canvas.draw(&Rectangle::new(corners, colour.filled()))?;
-        below += count;
-    }
-    Ok(())
-}
-
-fn draw_legend<'a>(canvas: &Canvas<'a>) -> Result<(), DrawError<'a>> {
-    let words = style(12, FAINT_INK, FontStyle::Normal, HPos::Left);
-    let mut at = LEFT;
-    for (what, colour, width) in [
-        ("answered per second", OURS, 150),
-        ("answered late", DELAYED, 120),
-        ("failed", FAILED, 70),
-    ] {
-        let corners = [(at, BOTTOM + 34), (at + 12, BOTTOM + 46)];
-        canvas.draw(&Rectangle::new(corners, colour.filled()))?;
-        text(canvas, what, (at + 18, BOTTOM + 40), &words)?;
-        at += width;
-    }
-    Ok(())
-}
-
-/// The place of `value` on the upright axis.
-fn height(scale: &Scale, value: f64) -> i32 {
-    BOTTOM - (scale.share(value) * f64::from(BOTTOM - TOP)).round() as i32
 }

@@ -127,7 +127,8 @@ const METHOD: &str = "\
   counts from the moment at which one was due.
 - An event's line covers the seconds from it to the next one. A request fails when its time limit
   is over, so some failures stand a second later than their cause.
-- kill is SIGKILL, stop is SIGSTOP (the kernel goes on accepting for the origin), slow makes each
+- kill is SIGKILL, stop is SIGSTOP (the kernel goes on accepting for the origin, so a health check
+  by TCP does not see it, one by HTTP does), slow makes each
   answer take longer, remove and add change the configuration, bad-config writes one that cannot be
   read and then the old one again.
 - **Disturbed for** is the time until the end of the last second, before the next event, in which

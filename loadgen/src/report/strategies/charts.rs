@@ -52,17 +52,14 @@ type WorkloadPanel = fn(String, &[(&str, &Figures)]) -> Option<Panel>;
 /// A number of clients.
 type Moved = fn(&Keys) -> usize;
 
-/// A panel for each workload in each mode on each engine.
+/// A panel for each workload on each ground.
 fn workload_panels(strategies: &Strategies, panel: WorkloadPanel) -> Vec<Panel> {
     let mut panels = Vec::new();
-    for (mode, engine) in strategies.grounds() {
+    for ground in strategies.grounds() {
         for workload in &strategies.workloads {
-            let cells = strategies.cells_of(&workload.name, &mode, &engine);
+            let cells = strategies.cells_of(&workload.name, ground);
             let rows: Vec<(&str, &Figures)> = cells.filter_map(row).collect();
-            panels.extend(panel(
-                format!("{} ({mode}, {engine})", workload.name),
-                &rows,
-            ));
+            panels.extend(panel(format!("{} ({ground})", workload.name), &rows));
         }
     }
     panels
@@ -113,19 +110,19 @@ fn keys(strategies: &Strategies) -> Vec<Panel> {
         ("one origin added", |keys| keys.moved_by_addition),
     ];
     let mut panels = Vec::new();
-    for (mode, engine) in strategies.grounds() {
+    for ground in strategies.grounds() {
         for (what, moved) in parts {
-            let cells = strategies.keys.iter();
-            let own = cells.filter(|c| c.place.mode == mode && c.place.engine == engine);
-            let bars = own.filter_map(|cell| match &cell.outcome {
-                Outcome::Measured(keys) => {
-                    let percent = 100.0 * moved(keys) as f64 / keys.clients as f64;
-                    Some(bar(&cell.place.balance, percent))
-                }
-                Outcome::Failed(_) => None,
-            });
+            let bars = strategies
+                .keys_of(ground)
+                .filter_map(|cell| match &cell.outcome {
+                    Outcome::Measured(keys) => {
+                        let percent = 100.0 * moved(keys) as f64 / keys.clients as f64;
+                        Some(bar(&cell.place.balance, percent))
+                    }
+                    Outcome::Failed(_) => None,
+                });
             let axis = "% of clients that changed their origin (less is better)".to_owned();
-            let title = format!("{what} ({mode}, {engine})");
+            let title = format!("{what} ({ground})");
             panels.extend(Panel::of_bars(
                 &title,
                 axis,

@@ -3,6 +3,7 @@
 //! Invariant: a function of `raw.json` alone, like every report. Read `record` next.
 
 mod charts;
+mod lessons;
 pub mod record;
 mod summary;
 

@@ -3,6 +3,7 @@
 //! Invariant: nothing in the report comes from elsewhere. `summary` tells it, `charts` draws it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -61,15 +62,36 @@ pub struct Workload {
     pub odd_origin: Option<String>,
 }
 
-/// Where a scheduler was measured.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// A scheduler, and where it was measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
+    /// Where.
+    #[serde(flatten)]
+    pub ground: Ground,
+    /// The scheduler.
+    pub balance: String,
+}
+
+/// How the balancer worked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ground {
     /// `http` or `tcp`.
     pub mode: String,
     /// The balancer's engine.
     pub engine: String,
-    /// The scheduler.
-    pub balance: String,
+    /// How it relays TCP, where that was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
+}
+
+impl fmt::Display for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.mode, self.engine)?;
+        match &self.relay {
+            Some(relay) => write!(f, ", {relay}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// One scheduler under one workload.
@@ -189,26 +211,29 @@ impl Strategies {
         record::write(self, folder)
     }
 
-    /// The cells of a workload in one mode on one engine, by these names.
+    /// The cells of a workload on one ground.
     pub fn cells_of<'a>(
         &'a self,
         workload: &'a str,
-        mode: &'a str,
-        engine: &'a str,
+        ground: &'a Ground,
     ) -> impl Iterator<Item = &'a Cell> {
-        self.cells.iter().filter(move |cell| {
-            cell.workload == workload && cell.place.mode == mode && cell.place.engine == engine
-        })
+        let own = move |cell: &&Cell| cell.workload == workload && cell.place.ground == *ground;
+        self.cells.iter().filter(own)
     }
 
-    /// Modes and engines that were measured, in the order of their measuring.
-    pub fn grounds(&self) -> Vec<(String, String)> {
-        let mut grounds: Vec<(String, String)> = Vec::new();
+    /// What becomes of clients on one ground.
+    pub fn keys_of<'a>(&'a self, ground: &'a Ground) -> impl Iterator<Item = &'a KeysCell> {
+        let own = move |cell: &&KeysCell| cell.place.ground == *ground;
+        self.keys.iter().filter(own)
+    }
+
+    /// Grounds that were measured on, in the order of their measuring.
+    pub fn grounds(&self) -> Vec<&Ground> {
+        let mut grounds: Vec<&Ground> = Vec::new();
         let places = self.cells.iter().map(|cell| &cell.place);
         for place in places.chain(self.keys.iter().map(|cell| &cell.place)) {
-            let ground = (place.mode.clone(), place.engine.clone());
-            if !grounds.contains(&ground) {
-                grounds.push(ground);
+            if !grounds.contains(&&place.ground) {
+                grounds.push(&place.ground);
             }
         }
         grounds

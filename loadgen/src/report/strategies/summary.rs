@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 use super::super::charts::Chart;
 use super::super::numbers;
 use super::super::record::{Outcome, PARTIAL};
-use super::record::{Cell, Figures, Keys, Strategies, Workload};
+use super::lessons;
+use super::record::{Cell, Figures, Ground, Keys, Strategies, Workload};
 use crate::testbed::OVERFLOW_WEIGHT;
 
 /// `summary.md`.
@@ -30,11 +31,12 @@ pub(super) fn render(strategies: &Strategies, charts: &[Chart]) -> String {
     if strategies.is_partial {
         page += PARTIAL;
     }
-    for (mode, engine) in strategies.grounds() {
+    page += &lessons::told(strategies);
+    for ground in strategies.grounds() {
         for workload in &strategies.workloads {
-            page += &section(strategies, workload, &mode, &engine);
+            page += &section(strategies, workload, ground);
         }
-        page += &keys_section(strategies, &mode, &engine);
+        page += &keys_section(strategies, ground);
     }
     page += &doubts(strategies);
     page += "## Charts\n\n";
@@ -44,19 +46,20 @@ pub(super) fn render(strategies: &Strategies, charts: &[Chart]) -> String {
     page
 }
 
-fn section(strategies: &Strategies, workload: &Workload, mode: &str, engine: &str) -> String {
-    let cells = || strategies.cells_of(&workload.name, mode, engine);
+fn section(strategies: &Strategies, workload: &Workload, ground: &Ground) -> String {
+    let cells = || strategies.cells_of(&workload.name, ground);
     if cells().next().is_none() {
         return String::new();
     }
     let odd = workload.odd_origin.as_deref();
     let mut text = format!(
-        "## {}, {mode}, {engine}\n\n{}\n\n| | answered per second | failed | CPU µs per request \
-         | p50 | p99 | p99.9 | max/mean | χ² | clients kept | {} |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        "## {}, {ground}\n\n{}\n\n| | answered per second | failed | CPU µs per request \
+         | p50 | p99 | p99.9 | max/mean | χ² | clients kept |{}\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |{}\n",
         workload.name,
         workload.description,
-        odd.map_or_else(String::new, |odd| format!("share of {odd}")),
+        odd.map_or_else(String::new, |odd| format!(" share of {odd} |")),
+        odd.map_or("", |_| " ---: |"),
     );
     for cell in cells() {
         text += &line(cell, odd);
@@ -67,7 +70,8 @@ fn section(strategies: &Strategies, workload: &Workload, mode: &str, engine: &st
 fn line(cell: &Cell, odd: Option<&str>) -> String {
     let name = &cell.place.balance;
     let Outcome::Measured(figures) = &cell.outcome else {
-        return format!("| {name} | failed | | | | | | | | | |\n");
+        let last = odd.map_or("", |_| " |");
+        return format!("| {name} | failed | | | | | | | | |{last}\n");
     };
     let latency = &figures.latency;
     let kept = figures.affinity.map_or_else(
@@ -75,7 +79,7 @@ fn line(cell: &Cell, odd: Option<&str>) -> String {
         |affinity| percent(affinity.kept, affinity.kept + affinity.broken),
     );
     format!(
-        "| {name} | {} | {} | {} | {} | {} | {} | {:.3} | {} | {kept} | {} |\n",
+        "| {name} | {} | {} | {} | {} | {} | {} | {:.3} | {} | {kept} |{}\n",
         numbers::plain(figures.per_s),
         percent(figures.failed(), figures.due),
         numbers::plain(figures.cpu_us),
@@ -85,7 +89,7 @@ fn line(cell: &Cell, odd: Option<&str>) -> String {
         figures.max_over_mean,
         numbers::plain(figures.chi_square),
         odd.map_or_else(String::new, |odd| format!(
-            "{:.1} %",
+            " {:.1} % |",
             100.0 * figures.share_of(odd)
         )),
     )
@@ -120,11 +124,8 @@ fn shares_table(cells: &[&Cell]) -> String {
     text + "\n\n"
 }
 
-fn keys_section(strategies: &Strategies, mode: &str, engine: &str) -> String {
-    let cells = || {
-        let all = strategies.keys.iter();
-        all.filter(|cell| cell.place.mode == mode && cell.place.engine == engine)
-    };
+fn keys_section(strategies: &Strategies, ground: &Ground) -> String {
+    let cells = || strategies.keys_of(ground);
     let measured = |cell: &super::record::KeysCell| match &cell.outcome {
         Outcome::Measured(keys) => Some(*keys),
         Outcome::Failed(_) => None,
@@ -133,7 +134,7 @@ fn keys_section(strategies: &Strategies, mode: &str, engine: &str) -> String {
         return String::new();
     };
     let mut text = format!(
-        "## Clients moved, {mode}, {engine}\n\n{} clients, each an address of its own, are asked \
+        "## Clients moved, {ground}\n\n{} clients, each an address of its own, are asked \
          for their origin one after the other: twice without a change, after one of {} origins \
          was removed, and after another was added. Those of the removed origin have to move.\n\n\
          | | by nothing | by the removal | of these had to | by the addition | of these to the \
@@ -167,10 +168,7 @@ fn doubts(strategies: &Strategies) -> String {
     lines.extend(refused.map(|r| format!("{} was refused by lb: {}", r.name, r.reason)));
     for cell in &strategies.cells {
         let place = &cell.place;
-        let name = format!(
-            "{}, {}, {}, {}",
-            cell.workload, place.mode, place.engine, place.balance
-        );
+        let name = format!("{}, {}, {}", cell.workload, place.ground, place.balance);
         match &cell.outcome {
             Outcome::Failed(reason) => lines.push(format!("{name} failed: {reason}")),
             Outcome::Measured(figures) => {
@@ -186,8 +184,8 @@ fn doubts(strategies: &Strategies) -> String {
     for cell in &strategies.keys {
         if let Outcome::Failed(reason) = &cell.outcome {
             lines.push(format!(
-                "clients moved, {}, {}, {} failed: {reason}",
-                cell.place.mode, cell.place.engine, cell.place.balance
+                "clients moved, {}, {} failed: {reason}",
+                cell.place.ground, cell.place.balance
             ));
         }
     }
@@ -227,7 +225,7 @@ fn trouble(name: &str, figures: &Figures) -> Vec<String> {
     lines
 }
 
-fn percent(part: u64, whole: u64) -> String {
+pub(super) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
         "–".to_owned()
     } else {
@@ -242,7 +240,7 @@ pub(super) fn readme(strategies: &Strategies) -> String {
         "# Schedulers of lb, {}\n\n[Summary](summary.md) · [raw figures](raw.json)\n\n\
          ## How it was measured\n\n\
          - `lb` ({}) on core {}; generator and {} origins share core {}. Each figure \
-         is of one run of {} s after {} s that do not count.\n{}\n\
+         is of runs of {} s after {} s that do not count.\n{}\n\
          ## Command\n\n```sh\n{}\n```\n\nIts loads:\n\n```sh\n",
         strategies.started.split('T').next().unwrap_or_default(),
         strategies.balancer_version,
@@ -284,7 +282,7 @@ const METHOD: &str = "\
 ";
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::record::{KeysCell, Place, evenness};
     use super::*;
     use crate::report::record::{Absent, Latency};
@@ -319,7 +317,7 @@ mod tests {
         }
     }
 
-    fn strategies() -> Strategies {
+    pub(in super::super) fn strategies() -> Strategies {
         let record = sample::record();
         let mut strategies = Strategies::new(
             record.started,
@@ -330,8 +328,11 @@ mod tests {
             [2, 1],
         );
         let place = |balance: &str| Place {
-            mode: "http".to_owned(),
-            engine: "uring".to_owned(),
+            ground: Ground {
+                mode: "http".to_owned(),
+                engine: "uring".to_owned(),
+                relay: None,
+            },
             balance: balance.to_owned(),
         };
         strategies.workloads.push(Workload {
