@@ -1,5 +1,5 @@
-//! Requests that no client may send, by what they are answered, and such that look strange and are
-//! right. The tests of the program show them to nginx and HAProxy, too.
+//! Requests that no client may send, by what they are answered, such that look strange and are
+//! right, and answers that no backend may give. The tests of the program show them to nginx and HAProxy, too.
 //!
 //! Read next: `hostile.rs`, `smuggling.rs` (what is held of them).
 
@@ -522,4 +522,47 @@ pub(crate) const FIELDS: &[(u16, &str)] = &[
     (400, "X: \u{1b}[0m\r\n\r\n"),
     (400, "X: y\r\n\u{b}Z: a\r\n\r\n"),
     (400, "X: y\r\nGET /admin HTTP/1.1\r\n\r\n"),
+];
+
+/// What no backend may answer, head and body.
+pub(crate) const RESPONSES: &[&str] = &[
+    "\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 0\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\n Content-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n folded\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: a\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\nx",
+    "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
+    "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+    "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX: a\rb\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX y: z\r\n\r\n",
+    "HTTP/1.1 200 OK\r\n: z\r\n\r\n",
+    "HTTP/1.1 20 OK\r\n\r\n",
+    "HTTP/1.1 2000 OK\r\n\r\n",
+    "HTTP/1.1 099 OK\r\n\r\n",
+    "HTTP/1.1 abc OK\r\n\r\n",
+    "HTTP/1.1  200 OK\r\n\r\n",
+    "HTTP/1.1\t200 OK\r\n\r\n",
+    "HTTP/2.0 200 OK\r\n\r\n",
+    "HTTP/1.2 200 OK\r\n\r\n",
+    "HTTP/0.9 200 OK\r\n\r\n",
+    "http/1.1 200 OK\r\n\r\n",
+    "ICY 200 OK\r\n\r\n",
+    "<html>hello</html>\r\n\r\n",
+    "SSH-2.0-OpenSSH_9.9\r\n\r\n",
+    "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\n",
 ];

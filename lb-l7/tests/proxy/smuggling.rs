@@ -6,51 +6,8 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use crate::requests::FIELDS;
+use crate::requests::{FIELDS, RESPONSES};
 use crate::support::{Backend, Proxy, cluster_plan, http_plan, ok, on_each_engine};
-
-/// What a backend answers, head and body.
-const RESPONSES: &[&str] = &[
-    "\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-    "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
-    "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\n",
-    "HTTP/1.1 200 OK\r\nContent-Length: 0\n\r\n",
-    "HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
-    "HTTP/1.1 200 OK\r\n Content-Length: 0\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n folded\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nContent-Length: a\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\nx",
-    "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
-    "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
-    "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nX: a\rb\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nX\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nX y: z\r\n\r\n",
-    "HTTP/1.1 200 OK\r\n: z\r\n\r\n",
-    "HTTP/1.1 20 OK\r\n\r\n",
-    "HTTP/1.1 2000 OK\r\n\r\n",
-    "HTTP/1.1 099 OK\r\n\r\n",
-    "HTTP/1.1 abc OK\r\n\r\n",
-    "HTTP/1.1  200 OK\r\n\r\n",
-    "HTTP/1.1\t200 OK\r\n\r\n",
-    "HTTP/2.0 200 OK\r\n\r\n",
-    "HTTP/1.2 200 OK\r\n\r\n",
-    "HTTP/0.9 200 OK\r\n\r\n",
-    "http/1.1 200 OK\r\n\r\n",
-    "ICY 200 OK\r\n\r\n",
-    "<html>hello</html>\r\n\r\n",
-    "SSH-2.0-OpenSSH_9.9\r\n\r\n",
-    "HTTP/1.1 101 Switching Protocols\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
-    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\n",
-];
 
 #[test]
 fn what_can_be_read_in_two_ways_is_refused() {

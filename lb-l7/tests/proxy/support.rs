@@ -20,6 +20,7 @@ use lb_l7::{HttpService, HttpWorker, Log};
 
 /// Scripted backends and a plain client.
 #[path = "ends.rs"]
+#[allow(dead_code, reason = "shared with the tests of the program")]
 mod ends;
 pub(crate) use ends::*;
 

@@ -9,12 +9,17 @@ use std::thread;
 
 use socket2::{Domain, Socket, Type};
 
+use crate::ends::{Backend, Client};
 use crate::harness::{DEADLINE, Lb, on_both_engines};
 use crate::others::Other;
-use crate::requests::{ACCEPTED, FIELDS, REFUSED};
+use crate::requests::{ACCEPTED, FIELDS, REFUSED, RESPONSES};
 use crate::tricky::{BROKEN, ROWS};
 
-on_both_engines!(nothing_passes_that_both_peers_refuse);
+on_both_engines!(
+    nothing_passes_that_both_peers_refuse,
+    what_is_wrong_is_told_and_the_connection_closed,
+    what_no_backend_may_answer_is_502,
+);
 
 /// Why we refuse what both peers let through: what we answer, and the rule. Each of them is a place
 /// where two readers of one message may come to differ.
@@ -77,6 +82,59 @@ fn nothing_passes_that_both_peers_refuse(engine: &str) {
         }
     }
     assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), wrong.len());
+}
+
+fn what_is_wrong_is_told_and_the_connection_closed(engine: &str) {
+    let backend = Backend::named("reached");
+    let lb = Lb::start(
+        engine,
+        &["--http", &format!("web@127.0.0.1:0={}", backend.address)],
+    );
+    let (long, many) = ("x".repeat(20_000), "A: b\r\n".repeat(101));
+    let refused = REFUSED
+        .iter()
+        .map(|(status, it)| (*status, (*it).to_owned()));
+    let fields = FIELDS.iter();
+    let fields =
+        fields.map(|(status, it)| (*status, format!("POST / HTTP/1.1\r\nHost: a\r\n{it}")));
+    let long = [
+        (414, format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")),
+        (
+            431,
+            format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"),
+        ),
+        (431, format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n")),
+        (400, "GET /\r\n".to_owned()),
+    ];
+    let mut count = 0;
+    for (status, request) in refused.chain(fields).chain(long) {
+        let answer = ask(lb.listener("web"), &request);
+        let start = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&start), "{request:.80?}: {answer}");
+        assert!(
+            answer.contains("\r\nConnection: close\r\n"),
+            "{request:.80?}: {answer}"
+        );
+        count += 1;
+    }
+    assert!(count >= 200, "{count}");
+    assert_eq!(backend.connections(), 0, "nothing of it reaches a backend");
+}
+
+fn what_no_backend_may_answer_is_502(engine: &str) {
+    let backend = Backend::responding(|request| {
+        let path = request.head.split(' ').nth(1).unwrap();
+        let index: usize = path[1..].parse().unwrap();
+        RESPONSES[index].as_bytes().to_vec()
+    });
+    let lb = Lb::start(
+        engine,
+        &["--http", &format!("web@127.0.0.1:0={}", backend.address)],
+    );
+    for (index, response) in RESPONSES.iter().enumerate() {
+        let mut client = Client::to(lb.listener("web"));
+        assert_eq!(client.get(&format!("/{index}")).status, 502, "{response:?}");
+    }
 }
 
 fn requests() -> Vec<String> {

@@ -70,8 +70,7 @@ fn a_session_without_a_descriptor_ends_as_such(engine: &str) {
     assert!(Session::try_open(front).is_none());
     leave_descriptors(&lb, None);
     let ended = "lb_sessions_total{listener=\"db\",end=\"resources\"}";
-    // It is counted when its task is over, a moment after its client was told.
-    wait_until("its end", || lb.metric(ended) == 1.0);
+    wait_until("its end to be counted", || lb.metric(ended) == 1.0);
     assert!(Session::open(front).echoes());
 }
 
