@@ -213,14 +213,7 @@ fn what_is_wrong_with_a_backend_is_said(engine: &str) {
             "not_tls",
             "InvalidContentType",
         ),
-        (
-            "http1",
-            silent,
-            &ca,
-            "shop.example",
-            "timeout",
-            "connect timeout",
-        ),
+        ("http1", silent, &ca, "shop.example", "timeout", "in time"),
         (
             "http1",
             wants(&TLS12),
