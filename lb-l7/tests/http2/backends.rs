@@ -201,78 +201,80 @@ fn malformed_responses_are_reset() {
 
 #[test]
 fn offences_end_the_connection() {
-    let long = vec![0; 16_385];
-    let cases: &[(&str, &[Frame<'_>], u32)] = &[
-        ("DATA on stream 0", &[(0, 1, 0, b"x")], PROTOCOL),
-        ("HEADERS on stream 0", &[(1, 5, 0, OK)], PROTOCOL),
-        ("HEADERS on a stream of its own", &[(1, 5, 2, OK)], PROTOCOL),
-        ("HEADERS on an idle stream", &[(1, 5, 3, OK)], PROTOCOL),
-        ("DATA on an idle stream", &[(0, 1, 3, b"x")], PROTOCOL),
-        (
-            "RST_STREAM on an idle one",
-            &[(3, 0, 3, b"\0\0\0\0")],
-            PROTOCOL,
-        ),
-        (
-            "WINDOW_UPDATE on an idle one",
-            &[(8, 0, 3, b"\0\0\0\x01")],
-            PROTOCOL,
-        ),
-        (
-            "RST_STREAM on stream 0",
-            &[(3, 0, 0, b"\0\0\0\0")],
-            PROTOCOL,
-        ),
-        ("a push", &[(5, 4, 1, b"\0\0\0\x02\x88")], PROTOCOL),
-        ("SETTINGS on a stream", &[(4, 0, 1, b"")], PROTOCOL),
-        (
-            "SETTINGS that allow pushes",
-            &[(4, 0, 0, b"\0\x02\0\0\0\x01")],
-            PROTOCOL,
-        ),
-        (
-            "SETTINGS, frames too short",
-            &[(4, 0, 0, b"\0\x05\0\0\0\x01")],
-            PROTOCOL,
-        ),
-        ("SETTINGS, broken", &[(4, 0, 0, b"\0\x05\0")], SIZE),
-        (
-            "SETTINGS, a window too large",
-            &[(4, 0, 0, b"\0\x04\x80\0\0\0")],
-            FLOW_CONTROL,
-        ),
-        ("PING on a stream", &[(6, 0, 1, b"12345678")], PROTOCOL),
-        ("a short PING", &[(6, 0, 0, b"1234")], SIZE),
-        ("a short GOAWAY", &[(7, 0, 0, b"1234")], SIZE),
-        ("GOAWAY on a stream", &[(7, 0, 1, b"12345678")], PROTOCOL),
-        ("a short RST_STREAM", &[(3, 0, 1, b"\0")], SIZE),
-        ("a short WINDOW_UPDATE", &[(8, 0, 0, b"\0")], SIZE),
-        ("a window of nothing", &[(8, 0, 0, b"\0\0\0\0")], PROTOCOL),
-        (
-            "a window too large",
-            &[(8, 0, 0, b"\x7f\xff\xff\xff")],
-            FLOW_CONTROL,
-        ),
-        ("a frame too long", &[(1, 5, 1, &long)], SIZE),
-        (
-            "a head interrupted",
-            &[(1, 1, 1, OK), (6, 0, 0, b"12345678")],
-            PROTOCOL,
-        ),
-        ("CONTINUATION of nothing", &[(9, 4, 1, b"")], PROTOCOL),
-        ("too much padding", &[(1, 0xD, 1, b"\x05\x88")], PROTOCOL),
-        ("an index nowhere", &[(1, 5, 1, b"\xff\x7f")], COMPRESSION),
-        ("a broken block", &[(1, 5, 1, b"\x88\x40")], COMPRESSION),
-        (
-            "DATA that is padded too much",
-            &[(1, 4, 1, OK), (0, 8, 1, b"\x05ab")],
-            PROTOCOL,
-        ),
-    ];
-    for (what, frames, code) in cases {
+    for (what, frames, code) in OFFENCES {
         check(frames, Some(502), &Told::GoAway(*code), what);
     }
 }
+
+const TOO_LONG: &[u8] = &[0; 16_385];
+
+const OFFENCES: &[(&str, &[Frame<'_>], u32)] = &[
+    ("DATA on stream 0", &[(0, 1, 0, b"x")], PROTOCOL),
+    ("HEADERS on stream 0", &[(1, 5, 0, OK)], PROTOCOL),
+    ("HEADERS on a stream of its own", &[(1, 5, 2, OK)], PROTOCOL),
+    ("HEADERS on an idle stream", &[(1, 5, 3, OK)], PROTOCOL),
+    ("DATA on an idle stream", &[(0, 1, 3, b"x")], PROTOCOL),
+    (
+        "RST_STREAM on an idle one",
+        &[(3, 0, 3, b"\0\0\0\0")],
+        PROTOCOL,
+    ),
+    (
+        "WINDOW_UPDATE on an idle one",
+        &[(8, 0, 3, b"\0\0\0\x01")],
+        PROTOCOL,
+    ),
+    (
+        "RST_STREAM on stream 0",
+        &[(3, 0, 0, b"\0\0\0\0")],
+        PROTOCOL,
+    ),
+    ("a push", &[(5, 4, 1, b"\0\0\0\x02\x88")], PROTOCOL),
+    ("SETTINGS on a stream", &[(4, 0, 1, b"")], PROTOCOL),
+    (
+        "SETTINGS that allow pushes",
+        &[(4, 0, 0, b"\0\x02\0\0\0\x01")],
+        PROTOCOL,
+    ),
+    (
+        "SETTINGS, frames too short",
+        &[(4, 0, 0, b"\0\x05\0\0\0\x01")],
+        PROTOCOL,
+    ),
+    ("SETTINGS, broken", &[(4, 0, 0, b"\0\x05\0")], SIZE),
+    (
+        "SETTINGS, a window too large",
+        &[(4, 0, 0, b"\0\x04\x80\0\0\0")],
+        FLOW_CONTROL,
+    ),
+    ("PING on a stream", &[(6, 0, 1, b"12345678")], PROTOCOL),
+    ("a short PING", &[(6, 0, 0, b"1234")], SIZE),
+    ("a short GOAWAY", &[(7, 0, 0, b"1234")], SIZE),
+    ("GOAWAY on a stream", &[(7, 0, 1, b"12345678")], PROTOCOL),
+    ("a short RST_STREAM", &[(3, 0, 1, b"\0")], SIZE),
+    ("a short WINDOW_UPDATE", &[(8, 0, 0, b"\0")], SIZE),
+    ("a window of nothing", &[(8, 0, 0, b"\0\0\0\0")], PROTOCOL),
+    (
+        "a window too large",
+        &[(8, 0, 0, b"\x7f\xff\xff\xff")],
+        FLOW_CONTROL,
+    ),
+    ("a frame too long", &[(1, 5, 1, TOO_LONG)], SIZE),
+    (
+        "a head interrupted",
+        &[(1, 1, 1, OK), (6, 0, 0, b"12345678")],
+        PROTOCOL,
+    ),
+    ("CONTINUATION of nothing", &[(9, 4, 1, b"")], PROTOCOL),
+    ("too much padding", &[(1, 0xD, 1, b"\x05\x88")], PROTOCOL),
+    ("an index nowhere", &[(1, 5, 1, b"\xff\x7f")], COMPRESSION),
+    ("a broken block", &[(1, 5, 1, b"\x88\x40")], COMPRESSION),
+    (
+        "DATA that is padded too much",
+        &[(1, 4, 1, OK), (0, 8, 1, b"\x05ab")],
+        PROTOCOL,
+    ),
+];
 
 #[test]
 fn more_than_the_window_ends_it() {

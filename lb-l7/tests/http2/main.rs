@@ -5,6 +5,7 @@
 
 mod abort;
 mod backends;
+mod calls;
 mod conformance;
 mod gather;
 mod pairs;

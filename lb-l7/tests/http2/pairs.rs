@@ -412,3 +412,59 @@ fn a_backend_that_takes_no_websockets_is_not_asked_for_one() {
         assert_eq!(client.get("/").status, 200, "the connection goes on");
     });
 }
+
+/// A handshake that is not accepted is answered like any request, on the same stream.
+#[test]
+fn a_websocket_that_is_refused_is_told_so() {
+    on_each_engine(|engine| {
+        let old = Backend::responding(|request| {
+            let is_asked = request
+                .head
+                .to_ascii_lowercase()
+                .contains("upgrade: websocket");
+            assert!(is_asked || request.head.starts_with("GET / "));
+            b"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\nX-Why: you\r\n\r\nno!".to_vec()
+        });
+        let mut builder = h2::server::Builder::new();
+        builder.enable_connect_protocol();
+        let new = Http2Backend::start(builder, |_, mut respond, _| async move {
+            let head = Response::builder().status(403).header("x-why", "you");
+            let mut stream = respond
+                .send_response(head.body(()).unwrap(), false)
+                .unwrap();
+            send(&mut stream, b"no!", None).await;
+        });
+        for proxy in [
+            Proxy::to(engine, &[old.address]),
+            proxy_to_http2(engine, &[new.address]),
+        ] {
+            run(async {
+                let mut client = connect(proxy.address).await;
+                while !client.is_extended_connect_protocol_enabled() {
+                    tokio::task::yield_now().await;
+                }
+                let request = Request::builder().method("CONNECT").uri("http://test/chat");
+                let mut request = request.body(()).unwrap();
+                let protocol = h2::ext::Protocol::from_static("websocket");
+                request.extensions_mut().insert(protocol);
+                let (response, _stream) = client.send_request(request, false).unwrap();
+                let (head, mut body) = response.await.unwrap().into_parts();
+                assert_eq!(
+                    (head.status.as_u16(), &head.headers["x-why"]),
+                    (403, &"you".parse().unwrap())
+                );
+                assert_eq!(crate::peers::read(&mut body).await.unwrap().0, b"no!");
+                let again = ask(&client, get("/"), None).await.unwrap();
+                assert_eq!(again.head.status(), 403, "the connection goes on");
+            });
+            let mut client = proxy.connect();
+            client.send(HANDSHAKE);
+            let got = client.response();
+            assert_eq!(
+                (got.status, got.text(), got.field("x-why")),
+                (403, "no!", Some("you"))
+            );
+            assert_eq!(client.get("/").status, 403, "the connection goes on");
+        }
+    });
+}

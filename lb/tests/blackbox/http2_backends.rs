@@ -12,12 +12,14 @@ use std::time::Duration;
 use crate::client;
 use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, wait_until};
 use crate::http2_frames::{
-    DATA, END_HEADERS, END_STREAM, GET, HEADERS, POST, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame,
-    open, receive,
+    DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, POST, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    frame, open, receive,
 };
 
 on_both_engines!(
     connections_are_opened_as_streams_need_them,
+    each_stream_is_balanced,
+    a_refused_stream_goes_elsewhere,
     a_limit_may_change_under_way,
     who_takes_no_streams_is_left,
     who_says_nothing_is_left,
@@ -114,6 +116,94 @@ fn connections_are_opened_as_streams_need_them(engine: &str) {
             lb.metric(&total),
             f64::from(expected),
             "{allowed} a connection"
+        );
+    }
+}
+
+/// Streams of one connection go to all backends, in turn, whatever those speak.
+fn each_stream_is_balanced(engine: &str) {
+    let counts: Arc<[AtomicU64; 3]> = Arc::default();
+    let backends: Vec<_> = (0..3)
+        .map(|nth| {
+            let counts = Arc::clone(&counts);
+            backend(move |mut stream, number| {
+                skip_preface(&mut stream);
+                stream.write_all(&limit(100)).unwrap();
+                while let Some((kind, _, id, _)) = receive(&mut stream) {
+                    if kind == HEADERS {
+                        counts[nth].fetch_add(1, Ordering::SeqCst);
+                        stream.write_all(&answer(id, number)).unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    let folder = Folder::new();
+    let lb = start(engine, &folder, "http2", &backends, "");
+    let mut client = open(lb.listener("web"));
+    for nth in 0..90 {
+        let request = frame(HEADERS, END_STREAM | END_HEADERS, 2 * nth + 1, GET);
+        client.write_all(&request).unwrap();
+    }
+    let mut ended = 0;
+    while ended < 90 {
+        let (kind, flags, ..) = receive(&mut client).expect("an answer");
+        ended += usize::from(kind == DATA && flags & END_STREAM != 0);
+    }
+    let counts = counts.each_ref().map(|it| it.load(Ordering::SeqCst));
+    assert_eq!(counts, [30; 3]);
+}
+
+/// A backend that takes no stream any more costs no request, whatever its method.
+fn a_refused_stream_goes_elsewhere(engine: &str) {
+    const REFUSED_STREAM: &[u8] = b"\0\0\0\x07";
+    let refuses = |with_go_away: bool| {
+        backend(move |mut stream, _| {
+            skip_preface(&mut stream);
+            stream.write_all(&limit(100)).unwrap();
+            while let Some((kind, _, id, _)) = receive(&mut stream) {
+                if kind == HEADERS {
+                    let refusal = match with_go_away {
+                        true => frame(GOAWAY, 0, 0, b"\0\0\0\0\0\0\0\0"),
+                        false => frame(RST_STREAM, 0, id, REFUSED_STREAM),
+                    };
+                    stream.write_all(&refusal).unwrap();
+                }
+            }
+        })
+    };
+    let takes = backend(|mut stream, number| {
+        skip_preface(&mut stream);
+        stream.write_all(&limit(100)).unwrap();
+        while let Some((kind, _, id, _)) = receive(&mut stream) {
+            if kind == HEADERS {
+                stream.write_all(&answer(id, number)).unwrap();
+            }
+        }
+    });
+    let folder = Folder::new();
+    let backends = [refuses(false), takes, refuses(true)];
+    let more = ", retry_budget: none";
+    let lb = start(engine, &folder, "http2", &backends, more);
+    let mut client = open(lb.listener("web"));
+    for nth in 0..30 {
+        // Neither is repeatable: POST, and without a body.
+        let request = frame(HEADERS, END_STREAM | END_HEADERS, 2 * nth + 1, POST);
+        client.write_all(&request).unwrap();
+        let mut body = Vec::new();
+        loop {
+            let (kind, flags, id, payload) = receive(&mut client).expect("an answer");
+            assert_ne!(kind, RST_STREAM, "{id} {payload:?}");
+            if kind == DATA {
+                body.extend_from_slice(&payload);
+                if flags & END_STREAM != 0 {
+                    break;
+                }
+            }
+        }
+        assert_eq!(
+            body, b"0",
+            "the one connection of the backend that takes it"
         );
     }
 }

@@ -1,14 +1,16 @@
 //! WebSockets through the built program, between a client and a server of the package `websockets`.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use rustix::process::Signal;
 
 use crate::client;
-use crate::harness::{Folder, Lb, on_both_engines, skip, wait_until};
+use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, skip, wait_until};
 use crate::origin::HttpOrigin;
 use crate::python::python;
 
@@ -18,6 +20,8 @@ on_both_engines!(
     one_outlives_the_replacement_of_its_endpoint,
     streams_and_connections_meet,
     a_backend_without_websockets_is_named,
+    what_a_backend_says_to_a_handshake_is_passed_on,
+    silence_ends_a_tunnel,
 );
 
 /// A script with its output; killed on drop.
@@ -264,4 +268,113 @@ fn a_backend_without_websockets_is_named(engine: &str) {
         (&"new".into(), &"warn".into()),
         "{logged}"
     );
+}
+
+const HANDSHAKE: &str = "GET /chat?a=b HTTP/1.1\r\nHost: test.example\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nOrigin: http://test.example\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Protocol: chat, superchat\r\n\
+    Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
+
+/// Answers each request with the next of these, and tells what it was asked.
+fn answering(answers: &'static [&'static str]) -> (SocketAddr, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = listener.local_addr().unwrap();
+    let (send, asked) = mpsc::channel();
+    let next = Arc::new(AtomicUsize::new(0));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (send, next) = (send.clone(), Arc::clone(&next));
+            thread::spawn(move || {
+                let mut stream = BufReader::new(stream.unwrap());
+                while let Some(head) = read_head(&mut stream) {
+                    let answer = answers[next.fetch_add(1, Ordering::SeqCst)];
+                    send.send(head).unwrap();
+                    stream.get_mut().write_all(answer.as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+    (backend, asked)
+}
+
+/// Up to the blank line; `None` if the connection ends before.
+fn read_head(stream: &mut impl BufRead) -> Option<String> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        (stream.read_line(&mut head).ok()? > 0).then_some(())?;
+    }
+    Some(head)
+}
+
+fn what_a_backend_says_to_a_handshake_is_passed_on(engine: &str) {
+    const ANSWERS: &[&str] = &[
+        "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage",
+        "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
+        "HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 13\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+    ];
+    let (backend, asked) = answering(ANSWERS);
+    let http = format!("web@127.0.0.1:0={backend}");
+    let lb = Lb::start(engine, &["--http", &http]);
+    let mut client = client::Connection::open(lb.listener("web"));
+    for (status, body) in [(200, "page"), (401, ""), (403, "no"), (426, "")] {
+        client.send(HANDSHAKE);
+        let answer = client.receive();
+        assert_eq!((answer.status, &*answer.body), (status, body));
+        let field = match status {
+            401 => answer.header("www-authenticate") == Some("Basic"),
+            426 => answer.header("sec-websocket-version") == Some("13"),
+            _ => true,
+        };
+        assert!(field, "{answer:?}");
+        let head = asked.recv().unwrap();
+        for line in HANDSHAKE
+            .lines()
+            .filter(|it| it.starts_with("Sec-") || it.starts_with("Origin"))
+        {
+            assert!(head.contains(line), "{line} of {head}");
+        }
+    }
+    let mut stream = TcpStream::connect(lb.listener("web")).unwrap();
+    stream.write_all(HANDSHAKE.as_bytes()).unwrap();
+    let head = read_head(&mut BufReader::new(stream)).expect("an answer");
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    for line in ANSWERS[4].lines().filter(|it| it.starts_with("Sec-")) {
+        assert!(head.contains(line), "{line} of {head}");
+    }
+}
+
+/// Its idle time is its own: the one between requests is shorter here.
+fn silence_ends_a_tunnel(engine: &str) {
+    let Some((_server, backend)) = Script::server() else {
+        return;
+    };
+    let folder = Folder::new();
+    let config = format!(
+        "listeners:\n- name: web\n  address: '127.0.0.1:0'\n  http: {{cluster: web, timeouts: \
+         {{keep_alive: 50ms, body_idle: 50ms, upgrade_idle: 3s}}}}\n\
+         clusters: {{web: {{backends: ['{backend}']}}}}\n"
+    );
+    let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &config)]);
+    let stream = TcpStream::connect(lb.listener("web")).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut stream = BufReader::new(stream);
+    stream.get_mut().write_all(HANDSHAKE.as_bytes()).unwrap();
+    read_head(&mut stream).expect("an answer");
+    // A ping, answered, after a pause that is longer than the other times.
+    for _ in 0..3 {
+        thread::sleep(std::time::Duration::from_millis(100));
+        stream.get_mut().write_all(b"\x89\x80\0\0\0\0").unwrap();
+        let mut pong = [0; 2];
+        stream.read_exact(&mut pong).unwrap();
+        assert_eq!(pong, *b"\x8a\x00");
+    }
+    let ended = stream.read(&mut [0]);
+    assert!(!matches!(ended, Ok(1..)), "{ended:?}");
+    let active = "lb_upgrades_active{listener=\"web\"}";
+    wait_until("it to end", || lb.metric(active) == 0.0);
 }
