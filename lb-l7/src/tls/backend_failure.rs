@@ -80,7 +80,7 @@ impl BackendRefusal {
             }
             HandshakeEnd::Overdue => {
                 let hint = "does it speak TLS at this port? if it is slow, raise connect_timeout";
-                let reason = "no end of the handshake within the connect timeout";
+                let reason = "no end of the handshake in time";
                 return Self::new(Kind::Timeout, reason, hint);
             }
             HandshakeEnd::NoHttp2 => {

@@ -165,118 +165,63 @@ fn wanting(
     serving(config, |stream| drop(stream.read(&mut [0; 1000])))
 }
 
+/// Asks a backend by HTTP/1.1 or HTTP/2, and holds that what fails is counted as `kind` and said
+/// with these words.
+fn fails(engine: &str, protocol: &str, backend: SocketAddr, tls: &str, [kind, words]: [&str; 2]) {
+    let folder = Folder::new();
+    // Only who says nothing is to be too slow.
+    let patience = if kind == "timeout" { "300ms" } else { "30s" };
+    let text = config(backend, protocol, tls)
+        .replace("tls:", &format!("connect_timeout: {patience}, tls:"));
+    let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &text)]);
+    let answer = client::get(lb.listener("web"), "/");
+    assert!([502, 503].contains(&answer.status), "{}", answer.status);
+    let said = lb.event("a TLS handshake with a backend failed");
+    assert_eq!(said["backend"], backend.to_string());
+    assert_eq!(said["kind"], kind, "{said}");
+    assert!(said["reason"].as_str().unwrap().contains(words), "{said}");
+    assert!(said["hint"].as_str().unwrap().len() > 20, "{said}");
+    let labels = format!("{{cluster=\"c\",reason=\"{kind}\"}}");
+    let series = format!("lb_cluster_tls_handshake_failures_total{labels}");
+    assert_eq!(lb.metric(&series), 1.0, "{kind}");
+}
+
 fn what_is_wrong_with_a_backend_is_said(engine: &str) {
     let (folder, authority, other) = (Folder::new(), Authority::new(), Authority::new());
-    let good = server(&authority.server(&["shop.example"]), |_| ());
-    let read = |stream: &mut Tls| drop(stream.read(&mut [0; 1000]));
-    let good_but_old = server(&expired(&authority), read);
-    let named = server(&authority.server(&["shop.example"]), read);
-    let plain = speaking(b"");
-    let http = speaking(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     let signed = authority.server(&["shop.example"]);
-    let wants = |version| wanting(&authority, &signed, version);
+    let read = |stream: &mut Tls| drop(stream.read(&mut [0; 1000]));
+    let (named, expired) = (server(&signed, read), server(&expired(&authority), read));
     let ca = folder.write("ca.pem", &authority.pem);
     let other = folder.write("other.pem", &other.pem);
-    let silent = silent();
-    let old = server(&authority.server(&["shop.example"]), read);
+    let by = |ca: &str, name: &str| format!("{{verify: '{ca}', server_name: {name}}}");
+    let good = by(&ca, "shop.example");
+    let http = speaking(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     let cases = [
+        (expired, &good, ["expired", "expired"]),
         (
-            "http1",
-            good_but_old,
-            &ca,
-            "shop.example",
-            "expired",
-            "expired",
-        ),
-        (
-            "http1",
             named,
-            &other,
-            "shop.example",
-            "unknown_authority",
-            "UnknownIssuer",
+            &by(&other, "shop.example"),
+            ["unknown_authority", "UnknownIssuer"],
         ),
         (
-            "http1",
             named,
-            &ca,
-            "other.example",
-            "name_mismatch",
-            "other.example",
+            &by(&ca, "other.example"),
+            ["name_mismatch", "other.example"],
         ),
-        ("http1", plain, &ca, "shop.example", "closed", ""),
-        (
-            "http1",
-            http,
-            &ca,
-            "shop.example",
-            "not_tls",
-            "InvalidContentType",
-        ),
-        (
-            "http1",
-            silent,
-            &ca,
-            "shop.example",
-            "timeout",
-            "connect timeout",
-        ),
-        (
-            "http1",
-            wants(&TLS12),
-            &ca,
-            "shop.example",
-            "refused",
-            "alert",
-        ),
-        (
-            "http1",
-            wants(&TLS13),
-            &ca,
-            "shop.example",
-            "refused",
-            "alert",
-        ),
-        (
-            "http2",
-            wants(&TLS13),
-            &ca,
-            "shop.example",
-            "refused",
-            "alert",
-        ),
-        (
-            "http2",
-            wants(&TLS12),
-            &ca,
-            "shop.example",
-            "refused",
-            "alert",
-        ),
-        ("http2", old, &ca, "shop.example", "incompatible", "HTTP/2"),
+        (speaking(b""), &good, ["closed", ""]),
+        (http, &good, ["not_tls", "InvalidContentType"]),
+        (silent(), &good, ["timeout", "in time"]),
     ];
-    for (protocol, backend, ca, name, kind, reason) in cases {
-        let tls = format!("{{verify: '{ca}', server_name: {name}}}");
-        // Only who says nothing is to be too slow.
-        let patience = if kind == "timeout" { "300ms" } else { "30s" };
-        let text = config(backend, protocol, &tls)
-            .replace("tls:", &format!("connect_timeout: {patience}, tls:"));
-        let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &text)]);
-        let answer = client::get(lb.listener("web"), "/");
-        assert!([502, 503].contains(&answer.status), "{}", answer.status);
-        let said = lb.event("a TLS handshake with a backend failed");
-        assert_eq!(said["backend"], backend.to_string());
-        assert_eq!(said["kind"], kind, "{said}");
-        let text = said["reason"].as_str().unwrap();
-        assert!(text.contains(reason), "{text}");
-        assert!(said["hint"].as_str().unwrap().len() > 20, "{said}");
-        let labels = format!("{{cluster=\"c\",reason=\"{kind}\"}}");
-        let series = format!("lb_cluster_tls_handshake_failures_total{labels}");
-        assert_eq!(lb.metric(&series), 1.0, "{kind}");
+    for (backend, tls, said) in cases {
+        fails(engine, "http1", backend, tls, said);
     }
-    // It closes right away.
-    let tls = format!("{{verify: '{ca}', server_name: shop.example}}");
-    let text = config(good, "http1", &tls);
+    for (protocol, version) in [("http1", &TLS12), ("http1", &TLS13), ("http2", &TLS13)] {
+        let backend = wanting(&authority, &signed, version);
+        fails(engine, protocol, backend, &good, ["refused", "alert"]);
+    }
+    fails(engine, "http2", named, &good, ["incompatible", "HTTP/2"]);
+    // It closes right behind the handshake, which is no failure of that.
+    let text = config(server(&signed, |_| ()), "http1", &good);
     let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &text)]);
     let answer = client::get(lb.listener("web"), "/");
     assert!([502, 503].contains(&answer.status), "{}", answer.status);
