@@ -287,8 +287,8 @@ impl BackendLink {
     /// The alert by which the backend has ended TLS.
     pub(crate) fn tls_alert(&self) -> Option<u8> {
         match self {
-            Self::Http1(Stream::Tls(tls)) => tls.alert_of_peer(),
-            _ => None,
+            Self::Http1(stream) => stream.tls_alert(),
+            Self::Http2(_) => None,
         }
     }
 

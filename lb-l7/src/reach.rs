@@ -390,8 +390,13 @@ impl Exchange<'_> {
             Ok(Ok(begun)) => Ok(BackendLink::Http2(Box::new(begun))),
             // It does not speak HTTP/2, or takes no streams.
             Ok(Err(error)) => {
-                if error.kind() == io::ErrorKind::Unsupported {
-                    tls::backend_failed(cluster, backend, worker, HandshakeEnd::NoHttp2);
+                let end = match error.kind() {
+                    io::ErrorKind::Unsupported => Some(HandshakeEnd::NoHttp2),
+                    io::ErrorKind::InvalidData => Some(HandshakeEnd::Failed(&error)),
+                    _ => None,
+                };
+                if let Some(end) = end {
+                    tls::backend_failed(cluster, backend, worker, end);
                 }
                 Err(not_reached(lease, worker))
             }

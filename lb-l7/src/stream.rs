@@ -33,6 +33,14 @@ impl Stream {
         }
     }
 
+    /// The alert by which the peer has ended TLS.
+    pub(crate) fn tls_alert(&self) -> Option<u8> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.alert_of_peer(),
+        }
+    }
+
     /// True if an idle connection must not be used again.
     #[must_use]
     pub fn is_stale(&self) -> bool {

@@ -30,6 +30,7 @@ use super::write::RequestKind;
 use crate::link::{BackendStream, Http2Stream};
 use crate::service::HEAD_BYTES_MAX;
 use crate::stream::Stream;
+use crate::tls;
 
 /// Silence of a backend with streams open, after which it is asked for a sign of life.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -131,7 +132,7 @@ impl Connecting<'_> {
     /// has said what it takes.
     ///
     /// # Errors
-    /// When the backend does not speak HTTP/2.
+    /// `Unsupported` when the backend does not speak HTTP/2, `InvalidData` when it has ended TLS.
     pub(crate) fn begin(
         self,
         stream: Stream,
@@ -153,6 +154,7 @@ impl Connecting<'_> {
         let shared = Rc::new(Shared {
             core: RefCell::new(core),
             local: stream.tcp().local_addr().ok(),
+            alert: Cell::new(None),
         });
         let deadlines = Deadlines {
             idle: cluster.pool_idle_timeout,
@@ -173,7 +175,7 @@ impl Connecting<'_> {
             let turn = self; // all of it: others wait until the connection can be used
             let settled = poll_fn(|cx| begun.poll_settled(cx)).await;
             let ours = settled.then(|| begun.reserve()).flatten();
-            let ours = ours.ok_or(io::ErrorKind::ConnectionRefused)?;
+            let ours = ours.ok_or_else(|| begun.refusal())?;
             let mut by_id = turn.backends.by_id.borrow_mut();
             let open = &mut by_id.entry(turn.id).or_default().open;
             open.extend(begun.0.take());
@@ -196,6 +198,12 @@ impl Begun {
 
     fn reserve(&self) -> Option<ClientStream> {
         self.0.as_ref().and_then(ClientStream::reserve)
+    }
+
+    /// Why there is no stream.
+    fn refusal(&self) -> io::Error {
+        let alert = self.0.as_ref().and_then(|shared| shared.alert.get());
+        alert.map_or_else(|| io::ErrorKind::ConnectionRefused.into(), tls::alerted)
     }
 }
 

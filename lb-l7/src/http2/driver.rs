@@ -4,7 +4,7 @@
 //! a peer that does not read is not read from.
 //! Read next: `core.rs` (the state), `server.rs`, `client.rs` (who starts it).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Shared {
     pub(super) core: RefCell<Core>,
     pub(super) local: Option<SocketAddr>,
+    /// The alert by which the peer has ended TLS.
+    pub(super) alert: Cell<Option<u8>>,
 }
 
 impl Shared {
@@ -129,6 +131,9 @@ impl<'s> Driver<'s> {
                 return;
             };
             let is_broken = received.is_err();
+            if is_broken {
+                self.shared.alert.set(self.stream.tls_alert());
+            }
             let chunk = received.unwrap_or(Chunk::empty());
             if chunk.is_empty() {
                 self.end_input(&mut core, is_broken);

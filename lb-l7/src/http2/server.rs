@@ -5,7 +5,7 @@
 //! also when the client has reset it: who resets streams cannot have more served at once.
 //! Read next: `driver.rs` (the connection's task), `../connection.rs` (who serves a stream).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -82,6 +82,7 @@ impl ServerConnection {
                 local_settings(&settings, head_bytes_max),
             )),
             local: stream.tcp().local_addr().ok(),
+            alert: Cell::new(None),
         });
         self.http.clients.add(&shared);
         let counters = &self.registration.listener().http2;

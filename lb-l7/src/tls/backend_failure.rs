@@ -47,6 +47,14 @@ pub(crate) enum HandshakeEnd<'a> {
     NoHttp2,
 }
 
+/// What it means that the backend has sent an alert.
+pub(crate) fn alerted(alert: u8) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        Error::AlertReceived(alert.into()),
+    )
+}
+
 /// Counts and reports a handshake of `worker`.
 #[cold]
 pub(crate) fn backend_failed(

@@ -107,6 +107,7 @@ const fn incompatible_hint(what: &PeerIncompatible) -> &'static str {
         | PeerIncompatible::Tls12NotOffered
         | PeerIncompatible::ServerDoesNotSupportTls12Or13
         | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+        | PeerIncompatible::SignatureAlgorithmsExtensionRequired
         | PeerIncompatible::SupportedVersionsExtensionRequired => {
             "the client offers no version of TLS that we speak"
         }

@@ -9,7 +9,7 @@ use lb_core::rt::{Chunk, TcpStream};
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
-use rustls::{CommonState, Error, ExtractedSecrets};
+use rustls::{CommonState, Error, ExtractedSecrets, PeerIncompatible};
 
 use super::duplex::{Duplex, Kernel};
 use super::facts::TlsFacts;
@@ -20,6 +20,8 @@ use super::record::Opener;
 /// longest.
 const INCOMING_MAX: usize = 128 * 1024;
 
+/// The alert for a version that we do not speak.
+const PROTOCOL_VERSION: u8 = 70;
 /// The alert for a server name that we do not serve.
 const UNRECOGNIZED_NAME: u8 = 112;
 
@@ -184,6 +186,10 @@ impl Handshaking {
         if error == no_certificate() {
             // The library says access_denied; RFC 6066 section 3 has a word for it.
             buffers.outgoing = vec![21, 3, 3, 0, 2, 2, UNRECOGNIZED_NAME];
+        } else if error == PeerIncompatible::SignatureAlgorithmsExtensionRequired.into() {
+            // The library looks for the extension before it looks at the version, and says
+            // handshake_failure to what is older than the extension.
+            buffers.outgoing = vec![21, 3, 1, 0, 2, 2, PROTOCOL_VERSION];
         } else {
             // The alert is what is left to encode. Behind it, the library would look at what it has
             // refused already.

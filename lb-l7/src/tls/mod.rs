@@ -26,7 +26,7 @@ mod tickets;
 mod x509;
 
 pub use backend_failure::{BackendRefusal, BackendReport, report_backend_failures};
-pub(crate) use backend_failure::{HandshakeEnd, backend_failed};
+pub(crate) use backend_failure::{HandshakeEnd, alerted, backend_failed};
 pub use certificate::{CertificateError, ServerCertificate};
 pub use client::{TlsClient, TlsConfigError};
 pub use client_auth::ClientCertificate;

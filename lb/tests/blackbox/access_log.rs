@@ -1,16 +1,21 @@
 //! Access logs: what is in them, that nobody can forge a line, and that they follow the
 //! configuration.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 
 use crate::client::{self, Connection};
+use crate::ends::Backend;
 use crate::harness::{Folder, Lb, on_both_engines, output, wait_until};
 use crate::origin;
+use crate::tls::{self, Authority};
 
 on_both_engines!(
     a_template_of_nginx_says_what_nginx_says,
     hostile_input_stays_within_its_line,
     our_json_tells_the_whole_story,
+    every_documented_variable_says_what_it_is_said_to,
     listeners_have_logs_of_their_own_that_follow_the_file,
     a_request_has_an_id,
 );
@@ -127,6 +132,144 @@ fn hostile_input_stays_within_its_line(engine: &str) {
     assert_eq!(line["agent"], "");
     assert_eq!(line["host"], Value::Null);
     assert_eq!(line["connect"], Value::Null);
+}
+
+/// The variables of the table of the documentation.
+fn documented() -> Vec<String> {
+    let text = include_str!("../../CONFIG.md");
+    let start = text.find("## Access logs").unwrap();
+    let section = &text[start..start + text[start..].find("\n## Session logs").unwrap()];
+    let rows = section.lines().filter(|line| line.starts_with("| "));
+    let words = rows.flat_map(|line| line.split('`').skip(1).step_by(2));
+    let names = words.filter_map(|word| word.strip_prefix('$'));
+    names.map(str::to_owned).collect()
+}
+
+/// What it stands for in this test; `None` for what only has to look right.
+fn expected(name: &str, lb: SocketAddr, origin: SocketAddr) -> Option<String> {
+    let text = match name {
+        "client" | "remote_addr" | "realip_remote_addr" | "the_real_ip" | "server_addr" => {
+            "127.0.0.1".into()
+        }
+        "remote_user" => "user".into(),
+        "listener" => "web".into(),
+        "scheme" => "https".into(),
+        "https" => "on".into(),
+        "tls_version" | "ssl_protocol" => "TLSv1.3".into(),
+        "tls_server_name" | "ssl_server_name" => "a.example".into(),
+        "server_port" => lb.port().to_string(),
+        "connection_requests" => "2".into(),
+        "ssl_session_reused" => ".".into(),
+        "method" | "request_method" => "POST".into(),
+        "target" | "request_uri" => "/x/%41?b=2&c=3".into(),
+        "request" => "POST /x/%41?b=2&c=3 HTTP/1.1".into(),
+        "path" | "uri" | "document_uri" => "/x/%41".into(),
+        "query" | "args" | "query_string" => "b=2&c=3".into(),
+        "is_args" => "?".into(),
+        "host" | "server_name" => "a.example".into(),
+        "protocol" | "server_protocol" => "HTTP/1.1".into(),
+        "request_id" | "req_id" => "an-id".into(),
+        "http_x_a" => "1".into(),
+        "cookie_c" => "2".into(),
+        "arg_b" => "2".into(),
+        "sent_http_x_origin" | "upstream_http_x_origin" => "echo".into(),
+        "route" => "*/x".into(),
+        "cluster" | "proxy_upstream_name" => "c".into(),
+        "proxy_alternative_upstream_name" => "-".into(),
+        "backend" => "second".into(),
+        "backend_address" | "upstream_addr" => origin.to_string(),
+        "backend_status" | "upstream_status" | "status" => "200".into(),
+        "retries" => "1".into(),
+        "request_completion" => "OK".into(),
+        _ => return None,
+    };
+    Some(text)
+}
+
+/// What can only be known to look right, with the sizes of the request and of the response's body.
+fn looks_right(name: &str, value: &str, [request, body]: [usize; 2]) -> bool {
+    let number = || value.parse::<usize>().unwrap();
+    match name {
+        "client_port" | "remote_port" => number() > 0,
+        "tls_cipher" | "ssl_cipher" => value.contains("AES") || value.contains("CHACHA20"),
+        "tls_client" | "ssl_client_s_dn" => value.contains("CN="),
+        "received_bytes" | "request_length" | "bytes_received" => number() == request,
+        "body_bytes" | "body_bytes_sent" | "upstream_response_length" => number() == body,
+        "sent_bytes" | "bytes_sent" => number() > body + 50 && number() < body + 300,
+        "time_iso8601" => value.len() >= 20 && value.contains('T'),
+        "time_local" => value.contains('/') && value.contains(" +0000"),
+        "msec" => value.parse::<f64>().unwrap() > 1.7e9,
+        name if name.ends_with("_time") => (0.0..60.0).contains(&value.parse().unwrap()),
+        name => panic!("${name} is documented and not looked at: {value:?}"),
+    }
+}
+
+fn every_documented_variable_says_what_it_is_said_to(engine: &str) {
+    let (folder, origin) = (
+        Folder::new(),
+        Backend::scripted(|mut connection, _| {
+            while connection.request().is_some() {
+                connection
+                    .send(b"HTTP/1.1 200 OK\r\nX-Origin: echo\r\nContent-Length: 5\r\n\r\nhello");
+            }
+        }),
+    );
+    let names: Vec<String> = (documented().into_iter())
+        .map(|it| match &*it {
+            "http_NAME" => "http_x_a".into(),
+            "cookie_NAME" => "cookie_c".into(),
+            "arg_NAME" => "arg_b".into(),
+            "sent_http_NAME" | "upstream_http_NAME" => it.replace("NAME", "x_origin"),
+            _ => it,
+        })
+        .collect();
+    assert!(names.len() > 60, "{names:?}");
+    let format: Vec<String> = names.iter().map(|name| format!("${name}")).collect();
+    let authority = Authority::new();
+    let (server, own) = (
+        authority.server(&["a.example"]),
+        authority.sign(&["me"], rcgen::ExtendedKeyUsagePurpose::ClientAuth),
+    );
+    let log = folder.path("access.log");
+    let [certificate, key, ca] = [
+        ("server.pem", &server.certificate),
+        ("server.key", &server.key),
+        ("ca.pem", &authority.pem),
+    ]
+    .map(|(name, text)| folder.write(name, text));
+    let file = format!(
+        "access_log: {{to: '{log}', format: '{}'}}\nlisteners:\n- name: web\n  address: 127.0.0.1:0\n  \
+         http:\n    request_id: accept\n    routes: [{{path: /x, cluster: c}}]\n    tls: {{certificate: \
+         '{certificate}', key: '{key}', client_auth: {{ca: '{ca}'}}}}\nclusters:\n  c:\n    balance: fo\n    \
+         backends:\n    - {{address: '{}', weight: 2}}\n    - {{address: '{}', name: second}}\n",
+        format.join(" ~ "),
+        origin::nowhere(),
+        origin.address,
+    );
+    let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &file)]);
+    let web = lb.listener("web");
+    let config = tls::client(&authority, Some(&own), &[&rustls::version::TLS13]);
+    let mut stream = tls::connect(&config, web, "a.example");
+    let first = "GET /none HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    assert_eq!(tls::ask(&mut stream, first).unwrap().0, 404);
+    let request = "POST /x/%41?b=2&c=3 HTTP/1.1\r\nHost: a.example\r\nX-A: 1\r\nCookie: a=1; c=2\r\n\
+        Authorization: Basic dXNlcjpwYXNz\r\nX-Request-ID: an-id\r\nContent-Length: 3\r\n\r\nabc";
+    let (status, body) = tls::ask(&mut stream, request).unwrap();
+    assert_eq!((status, &*body), (200, "hello"));
+    let lines = lines(&log, 2);
+    let values: Vec<&str> = lines[1].split(" ~ ").collect();
+    assert_eq!(values.len(), names.len(), "{}", lines[1]);
+    let mut wrong = Vec::new();
+    for (name, value) in names.iter().zip(values) {
+        let is_right = match expected(name, web, origin.address) {
+            Some(expected) => *value == expected,
+            None => looks_right(name, value, [request.len(), body.len()]),
+        };
+        if !is_right {
+            wrong.push((name, value));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 fn our_json_tells_the_whole_story(engine: &str) {

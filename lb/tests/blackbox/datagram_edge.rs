@@ -12,6 +12,7 @@ on_both_engines!(
     what_one_tells_another_believes,
     headers_of_strangers_and_other_bytes_are_dropped,
     a_backend_reads_who_the_client_is,
+    a_checksum_that_is_wrong_is_noticed,
 );
 
 /// A backend that answers with what it was sent, and the address that it saw.
@@ -206,4 +207,34 @@ fn headers_of_strangers_and_other_bytes_are_dropped(engine: &str) {
         "proxy",
     );
     assert_eq!(ask(&proxy, &told), b"x");
+}
+
+/// CRC-32C, bit by bit (RFC 9260 appendix A).
+fn crc32c(bytes: &[u8]) -> u32 {
+    let next = |crc: u32, byte: &u8| {
+        let shift = |crc: u32, _| (crc >> 1) ^ (0x82F6_3B78 * (crc & 1));
+        (0..8).fold(crc ^ u32::from(*byte), shift)
+    };
+    !bytes.iter().fold(u32::MAX, next)
+}
+
+fn a_checksum_that_is_wrong_is_noticed(engine: &str) {
+    let folder = Folder::new();
+    let lb = start(
+        engine,
+        &folder,
+        ", proxy_in: {trusted: [127.0.0.1]}",
+        "",
+        echo(),
+    );
+    let client = client(lb.listener("u"));
+    let mut told = header([192, 0, 2, 7], 1);
+    told[15] += 7;
+    told.extend([3, 0, 4, 0, 0, 0, 0]); // PP2_TYPE_CRC32C, counted as zero
+    let sum = crc32c(&told).to_be_bytes();
+    let with_sum = |sum: [u8; 4], payload: &[u8]| [&told[..31], &sum, payload].concat();
+    assert_eq!(ask(&client, &with_sum(sum, b"right")), b"right");
+    let wrong = with_sum([sum[0] ^ 1, sum[1], sum[2], sum[3]], b"wrong");
+    is_refused(&lb, &client, &wrong, "proxy");
+    assert_eq!(ask(&client, &with_sum(sum, b"again")), b"again");
 }

@@ -126,6 +126,12 @@ fn the_answer_comes_from_the_address_that_was_asked(engine: &str) {
         for ip in [[127, 0, 0, 1], [127, 0, 0, 2]] {
             assert_eq!(ask(&client((ip, port).into())), "a"); // it hears nobody else
         }
+        if wildcard.starts_with('[') {
+            let client = UdpSocket::bind("[::1]:0").unwrap();
+            client.connect(("::1", port)).unwrap();
+            client.set_read_timeout(Some(DEADLINE)).unwrap();
+            assert_eq!(ask(&client), "a", "from the other family");
+        }
     }
 }
 

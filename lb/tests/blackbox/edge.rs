@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use crate::client;
 use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, output, wait_until};
@@ -11,6 +12,7 @@ use crate::origin::{self, Session};
 
 on_both_engines!(
     lists_are_kept_and_change_with_the_configuration,
+    a_hundred_thousand_prefixes_are_kept,
     limits_are_kept,
     a_backends_limit_is_kept,
     who_waits_for_a_backend_keeps_the_place_over_a_reload,
@@ -74,6 +76,39 @@ fn lists_are_kept_and_change_with_the_configuration(engine: &str) {
         (&listener["accepted"], &listener["active"]),
         (&json!(3), &json!(1))
     );
+}
+
+fn a_hundred_thousand_prefixes_are_kept(engine: &str) {
+    let folder = Folder::new();
+    let origin = origin::tcp("a");
+    // Every other /24 of 1.0.0.0 to 3.255.255.0, and two of our own.
+    let strangers = (0x01_0000..0x04_0000_u32).step_by(2).map(|network| {
+        let [_, first, second, third] = network.to_be_bytes();
+        format!("{first}.{second}.{third}.0/24, ")
+    });
+    let list: String = strangers.collect();
+    assert!(list.matches('/').count() > 98_000);
+    let keys = |own: &str| format!("  deny: [{list}{own}]\n  allow: [127.0.5.0/24]");
+    let config = folder.write("lb.yaml", &yaml(&keys("127.0.4.0/22"), "", origin));
+    let lb = Lb::start(engine, &["--config", &config]);
+    let address = lb.listener("db");
+    let is_let_in = |last: [u8; 2]| {
+        let from = SocketAddr::from(([127, 0, last[0], last[1]], 0));
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&from.into()).unwrap();
+        if socket.connect(&address.into()).is_err() {
+            return false; // reset already
+        }
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.read(&mut [0]).is_ok()
+    };
+    assert!(is_let_in([5, 9]), "the longer prefix decides");
+    assert!(!is_let_in([4, 9]) && !is_let_in([7, 9]) && !is_let_in([8, 1]));
+    folder.replace("lb.yaml", &yaml(&keys("127.0.5.9"), "", origin));
+    lb.wait_for_generation(2);
+    assert!(!is_let_in([5, 9]) && is_let_in([5, 8]));
+    assert_eq!(refused(&lb, "denied"), 4.0);
 }
 
 fn limits_are_kept(engine: &str) {

@@ -11,11 +11,14 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, skip};
-use crate::origin::HttpOrigin;
+use crate::origin::{HttpOrigin, Session};
 
 on_both_engines!(
     backends_see_the_client,
     a_mark_and_a_device_are_used,
+    source_ports_run_out,
+    the_kernel_shows_what_was_set,
+    bytes_come_with_the_first_packet,
     cluster_addresses_are_local_while_they_are_served,
 );
 
@@ -206,4 +209,104 @@ fn a_mark_and_a_device_are_used(engine: &str) {
         let series = "lb_sessions_total{listener=\"db\",end=\"unavailable\"}";
         crate::harness::wait_until("the failure", || lb.metric(series) == 1.0);
     }
+}
+
+fn source_ports_run_out(engine: &str) {
+    if !is_inside(engine, "namespace", "source_ports_run_out") {
+        return;
+    }
+    ip("link set lo up");
+    let backend = crate::origin::tcp("a");
+    let folder = Folder::new();
+    let socket = "{ports: 40000-40001}";
+    let text =
+        configuration(backend, "", socket).replace("connect_timeout: 5s", "connect_timeout: 1s");
+    let lb = start(engine, &folder, &text);
+    let address = lb.listener("db");
+    let mut sessions = [Session::open(address), Session::open(address)];
+    assert!(Session::try_open(address).is_none());
+    let series = "lb_sessions_total{listener=\"db\",end=\"resources\"}";
+    crate::harness::wait_until("its end", || lb.metric(series) == 1.0);
+    assert!(sessions.iter_mut().all(Session::echoes));
+}
+
+/// What `ss` says of sockets.
+fn sockets(arguments: &str) -> String {
+    let output = Command::new("ss").args(arguments.split(' ')).output();
+    String::from_utf8(output.unwrap().stdout).unwrap()
+}
+
+fn the_kernel_shows_what_was_set(engine: &str) {
+    if !is_inside(engine, "namespace", "the_kernel_shows_what_was_set") {
+        return;
+    }
+    if Command::new("ss").arg("-V").output().is_err() {
+        return skip("ss (of iproute2) not installed");
+    }
+    ip("link set lo up");
+    let backend = crate::origin::tcp("a");
+    let folder = Folder::new();
+    let edge = "  socket: {backlog: 77, defer_accept: 5s, fast_open: 5, congestion: reno, \
+                keep_alive: {idle: 500s}}\n";
+    let socket = "{source: 127.0.0.9, keep_alive: {idle: 900s}, congestion: reno}";
+    let lb = start(engine, &folder, &configuration(backend, edge, socket));
+    let address = lb.listener("db");
+    let listening = sockets(&format!("-Htlni sport = :{}", address.port()));
+    let of_workers = listening.matches(" 77 ").count();
+    assert_eq!(
+        (of_workers, listening.matches("reno").count()),
+        (2, 2),
+        "{listening}"
+    );
+
+    let accepted = || lb.metric("lb_client_connections_total{listener=\"db\"}");
+    let mut silent = TcpStream::connect(address).unwrap();
+    let mut speaking = TcpStream::connect(address).unwrap();
+    speaking.set_read_timeout(Some(DEADLINE)).unwrap();
+    speaking.write_all(b"x").unwrap();
+    speaking.read_exact(&mut [0]).unwrap();
+    assert_eq!(accepted(), 1.0, "who says nothing is not accepted yet");
+    silent.write_all(b"y").unwrap();
+    crate::harness::wait_until("the second", || accepted() == 2.0);
+
+    let ours = sockets(&format!(
+        "-Htnoi state established sport = :{}",
+        address.port()
+    ));
+    assert_eq!(ours.matches("reno").count(), 2, "{ours}");
+    assert_eq!(ours.matches("timer:(keepalive,8min").count(), 2, "{ours}");
+    let to_backend = sockets("-Htnoi state established src 127.0.0.9");
+    assert_eq!(
+        to_backend.matches("timer:(keepalive,1").count(),
+        2,
+        "{to_backend}"
+    );
+    assert_eq!(to_backend.matches("reno").count(), 2, "{to_backend}");
+}
+
+fn bytes_come_with_the_first_packet(engine: &str) {
+    if !is_inside(engine, "namespace", "bytes_come_with_the_first_packet") {
+        return;
+    }
+    ip("link set lo up");
+    std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "3").unwrap();
+    let origin = HttpOrigin::start("origin");
+    let folder = Folder::new();
+    let edge = "  socket: {fast_open: 16}\n";
+    let lb = start(engine, &folder, &configuration(origin.address, edge, "{}"));
+    let url = format!("http://{}/", lb.listener("db"));
+    // The first one gets the cookie (RFC 7413), the next ones use it.
+    for _ in 0..3 {
+        let mut curl = Command::new("curl");
+        let Ok(output) = curl.args(["-s", "--tcp-fastopen", &url]).output() else {
+            return skip("curl not installed");
+        };
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "origin");
+    }
+    let counters = std::fs::read_to_string("/proc/net/netstat").unwrap();
+    let mut lines = counters.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let passive = pairs.find(|(name, _)| *name == "TCPFastOpenPassive");
+    assert_eq!(passive.map(|(_, count)| count), Some("2"));
 }

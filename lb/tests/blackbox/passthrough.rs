@@ -1,12 +1,16 @@
-//! TLS routed by server name and protocol, between curl and nginx.
+//! TLS routed by server name and protocol: between curl and nginx, and hellos cut to pieces.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 
-use crate::harness::{Folder, Lb, on_both_engines, skip};
+use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, skip};
 use crate::others::Other;
 
-on_both_engines!(names_and_protocols_lead_to_their_servers);
+on_both_engines!(
+    names_and_protocols_lead_to_their_servers,
+    hellos_in_many_records_reach_their_backend_as_they_came,
+);
 
 /// Three TLS servers that answer with their names.
 fn servers() -> Option<Other> {
@@ -108,4 +112,67 @@ fn names_and_protocols_lead_to_their_servers(engine: &str) {
     assert_eq!(text(curl(address, "shop.example", "--http2")), "shop");
     assert_eq!(text(curl(address, "shop.example", "--http1.1")), "rest");
     assert_eq!(text(curl(address, "other.test", "--http2")), "rest");
+}
+
+/// A ClientHello (RFC 8446 section 4.1.2) that asks for `name`, behind these other extensions, in
+/// records of `record_bytes` each.
+pub(crate) fn client_hello(name: &[u8], others: &[(u16, &[u8])], record_bytes: usize) -> Vec<u8> {
+    let sized = |bytes: &[u8], width: usize| {
+        let len = (bytes.len() as u32).to_be_bytes();
+        [&len[4 - width..], bytes].concat()
+    };
+    let extension = |kind: u16, body: &[u8]| [&kind.to_be_bytes()[..], &sized(body, 2)].concat();
+    let entry = [&[0][..], &sized(name, 2)].concat();
+    let mut extensions: Vec<u8> = others
+        .iter()
+        .flat_map(|(kind, body)| extension(*kind, body))
+        .collect();
+    extensions.extend(extension(0, &sized(&entry, 2)));
+    let hello = [
+        &[3, 3][..],
+        &[7; 32],
+        &[0],
+        &sized(&[0x1A, 0x1A, 0x13, 0x01], 2), // GREASE (RFC 8701) among the suites
+        &[1, 0],
+        &sized(&extensions, 2),
+    ]
+    .concat();
+    let message = [&[1][..], &sized(&hello, 3)].concat();
+    let record = |part: &[u8]| [&[22, 3, 1][..], &sized(part, 2)].concat();
+    message.chunks(record_bytes).flat_map(record).collect()
+}
+
+fn hellos_in_many_records_reach_their_backend_as_they_came(engine: &str) {
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sni = format!("shop.example={}", backend.local_addr().unwrap());
+    let flags = ["--tls-passthrough", "tls@127.0.0.1:0", "--sni", &sni];
+    let lb = Lb::start(engine, &flags);
+    // An outer ClientHello (RFC 9849), between two extensions that are to be passed over.
+    let others: [(u16, &[u8]); 3] = [(0x0A0A, &[]), (0xFE0D, &[0, 1, 2, 3]), (0xFAFA, &[0])];
+    let ask = |hello: &[u8], piece: usize| {
+        let mut client = TcpStream::connect(lb.listener("tls")).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client.set_nodelay(true).unwrap();
+        for piece in hello.chunks(piece) {
+            client.write_all(piece).unwrap();
+        }
+        client
+    };
+    for (record, piece) in [(1, 2), (3, 1), (40, 7), (16_384, 1), (50, 16_384)] {
+        let hello = client_hello(b"Shop.EXAMPLE", &others, record);
+        let mut client = ask(&hello, piece);
+        let (mut server, _) = backend.accept().unwrap();
+        server.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut came = vec![0; hello.len()];
+        server.read_exact(&mut came).unwrap();
+        assert_eq!(came, hello, "records of {record}, pieces of {piece}");
+        server.write_all(b"answer").unwrap();
+        let mut answer = [0; 6];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"answer");
+        let mut client = ask(&client_hello(b"other.test", &others, record), piece);
+        let mut told = Vec::new();
+        client.read_to_end(&mut told).unwrap();
+        assert_eq!(told, [21, 3, 3, 0, 2, 2, 112], "unrecognized_name, fatal");
+    }
 }

@@ -119,11 +119,11 @@ fn who_finds_no_connection_waits_or_is_told(engine: &str) {
     });
     assert_eq!(backend.connections(), 2, "one of each worker");
     release.store(true, Ordering::Relaxed);
-    let count = clients.len();
     let answered = clients.into_iter().map(|mut it| it.response().status);
     let (good, busy): (Vec<u16>, Vec<u16>) = answered.partition(|it| *it == 200);
-    assert_eq!((good.len(), busy.len()), (4, count - 4));
-    assert!(busy.iter().all(|it| *it == 503));
+    // Who came last may have found that there was room again.
+    assert!(good.len() >= 4, "{good:?}");
+    assert!(!busy.is_empty() && busy.iter().all(|it| *it == 503));
 
     let (backend, release) = held();
     let settings = ", pool: {connections: 1}, queue: {timeout: 100ms}";

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, output, wait_until};
 use crate::origin::{self, Session};
+use crate::passthrough;
 
 on_both_engines!(
     a_template_of_nginx_says_what_came_of_a_session,
@@ -132,25 +133,9 @@ fn an_object_tells_who_broke_a_session_and_who_was_refused(engine: &str) {
     assert!(refused.get("backend").is_none(), "{refused}");
 }
 
-/// A ClientHello (RFC 8446 section 4.1.2) with a server name and nothing else of use.
+/// A ClientHello with a server name and nothing else of use.
 fn client_hello(name: &[u8]) -> Vec<u8> {
-    let sized = |bytes: &[u8], width: usize| {
-        let len = (bytes.len() as u32).to_be_bytes();
-        [&len[4 - width..], bytes].concat()
-    };
-    let entry = [&[0][..], &sized(name, 2)].concat();
-    let extension = [&[0, 0][..], &sized(&sized(&entry, 2), 2)].concat();
-    let hello = [
-        &[3, 3][..],
-        &[7; 32],
-        &[0],
-        &sized(&[0x13, 0x01], 2),
-        &[1, 0],
-        &sized(&extension, 2),
-    ]
-    .concat();
-    let message = [&[1][..], &sized(&hello, 3)].concat();
-    [&[22, 3, 1][..], &sized(&message, 2)].concat()
+    passthrough::client_hello(name, &[], 16_384)
 }
 
 fn the_server_name_is_told_and_cannot_forge_a_line(engine: &str) {

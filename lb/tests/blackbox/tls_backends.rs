@@ -160,7 +160,9 @@ fn wanting(
         .unwrap()
         .with_client_cert_verifier(verifier.build().unwrap())
         .with_single_cert(vec![der(&signed.certificate)], key);
-    serving(config.unwrap(), |stream| drop(stream.read(&mut [0; 1000])))
+    let mut config = config.unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    serving(config, |stream| drop(stream.read(&mut [0; 1000])))
 }
 
 fn what_is_wrong_with_a_backend_is_said(engine: &str) {
@@ -176,9 +178,18 @@ fn what_is_wrong_with_a_backend_is_said(engine: &str) {
     let ca = folder.write("ca.pem", &authority.pem);
     let other = folder.write("other.pem", &other.pem);
     let silent = silent();
+    let old = server(&authority.server(&["shop.example"]), read);
     let cases = [
-        (good_but_old, &ca, "shop.example", "expired", "expired"),
         (
+            "http1",
+            good_but_old,
+            &ca,
+            "shop.example",
+            "expired",
+            "expired",
+        ),
+        (
+            "http1",
             named,
             &other,
             "shop.example",
@@ -186,21 +197,70 @@ fn what_is_wrong_with_a_backend_is_said(engine: &str) {
             "UnknownIssuer",
         ),
         (
+            "http1",
             named,
             &ca,
             "other.example",
             "name_mismatch",
             "other.example",
         ),
-        (plain, &ca, "shop.example", "closed", ""),
-        (http, &ca, "shop.example", "not_tls", "InvalidContentType"),
-        (silent, &ca, "shop.example", "timeout", "connect timeout"),
-        (wants(&TLS12), &ca, "shop.example", "refused", "alert"),
-        (wants(&TLS13), &ca, "shop.example", "refused", "alert"),
+        ("http1", plain, &ca, "shop.example", "closed", ""),
+        (
+            "http1",
+            http,
+            &ca,
+            "shop.example",
+            "not_tls",
+            "InvalidContentType",
+        ),
+        (
+            "http1",
+            silent,
+            &ca,
+            "shop.example",
+            "timeout",
+            "connect timeout",
+        ),
+        (
+            "http1",
+            wants(&TLS12),
+            &ca,
+            "shop.example",
+            "refused",
+            "alert",
+        ),
+        (
+            "http1",
+            wants(&TLS13),
+            &ca,
+            "shop.example",
+            "refused",
+            "alert",
+        ),
+        (
+            "http2",
+            wants(&TLS13),
+            &ca,
+            "shop.example",
+            "refused",
+            "alert",
+        ),
+        (
+            "http2",
+            wants(&TLS12),
+            &ca,
+            "shop.example",
+            "refused",
+            "alert",
+        ),
+        ("http2", old, &ca, "shop.example", "incompatible", "HTTP/2"),
     ];
-    for (backend, ca, name, kind, reason) in cases {
+    for (protocol, backend, ca, name, kind, reason) in cases {
         let tls = format!("{{verify: '{ca}', server_name: {name}}}");
-        let text = config(backend, "http1", &tls).replace("tls:", "connect_timeout: 1s, tls:");
+        // Only who says nothing is to be too slow.
+        let patience = if kind == "timeout" { "300ms" } else { "30s" };
+        let text = config(backend, protocol, &tls)
+            .replace("tls:", &format!("connect_timeout: {patience}, tls:"));
         let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &text)]);
         let answer = client::get(lb.listener("web"), "/");
         assert!([502, 503].contains(&answer.status), "{}", answer.status);

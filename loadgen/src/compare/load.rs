@@ -146,10 +146,8 @@ pub(crate) fn run(
 /// What went wrong in a run, in one line.
 pub(crate) fn failures(summary: &Summary) -> String {
     let mut parts: Vec<String> = Vec::new();
-    for (kind, count) in summary.errors.by_kind() {
-        if count > 0 {
-            parts.push(format!("{count} × {kind}"));
-        }
+    for (kind, count) in summary.errors.occurred() {
+        parts.push(format!("{count} × {kind}"));
     }
     if summary.unanswered > 0 {
         parts.push(format!("{} were due and had no answer", summary.unanswered));

@@ -386,11 +386,10 @@ fn figures(summary: &Summary, cost: Option<Cost>) -> Result<Figures, String> {
         return Err(load::failures(summary));
     }
     let cost = cost.ok_or("the CPU time of lb could not be read")?;
-    let errors = summary.errors.by_kind().into_iter();
+    let errors = summary.errors.occurred();
     Ok(Figures {
         completed: summary.completed,
         errors: errors
-            .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| (kind.to_owned(), count))
             .collect(),
         unanswered: summary.unanswered,

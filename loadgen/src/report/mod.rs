@@ -5,6 +5,7 @@
 //! texts, `charts` the pictures, `html` all of it as one page, `index` and `trend` the list of all reports.
 //! Read `record` next.
 
+mod axis;
 pub mod charts;
 mod doubts;
 pub mod faults;

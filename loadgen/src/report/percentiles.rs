@@ -10,6 +10,7 @@ use plotters::style::text_anchor::HPos;
 use plotters::style::{Color, FontStyle};
 
 use super::Error;
+use super::axis::{Axis, LEFT, RIGHT};
 use super::charts::OURS;
 use super::numbers::Quantity;
 use super::panels::{
@@ -17,8 +18,6 @@ use super::panels::{
 };
 
 // All in pixels.
-const LEFT: i32 = 90;
-const RIGHT: i32 = WIDTH - MARGIN;
 const TOP: i32 = 70;
 const BOTTOM: i32 = 360;
 const HEIGHT: i32 = 430;
@@ -58,8 +57,13 @@ fn draw_all<'a>(
     let (Some((least, _)), Some((most, _))) = (histogram.first(), histogram.last()) else {
         return canvas.present();
     };
-    let scale = Scale::logarithmic(*least, *most);
-    draw_latencies(canvas, &scale)?;
+    let axis = Axis {
+        scale: Scale::logarithmic(*least, *most),
+        quantity: Quantity::Microseconds,
+        top: TOP,
+        bottom: BOTTOM,
+    };
+    axis.draw(canvas)?;
     let place = |share: f64| LEFT + (nines(share, all) * f64::from(RIGHT - LEFT)).round() as i32;
     let words = style(12, FAINT_INK, FontStyle::Normal, HPos::Center);
     for (name, share) in MARKS {
@@ -72,26 +76,10 @@ fn draw_all<'a>(
     let below = "part of the answers that took no longer; latency from the intended send time";
     text(canvas, below, ((LEFT + RIGHT) / 2, BOTTOM + 42), &words)?;
     let steps = steps(histogram, all);
-    let points = steps.map(|(share, latency)| (place(share), height(&scale, latency)));
+    let points = steps.map(|(share, latency)| (place(share), axis.y(latency)));
     let line = PathElement::new(points.collect::<Vec<_>>(), OURS.stroke_width(2));
     canvas.draw(&line)?;
     canvas.present()
-}
-
-fn draw_latencies<'a>(canvas: &Canvas<'a>, scale: &Scale) -> Result<(), DrawError<'a>> {
-    let right = style(12, FAINT_INK, FontStyle::Normal, HPos::Right);
-    for mark in scale.marks() {
-        let y = height(scale, mark);
-        let line = PathElement::new([(LEFT, y), (RIGHT, y)], GRID.stroke_width(1));
-        canvas.draw(&line)?;
-        text(
-            canvas,
-            &Quantity::Microseconds.mark(mark),
-            (LEFT - 8, y),
-            &right,
-        )?;
-    }
-    Ok(())
 }
 
 /// The line: each latency from the share of answers that were faster to that of those that were
@@ -109,10 +97,6 @@ fn steps(histogram: &[(f64, u64)], all: u64) -> impl Iterator<Item = (f64, f64)>
 fn nines(share: f64, all: u64) -> f64 {
     let end = (all.max(2) as f64).log10();
     (-(1.0 - share).log10() / end).clamp(0.0, 1.0)
-}
-
-fn height(scale: &Scale, value: f64) -> i32 {
-    BOTTOM - (scale.share(value) * f64::from(BOTTOM - TOP)).round() as i32
 }
 
 #[cfg(test)]

@@ -104,16 +104,6 @@ fn page(run: &Run) -> String {
 }
 
 fn latencies(summary: &Summary) -> String {
-    let latency = &summary.latency_us;
-    let values = [
-        latency.min,
-        latency.p50,
-        latency.p90,
-        latency.p99,
-        latency.p999,
-        latency.max,
-        latency.mean,
-    ];
     format!(
         "## Answers\n\n{} requests were answered within {:.1} s, {} each second.\n\n\
          | fastest | p50 | p90 | p99 | p99.9 | slowest | mean |\n\
@@ -121,7 +111,11 @@ fn latencies(summary: &Summary) -> String {
         group_digits(summary.completed),
         summary.duration_s,
         numbers::plain(summary.rate_per_s),
-        values.map(numbers::microseconds).join(" | "),
+        summary
+            .latency_us
+            .all()
+            .map(numbers::microseconds)
+            .join(" | "),
     )
 }
 

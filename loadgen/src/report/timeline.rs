@@ -10,17 +10,14 @@ use plotters::style::text_anchor::HPos;
 use plotters::style::{Color, FontStyle, RGBColor};
 
 use super::Error;
+use super::axis::{Axis, LEFT, RIGHT};
 use super::charts::OURS;
 use super::faults::record::Event;
 use super::numbers::Quantity;
-use super::panels::{
-    Canvas, DrawError, FAINT_INK, GRID, INK, MARGIN, PAPER, Scale, WIDTH, style, text,
-};
+use super::panels::{Canvas, DrawError, FAINT_INK, INK, MARGIN, PAPER, Scale, WIDTH, style, text};
 use crate::run::Second;
 
 // All in pixels.
-const LEFT: i32 = 90;
-const RIGHT: i32 = WIDTH - MARGIN;
 /// Below the title, and below the labels of events.
 const TOP: i32 = 60;
 const TOP_WITH_EVENTS: i32 = 170;
@@ -32,19 +29,6 @@ const LABEL_HEIGHT: i32 = 18;
 
 const FAILED: RGBColor = RGBColor(0xd7, 0x3a, 0x49);
 const DELAYED: RGBColor = RGBColor(0xe3, 0x9b, 0x1f);
-
-/// The upright axis.
-struct Axis {
-    scale: Scale,
-    top: i32,
-}
-
-impl Axis {
-    /// The place of `value` on it.
-    fn y(&self, value: f64) -> i32 {
-        BOTTOM - (self.scale.share(value) * f64::from(BOTTOM - self.top)).round() as i32
-    }
-}
 
 /// Draws `timeline` under `title` into the file at `path`.
 pub(super) fn draw(
@@ -73,13 +57,15 @@ fn draw_all<'a>(
     let most = timeline.iter().map(|s| s.completed + s.errors);
     let axis = Axis {
         scale: Scale::linear(most.max().unwrap_or(0) as f64, Quantity::Count),
+        quantity: Quantity::Count,
+        bottom: BOTTOM,
         top: if events.is_empty() {
             TOP
         } else {
             TOP_WITH_EVENTS
         },
     };
-    draw_levels(canvas, &axis)?;
+    axis.draw(canvas)?;
     let seconds = timeline.iter().map(|s| s.t + 1).max().unwrap_or(1);
     let x = |second: u64| {
         let share = second as f64 / seconds as f64;
@@ -99,17 +85,6 @@ fn draw_all<'a>(
     }
     draw_legend(canvas)?;
     canvas.present()
-}
-
-fn draw_levels<'a>(canvas: &Canvas<'a>, axis: &Axis) -> Result<(), DrawError<'a>> {
-    let right = style(12, FAINT_INK, FontStyle::Normal, HPos::Right);
-    for mark in axis.scale.marks() {
-        let y = axis.y(mark);
-        let line = PathElement::new([(LEFT, y), (RIGHT, y)], GRID.stroke_width(1));
-        canvas.draw(&line)?;
-        text(canvas, &Quantity::Count.mark(mark), (LEFT - 8, y), &right)?;
-    }
-    Ok(())
 }
 
 fn draw_second<'a>(

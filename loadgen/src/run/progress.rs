@@ -191,17 +191,7 @@ impl fmt::Display for Summary {
 
 impl Summary {
     fn write_latency(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let latency = &self.latency_us;
-        let [min, p50, p90, p99, p999, max, mean] = [
-            latency.min,
-            latency.p50,
-            latency.p90,
-            latency.p99,
-            latency.p999,
-            latency.max,
-            latency.mean,
-        ]
-        .map(format_micros);
+        let [min, p50, p90, p99, p999, max, mean] = self.latency_us.all().map(format_micros);
         writeln!(f, "  latency     min {min}  mean {mean}  max {max}")?;
         writeln!(
             f,
@@ -212,9 +202,7 @@ impl Summary {
     fn write_failures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kinds: Vec<String> = self
             .errors
-            .by_kind()
-            .into_iter()
-            .filter(|(_, count)| *count > 0)
+            .occurred()
             .map(|(kind, count)| format!("{kind} {}", group_digits(count)))
             .collect();
         match kinds.len() {

@@ -177,6 +177,11 @@ impl Errors {
         ]
     }
 
+    /// The kinds that occurred, with their names in JSON.
+    pub fn occurred(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.by_kind().into_iter().filter(|(_, count)| *count > 0)
+    }
+
     /// Adds the counts of `other`.
     pub fn add(&mut self, other: &Self) {
         self.connect += other.connect;
@@ -207,6 +212,15 @@ pub struct LatencyMicros {
     pub max: f64,
     /// Arithmetic mean.
     pub mean: f64,
+}
+
+impl LatencyMicros {
+    /// Fastest, p50, p90, p99, p99.9, slowest and mean.
+    pub const fn all(&self) -> [f64; 7] {
+        [
+            self.min, self.p50, self.p90, self.p99, self.p999, self.max, self.mean,
+        ]
+    }
 }
 
 /// How evenly the answers are spread over the origins that were seen. An origin that answered

@@ -149,9 +149,8 @@ impl Screen {
     }
 
     fn errors(&self, view: &View<'_>) -> String {
-        let kinds = view.errors.by_kind().into_iter();
+        let kinds = view.errors.occurred();
         let kinds: Vec<String> = kinds
-            .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| format!("{kind} {}", group_digits(count)))
             .collect();
         let text = if kinds.is_empty() {

@@ -465,13 +465,12 @@ fn figures(summary: &Summary, cost: Option<Cost>, origins: usize) -> Result<Figu
         })
         .collect();
     let (max_over_mean, chi_square) = evenness(&shares);
-    let errors = summary.errors.by_kind().into_iter();
+    let errors = summary.errors.occurred();
     Ok(Figures {
         completed: summary.completed,
         per_s: summary.rate_per_s,
         due: summary.completed + summary.errors.total() + summary.unanswered,
         errors: errors
-            .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| (kind.to_owned(), count))
             .collect(),
         unanswered: summary.unanswered,

@@ -12,6 +12,8 @@ use super::summary::percent;
 
 /// So close to the best is as good as it.
 const AS_GOOD: f64 = 1.1;
+/// So much more than the fewest failures is as little.
+const FAILS_AS_LITTLE: f64 = 1.2;
 /// Names in a list.
 const NAMES_MAX: usize = 6;
 
@@ -62,10 +64,10 @@ fn of_workload(strategies: &Strategies, workload: &Workload, ground: &Ground) ->
     let mut all = measured(strategies, &workload.name, ground);
     let failing = |figures: &Figures| figures.failed() as f64 / figures.due.max(1) as f64;
     let least = all.iter().map(|(_, f)| failing(f)).reduce(f64::min)?;
-    // A failure more in a thousand is no difference.
+    // A few failures more are no difference.
     let (mut good, bad): (Vec<_>, Vec<_>) = all
         .drain(..)
-        .partition(|(_, figures)| failing(figures) <= least + 0.001);
+        .partition(|(_, figures)| failing(figures) <= least * FAILS_AS_LITTLE + 0.001);
     let p99 = |(_, figures): &(&str, &Figures)| figures.latency.p99_us;
     good.sort_by(|a, b| p99(a).total_cmp(&p99(b)));
     let (best, slowest) = (p99(good.first()?), good.last()?);

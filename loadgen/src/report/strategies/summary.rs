@@ -54,11 +54,12 @@ fn section(strategies: &Strategies, workload: &Workload, ground: &Ground) -> Str
     let odd = workload.odd_origin.as_deref();
     let mut text = format!(
         "## {}, {ground}\n\n{}\n\n| | answered per second | failed | CPU µs per request \
-         | p50 | p99 | p99.9 | max/mean | χ² | clients kept | {} |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+         | p50 | p99 | p99.9 | max/mean | χ² | clients kept |{}\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |{}\n",
         workload.name,
         workload.description,
-        odd.map_or_else(String::new, |odd| format!("share of {odd}")),
+        odd.map_or_else(String::new, |odd| format!(" share of {odd} |")),
+        odd.map_or("", |_| " ---: |"),
     );
     for cell in cells() {
         text += &line(cell, odd);
@@ -69,7 +70,8 @@ fn section(strategies: &Strategies, workload: &Workload, ground: &Ground) -> Str
 fn line(cell: &Cell, odd: Option<&str>) -> String {
     let name = &cell.place.balance;
     let Outcome::Measured(figures) = &cell.outcome else {
-        return format!("| {name} | failed | | | | | | | | | |\n");
+        let last = odd.map_or("", |_| " |");
+        return format!("| {name} | failed | | | | | | | | |{last}\n");
     };
     let latency = &figures.latency;
     let kept = figures.affinity.map_or_else(
@@ -77,7 +79,7 @@ fn line(cell: &Cell, odd: Option<&str>) -> String {
         |affinity| percent(affinity.kept, affinity.kept + affinity.broken),
     );
     format!(
-        "| {name} | {} | {} | {} | {} | {} | {} | {:.3} | {} | {kept} | {} |\n",
+        "| {name} | {} | {} | {} | {} | {} | {} | {:.3} | {} | {kept} |{}\n",
         numbers::plain(figures.per_s),
         percent(figures.failed(), figures.due),
         numbers::plain(figures.cpu_us),
@@ -87,7 +89,7 @@ fn line(cell: &Cell, odd: Option<&str>) -> String {
         figures.max_over_mean,
         numbers::plain(figures.chi_square),
         odd.map_or_else(String::new, |odd| format!(
-            "{:.1} %",
+            " {:.1} % |",
             100.0 * figures.share_of(odd)
         )),
     )
