@@ -27,6 +27,9 @@ use crate::stream::Stream;
 use crate::tls::{self, HandshakeEnd, TlsClient};
 use crate::worker::HttpWorker;
 
+/// Streams of shared connections that may refuse a request before it gets a connection of its own.
+const REFUSALS_MAX: u32 = 4;
+
 /// Where a request may be sent next.
 enum Room<'a> {
     In(Lease<'a>),
@@ -204,20 +207,22 @@ impl Exchange<'_> {
 
     /// Asks one backend, by a pooled connection if there is one.
     async fn ask(&mut self, cluster: &Cluster, lease: &Lease<'_>) -> Result<(), Failure> {
-        let pooled = self.pooled(cluster, lease);
-        let mut is_pooled = pooled.is_some();
-        let mut connection = match pooled {
-            Some(connection) => connection,
-            None => self.connect(cluster, lease).await?,
+        let (mut connection, mut is_pooled) = match self.pooled(cluster, lease) {
+            Some(connection) => (connection, true),
+            None => self.connect(cluster, lease, true).await?,
         };
+        let mut refusals = 0;
         let after = loop {
             connection.begin();
             match self.exchange_with(&connection, lease, is_pooled).await {
                 Err(failure) if self.is_stale(failure, is_pooled) => {
                     self.count_retry(cluster);
                     drop(connection); // room for the next one
-                    connection = self.connect(cluster, lease).await?;
-                    is_pooled = false;
+                    // It is known not to have been processed.
+                    self.request.is_committed &= failure != Failure::BackendRefused;
+                    refusals += 1;
+                    let joins = refusals < REFUSALS_MAX;
+                    (connection, is_pooled) = self.connect(cluster, lease, joins).await?;
                 }
                 Err(failure) => {
                     if failure == Failure::BackendNoWebSocket {
@@ -270,6 +275,7 @@ impl Exchange<'_> {
         http: &'h HttpWorker,
         cluster: &Cluster,
         lease: &Lease<'_>,
+        joins: bool,
     ) -> Result<Result<BackendConnection, Connecting<'h>>, Failure> {
         loop {
             let theirs = match http.backends.turn(lease.backend().id()) {
@@ -278,7 +284,7 @@ impl Exchange<'_> {
             };
             let mut poll = poll_connected(&theirs);
             self.wait(Waiting::Connect, None, |_, cx| poll(cx)).await?;
-            if let Some(joined) = self.pooled(cluster, lease) {
+            if joins && let Some(joined) = self.pooled(cluster, lease) {
                 return Ok(Ok(joined));
             }
         }
@@ -305,12 +311,14 @@ impl Exchange<'_> {
         }
     }
 
-    /// A new connection to the backend; `BackendUnreachable` if it does not accept one in time.
+    /// A new connection to the backend, or with `joins` a stream of one that another has opened
+    /// meanwhile, and whether it is that; `BackendUnreachable` if it does not accept one in time.
     async fn connect(
         &mut self,
         cluster: &Cluster,
         lease: &Lease<'_>,
-    ) -> Result<BackendConnection, Failure> {
+        joins: bool,
+    ) -> Result<(BackendConnection, bool), Failure> {
         let worker = self.connection.http.worker.index;
         let backend: &Arc<Backend> = lease.backend();
         let _connecting = backend.counters(worker).connecting.hold();
@@ -318,8 +326,8 @@ impl Exchange<'_> {
         let http = Rc::clone(&self.connection.http);
         let turn = match cluster.protocol {
             BackendProtocol::Http1 => None,
-            BackendProtocol::Http2 => match self.join_http2(&http, cluster, lease).await? {
-                Ok(joined) => return Ok(joined),
+            BackendProtocol::Http2 => match self.join_http2(&http, cluster, lease, joins).await? {
+                Ok(joined) => return Ok((joined, true)),
                 Err(turn) => Some(turn),
             },
         };
@@ -342,10 +350,11 @@ impl Exchange<'_> {
                     Some(turn) => self.begin_http2(turn, stream, cluster, lease).await?,
                 };
                 let connection = BackendConnection::new(link, Arc::clone(backend), worker);
-                Ok(match cluster.exchanges.connections_max {
+                let connection = match cluster.exchanges.connections_max {
                     Some(_) => connection.of_few(&self.connection.http.queue),
                     None => connection,
-                })
+                };
+                Ok((connection, false))
             }
             // Another backend may have a connection in the pool.
             Ok(Err(error)) if rt::is_own_shortage(&error) => Err(Failure::BackendUnreachable),

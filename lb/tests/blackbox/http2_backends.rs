@@ -20,6 +20,7 @@ on_both_engines!(
     connections_are_opened_as_streams_need_them,
     each_stream_is_balanced,
     a_refused_stream_goes_elsewhere,
+    connections_of_few_requests_lose_none,
     a_limit_may_change_under_way,
     who_takes_no_streams_is_left,
     who_says_nothing_is_left,
@@ -205,6 +206,52 @@ fn a_refused_stream_goes_elsewhere(engine: &str) {
             body, b"0",
             "the one connection of the backend that takes it"
         );
+    }
+}
+
+/// A backend that ends each connection after five requests, as nginx does after `keepalive_requests`:
+/// what it has not looked at goes to the next connection, whoever has opened that.
+fn connections_of_few_requests_lose_none(engine: &str) {
+    const STREAMS: u32 = 100;
+    let address = backend(move |mut stream, number| {
+        skip_preface(&mut stream);
+        stream.write_all(&limit(10)).unwrap();
+        let mut last = 0;
+        for nth in 1..=5 {
+            last = loop {
+                match receive(&mut stream) {
+                    Some((HEADERS, _, id, _)) => break id,
+                    Some(_) => {}
+                    None => return,
+                }
+            };
+            if nth < 5 {
+                stream.write_all(&answer(last, number)).unwrap();
+            }
+        }
+        let go_away = frame(GOAWAY, 0, 0, &[&last.to_be_bytes()[..], &[0; 4]].concat());
+        stream.write_all(&go_away).unwrap();
+        // More may come, which it has told that it does not take.
+        thread::sleep(Duration::from_millis(20));
+        stream.write_all(&answer(last, number)).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        while receive(&mut stream).is_some() {}
+    });
+    let folder = Folder::new();
+    let lb = start(engine, &folder, "http2", &[address], "");
+    let mut client = open(lb.listener("web"));
+    for nth in 0..STREAMS {
+        let request = frame(HEADERS, END_STREAM | END_HEADERS, 2 * nth + 1, POST);
+        client.write_all(&request).unwrap();
+    }
+    let mut ended = 0;
+    while ended < STREAMS {
+        let (kind, flags, _, payload) = receive(&mut client).expect("an answer");
+        assert_ne!(kind, RST_STREAM, "{payload:?}");
+        if kind == HEADERS {
+            assert_eq!(payload[0], 0x88, "200, not {payload:?}");
+        }
+        ended += u32::from(kind == DATA && flags & END_STREAM != 0);
     }
 }
 
