@@ -12,8 +12,9 @@ mod proxy;
 
 use std::sync::{Arc, Mutex};
 
+use lb_core::lines::LineSink;
 use lb_core::plan::{self, LogFormat};
-use lb_l7::{LineSink, Log, Template};
+use lb_l7::{Log, Template};
 use libfuzzer_sys::fuzz_target;
 
 const HARMLESS: &[u8] =

@@ -87,7 +87,8 @@ fn records(end: &mut TlsReplay, mut rest: &[u8]) -> Vec<u8> {
                 // A record changed on its way.
                 let start = sent.len();
                 sent.extend(end.data(content));
-                sent[start + usize::from(*length) % 22] ^= what / 10;
+                let at = start + usize::from(*length) % 22.min(sent.len() - start);
+                sent[at] ^= what / 10;
             }
         }
     }
