@@ -39,7 +39,11 @@ fuzz_target!(|input: &[u8]| {
     if Template::compile(&format).is_err() {
         return;
     }
-    let response = if response.is_empty() { ANSWER } else { response };
+    let response = if response.is_empty() {
+        ANSWER
+    } else {
+        response
+    };
     let hostile = lines(&format, request, response);
     for line in &hostile {
         assert!(!line.contains(&b'\r'), "a carriage return in a line");
