@@ -95,7 +95,7 @@ impl Backend {
     }
 
     /// Number of workers.
-    pub(super) fn workers(&self) -> usize {
+    pub fn workers(&self) -> usize {
         self.state.counters.workers()
     }
 

@@ -108,6 +108,11 @@ impl Room {
         }
     }
 
+    /// Where the connection leads to.
+    pub const fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
     /// The connection has come to `worker`; `None` where that is where it came from.
     #[must_use]
     pub fn held_by(mut self, worker: usize) -> Option<Self> {
@@ -163,12 +168,10 @@ mod tests {
         assert!(!backend.is_wanted_elsewhere(1), "not by another");
         assert_eq!(backend.promise(1), None);
         backend.set_wanted(0, 1);
-        assert_eq!([2, 2, 2, 2].map(|own| backend.promise(own)), [
-            Some(0),
-            Some(1),
-            Some(1),
-            None
-        ]);
+        assert_eq!(
+            [2, 2, 2, 2].map(|own| backend.promise(own)),
+            [Some(0), Some(1), Some(1), None]
+        );
         backend.break_promise(1);
         assert_eq!(backend.promise(0), Some(1));
     }
