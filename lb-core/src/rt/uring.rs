@@ -28,6 +28,9 @@ use super::unix::is_unix;
 const ENTRIES: u32 = 1024;
 /// Turns of a millisecond that the end of a runtime waits for what it has cancelled.
 const FINISH_TURNS: u32 = 5000;
+/// Most bytes that a multishot receive takes, so that a reader who is slow holds few: else the kernel
+/// goes on for 32 buffers before we learn of the first. Kernels before 6.17 refuse to be told.
+const RECEIVE_BYTES: u32 = 7 * buffer::CAPACITY as u32;
 /// IORING_ENTER_GETEVENTS, which the io-uring crate keeps to itself.
 const ENTER_GETEVENTS: u32 = 1;
 
@@ -107,6 +110,8 @@ pub(crate) struct Uring {
     mailbox: RawFd,
     mailbox_armed: bool,
     signalled: bool,
+    /// Whether a receive can be told how many bytes it is to take.
+    takes_limits: bool,
 }
 
 impl Uring {
@@ -151,7 +156,7 @@ impl Uring {
         let (mut submitter, submission, completion) = unsafe { &mut *ring }.split();
         let _ = submitter.register_ring_fd(); // saves a look-up a call; refused before 5.18
         let buffers = <BufferRing>::register(&submitter, <BufferRing>::ENTRIES)?;
-        let uring = Self {
+        let mut uring = Self {
             submitter,
             submission: ManuallyDrop::new(submission),
             completion: ManuallyDrop::new(completion),
@@ -163,8 +168,24 @@ impl Uring {
             mailbox,
             mailbox_armed: false,
             signalled: false,
+            takes_limits: false,
         };
+        uring.takes_limits = uring.probe_limits()?;
         Ok((uring, flags))
+    }
+
+    /// Begins a receive of no file with a limit: a kernel that knows none refuses that before it
+    /// looks for the file.
+    fn probe_limits(&mut self) -> io::Result<bool> {
+        let entry = limited(opcode::RecvMulti::new(Fd(-1), GROUP).build());
+        self.push(&entry.user_data(Operation::Forget.name(NOBODY)));
+        self.submission.sync();
+        self.submitter.submit_and_wait(1)?;
+        self.submission.sync();
+        self.completion.sync();
+        let result = self.completion.next().map(|entry| entry.result());
+        self.completion.sync();
+        Ok(result == Some(-libc::EBADF))
     }
 
     /// Buffers that the kernel has to receive into.
@@ -233,7 +254,10 @@ impl Uring {
                 )
             }
             Kind::Stream if slot.starved => (small_receive_entry(slot), Operation::Receive),
-            Kind::Stream => (receive_entry(slot), Operation::Receive),
+            Kind::Stream => {
+                let entry = receive_entry(slot, self.takes_limits);
+                (entry, Operation::Receive)
+            }
             Kind::Connecting | Kind::Vacant => return,
         };
         slot.armed = true;
@@ -445,6 +469,8 @@ impl Uring {
         let slot = slots.get(key);
         let last = !cqueue::more(flags);
         let stopped = last && end_input(slot);
+        // It may have come to its limit, with a reader that keeps up.
+        let goes_on = last && !stopped && result > 0 && !slot.one_at_a_time && !slot.closing;
         let lent = cqueue::buffer_select(flags);
         if lent.is_some() {
             self.buffers.on_taken();
@@ -455,7 +481,7 @@ impl Uring {
                 // A reader that keeps up is given many at once again.
                 slot.one_at_a_time &= len == buffer::CAPACITY;
                 slot.on_received(buffer, len);
-                if !last && slot.queue.len() >= QUEUE_MAX {
+                if slot.queue.len() >= QUEUE_MAX {
                     slot.one_at_a_time = true;
                     self.stop(slot, Operation::Receive, key);
                 }
@@ -484,6 +510,9 @@ impl Uring {
             _ => {}
         }
         let slot = slots.get(key);
+        if goes_on && !slot.one_at_a_time {
+            return self.want_input(slots, key);
+        }
         // A reader that came while the operation was stopping waits for a new one.
         if (stopped || result < 0) && slot.recv_waker.is_some() && !slot.has_input() {
             self.input_stopped(slots, key);
@@ -615,14 +644,23 @@ fn small_receive_entry(slot: &mut Slot) -> squeue::Entry {
     opcode::Recv::new(fd, room.as_mut_ptr(), SMALL as u32).build()
 }
 
-fn receive_entry(slot: &Slot) -> squeue::Entry {
+fn receive_entry(slot: &Slot, takes_limits: bool) -> squeue::Entry {
     if slot.one_at_a_time {
         let entry = opcode::Recv::new(Fd(slot.fd), std::ptr::null_mut(), 0)
             .buf_group(GROUP)
             .build();
         return entry.flags(squeue::Flags::BUFFER_SELECT);
     }
-    opcode::RecvMulti::new(Fd(slot.fd), GROUP).build()
+    let entry = opcode::RecvMulti::new(Fd(slot.fd), GROUP).build();
+    if takes_limits { limited(entry) } else { entry }
+}
+
+/// Has a multishot receive end after so many bytes.
+fn limited(mut entry: squeue::Entry) -> squeue::Entry {
+    const { assert!(size_of::<squeue::Entry>() == 64, "an io_uring_sqe") };
+    // SAFETY: an entry is an io_uring_sqe, in which `optlen` is the four bytes at 44, aligned.
+    unsafe { (&raw mut entry).cast::<u32>().add(11).write(RECEIVE_BYTES) };
+    entry
 }
 
 /// An input operation's last completion; true if it had been told to stop.

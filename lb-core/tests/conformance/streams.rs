@@ -33,7 +33,52 @@ on_every_engine!(
     shutdown_flushes_first,
     streams_do_not_mix,
     a_fast_sender_starves_nobody,
+    who_is_not_read_holds_few_buffers,
 );
+
+/// Whether a receive of many buffers can be told how many: from Linux 6.17 on.
+fn takes_few_at_once() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux");
+    let mut numbers = release.split(|it: char| !it.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|it| it.parse::<u32>().ok());
+    (number(), number()) >= (Some(6), Some(17))
+}
+
+fn who_is_not_read_holds_few_buffers(engine: Engine) {
+    const CONNECTIONS: usize = 8;
+    if engine.is_sim() || !takes_few_at_once() {
+        return;
+    }
+    engine.run(async {
+        let (listener, address) = crate::harness::listen();
+        let mut unread = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let sender = thread::spawn(move || {
+                let mut stream = std::net::TcpStream::connect(address).expect("connect");
+                stream.write_all(b"first").expect("write");
+                stream
+            });
+            let stream = listener.accept().await.expect("accept");
+            assert_eq!(receive(&stream, 5).await, b"first");
+            assert!(!stream.is_stale()); // it goes on to receive
+            unread.push((stream, sender.join().expect("a sender")));
+        }
+        rt::sleep(Duration::from_millis(20)).await;
+        let mut streams = Vec::new();
+        for (stream, mut sender) in unread {
+            thread::spawn(move || sender.write_all(&vec![7; 4 * MIB]));
+            streams.push(stream);
+        }
+        thread::sleep(Duration::from_millis(200)); // much has come when it looks again
+        eventually("all to have received", || {
+            streams.iter().all(TcpStream::is_stale)
+        })
+        .await;
+        rt::sleep(Duration::from_millis(100)).await;
+        let held = rt::stats().buffers;
+        assert!(held <= CONNECTIONS * 8, "{held} buffers of 16 KiB");
+    });
+}
 
 fn echo(engine: Engine) {
     engine.run(async {
