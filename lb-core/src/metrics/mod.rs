@@ -2,7 +2,7 @@
 //!
 //! Invariant: every counter has one writing thread, so an increment is a relaxed load and a
 //! relaxed store on a cache line that no other worker writes; readers add up the workers' shards.
-//! Read next: `report.rs` (which series are exported), `text.rs` (the Prometheus text format).
+//! Read next: `report/` (which series are exported), `text.rs` (the Prometheus text format).
 
 mod flows;
 mod http2;
