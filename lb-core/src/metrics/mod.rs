@@ -548,6 +548,8 @@ pub struct BackendCounters {
     pub connecting: Gauge,
     /// Of the open ones, idle ones in the pool of HTTP.
     pub connections_idle: Gauge,
+    /// Idle ones that another worker gave to this one.
+    pub connections_taken: Counter,
     /// Connection attempts that failed or timed out.
     pub connect_failures: Counter,
     /// Exchanges begun.

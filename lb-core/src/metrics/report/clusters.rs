@@ -157,6 +157,13 @@ impl Report<'_> {
         );
         self.per_backend(
             text,
+            "lb_backend_connections_taken_over_total",
+            Kind::Counter,
+            "Idle connections of HTTP that a worker gave to another one whose own were all busy.",
+            |backend| backend.sum(|shard| shard.connections_taken.get()),
+        );
+        self.per_backend(
+            text,
             "lb_backend_connect_failures_total",
             Kind::Counter,
             "Connection attempts that failed or timed out.",
