@@ -122,6 +122,11 @@ impl Duplex {
         }
     }
 
+    /// Whether something was received that is not opened.
+    pub(super) fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
     /// Whether the peer is in the middle of a record.
     pub(super) const fn is_within(&self) -> bool {
         !self.partial.is_empty()
