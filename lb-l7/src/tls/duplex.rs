@@ -122,9 +122,9 @@ impl Duplex {
         }
     }
 
-    /// Whether something was received that is not opened.
+    /// Whether there is something to open or to be told: bytes, the peer's end, a failure.
     pub(super) fn has_input(&self) -> bool {
-        !self.input.is_empty()
+        !self.input.is_empty() || self.is_ended || self.failure.is_some()
     }
 
     /// Whether the peer is in the middle of a record.
