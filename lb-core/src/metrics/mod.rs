@@ -233,6 +233,8 @@ pub struct ListenerCounters {
     pub sent_bytes: Counter,
     /// HTTP exchanges under way.
     pub exchanges_active: Gauge,
+    /// HTTP exchanges whose client was gone before it had its response.
+    pub exchanges_aborted: Counter,
     /// From the last byte of a request's head to the last byte of its response.
     pub exchange_time: Histogram,
     /// HTTP connections that went on in another protocol.

@@ -173,6 +173,11 @@ impl Duplex {
         }
     }
 
+    /// Whether there is something to open or to be told: bytes, the peer's end, a failure.
+    pub(super) fn has_input(&self) -> bool {
+        !self.input.is_empty() || self.is_ended || self.failure.is_some()
+    }
+
     /// Whether the peer is in the middle of a record.
     pub(super) const fn is_within(&self) -> bool {
         !self.partial.is_empty()

@@ -263,6 +263,14 @@ impl Report<'_> {
         );
         self.per_listener(
             text,
+            "lb_exchanges_aborted_total",
+            Kind::Counter,
+            "HTTP exchanges whose client was gone before it had its response.",
+            |kind| kind == ListenerKind::Http,
+            |shard| shard.exchanges_aborted.get(),
+        );
+        self.per_listener(
+            text,
             "lb_upgrades_total",
             Kind::Counter,
             "Connections that went on in another protocol, as WebSockets do.",
