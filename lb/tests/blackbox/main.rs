@@ -36,6 +36,8 @@ mod access_log;
 mod admin;
 /// Clients and keys that stay where they are.
 mod affinity;
+/// Autobahn's WebSocket test suite.
+mod autobahn;
 /// Workers share long-lived connections evenly.
 mod balance;
 /// `lb check`, and what is said about a bad configuration.
