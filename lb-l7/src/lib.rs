@@ -43,6 +43,7 @@ pub mod stream;
 pub mod tls;
 mod upgrade;
 mod upload;
+mod waiting;
 mod worker;
 
 pub use connection::{Peer, serve, serve_client};

@@ -16,7 +16,7 @@ use lb_core::balance::{Backend, Choice, Cluster, Fault, Lease, Tried};
 use lb_core::plan::{BackendProtocol, TRIES_LIMIT};
 use lb_core::rt::{self, TcpStream};
 
-use crate::exchange::{After, Exchange, Waiting};
+use crate::exchange::{After, Exchange};
 use crate::failure::Failure;
 use crate::http2::client::{Connecting, Turn, poll_connected};
 use crate::http2::websocket;
@@ -25,6 +25,7 @@ use crate::pool::BackendConnection;
 use crate::queue::Place;
 use crate::stream::Stream;
 use crate::tls::{self, HandshakeEnd, TlsClient};
+use crate::waiting::Waiting;
 use crate::worker::HttpWorker;
 
 /// Streams of shared connections that may refuse a request before it gets a connection of its own.

@@ -127,6 +127,15 @@ impl Stream {
         }
     }
 
+    /// Waits until the connection fails, or the peer has ended its side and nothing of what it sent
+    /// before waits to be taken.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Plain(stream) => stream.poll_gone(cx),
+            Self::Tls(stream) => stream.poll_gone(cx),
+        }
+    }
+
     /// Ends our side.
     ///
     /// # Errors

@@ -267,6 +267,20 @@ impl TlsStream {
         self.stream.poll_broken(cx)
     }
 
+    /// As [`poll_broken`](Self::poll_broken), or until the peer has ended its side and nothing of
+    /// what it sent before waits to be taken.
+    pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        let has_sealed = self.inner.duplex.borrow().has_input() || self.stream.has_received();
+        if has_sealed && self.inner.unread.borrow().is_none() {
+            match self.poll_recv(cx) {
+                Poll::Ready(Ok(plain)) if !plain.is_empty() => self.unread(plain),
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+        }
+        self.stream.poll_broken(cx).map(drop)
+    }
+
     /// True if an idle connection must not be used again: the peer has ended it, or sent what
     /// nobody asked for. Tickets come unasked, and are no reason.
     pub fn is_stale(&self) -> bool {
