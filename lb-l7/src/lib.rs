@@ -22,6 +22,7 @@ mod gather;
 pub mod http1;
 pub mod http2;
 mod keys;
+mod lending;
 mod link;
 mod log;
 mod passage;
@@ -47,6 +48,7 @@ mod worker;
 
 pub use connection::{Peer, serve, serve_client};
 pub use failure::{Failure, Side};
+pub use lending::{Message, Workers};
 pub use log::{Log, Template};
 pub use service::{BuildError, HEAD_BYTES_MAX, HEAD_ROOM_BYTES, HttpService};
 pub use worker::HttpWorker;

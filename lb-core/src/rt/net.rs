@@ -201,7 +201,7 @@ pub struct TcpStream {
 }
 
 impl TcpStream {
-    fn attach(io: &mut Io, fd: RawFd) -> io::Result<Self> {
+    pub(super) fn attach(io: &mut Io, fd: RawFd) -> io::Result<Self> {
         let Io { slots, engine, .. } = io;
         let key = slots.insert(fd, Kind::Stream);
         if let Err(error) = engine.attach(slots, key) {
