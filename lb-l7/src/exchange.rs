@@ -362,6 +362,9 @@ impl<'c> Exchange<'c> {
             record.head_bytes = u64::from(self.outgoing.head_len);
         }
         self.count_sent();
+        if !self.may_persist {
+            self.connection.client.hold_last();
+        }
         let sent = self.wait(Waiting::Client, None, Self::poll_send);
         match sent.await {
             Ok(Ok(())) => self.next(),
@@ -376,6 +379,9 @@ impl<'c> Exchange<'c> {
             return Ok(());
         }
         self.count_sent();
+        if !self.may_persist && self.status >= 200 && self.download.is_done() {
+            self.connection.client.hold_last();
+        }
         let sent = self
             .wait(Waiting::Client, Some(backend), Self::poll_send)
             .await?;

@@ -254,6 +254,13 @@ impl ClientLink {
         }
     }
 
+    /// Has the last of what is sent from here on leave with the end of our side, which follows.
+    pub(crate) fn hold_last(&self) {
+        if let Self::Http1(stream) = self {
+            stream.tcp().hold_last();
+        }
+    }
+
     /// Ends our side.
     pub(crate) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

@@ -7,6 +7,7 @@
 use lb_core::rt::{Buffer, Chunk};
 
 use crate::date::DateText;
+use crate::http1::phrase::phrase;
 use crate::http1::response::ClientConnection;
 use crate::http1::text::DecimalText;
 use crate::http2::grpc;
@@ -104,51 +105,6 @@ impl Answer<'_> {
             ends: true,
             trailers: None,
         }
-    }
-}
-
-/// The reason phrases of our answers (RFC 9110 section 15, RFC 6585 section 5).
-#[must_use]
-pub(crate) const fn phrase(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        406 => "Not Acceptable",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        410 => "Gone",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        415 => "Unsupported Media Type",
-        418 => "I'm a teapot",
-        421 => "Misdirected Request",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        451 => "Unavailable For Legal Reasons",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        _ => match status / 100 {
-            2 => "Success",
-            3 => "Redirect",
-            _ => "Error",
-        },
     }
 }
 

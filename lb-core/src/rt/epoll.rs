@@ -82,7 +82,7 @@ impl Epoll {
         while slot.writable {
             let (first, second) = slot.unsent();
             let wanted = first.len() + second.len();
-            match sys::send(slot.fd, first, second) {
+            match sys::send(slot.fd, first, second, slot.holds_last) {
                 Ok(count) => {
                     if slot.on_sent(count) {
                         return;

@@ -441,6 +441,12 @@ impl TcpStream {
         with_io(|io| io.engine.set_reset(&mut io.slots, self.socket.key));
     }
 
+    /// Has the last packet of what is sent from here on wait for the end of our side, which is to
+    /// follow at once, by `shutdown` or a drop after `flush`: both leave as one packet.
+    pub fn hold_last(&self) {
+        self.socket.with(|slot| slot.holds_last = true);
+    }
+
     /// True if an idle connection must not be used again: the peer has ended or reset it, or sent
     /// what nobody asked for. Mostly without a system call.
     #[must_use]

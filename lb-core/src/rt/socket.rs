@@ -70,6 +70,8 @@ pub(crate) struct Slot {
     pub(crate) writable: bool,
     /// The reader takes bytes from the socket itself: the engine is not to receive.
     pub(crate) direct: bool,
+    /// The end of our side follows what is sent, and takes the last of it along.
+    pub(crate) holds_last: bool,
     /// uring: a poll for input, or for room, is under way.
     pub(crate) polled_in: bool,
     pub(crate) polled_out: bool,
@@ -117,6 +119,7 @@ impl Slot {
             hung_up: false,
             writable: true,
             direct: false,
+            holds_last: false,
             polled_in: false,
             polled_out: false,
             queue: Queue::new(),

@@ -438,8 +438,11 @@ pub(crate) fn peek_ready(fd: RawFd) -> bool {
 }
 
 /// Sends one or two slices without waiting.
-pub(crate) fn send(fd: RawFd, first: &[u8], second: &[u8]) -> io::Result<usize> {
-    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+pub(crate) fn send(fd: RawFd, first: &[u8], second: &[u8], more: bool) -> io::Result<usize> {
+    let mut flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    if more {
+        flags |= libc::MSG_MORE;
+    }
     let count = if second.is_empty() {
         // SAFETY: `first` is valid for the read.
         unsafe { libc::send(fd, first.as_ptr().cast(), first.len(), flags) }

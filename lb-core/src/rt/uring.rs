@@ -321,7 +321,10 @@ impl Uring {
         let slot = slots.get(key);
         slot.operations += 1;
         // WAITALL: the kernel goes on by itself after a short send.
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let mut flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        if slot.holds_last {
+            flags |= libc::MSG_MORE;
+        }
         let (first, second) = slot.unsent();
         let entry = if second.is_empty() {
             opcode::Send::new(Fd(slot.fd), first.as_ptr(), first.len() as u32)

@@ -18,6 +18,7 @@ on_every_engine!(
     many_chunks_arrive_in_order,
     half_close_by_the_client,
     half_close_by_the_server,
+    what_is_held_leaves_with_the_end,
     both_ends_close_at_once,
     the_end_is_told_again_and_again,
     eight_mebibytes_to_a_slow_reader,
@@ -159,6 +160,31 @@ async fn half_close(first: &TcpStream, second: &TcpStream) {
     };
     rt::join(send, expect_pattern(first, &mut Pattern::new(2), 300_000)).await;
     assert!(second.recv().await.expect("still a clean end").is_empty());
+}
+
+fn what_is_held_leaves_with_the_end(engine: Engine) {
+    engine.run(async {
+        for size in [1, 100, 20_000, 3_000_000] {
+            for shuts_down in [false, true] {
+                let (client, server) = pair().await;
+                let send = async move {
+                    server.hold_last();
+                    send_pattern(&server, &mut Pattern::new(4), size, size)
+                        .await
+                        .expect("send");
+                    server.flush().await.expect("flush");
+                    if shuts_down {
+                        server.shutdown().await.expect("shutdown");
+                        assert!(server.recv().await.expect("their end").is_empty());
+                    }
+                };
+                let receive = async move {
+                    expect_pattern(&client, &mut Pattern::new(4), size).await;
+                };
+                rt::join(send, receive).await;
+            }
+        }
+    });
 }
 
 fn both_ends_close_at_once(engine: Engine) {

@@ -8,6 +8,7 @@ pub mod authority;
 pub mod body;
 pub mod chunked;
 pub mod head;
+pub(crate) mod phrase;
 pub mod request;
 pub mod response;
 pub(crate) mod text;

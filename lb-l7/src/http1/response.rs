@@ -12,6 +12,7 @@ use super::head::{
     Connection, Cuts, DeclaredLength, Field, Framing, HEADERS_MAX, HeadError, HeadWriter, Lines,
     Span, Upgrade, Version,
 };
+use super::phrase::phrase;
 
 /// What a response head may be.
 #[derive(Debug, Clone, Copy)]
@@ -289,20 +290,23 @@ const fn is_removed(field: Field, status: u16) -> bool {
     }
 }
 
-/// Writes the status line with our version and returns where to copy on from: its own start when
-/// it may stay as it is.
+/// Writes the status line with our version and a reason phrase, and returns where to copy on from:
+/// its own start when it may stay as it is.
 fn write_status_line(head: &[u8], response: &ResponseHead, out: &mut HeadWriter<'_>) -> usize {
     const CODE_END: usize = "HTTP/1.1 200".len();
-    let lacks_reason = head[CODE_END] != b' ';
+    let reason = &head[CODE_END..];
+    let lacks_reason = !matches!(reason, [b' ', first, ..] if *first != b'\r');
     if response.version == Version::Http11 && !lacks_reason {
         return 0;
     }
     out.push(b"HTTP/1.1");
     out.push(&head["HTTP/1.1".len()..CODE_END]);
-    if lacks_reason {
-        out.push(b" "); // required even before an empty reason (RFC 9112 section 4)
+    if !lacks_reason {
+        return CODE_END;
     }
-    CODE_END
+    out.push(b" ");
+    out.push(phrase(response.status).as_bytes());
+    CODE_END + usize::from(reason[0] == b' ')
 }
 
 /// What `httparse` found, in our words.
@@ -376,9 +380,12 @@ mod tests {
     fn the_status_line_is_ours_where_it_must_be() {
         for (line, expected) in [
             ("HTTP/1.0 404 Not Found", "HTTP/1.1 404 Not Found"),
-            ("HTTP/1.1 404", "HTTP/1.1 404 "),
-            ("HTTP/1.0 404", "HTTP/1.1 404 "),
-            ("HTTP/1.1 404 ", "HTTP/1.1 404 "),
+            ("HTTP/1.1 404", "HTTP/1.1 404 Not Found"),
+            ("HTTP/1.0 404", "HTTP/1.1 404 Not Found"),
+            ("HTTP/1.1 404 ", "HTTP/1.1 404 Not Found"),
+            ("HTTP/1.0 404 ", "HTTP/1.1 404 Not Found"),
+            ("HTTP/1.1 404 ?", "HTTP/1.1 404 ?"),
+            ("HTTP/1.1 299 ", "HTTP/1.1 299 Success"),
         ] {
             let head = format!("{line}\r\nDate: x\r\n\r\n");
             let expected = format!("{expected}\r\nDate: x\r\n\r\n");

@@ -270,6 +270,10 @@ impl TlsStream {
     /// As [`poll_broken`](Self::poll_broken), or until the peer has ended its side and nothing of
     /// what it sent before waits to be taken.
     pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.stream.poll_broken(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        // What watching has received is to be opened, as nobody will be woken for it again.
         let has_sealed = self.inner.duplex.borrow().has_input() || self.stream.has_received();
         if has_sealed && self.inner.unread.borrow().is_none() {
             match self.poll_recv(cx) {
@@ -278,7 +282,7 @@ impl TlsStream {
                 Poll::Pending => {}
             }
         }
-        self.stream.poll_broken(cx).map(drop)
+        Poll::Pending
     }
 
     /// True if an idle connection must not be used again: the peer has ended it, or sent what

@@ -4,13 +4,14 @@
 //! Read next: `pools.rs` (the connections below), `ends.rs` (backends and clients).
 
 use std::io::Write;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::ends::{Backend, Client, ok};
-use crate::harness::on_both_engines;
+use crate::harness::{Folder, Lb, on_both_engines, skip};
 use crate::pools::start;
 
 on_both_engines!(
@@ -27,6 +28,7 @@ on_both_engines!(
     an_answer_may_come_before_the_request_is_over,
     a_client_that_leaves_ends_the_exchange,
     a_switched_connection_ends_after_silence,
+    a_status_line_has_a_phrase_whatever_the_backend_speaks,
 );
 
 const LONG: usize = 64 << 20;
@@ -370,4 +372,41 @@ fn a_switched_connection_ends_after_silence(engine: &str) {
     client.send(b"ping");
     assert_eq!(client.take(4).unwrap(), b"ping");
     assert!(client.rest().is_err(), "reset: neither side had ended it");
+}
+
+/// HTTP/2 has no phrases, and h2load takes a line without one for no status at all, as it comes from
+/// an HAProxy whose server speaks HTTP/2.
+fn a_status_line_has_a_phrase_whatever_the_backend_speaks(engine: &str) {
+    let bare = Backend::responding(|_| b"HTTP/1.1 404 \r\nContent-Length: 0\r\n\r\n".to_vec());
+    let (lb, _folder) = start(engine, &[&bare], "", "");
+    let mut client = Client::to(lb.listener("web"));
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = client.head().unwrap();
+    assert!(head.starts_with("HTTP/1.1 404 Not Found\r\n"), "{head}");
+
+    let backend = Backend::named("behind two");
+    let (inner, _folder) = start(engine, &[&backend], "", "");
+    let folder = Folder::new();
+    let path = folder.write(
+        "outer.yaml",
+        &format!(
+            "listeners:\n- {{name: web, address: '127.0.0.1:0', http: {{cluster: c}}}}\n\
+             clusters:\n  c: {{protocol: http2, backends: ['{}']}}\n",
+            inner.listener("web")
+        ),
+    );
+    let outer = Lb::start(engine, &["--config", &path]);
+    let mut client = Client::to(outer.listener("web"));
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = client.head().unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    let url = format!("http://{}/", outer.listener("web"));
+    let load = Command::new("h2load")
+        .args(["--h1", "-n", "40", "-c", "4", &url])
+        .output();
+    let Ok(output) = load else {
+        return skip("no h2load");
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("40 succeeded, 0 failed"), "{text}");
 }

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::version::{TLS12, TLS13};
 
@@ -146,14 +146,15 @@ fn over_tls_likewise(engine: &str) {
             client.flush().unwrap();
             // The connection below stays open: the word is enough.
             let mut rest = Vec::new();
-            let _ = client.sock.read_to_end(&mut rest);
+            let ended = client.sock.read_to_end(&mut rest);
+            assert!(ended.is_ok(), "{ended:?}");
         },
         |mut client| {
             client.conn.send_close_notify();
             client.flush().unwrap();
         },
     ];
-    let mut count = 0;
+    let (mut count, since) = (0, Instant::now());
     for version in [&TLS12, &TLS13] {
         for leave in leave {
             let config = client(&authority, None, &[version]);
@@ -178,9 +179,11 @@ fn over_tls_likewise(engine: &str) {
         }
         client.sock.write_all(&packet).unwrap();
         let mut rest = Vec::new();
-        let _ = client.sock.read_to_end(&mut rest);
+        let ended = client.sock.read_to_end(&mut rest);
+        assert!(ended.is_ok(), "{ended:?}");
         count += 1;
     }
+    assert!(since.elapsed() < DEADLINE / 2, "not by some later event");
     assert_logged(&folder, &vec!["499 0"; count]);
     assert_eq!(lb.metric(ABORTED), count as f64);
 }
