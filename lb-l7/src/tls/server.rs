@@ -5,15 +5,12 @@
 //! meanwhile.
 //! Read next: `names.rs` (which certificate), `tickets.rs`, `client_auth.rs`, `handshake.rs`.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use lb_core::metrics::TlsFailure;
-use lb_core::plan::{
-    Certificate, ClientAuth, Rate, TlsGroup, TlsRecords, TlsServer, TlsSuite, TlsVersion,
-};
+use lb_core::plan::{ClientAuth, Rate, TlsGroup, TlsRecords, TlsServer, TlsSuite, TlsVersion};
 use lb_core::rate::TokenBucket;
 use lb_core::rt::{self, Chunk, TcpStream, timeout};
 use lb_l4::client_hello::{self, HelloError, ReceiveError};
@@ -40,8 +37,6 @@ const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/pla
 #[derive(Debug)]
 pub struct TlsContext {
     secrets: Arc<TicketSecrets>,
-    /// What was parsed for acceptors that there still are, by a digest of what it was parsed from.
-    parsed: Mutex<HashMap<[u8; 32], Weak<ServerCertificate>>>,
 }
 
 impl TlsContext {
@@ -50,38 +45,7 @@ impl TlsContext {
     pub fn new() -> Option<Self> {
         Some(Self {
             secrets: TicketSecrets::random()?,
-            parsed: Mutex::default(),
         })
-    }
-
-    fn parse(&self, plan: &Arc<Certificate>) -> Result<Arc<ServerCertificate>, TlsConfigError> {
-        let mut digest = Context::new(&SHA256);
-        let names = plan.server_names.iter().map(String::as_bytes);
-        let parts = names.chain(plan.chain.iter().map(Vec::as_slice));
-        let ocsp = plan.ocsp.as_deref().unwrap_or_default();
-        for part in parts.chain([plan.name.as_bytes(), &*plan.key.der, ocsp]) {
-            digest.update(&(part.len() as u64).to_be_bytes());
-            digest.update(part);
-        }
-        let mut key = [0; 32];
-        key.copy_from_slice(digest.finish().as_ref());
-        let known = |it: &Self| it.lock().get(&key).and_then(Weak::upgrade);
-        if let Some(known) = known(self) {
-            return Ok(known);
-        }
-        let certificate = ServerCertificate::new(plan)
-            .map_err(|error| TlsConfigError::Certificate(plan.name.clone(), error))?;
-        let certificate = Arc::new(certificate);
-        self.lock().insert(key, Arc::downgrade(&certificate));
-        Ok(certificate)
-    }
-
-    fn forget_unused(&self) {
-        self.lock().retain(|_, it| it.strong_count() > 0);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Weak<ServerCertificate>>> {
-        self.parsed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,9 +70,11 @@ impl TlsAcceptor {
         previous: Option<&Self>,
     ) -> Result<Self, TlsConfigError> {
         let certificates = plan.certificates.iter();
-        let certificates = certificates.map(|it| context.parse(it));
+        let certificates = certificates.map(|it| {
+            let parsed = ServerCertificate::of(it);
+            parsed.map_err(|error| TlsConfigError::Certificate(it.name.clone(), error))
+        });
         let certificates: Vec<_> = certificates.collect::<Result<_, _>>()?;
-        context.forget_unused();
         let names = NameTable::new(&certificates, plan.unknown_names);
         let names = Arc::new(names.ok_or(TlsConfigError::NoCertificate)?);
         let bucket = previous.and_then(|it| Some(Arc::clone(&it.rate.as_ref()?.1)));

@@ -13,6 +13,7 @@ mod exchange;
 pub(crate) mod file;
 mod flags;
 mod http2;
+mod known;
 pub(crate) mod logs;
 mod notation;
 mod problem;
@@ -70,6 +71,10 @@ pub(crate) struct Sources {
 impl Sources {
     /// Reads and checks all sources.
     pub(crate) fn load(&self) -> Result<Draft, Problems> {
+        known::reading(|| self.load_all())
+    }
+
+    fn load_all(&self) -> Result<Draft, Problems> {
         let mut problems = Vec::new();
         let mut named: BTreeSet<_> = self.files.iter().cloned().collect();
         let mut files: Vec<_> = self

@@ -20,7 +20,7 @@ use super::decode::{self, Fields, Problems};
 use super::problem::{Located, Place, Problem};
 use super::read::duration;
 use super::yaml::{Node, Value};
-use super::{balancing, notation, read_cluster};
+use super::{balancing, known, notation, read_cluster};
 
 /// Largest file of certificates or keys, so that a wrong path ends in a message.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -163,7 +163,7 @@ pub(super) fn server(node: &Node, problems: &mut Problems) -> Option<Tls> {
         fields.refuse("ocsp", "it belongs into the list \"certificates\"");
         None
     } else {
-        let ocsp = fields.optional("ocsp", file);
+        let ocsp = fields.optional("ocsp", decode::parsed(notation::path));
         pair_fields(&mut fields, ocsp)
     };
     let certificates = several.unwrap_or_else(|| one.into_iter().collect());
@@ -266,7 +266,7 @@ fn gather(node: &Node, in_tls: bool, found: &mut Vec<PathBuf>) {
 /// An item of `certificates`.
 fn pair(node: &Node, problems: &mut Problems) -> Option<Located<Arc<ServerCertificate>>> {
     let mut fields = Fields::of(node, problems)?;
-    let ocsp = fields.optional("ocsp", file);
+    let ocsp = fields.optional("ocsp", decode::parsed(notation::path));
     let pair = pair_fields(&mut fields, ocsp);
     fields.finish();
     pair
@@ -276,13 +276,13 @@ fn pair(node: &Node, problems: &mut Problems) -> Option<Located<Arc<ServerCertif
 #[derive(Default)]
 struct PairMore {
     server_names: Vec<String>,
-    ocsp: Option<Vec<u8>>,
+    ocsp: Option<Located<PathBuf>>,
 }
 
 /// `certificate`, `key` and `names`, of a certificate or of a listener that has one.
 fn pair_fields(
     fields: &mut Fields<'_, '_>,
-    ocsp: Option<Located<Vec<u8>>>,
+    ocsp: Option<Located<PathBuf>>,
 ) -> Option<Located<Arc<ServerCertificate>>> {
     let certificate = fields.required("certificate", decode::parsed(notation::path));
     // Many tools write both into one file.
@@ -293,7 +293,7 @@ fn pair_fields(
     let names = fields.optional("names", decode::list(name));
     let more = PairMore {
         server_names: names.into_iter().flatten().map(|name| name.value).collect(),
-        ocsp: ocsp.map(|ocsp| ocsp.value),
+        ocsp,
     };
     let certificate = certificate.filter(|_| !is_bad)?;
     let key = key.as_ref().unwrap_or(&certificate);
@@ -305,37 +305,43 @@ fn pair_fields(
     )
 }
 
-/// Reads a certificate and its key.
+/// A certificate with its key, known or read.
 fn read_pair(
     (certificate, place): (&Path, &Place),
     (key, key_place): (&Path, &Place),
     more: PairMore,
     problems: &mut Problems,
 ) -> Option<Located<Arc<ServerCertificate>>> {
-    let name = certificate.display().to_string();
-    let chain = read(certificate).and_then(|text| {
-        let chain = tls::chain_from_pem(&text);
-        chain.map_err(|error| format!("\"{name}\" cannot be used: {error}"))
-    });
-    let key_text = read(key).and_then(|text| {
-        let found = tls::key_from_pem(&text);
-        found.map_err(|error| format!("\"{}\" cannot be used: {error}", key.display()))
-    });
-    let chain = chain.map_err(|reason| problems.push(Problem::new(place, reason)));
-    let key_text = key_text.map_err(|reason| problems.push(Problem::new(key_place, reason)));
-    let plan = Arc::new(Certificate {
-        name: name.clone(),
+    let source = known::Source {
+        certificate: certificate.to_path_buf(),
+        key: key.to_path_buf(),
+        ocsp: more.ocsp.as_ref().map(|it| it.value.clone()),
         server_names: more.server_names,
-        chain: chain.ok()?,
-        key: key_text.ok()?,
-        ocsp: more.ocsp,
-    });
-    match ServerCertificate::new(&plan) {
-        Ok(value) => Some(Located {
-            value: Arc::new(value),
-            place: place.clone(),
-        }),
+    };
+    let located = |value| Located {
+        value,
+        place: place.clone(),
+    };
+    let stamp = source.stamp(lb_core::rt::wall_clock());
+    let before = known::find(&source, stamp.as_ref());
+    if let Some((known, true)) = before {
+        return Some(located(known));
+    }
+    let ocsp_place = more.ocsp.as_ref().map(|it| &it.place);
+    let places = [place, key_place, ocsp_place.unwrap_or(place)];
+    let plan = read_plan(&source, places, problems)?;
+    let made = match before {
+        // Touched, or of no age when it was read.
+        Some((known, _)) if *known.plan == plan => Ok(known),
+        _ => ServerCertificate::of(&Arc::new(plan)),
+    };
+    match made {
+        Ok(value) => {
+            known::keep(source, stamp, &value);
+            Some(located(value))
+        }
         Err(error) => {
+            let name = certificate.display();
             let files = if certificate == key {
                 format!("\"{name}\"")
             } else {
@@ -346,6 +352,37 @@ fn read_pair(
             None
         }
     }
+}
+
+/// What is in the files of a source: certificate, key and what an authority says of it, in the
+/// order of their places.
+fn read_plan(
+    source: &known::Source,
+    [place, key_place, ocsp_place]: [&Place; 3],
+    problems: &mut Problems,
+) -> Option<Certificate> {
+    let unusable = |path: &Path, error: &dyn std::fmt::Display| {
+        format!("\"{}\" cannot be used: {error}", path.display())
+    };
+    let ocsp = source.ocsp.as_deref().map(read).transpose();
+    let ocsp = ocsp.map_err(|reason| problems.push(Problem::new(ocsp_place, reason)));
+    let chain = read(&source.certificate).and_then(|text| {
+        let chain = tls::chain_from_pem(&text);
+        chain.map_err(|error| unusable(&source.certificate, &error))
+    });
+    let key = read(&source.key).and_then(|text| {
+        let found = tls::key_from_pem(&text);
+        found.map_err(|error| unusable(&source.key, &error))
+    });
+    let chain = chain.map_err(|reason| problems.push(Problem::new(place, reason)));
+    let key = key.map_err(|reason| problems.push(Problem::new(key_place, reason)));
+    Some(Certificate {
+        name: source.certificate.display().to_string(),
+        server_names: source.server_names.clone(),
+        chain: chain.ok()?,
+        key: key.ok()?,
+        ocsp: ocsp.ok()?,
+    })
 }
 
 fn client_auth(node: &Node, problems: &mut Problems) -> Option<ClientAuth> {
@@ -428,11 +465,6 @@ fn ticket_key(text: &str) -> Result<TicketKey, String> {
         ));
     }
     Ok(TicketKey(secret))
-}
-
-/// What is in the file that a value names.
-fn file(node: &Node, problems: &mut Problems) -> Option<Located<Vec<u8>>> {
-    decode::parsed(|text| notation::path(text).and_then(|path| read(&path)))(node, problems)
 }
 
 /// A whole file.

@@ -91,7 +91,7 @@ pub(super) fn backend_json(tls: &BackendTls) -> Value {
 }
 
 fn certificate_json(certificate: &Arc<Certificate>) -> Value {
-    match ServerCertificate::new(certificate) {
+    match ServerCertificate::of(certificate) {
         Ok(parsed) => json!({
             "certificate": certificate.name,
             "names": parsed.names,
@@ -106,7 +106,7 @@ fn certificate_json(certificate: &Arc<Certificate>) -> Value {
 pub(super) fn write_server(text: &mut String, tls: &TlsServer) -> std::fmt::Result {
     for certificate in tls.certificates.iter() {
         let name = &certificate.name;
-        match ServerCertificate::new(certificate) {
+        match ServerCertificate::of(certificate) {
             Ok(parsed) => writeln!(
                 text,
                 "  certificate {name} for {} until {}",
