@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use lb_core::metrics::TlsFailure;
-use lb_core::plan::{ClientAuth, Rate, TlsGroup, TlsRecords, TlsServer, TlsSuite, TlsVersion};
+use lb_core::plan::{
+    ClientAuth, OverdueCrl, Rate, TlsGroup, TlsRecords, TlsServer, TlsSuite, TlsVersion,
+};
 use lb_core::rate::TokenBucket;
 use lb_core::rt::{self, Chunk, TcpStream, timeout};
 use lb_l4::client_hello::{self, HelloError, ReceiveError};
@@ -22,6 +24,7 @@ use rustls::{KeyLogFile, SupportedCipherSuite, SupportedProtocolVersion};
 use super::certificate::ServerCertificate;
 use super::client::TlsConfigError;
 use super::client_auth::ClientVerifier;
+use super::crl::RevocationList;
 use super::failure::TlsRefusal;
 use super::names::NameTable;
 use super::policies::{ClientPolicies, ClientPolicy};
@@ -56,6 +59,7 @@ pub struct TlsAcceptor {
     /// Where names differ in what is asked of clients: by which they go, and how each is done.
     by_name: Option<(Arc<ClientPolicies>, Vec<Arc<ServerConfig>>)>,
     certificates: Vec<Arc<ServerCertificate>>,
+    revocation_lists: Vec<RevocationList>,
     rate: Option<(Rate, Arc<TokenBucket>)>,
 }
 
@@ -85,6 +89,7 @@ impl TlsAcceptor {
             config: Arc::clone(configs.first().ok_or(TlsConfigError::NoCertificate)?),
             by_name: ClientPolicies::new(plan).map(|policies| (Arc::new(policies), configs)),
             certificates,
+            revocation_lists: RevocationList::of(plan),
             rate: plan
                 .handshake_rate
                 .map(|rate| (rate, bucket.unwrap_or_default())),
@@ -102,6 +107,12 @@ impl TlsAcceptor {
     #[must_use]
     pub fn certificates(&self) -> &[Arc<ServerCertificate>] {
         &self.certificates
+    }
+
+    /// By which lists clients are refused, the one that is overdue first first.
+    #[must_use]
+    pub fn revocation_lists(&self) -> &[RevocationList] {
+        &self.revocation_lists
     }
 
     pub(super) const fn config(&self) -> &Arc<ServerConfig> {
@@ -253,7 +264,9 @@ fn config(
 fn client_auth_digest(auth: Option<&ClientAuth>) -> [u8; 32] {
     let mut digest = Context::new(&SHA256);
     if let Some(auth) = auth {
-        digest.update(&[1, u8::from(auth.required), auth.depth]);
+        let refuses_overdue = auth.overdue == OverdueCrl::Refuse;
+        let flags = [u8::from(auth.required), u8::from(refuses_overdue)];
+        digest.update(&[1, flags[0], flags[1], auth.depth]);
         for list in [&auth.roots, &auth.revoked] {
             digest.update(&(list.len() as u64).to_be_bytes());
             for der in list.iter() {

@@ -5,6 +5,7 @@
 //! Read next: `file.rs` (what was written), then `compile.rs` (what it means).
 
 mod balancing;
+mod client_auth;
 mod compile;
 mod compile_cluster;
 mod decode;

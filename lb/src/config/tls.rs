@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use lb_core::plan::{
-    BackendTls, Certificate, ClientAuth, NamedClientAuth, Rate, TicketKey, TlsGroup, TlsRecords,
-    TlsServer, TlsSuite, TlsVersion, UnknownNames, Verify,
+    BackendTls, Certificate, Rate, TicketKey, TlsGroup, TlsRecords, TlsServer, TlsSuite,
+    TlsVersion, UnknownNames, Verify,
 };
-use lb_l7::tls::{self, ServerCertificate};
+use lb_l7::tls::{self, RevocationList, ServerCertificate};
 
+use super::client_auth::{client_auth, named_client_auth};
 use super::decode::{self, Fields, Problems};
 use super::problem::{Located, Place, Problem};
 use super::read::duration;
@@ -47,21 +48,14 @@ const UNKNOWN_WORDS: [(&str, UnknownNames); 2] = [
 const RECORDS_WORDS: [(&str, TlsRecords); 2] =
     [("dynamic", TlsRecords::Dynamic), ("full", TlsRecords::Full)];
 
-const REQUIRED_WORDS: [(&str, bool); 2] = [("optional", false), ("required", true)];
-
-/// As [`REQUIRED_WORDS`], of names that may differ from their listener.
-const MODE_WORDS: [(&str, Option<bool>); 3] = [
-    ("off", None),
-    ("optional", Some(false)),
-    ("required", Some(true)),
-];
-
 /// `tls:` of a listener, as it was written.
 #[derive(Debug)]
 pub(crate) struct Tls {
     pub(crate) server: TlsServer,
     /// Each of its certificates, and where it was written.
     pub(crate) certificates: Vec<Located<Arc<ServerCertificate>>>,
+    /// Where all of it was written; `None` of flags, which ask clients for nothing.
+    place: Option<Place>,
 }
 
 impl Tls {
@@ -71,11 +65,18 @@ impl Tls {
         Self {
             server: TlsServer::new(plans.collect()),
             certificates,
+            place: None,
         }
     }
 
-    /// What is odd about its certificates.
+    /// What is odd about its certificates, and about the lists of revoked ones.
     pub(crate) fn warn(&self, now: SystemTime, warnings: &mut Problems) {
+        for list in RevocationList::of(&self.server) {
+            if let (Some(fault), Some(place)) = (list.fault(now), &self.place) {
+                let reason = format!("the list of what {} has revoked {fault}", list.issuer);
+                warnings.push(Problem::new(place, reason));
+            }
+        }
         for Located { value, place } in &self.certificates {
             let name = &value.plan.name;
             if now >= value.not_after {
@@ -171,6 +172,7 @@ pub(super) fn server(node: &Node, problems: &mut Problems) -> Option<Tls> {
         fields.problem("there is no certificate that can be used");
     }
     let mut tls = Tls::of(certificates);
+    tls.place = Some(node.place.clone());
     let server = &mut tls.server;
     if let Some(http2) = fields.optional("http2", decode::boolean) {
         server.alpn_http2 = http2;
@@ -385,62 +387,6 @@ fn read_plan(
     })
 }
 
-fn client_auth(node: &Node, problems: &mut Problems) -> Option<ClientAuth> {
-    let mut fields = Fields::of(node, problems)?;
-    let required = fields.optional("mode", decode::choice(&REQUIRED_WORDS));
-    let auth = client_auth_fields(&mut fields, required.is_none_or(|it| it.value));
-    fields.finish();
-    auth
-}
-
-/// An item of `client_auth_by_name`.
-fn named_client_auth(node: &Node, problems: &mut Problems) -> Option<NamedClientAuth> {
-    let mut fields = Fields::of(node, problems)?;
-    let name =
-        |node: &Node, problems: &mut Problems| decode::parsed(notation::route_host)(node, problems);
-    let names = fields.required("names", decode::list(name));
-    let mode = fields.optional("mode", decode::choice(&MODE_WORDS));
-    let auth = match mode.map_or(Some(true), |it| it.value) {
-        Some(required) => client_auth_fields(&mut fields, required).map(Some),
-        None => {
-            for key in ["ca", "crl", "depth"] {
-                fields.refuse(key, "mode is off, so no certificate is asked for");
-            }
-            Some(None)
-        }
-    };
-    fields.finish();
-    let names = names?.into_iter().map(|name| name.value).collect();
-    auth.map(|auth| NamedClientAuth { names, auth })
-}
-
-/// `ca`, `crl` and `depth`.
-fn client_auth_fields(fields: &mut Fields<'_, '_>, required: bool) -> Option<ClientAuth> {
-    let roots = fields.required(
-        "ca",
-        decode::parsed(|text| {
-            let text = notation::path(text).and_then(|path| Ok((read(&path)?, path)))?;
-            let found = tls::roots_from_pem(&text.0);
-            found.map_err(|error| format!("\"{}\" cannot be used: {error}", text.1.display()))
-        }),
-    );
-    let revoked = fields.optional(
-        "crl",
-        decode::parsed(|text| {
-            let text = notation::path(text).and_then(|path| Ok((read(&path)?, path)))?;
-            let found = tls::revoked_from_pem(&text.0);
-            found.map_err(|error| format!("\"{}\" cannot be used: {error}", text.1.display()))
-        }),
-    );
-    let depth = fields.optional("depth", decode::number(0..=ClientAuth::DEPTH_LIMIT.into()));
-    Some(ClientAuth {
-        required,
-        roots: roots?.value.into(),
-        revoked: revoked.map(|it| it.value.into()).unwrap_or_default(),
-        depth: depth.map_or(ClientAuth::DEPTH_DEFAULT, |it| it.value as u8),
-    })
-}
-
 fn words<T>(
     fields: &mut Fields<'_, '_>,
     key: &'static str,
@@ -468,7 +414,7 @@ fn ticket_key(text: &str) -> Result<TicketKey, String> {
 }
 
 /// A whole file.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let read =
         File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
