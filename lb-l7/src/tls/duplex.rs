@@ -77,7 +77,58 @@ pub(super) struct Duplex {
     pacing: Pacing,
 }
 
+/// What there is of both directions while nothing is under way, for another thread.
+pub(super) struct Resting {
+    sealer: Sealer,
+    opener: Opener,
+    kernel: Kernel,
+    version: ProtocolVersion,
+    quiet: u8,
+    has_answered: bool,
+    pacing: Pacing,
+}
+
+impl Resting {
+    /// Goes on, on whatever thread.
+    pub(super) fn resume(self) -> Duplex {
+        Duplex {
+            sealer: self.sealer,
+            opener: self.opener,
+            kernel: self.kernel,
+            version: self.version,
+            input: Chunk::empty(),
+            partial: Vec::new(),
+            message: Vec::new(),
+            control: Vec::new(),
+            quiet: self.quiet,
+            is_ended: false,
+            failure: None,
+            has_said_end: false,
+            has_answered: self.has_answered,
+            pacing: self.pacing,
+        }
+    }
+}
+
 impl Duplex {
+    /// All that another thread needs to go on; `None` in the middle of anything, or at the end.
+    pub(super) fn rest_elsewhere(self) -> Option<Resting> {
+        let is_ended = self.is_ended || self.has_said_end || self.failure.is_some();
+        let has_bytes = !self.partial.is_empty() || !self.message.is_empty();
+        if is_ended || has_bytes || !self.input.is_empty() || !self.control.is_empty() {
+            return None;
+        }
+        Some(Resting {
+            sealer: self.sealer,
+            opener: self.opener,
+            kernel: self.kernel,
+            version: self.version,
+            quiet: self.quiet,
+            has_answered: self.has_answered,
+            pacing: self.pacing,
+        })
+    }
+
     /// `None` of a suite that is not ours.
     pub(super) fn new(
         tx: (u64, ConnectionTrafficSecrets),
@@ -120,6 +171,11 @@ impl Duplex {
             Some(RecordError::Alerted(alert)) => Some(alert),
             _ => None,
         }
+    }
+
+    /// Whether there is something to open or to be told: bytes, the peer's end, a failure.
+    pub(super) fn has_input(&self) -> bool {
+        !self.input.is_empty() || self.is_ended || self.failure.is_some()
     }
 
     /// Whether the peer is in the middle of a record.
