@@ -52,8 +52,8 @@ pub use tcp::{
     Source, Tcp,
 };
 pub use tls::{
-    BackendTls, Certificate, ClientAuth, KeyForm, NamedClientAuth, PrivateKey, TicketKey, TlsGroup,
-    TlsRecords, TlsServer, TlsSuite, TlsVersion, UnknownNames, UnknownTlsWord,
+    BackendTls, Certificate, ClientAuth, KeyForm, NamedClientAuth, OverdueCrl, PrivateKey,
+    TicketKey, TlsGroup, TlsRecords, TlsServer, TlsSuite, TlsVersion, UnknownNames, UnknownTlsWord,
 };
 pub use udp::Udp;
 pub use validate::{BACKENDS_MAX, Place, PlanError, TIMEOUT_MAX, TRIES_LIMIT};

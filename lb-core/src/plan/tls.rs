@@ -151,6 +151,8 @@ pub struct ClientAuth {
     /// Lists of what they have revoked, in DER. With any, the client's certificate must not be on
     /// them; one whose issuer has no list is good.
     pub revoked: Arc<[Vec<u8>]>,
+    /// What a list says once it is overdue: once its authority should have made a newer one.
+    pub overdue: OverdueCrl,
     /// How many intermediate certificates may stand between a client's and an authority's, 0 to
     /// [`ClientAuth::DEPTH_LIMIT`].
     pub depth: u8,
@@ -170,6 +172,18 @@ pub struct NamedClientAuth {
     pub names: Vec<String>,
     /// Certificates of clients; `None` asks for none.
     pub auth: Option<ClientAuth>,
+}
+
+/// What becomes of clients whose authority's list of revoked certificates is overdue, its nextUpdate
+/// being over (RFC 5280 section 5.1.2.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OverdueCrl {
+    /// They are refused, as nobody knows what has been revoked since: as OpenSSL has it
+    /// (`X509_V_ERR_CRL_HAS_EXPIRED`), so nginx and HAProxy, and RFC 5280 section 6.3.3.
+    #[default]
+    Refuse,
+    /// The list counts on, as it does for `rustls` where nobody asks otherwise.
+    Use,
 }
 
 /// What a client gets that asks for a name that no certificate has.

@@ -1,10 +1,11 @@
 //! A planned certificate, ready to be shown: parsed, and its key found to be its own.
 //!
 //! Parsing a key costs more than anything else about a certificate, and a change of one of
-//! thousands is common: what did not change is not parsed again.
+//! thousands is common: what is planned as before is not parsed again.
 //! Invariant: what is in here can sign. Read next: `names.rs` (who gets it), `x509.rs`.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use lb_core::plan::{Certificate, KeyForm, PrivateKey};
@@ -17,6 +18,9 @@ use rustls::{Error, InconsistentKeys};
 
 use super::ocsp::{Ocsp, OcspError};
 use super::x509::{X509, X509Error};
+
+/// What was parsed and is in use, by where in memory its plan is.
+static PARSED: Mutex<BTreeMap<usize, Weak<ServerCertificate>>> = Mutex::new(BTreeMap::new());
 
 /// A certificate that can be shown to clients.
 #[derive(Debug)]
@@ -62,6 +66,23 @@ pub enum CertificateError {
 }
 
 impl ServerCertificate {
+    /// As [`ServerCertificate::new`], but one and the same for all who ask for one plan as long as
+    /// any of them keeps it.
+    ///
+    /// # Errors
+    /// Those of `new`.
+    pub fn of(plan: &Arc<Certificate>) -> Result<Arc<Self>, CertificateError> {
+        let at = Arc::as_ptr(plan).addr();
+        let known = parsed().get(&at).and_then(Weak::upgrade);
+        if let Some(known) = known {
+            debug_assert!(Arc::ptr_eq(&known.plan, plan), "it holds its plan");
+            return Ok(known);
+        }
+        let new = Arc::new(Self::new(plan)?);
+        parsed().insert(at, Arc::downgrade(&new));
+        Ok(new)
+    }
+
     /// Parses a planned certificate.
     ///
     /// # Errors
@@ -133,6 +154,21 @@ impl ServerCertificate {
     }
 }
 
+impl Drop for ServerCertificate {
+    fn drop(&mut self) {
+        let at = Arc::as_ptr(&self.plan).addr();
+        let mut parsed = parsed();
+        // Another one of the same plan may have come meanwhile.
+        if parsed.get(&at).is_some_and(|it| it.strong_count() == 0) {
+            parsed.remove(&at);
+        }
+    }
+}
+
+fn parsed() -> MutexGuard<'static, BTreeMap<usize, Weak<ServerCertificate>>> {
+    PARSED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What is wrong with the certificates `behind` the first, if anything: whether they lead from one
 /// to the next, and whether there should be any.
 fn chain_fault(first: &X509<'_>, behind: &[Vec<u8>]) -> Option<String> {
@@ -179,5 +215,35 @@ pub(crate) fn key_der(key: &PrivateKey) -> PrivateKeyDer<'static> {
         KeyForm::Pkcs1 => PrivatePkcs1KeyDer::from(der).into(),
         KeyForm::Pkcs8 => PrivatePkcs8KeyDer::from(der).into(),
         KeyForm::Sec1 => PrivateSec1KeyDer::from(der).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_parsed_once_for_all_who_keep_it() {
+        let made = rcgen::generate_simple_self_signed(vec!["a.example".into()]).unwrap();
+        let plan = Arc::new(Certificate {
+            name: "a".into(),
+            server_names: Vec::new(),
+            chain: vec![made.cert.der().to_vec()],
+            key: PrivateKey {
+                form: KeyForm::Pkcs8,
+                der: made.signing_key.serialize_der(),
+            },
+            ocsp: None,
+        });
+        let first = ServerCertificate::of(&plan).unwrap();
+        let second = ServerCertificate::of(&plan).unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        let equal = ServerCertificate::of(&Arc::new((*plan).clone())).unwrap();
+        assert!(!Arc::ptr_eq(&first, &equal));
+        let at = Arc::as_ptr(&plan).addr();
+        drop(first);
+        assert!(parsed().contains_key(&at));
+        drop(second);
+        assert!(!parsed().contains_key(&at));
     }
 }

@@ -100,10 +100,12 @@ impl TlsClient {
         };
         let mut config = match &plan.certificate {
             Some(certificate) => {
-                let shown = ServerCertificate::new(certificate).map_err(|error| {
+                let shown = ServerCertificate::of(certificate).map_err(|error| {
                     TlsConfigError::Certificate(certificate.name.clone(), error)
                 })?;
-                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown.key)))
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(
+                    &shown.key,
+                ))))
             }
             None => builder.with_no_client_auth(),
         };

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use lb_core::plan::ClientAuth;
+use lb_core::plan::{ClientAuth, OverdueCrl};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
@@ -30,6 +30,8 @@ pub(crate) struct ClientVerifier {
     roots: RootCertStore,
     names: Vec<DistinguishedName>,
     revoked: Vec<CertRevocationList<'static>>,
+    /// What becomes of those that are overdue.
+    overdue: ExpirationPolicy,
     depth: usize,
     required: bool,
     provider: Arc<CryptoProvider>,
@@ -57,6 +59,10 @@ impl ClientVerifier {
                 .enumerate()
                 .map(list)
                 .collect::<Result<_, _>>()?,
+            overdue: match auth.overdue {
+                OverdueCrl::Refuse => ExpirationPolicy::Enforce,
+                OverdueCrl::Use => ExpirationPolicy::Ignore,
+            },
             depth: usize::from(auth.depth),
             required: auth.required,
             provider,
@@ -75,7 +81,7 @@ impl ClientVerifier {
             options
                 .with_depth(RevocationCheckDepth::Chain)
                 .with_status_policy(UnknownStatusPolicy::Allow)
-                .with_expiration_policy(ExpirationPolicy::Ignore)
+                .with_expiration_policy(self.overdue)
                 .build()
         });
         let within = |path: &VerifiedPath<'_>| {
@@ -157,6 +163,9 @@ fn certificate_error(error: webpki::Error) -> CertificateError {
         }
         Webpki::CertNotValidYet { time, not_before } => {
             CertificateError::NotValidYetContext { time, not_before }
+        }
+        Webpki::CrlExpired { time, next_update } => {
+            CertificateError::ExpiredRevocationListContext { time, next_update }
         }
         Webpki::CertRevoked => CertificateError::Revoked,
         Webpki::UnknownIssuer => CertificateError::UnknownIssuer,

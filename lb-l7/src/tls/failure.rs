@@ -121,6 +121,11 @@ const fn certificate_hint(what: &CertificateError) -> &'static str {
             "the client's certificate has expired"
         }
         CertificateError::Revoked => "the client's certificate was revoked",
+        CertificateError::ExpiredRevocationList
+        | CertificateError::ExpiredRevocationListContext { .. } => {
+            "the list of what the client's authority has revoked (crl) is overdue: renew the file, \
+             or set crl_overdue: use"
+        }
         CertificateError::UnknownIssuer => {
             "the client's certificate is not from an authority that the listener trusts"
         }

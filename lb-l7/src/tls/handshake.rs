@@ -14,7 +14,7 @@ use rustls::{CommonState, Error, ExtractedSecrets, PeerIncompatible};
 use super::duplex::{Duplex, Kernel};
 use super::facts::TlsFacts;
 use super::names;
-use super::record::Opener;
+use super::record::{HEADER_LEN, Kind, Opener, TAG_LEN};
 
 /// Most bytes of handshake messages that wait to be complete: certificates of clients are the
 /// longest.
@@ -79,6 +79,24 @@ impl Buffers {
             Err(_) => {
                 let before = std::mem::replace(&mut self.shown, self.incoming.len());
                 before < self.shown
+            }
+        }
+    }
+
+    /// Drops a record that the library has tried to open in vain and wants no more of: early data,
+    /// which it skips up to 16 KiB (RFC 8446 section 4.2.10). It does not say so, and would try it
+    /// again with each record that follows, and count it again.
+    ///
+    /// What did not open is left as zeros; what did has at least a byte for its kind.
+    fn drop_rejected(&mut self) {
+        let shown = &self.incoming[..self.shown];
+        let is_one = Opener::record_len(shown) == Ok(Some(self.shown));
+        if is_one && shown[0] == Kind::Data as u8 {
+            let content = &shown[HEADER_LEN..];
+            let sealed = &content[..content.len().saturating_sub(TAG_LEN)];
+            if sealed.iter().all(|byte| *byte == 0) {
+                self.incoming.drain(..self.shown);
+                self.shown = 0;
             }
         }
     }
@@ -162,7 +180,10 @@ impl Handshaking {
         incoming.drain(..used); // also of what was wrong: the library counts on it
         *shown -= used;
         match step {
-            Ok(Step::Receive) if buffers.show() => Ok(Step::Again),
+            Ok(Step::Receive) => {
+                buffers.drop_rejected();
+                Ok(if buffers.show() { Step::Again } else { step? })
+            }
             step => step,
         }
     }

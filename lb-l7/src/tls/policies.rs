@@ -97,7 +97,7 @@ impl Eq for ClientPolicy {}
 
 #[cfg(test)]
 mod tests {
-    use lb_core::plan::NamedClientAuth;
+    use lb_core::plan::{NamedClientAuth, OverdueCrl};
 
     use super::*;
 
@@ -107,6 +107,7 @@ mod tests {
             required: true,
             roots: Arc::new([vec![1]]),
             revoked: Arc::new([]),
+            overdue: OverdueCrl::default(),
             depth: 1,
         });
         let named = |names: &[&str], auth: &Option<ClientAuth>| NamedClientAuth {

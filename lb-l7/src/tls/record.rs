@@ -22,7 +22,7 @@ pub(super) const PLAIN_MAX: usize = 1 << 14;
 const CONTENT_MAX: usize = PLAIN_MAX + 2048;
 /// Likewise of TLS 1.3 (RFC 8446 section 5.2).
 const CONTENT_MAX_13: usize = PLAIN_MAX + 256;
-const TAG_LEN: usize = 16;
+pub(super) const TAG_LEN: usize = 16;
 /// What TLS 1.2 sends of the nonce with AES-GCM (RFC 5288 section 3).
 const EXPLICIT_LEN: usize = 8;
 /// Bytes that no record adds to its plaintext more of.

@@ -5,14 +5,13 @@
 //! meanwhile.
 //! Read next: `names.rs` (which certificate), `tickets.rs`, `client_auth.rs`, `handshake.rs`.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use lb_core::metrics::TlsFailure;
 use lb_core::plan::{
-    Certificate, ClientAuth, Rate, TlsGroup, TlsRecords, TlsServer, TlsSuite, TlsVersion,
+    ClientAuth, OverdueCrl, Rate, TlsGroup, TlsRecords, TlsServer, TlsSuite, TlsVersion,
 };
 use lb_core::rate::TokenBucket;
 use lb_core::rt::{self, Chunk, TcpStream, timeout};
@@ -25,6 +24,7 @@ use rustls::{KeyLogFile, SupportedCipherSuite, SupportedProtocolVersion};
 use super::certificate::ServerCertificate;
 use super::client::TlsConfigError;
 use super::client_auth::ClientVerifier;
+use super::crl::RevocationList;
 use super::failure::TlsRefusal;
 use super::names::NameTable;
 use super::policies::{ClientPolicies, ClientPolicy};
@@ -40,8 +40,6 @@ const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/pla
 #[derive(Debug)]
 pub struct TlsContext {
     secrets: Arc<TicketSecrets>,
-    /// What was parsed for acceptors that there still are, by a digest of what it was parsed from.
-    parsed: Mutex<HashMap<[u8; 32], Weak<ServerCertificate>>>,
 }
 
 impl TlsContext {
@@ -50,38 +48,7 @@ impl TlsContext {
     pub fn new() -> Option<Self> {
         Some(Self {
             secrets: TicketSecrets::random()?,
-            parsed: Mutex::default(),
         })
-    }
-
-    fn parse(&self, plan: &Arc<Certificate>) -> Result<Arc<ServerCertificate>, TlsConfigError> {
-        let mut digest = Context::new(&SHA256);
-        let names = plan.server_names.iter().map(String::as_bytes);
-        let parts = names.chain(plan.chain.iter().map(Vec::as_slice));
-        let ocsp = plan.ocsp.as_deref().unwrap_or_default();
-        for part in parts.chain([plan.name.as_bytes(), &*plan.key.der, ocsp]) {
-            digest.update(&(part.len() as u64).to_be_bytes());
-            digest.update(part);
-        }
-        let mut key = [0; 32];
-        key.copy_from_slice(digest.finish().as_ref());
-        let known = |it: &Self| it.lock().get(&key).and_then(Weak::upgrade);
-        if let Some(known) = known(self) {
-            return Ok(known);
-        }
-        let certificate = ServerCertificate::new(plan)
-            .map_err(|error| TlsConfigError::Certificate(plan.name.clone(), error))?;
-        let certificate = Arc::new(certificate);
-        self.lock().insert(key, Arc::downgrade(&certificate));
-        Ok(certificate)
-    }
-
-    fn forget_unused(&self) {
-        self.lock().retain(|_, it| it.strong_count() > 0);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Weak<ServerCertificate>>> {
-        self.parsed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,6 +59,7 @@ pub struct TlsAcceptor {
     /// Where names differ in what is asked of clients: by which they go, and how each is done.
     by_name: Option<(Arc<ClientPolicies>, Vec<Arc<ServerConfig>>)>,
     certificates: Vec<Arc<ServerCertificate>>,
+    revocation_lists: Vec<RevocationList>,
     rate: Option<(Rate, Arc<TokenBucket>)>,
 }
 
@@ -106,9 +74,11 @@ impl TlsAcceptor {
         previous: Option<&Self>,
     ) -> Result<Self, TlsConfigError> {
         let certificates = plan.certificates.iter();
-        let certificates = certificates.map(|it| context.parse(it));
+        let certificates = certificates.map(|it| {
+            let parsed = ServerCertificate::of(it);
+            parsed.map_err(|error| TlsConfigError::Certificate(it.name.clone(), error))
+        });
         let certificates: Vec<_> = certificates.collect::<Result<_, _>>()?;
-        context.forget_unused();
         let names = NameTable::new(&certificates, plan.unknown_names);
         let names = Arc::new(names.ok_or(TlsConfigError::NoCertificate)?);
         let bucket = previous.and_then(|it| Some(Arc::clone(&it.rate.as_ref()?.1)));
@@ -119,6 +89,7 @@ impl TlsAcceptor {
             config: Arc::clone(configs.first().ok_or(TlsConfigError::NoCertificate)?),
             by_name: ClientPolicies::new(plan).map(|policies| (Arc::new(policies), configs)),
             certificates,
+            revocation_lists: RevocationList::of(plan),
             rate: plan
                 .handshake_rate
                 .map(|rate| (rate, bucket.unwrap_or_default())),
@@ -136,6 +107,12 @@ impl TlsAcceptor {
     #[must_use]
     pub fn certificates(&self) -> &[Arc<ServerCertificate>] {
         &self.certificates
+    }
+
+    /// By which lists clients are refused, the one that is overdue first first.
+    #[must_use]
+    pub fn revocation_lists(&self) -> &[RevocationList] {
+        &self.revocation_lists
     }
 
     pub(super) const fn config(&self) -> &Arc<ServerConfig> {
@@ -287,7 +264,9 @@ fn config(
 fn client_auth_digest(auth: Option<&ClientAuth>) -> [u8; 32] {
     let mut digest = Context::new(&SHA256);
     if let Some(auth) = auth {
-        digest.update(&[1, u8::from(auth.required), auth.depth]);
+        let refuses_overdue = auth.overdue == OverdueCrl::Refuse;
+        let flags = [u8::from(auth.required), u8::from(refuses_overdue)];
+        digest.update(&[1, flags[0], flags[1], auth.depth]);
         for list in [&auth.roots, &auth.revoked] {
             digest.update(&(list.len() as u64).to_be_bytes());
             for der in list.iter() {

@@ -265,7 +265,7 @@ fn attributes(name: &[u8]) -> Vec<(&[u8], String)> {
 }
 
 /// RFC 4514: the last first, with commas between.
-fn distinguished_name(name: &[u8]) -> String {
+pub(super) fn distinguished_name(name: &[u8]) -> String {
     let mut text = String::new();
     for (id, value) in attributes(name).iter().rev() {
         if !text.is_empty() {

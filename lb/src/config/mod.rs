@@ -5,6 +5,7 @@
 //! Read next: `file.rs` (what was written), then `compile.rs` (what it means).
 
 mod balancing;
+mod client_auth;
 mod compile;
 mod compile_cluster;
 mod decode;
@@ -13,6 +14,7 @@ mod exchange;
 pub(crate) mod file;
 mod flags;
 mod http2;
+mod known;
 pub(crate) mod logs;
 mod notation;
 mod problem;
@@ -70,6 +72,10 @@ pub(crate) struct Sources {
 impl Sources {
     /// Reads and checks all sources.
     pub(crate) fn load(&self) -> Result<Draft, Problems> {
+        known::reading(|| self.load_all())
+    }
+
+    fn load_all(&self) -> Result<Draft, Problems> {
         let mut problems = Vec::new();
         let mut named: BTreeSet<_> = self.files.iter().cloned().collect();
         let mut files: Vec<_> = self

@@ -11,16 +11,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use lb_core::plan::{
-    BackendTls, Certificate, ClientAuth, NamedClientAuth, Rate, TicketKey, TlsGroup, TlsRecords,
-    TlsServer, TlsSuite, TlsVersion, UnknownNames, Verify,
+    BackendTls, Certificate, Rate, TicketKey, TlsGroup, TlsRecords, TlsServer, TlsSuite,
+    TlsVersion, UnknownNames, Verify,
 };
-use lb_l7::tls::{self, ServerCertificate};
+use lb_l7::tls::{self, RevocationList, ServerCertificate};
 
+use super::client_auth::{client_auth, named_client_auth};
 use super::decode::{self, Fields, Problems};
 use super::problem::{Located, Place, Problem};
 use super::read::duration;
 use super::yaml::{Node, Value};
-use super::{balancing, notation, read_cluster};
+use super::{balancing, known, notation, read_cluster};
 
 /// Largest file of certificates or keys, so that a wrong path ends in a message.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -47,21 +48,14 @@ const UNKNOWN_WORDS: [(&str, UnknownNames); 2] = [
 const RECORDS_WORDS: [(&str, TlsRecords); 2] =
     [("dynamic", TlsRecords::Dynamic), ("full", TlsRecords::Full)];
 
-const REQUIRED_WORDS: [(&str, bool); 2] = [("optional", false), ("required", true)];
-
-/// As [`REQUIRED_WORDS`], of names that may differ from their listener.
-const MODE_WORDS: [(&str, Option<bool>); 3] = [
-    ("off", None),
-    ("optional", Some(false)),
-    ("required", Some(true)),
-];
-
 /// `tls:` of a listener, as it was written.
 #[derive(Debug)]
 pub(crate) struct Tls {
     pub(crate) server: TlsServer,
     /// Each of its certificates, and where it was written.
     pub(crate) certificates: Vec<Located<Arc<ServerCertificate>>>,
+    /// Where all of it was written; `None` of flags, which ask clients for nothing.
+    place: Option<Place>,
 }
 
 impl Tls {
@@ -71,11 +65,18 @@ impl Tls {
         Self {
             server: TlsServer::new(plans.collect()),
             certificates,
+            place: None,
         }
     }
 
-    /// What is odd about its certificates.
+    /// What is odd about its certificates, and about the lists of revoked ones.
     pub(crate) fn warn(&self, now: SystemTime, warnings: &mut Problems) {
+        for list in RevocationList::of(&self.server) {
+            if let (Some(fault), Some(place)) = (list.fault(now), &self.place) {
+                let reason = format!("the list of what {} has revoked {fault}", list.issuer);
+                warnings.push(Problem::new(place, reason));
+            }
+        }
         for Located { value, place } in &self.certificates {
             let name = &value.plan.name;
             if now >= value.not_after {
@@ -163,7 +164,7 @@ pub(super) fn server(node: &Node, problems: &mut Problems) -> Option<Tls> {
         fields.refuse("ocsp", "it belongs into the list \"certificates\"");
         None
     } else {
-        let ocsp = fields.optional("ocsp", file);
+        let ocsp = fields.optional("ocsp", decode::parsed(notation::path));
         pair_fields(&mut fields, ocsp)
     };
     let certificates = several.unwrap_or_else(|| one.into_iter().collect());
@@ -171,6 +172,7 @@ pub(super) fn server(node: &Node, problems: &mut Problems) -> Option<Tls> {
         fields.problem("there is no certificate that can be used");
     }
     let mut tls = Tls::of(certificates);
+    tls.place = Some(node.place.clone());
     let server = &mut tls.server;
     if let Some(http2) = fields.optional("http2", decode::boolean) {
         server.alpn_http2 = http2;
@@ -266,7 +268,7 @@ fn gather(node: &Node, in_tls: bool, found: &mut Vec<PathBuf>) {
 /// An item of `certificates`.
 fn pair(node: &Node, problems: &mut Problems) -> Option<Located<Arc<ServerCertificate>>> {
     let mut fields = Fields::of(node, problems)?;
-    let ocsp = fields.optional("ocsp", file);
+    let ocsp = fields.optional("ocsp", decode::parsed(notation::path));
     let pair = pair_fields(&mut fields, ocsp);
     fields.finish();
     pair
@@ -276,13 +278,13 @@ fn pair(node: &Node, problems: &mut Problems) -> Option<Located<Arc<ServerCertif
 #[derive(Default)]
 struct PairMore {
     server_names: Vec<String>,
-    ocsp: Option<Vec<u8>>,
+    ocsp: Option<Located<PathBuf>>,
 }
 
 /// `certificate`, `key` and `names`, of a certificate or of a listener that has one.
 fn pair_fields(
     fields: &mut Fields<'_, '_>,
-    ocsp: Option<Located<Vec<u8>>>,
+    ocsp: Option<Located<PathBuf>>,
 ) -> Option<Located<Arc<ServerCertificate>>> {
     let certificate = fields.required("certificate", decode::parsed(notation::path));
     // Many tools write both into one file.
@@ -293,7 +295,7 @@ fn pair_fields(
     let names = fields.optional("names", decode::list(name));
     let more = PairMore {
         server_names: names.into_iter().flatten().map(|name| name.value).collect(),
-        ocsp: ocsp.map(|ocsp| ocsp.value),
+        ocsp,
     };
     let certificate = certificate.filter(|_| !is_bad)?;
     let key = key.as_ref().unwrap_or(&certificate);
@@ -305,37 +307,43 @@ fn pair_fields(
     )
 }
 
-/// Reads a certificate and its key.
+/// A certificate with its key, known or read.
 fn read_pair(
     (certificate, place): (&Path, &Place),
     (key, key_place): (&Path, &Place),
     more: PairMore,
     problems: &mut Problems,
 ) -> Option<Located<Arc<ServerCertificate>>> {
-    let name = certificate.display().to_string();
-    let chain = read(certificate).and_then(|text| {
-        let chain = tls::chain_from_pem(&text);
-        chain.map_err(|error| format!("\"{name}\" cannot be used: {error}"))
-    });
-    let key_text = read(key).and_then(|text| {
-        let found = tls::key_from_pem(&text);
-        found.map_err(|error| format!("\"{}\" cannot be used: {error}", key.display()))
-    });
-    let chain = chain.map_err(|reason| problems.push(Problem::new(place, reason)));
-    let key_text = key_text.map_err(|reason| problems.push(Problem::new(key_place, reason)));
-    let plan = Arc::new(Certificate {
-        name: name.clone(),
+    let source = known::Source {
+        certificate: certificate.to_path_buf(),
+        key: key.to_path_buf(),
+        ocsp: more.ocsp.as_ref().map(|it| it.value.clone()),
         server_names: more.server_names,
-        chain: chain.ok()?,
-        key: key_text.ok()?,
-        ocsp: more.ocsp,
-    });
-    match ServerCertificate::new(&plan) {
-        Ok(value) => Some(Located {
-            value: Arc::new(value),
-            place: place.clone(),
-        }),
+    };
+    let located = |value| Located {
+        value,
+        place: place.clone(),
+    };
+    let stamp = source.stamp(lb_core::rt::wall_clock());
+    let before = known::find(&source, stamp.as_ref());
+    if let Some((known, true)) = before {
+        return Some(located(known));
+    }
+    let ocsp_place = more.ocsp.as_ref().map(|it| &it.place);
+    let places = [place, key_place, ocsp_place.unwrap_or(place)];
+    let plan = read_plan(&source, places, problems)?;
+    let made = match before {
+        // Touched, or of no age when it was read.
+        Some((known, _)) if *known.plan == plan => Ok(known),
+        _ => ServerCertificate::of(&Arc::new(plan)),
+    };
+    match made {
+        Ok(value) => {
+            known::keep(source, stamp, &value);
+            Some(located(value))
+        }
         Err(error) => {
+            let name = certificate.display();
             let files = if certificate == key {
                 format!("\"{name}\"")
             } else {
@@ -348,59 +356,34 @@ fn read_pair(
     }
 }
 
-fn client_auth(node: &Node, problems: &mut Problems) -> Option<ClientAuth> {
-    let mut fields = Fields::of(node, problems)?;
-    let required = fields.optional("mode", decode::choice(&REQUIRED_WORDS));
-    let auth = client_auth_fields(&mut fields, required.is_none_or(|it| it.value));
-    fields.finish();
-    auth
-}
-
-/// An item of `client_auth_by_name`.
-fn named_client_auth(node: &Node, problems: &mut Problems) -> Option<NamedClientAuth> {
-    let mut fields = Fields::of(node, problems)?;
-    let name =
-        |node: &Node, problems: &mut Problems| decode::parsed(notation::route_host)(node, problems);
-    let names = fields.required("names", decode::list(name));
-    let mode = fields.optional("mode", decode::choice(&MODE_WORDS));
-    let auth = match mode.map_or(Some(true), |it| it.value) {
-        Some(required) => client_auth_fields(&mut fields, required).map(Some),
-        None => {
-            for key in ["ca", "crl", "depth"] {
-                fields.refuse(key, "mode is off, so no certificate is asked for");
-            }
-            Some(None)
-        }
+/// What is in the files of a source: certificate, key and what an authority says of it, in the
+/// order of their places.
+fn read_plan(
+    source: &known::Source,
+    [place, key_place, ocsp_place]: [&Place; 3],
+    problems: &mut Problems,
+) -> Option<Certificate> {
+    let unusable = |path: &Path, error: &dyn std::fmt::Display| {
+        format!("\"{}\" cannot be used: {error}", path.display())
     };
-    fields.finish();
-    let names = names?.into_iter().map(|name| name.value).collect();
-    auth.map(|auth| NamedClientAuth { names, auth })
-}
-
-/// `ca`, `crl` and `depth`.
-fn client_auth_fields(fields: &mut Fields<'_, '_>, required: bool) -> Option<ClientAuth> {
-    let roots = fields.required(
-        "ca",
-        decode::parsed(|text| {
-            let text = notation::path(text).and_then(|path| Ok((read(&path)?, path)))?;
-            let found = tls::roots_from_pem(&text.0);
-            found.map_err(|error| format!("\"{}\" cannot be used: {error}", text.1.display()))
-        }),
-    );
-    let revoked = fields.optional(
-        "crl",
-        decode::parsed(|text| {
-            let text = notation::path(text).and_then(|path| Ok((read(&path)?, path)))?;
-            let found = tls::revoked_from_pem(&text.0);
-            found.map_err(|error| format!("\"{}\" cannot be used: {error}", text.1.display()))
-        }),
-    );
-    let depth = fields.optional("depth", decode::number(0..=ClientAuth::DEPTH_LIMIT.into()));
-    Some(ClientAuth {
-        required,
-        roots: roots?.value.into(),
-        revoked: revoked.map(|it| it.value.into()).unwrap_or_default(),
-        depth: depth.map_or(ClientAuth::DEPTH_DEFAULT, |it| it.value as u8),
+    let ocsp = source.ocsp.as_deref().map(read).transpose();
+    let ocsp = ocsp.map_err(|reason| problems.push(Problem::new(ocsp_place, reason)));
+    let chain = read(&source.certificate).and_then(|text| {
+        let chain = tls::chain_from_pem(&text);
+        chain.map_err(|error| unusable(&source.certificate, &error))
+    });
+    let key = read(&source.key).and_then(|text| {
+        let found = tls::key_from_pem(&text);
+        found.map_err(|error| unusable(&source.key, &error))
+    });
+    let chain = chain.map_err(|reason| problems.push(Problem::new(place, reason)));
+    let key = key.map_err(|reason| problems.push(Problem::new(key_place, reason)));
+    Some(Certificate {
+        name: source.certificate.display().to_string(),
+        server_names: source.server_names.clone(),
+        chain: chain.ok()?,
+        key: key.ok()?,
+        ocsp: ocsp.ok()?,
     })
 }
 
@@ -430,13 +413,8 @@ fn ticket_key(text: &str) -> Result<TicketKey, String> {
     Ok(TicketKey(secret))
 }
 
-/// What is in the file that a value names.
-fn file(node: &Node, problems: &mut Problems) -> Option<Located<Vec<u8>>> {
-    decode::parsed(|text| notation::path(text).and_then(|path| read(&path)))(node, problems)
-}
-
 /// A whole file.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let read =
         File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));

@@ -8,6 +8,7 @@ mod bind;
 mod cpus;
 mod drain;
 mod objects;
+mod overdue;
 mod reload;
 mod signals;
 mod start;

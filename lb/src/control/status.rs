@@ -110,6 +110,7 @@ impl Status {
         report.write(&mut text);
         self.write_affinity(&mut text);
         write_certificates(&snapshot, &mut text);
+        write_revocation_lists(&snapshot, &mut text);
         if let Some(objects) = &self.objects {
             objects.write_metrics(&mut text);
         }
@@ -206,6 +207,31 @@ fn write_certificates(snapshot: &Snapshot, text: &mut Text) {
         let labels = [("listener", listener), ("certificate", name)];
         let since = not_after.duration_since(SystemTime::UNIX_EPOCH);
         family.sample(&labels, since.unwrap_or_default().as_secs());
+    }
+}
+
+/// When lists of revoked certificates are overdue, for an alert before clients are refused.
+fn write_revocation_lists(snapshot: &Snapshot, text: &mut Text) {
+    let mut family = text.family(
+        "lb_tls_crl_next_update_seconds",
+        Kind::Gauge,
+        "When the list of revoked certificates is overdue, in seconds since 1970.",
+    );
+    for listener in &snapshot.listeners {
+        let mut shown: Vec<&str> = Vec::new();
+        for list in listener.tls.iter().flat_map(|tls| tls.revocation_lists()) {
+            // Of several lists of one authority, the one that ends first.
+            if shown.contains(&&*list.issuer) {
+                continue;
+            }
+            shown.push(&list.issuer);
+            let labels = [
+                ("listener", listener.stats.name()),
+                ("issuer", &*list.issuer),
+            ];
+            let since = list.next_update.duration_since(SystemTime::UNIX_EPOCH);
+            family.sample(&labels, since.unwrap_or_default().as_secs());
+        }
     }
 }
 

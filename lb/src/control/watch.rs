@@ -5,10 +5,13 @@
 //! way to the file is walked anew, because a link in it may lead elsewhere.
 //! Read next: `mod.rs` (which waits for it).
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
+use std::fs::read_link;
 use std::future::pending;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use inotify::{EventMask, Inotify, WatchMask};
@@ -30,8 +33,27 @@ pub(crate) struct Watch {
     next: watch::Receiver<Vec<PathBuf>>,
     /// `None` where the kernel has no inotify instance left.
     inotify: Option<AsyncFd<Inotify>>,
-    /// Names whose change matters, with the folder each is in.
-    names: Vec<(PathBuf, OsString)>,
+    names: Names,
+    /// Whether the names may be others now: a link has changed, or a folder is not there.
+    has_ways_changed: bool,
+}
+
+/// Names whose change matters, with the folders that each is in.
+#[derive(Debug, Default)]
+struct Names {
+    by_name: HashMap<OsString, Vec<Arc<Path>>>,
+    folders: HashSet<Arc<Path>>,
+    /// Those that are, or were, symbolic links.
+    links: HashSet<OsString>,
+}
+
+/// The way to a folder or a file.
+struct Way {
+    /// Where it is followed from next, and where it leads in the end.
+    place: PathBuf,
+    /// What is still to be followed, the last name first.
+    rest: Vec<OsString>,
+    links: usize,
 }
 
 impl Watch {
@@ -43,7 +65,8 @@ impl Watch {
             files,
             next,
             inotify,
-            names: Vec::new(),
+            names: Names::default(),
+            has_ways_changed: true,
         };
         watch.walk();
         watch
@@ -57,6 +80,7 @@ impl Watch {
                 concerns = self.next_events() => if concerns { break },
                 Ok(()) = next.changed() => {
                     self.files = next.borrow_and_update().clone();
+                    self.has_ways_changed = true;
                     if self.inotify.is_none() {
                         self.inotify = open();
                     }
@@ -71,17 +95,19 @@ impl Watch {
         self.walk();
     }
 
-    /// Watches every folder on the way to the files. A folder watched already is left alone.
+    /// Watches every folder on the way to the files. A folder watched already is left alone, and
+    /// ways without a link that has changed are as before.
     fn walk(&mut self) {
         let Some(inotify) = &self.inotify else { return };
-        self.names = self.files.iter().flat_map(|file| way_to(file)).collect();
+        if std::mem::take(&mut self.has_ways_changed) {
+            self.names = Names::on_the_way_to(&self.files);
+        }
         let mask = WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::CLOSE_WRITE;
-        for (folder, _) in &self.names {
+        for folder in &self.names.folders {
             // A folder that is not there (yet) is found at the next change above it.
-            let _ = inotify
-                .get_ref()
-                .watches()
-                .add(folder, mask | WatchMask::ONLYDIR);
+            let mut watches = inotify.get_ref().watches();
+            let added = watches.add(folder, mask | WatchMask::ONLYDIR);
+            self.has_ways_changed |= added.is_err();
         }
     }
 
@@ -98,14 +124,18 @@ impl Watch {
             let mut concerns = false;
             for event in inotify.get_mut().read_events(&mut buffer)? {
                 let overflow = event.mask.contains(EventMask::Q_OVERFLOW);
-                let named = event.name.is_some_and(|name| {
-                    self.names.iter().any(|(folder, known)| {
-                        // A new file is empty: the close after its first writing counts.
-                        let created = event.mask.contains(EventMask::CREATE);
-                        known == name && (!created || folder.join(name).is_symlink())
-                    })
-                });
-                concerns |= overflow || named;
+                let Some((name, folders)) = event
+                    .name
+                    .and_then(|name| Some((name, self.names.by_name.get(name)?)))
+                else {
+                    concerns |= overflow;
+                    self.has_ways_changed |= overflow;
+                    continue;
+                };
+                let is_link = folders.iter().any(|it| it.join(name).is_symlink());
+                // A new file is empty: the close after its first writing counts.
+                concerns |= is_link || !event.mask.contains(EventMask::CREATE);
+                self.has_ways_changed |= is_link || self.names.links.contains(name);
             }
             Ok::<_, io::Error>(concerns)
         });
@@ -134,33 +164,82 @@ fn open() -> Option<AsyncFd<Inotify>> {
     }
 }
 
-/// Every name on the way to `file` whose change may change what the path leads to: the file's
-/// own, and those of symbolic links.
-fn way_to(file: &Path) -> Vec<(PathBuf, OsString)> {
-    let mut names = Vec::new();
-    let mut rest: Vec<OsString> = components(&std::path::absolute(file).unwrap_or_default());
-    let mut folder = PathBuf::from("/");
-    let mut links = 0;
-    while let Some(name) = rest.pop() {
-        if name == ".." {
-            folder.pop();
-            continue;
-        }
-        let path = folder.join(&name);
-        match std::fs::read_link(&path) {
-            Ok(target) if links < LINKS_MAX => {
-                links += 1;
-                names.push((folder.clone(), name));
-                if target.is_absolute() {
-                    folder = PathBuf::from("/");
+impl Names {
+    /// Every name on the ways to `files` whose change may change what a path leads to: the files'
+    /// own, and those of symbolic links. The way to a folder is walked once, however many of the
+    /// files are in it.
+    fn on_the_way_to(files: &[PathBuf]) -> Self {
+        let mut names = Self::default();
+        let mut folders: HashMap<PathBuf, Arc<Path>> = HashMap::new();
+        for file in files {
+            let file = std::path::absolute(file).unwrap_or_default();
+            let (Some(parent), Some(name)) = (file.parent(), file.file_name()) else {
+                continue; // a folder's own name, which cannot be a file's
+            };
+            let folder = match folders.get(parent) {
+                Some(folder) => Arc::clone(folder),
+                None => {
+                    let folder = Way::new(parent).follow(true, &mut names);
+                    folders.insert(parent.to_path_buf(), Arc::clone(&folder));
+                    folder
                 }
-                rest.extend(components(&target));
+            };
+            if folder.join(name).is_symlink() {
+                Way::new(&file).follow(false, &mut names);
+            } else {
+                names.add(&folder, name.to_owned());
             }
-            _ if rest.is_empty() => names.push((folder.clone(), name)),
-            _ => folder = path,
+        }
+        names
+    }
+
+    fn add(&mut self, folder: &Arc<Path>, name: OsString) {
+        if !self.folders.contains(folder) {
+            self.folders.insert(Arc::clone(folder));
+        }
+        let folders = self.by_name.entry(name).or_default();
+        if !folders.contains(folder) {
+            folders.push(Arc::clone(folder));
         }
     }
-    names
+}
+
+impl Way {
+    fn new(path: &Path) -> Self {
+        Self {
+            place: PathBuf::from("/"),
+            rest: components(path),
+            links: 0,
+        }
+    }
+
+    /// Adds the names of the links that are on it, and its last one unless it leads to a folder;
+    /// returns where it leads.
+    fn follow(mut self, is_folder: bool, names: &mut Names) -> Arc<Path> {
+        while let Some(name) = self.rest.pop() {
+            if name == ".." {
+                self.place.pop();
+                continue;
+            }
+            let path = self.place.join(&name);
+            match read_link(&path) {
+                Ok(target) if self.links < LINKS_MAX => {
+                    self.links += 1;
+                    names.links.insert(name.clone());
+                    names.add(&Arc::from(&*self.place), name);
+                    if target.is_absolute() {
+                        self.place = PathBuf::from("/");
+                    }
+                    self.rest.extend(components(&target));
+                }
+                _ if self.rest.is_empty() && !is_folder => {
+                    names.add(&Arc::from(&*self.place), name);
+                }
+                _ => self.place = path,
+            }
+        }
+        self.place.into()
+    }
 }
 
 /// The names in a path, the last one first.
@@ -175,6 +254,7 @@ fn components(path: &Path) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -236,6 +316,36 @@ mod tests {
         );
     }
 
+    /// The way to a file is another one once a link stands in its place.
+    #[test]
+    fn a_file_becomes_a_link_and_a_file_again() {
+        let folder = Folder::new("becomes");
+        let other = Folder::new("becomes-other");
+        let (file, far) = (folder.0.join("a.pem"), other.0.join("b.pem"));
+        fs::write(&file, "a").unwrap();
+        fs::write(&far, "a").unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (_files, next) = watch::channel(vec![file.clone()]);
+            let mut watch = Watch::new(next);
+            let new = folder.0.join("new");
+            symlink(&far, &new).unwrap();
+            fs::rename(&new, &file).unwrap();
+            tokio::time::timeout(SOON, watch.changed()).await.unwrap();
+            fs::write(&far, "b").unwrap();
+            tokio::time::timeout(SOON, watch.changed()).await.unwrap();
+            fs::write(&new, "c").unwrap();
+            fs::rename(&new, &file).unwrap();
+            tokio::time::timeout(SOON, watch.changed()).await.unwrap();
+            assert!(watch.names.links.is_empty());
+            fs::write(&file, "d").unwrap();
+            tokio::time::timeout(SOON, watch.changed()).await.unwrap();
+        });
+    }
+
     #[test]
     fn a_config_map_is_swapped_behind_a_link() {
         let folder = Folder::new("configmap");
@@ -246,11 +356,14 @@ mod tests {
         }
         symlink("..1", at("..data")).unwrap();
         symlink("..data/lb.yaml", at("lb.yaml")).unwrap();
-        let names: Vec<_> = way_to(&at("lb.yaml"))
-            .into_iter()
-            .map(|(_, name)| name)
-            .collect();
-        assert_eq!(names, ["lb.yaml", "..data", "lb.yaml"]);
+        let names = Names::on_the_way_to(&[at("lb.yaml"), at("other.pem")]);
+        let folders = |name: &str| names.by_name[OsStr::new(name)].len();
+        assert_eq!(names.by_name.len(), 3);
+        assert_eq!(
+            [folders("lb.yaml"), folders("..data"), folders("other.pem")],
+            [2, 1, 1]
+        );
+        assert_eq!(names.folders.len(), 2);
         assert!(noticed(&at("lb.yaml"), SOON, || {
             symlink("..2", at("..data_tmp")).unwrap();
             fs::rename(at("..data_tmp"), at("..data")).unwrap();

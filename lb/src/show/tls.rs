@@ -6,8 +6,10 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use lb_core::plan::{BackendTls, Certificate, ClientAuth, TlsServer, UnknownNames, Verify};
-use lb_l7::tls::ServerCertificate;
+use lb_core::plan::{
+    BackendTls, Certificate, ClientAuth, OverdueCrl, TlsServer, UnknownNames, Verify,
+};
+use lb_l7::tls::{RevocationList, ServerCertificate};
 use serde_json::{Value, json};
 
 use super::duration;
@@ -65,10 +67,28 @@ fn client_auth_json(auth: &ClientAuth) -> Value {
         required,
         roots,
         revoked,
+        overdue,
         depth,
     } = auth;
     let mode = if *required { "required" } else { "optional" };
-    json!({ "mode": mode, "ca": roots.len(), "crl": revoked.len(), "depth": depth })
+    let mut value =
+        json!({ "mode": mode, "ca": roots.len(), "crl": revoked.len(), "depth": depth });
+    if !revoked.is_empty() {
+        value["crl_overdue"] = json!(match overdue {
+            OverdueCrl::Refuse => "refuse",
+            OverdueCrl::Use => "use",
+        });
+        let now = lb_core::rt::wall_clock();
+        let lists = RevocationList::of_auth(auth).map(|list| {
+            json!({
+                "issuer": list.issuer,
+                "next_update": log::rfc3339(list.next_update),
+                "overdue": now >= list.next_update,
+            })
+        });
+        value["crls"] = lists.collect();
+    }
+    value
 }
 
 /// How backends are spoken to.
@@ -91,7 +111,7 @@ pub(super) fn backend_json(tls: &BackendTls) -> Value {
 }
 
 fn certificate_json(certificate: &Arc<Certificate>) -> Value {
-    match ServerCertificate::new(certificate) {
+    match ServerCertificate::of(certificate) {
         Ok(parsed) => json!({
             "certificate": certificate.name,
             "names": parsed.names,
@@ -106,7 +126,7 @@ fn certificate_json(certificate: &Arc<Certificate>) -> Value {
 pub(super) fn write_server(text: &mut String, tls: &TlsServer) -> std::fmt::Result {
     for certificate in tls.certificates.iter() {
         let name = &certificate.name;
-        match ServerCertificate::new(certificate) {
+        match ServerCertificate::of(certificate) {
             Ok(parsed) => writeln!(
                 text,
                 "  certificate {name} for {} until {}",

@@ -119,6 +119,10 @@ mod tls_backends;
 mod tls_certificates;
 /// Clients over TLS: their certificates, tickets, limits, what is agreed on.
 mod tls_clients;
+/// Lists of revoked certificates that are overdue.
+mod tls_crl;
+/// Clients that send early data.
+mod tls_early;
 /// Who a client over TLS is said to be.
 mod tls_identity;
 /// What TLS says on the wire.

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose,
@@ -74,7 +75,7 @@ pub(crate) fn wait_for_failures(lb: &Lb, reason: &str, count: f64) {
 }
 
 /// A certificate of a client with this number.
-fn numbered(authority: &Authority, number: u64) -> Signed {
+pub(crate) fn numbered(authority: &Authority, number: u64) -> Signed {
     let mut params = CertificateParams::new(vec!["client".to_owned()]).unwrap();
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params.serial_number = Some(SerialNumber::from(number));
@@ -88,6 +89,11 @@ fn numbered(authority: &Authority, number: u64) -> Signed {
 
 /// What the authority has revoked.
 fn revoked(authority: &Authority, numbers: &[u64]) -> String {
+    revoked_until(authority, numbers, Duration::from_secs(2_335_219_200))
+}
+
+/// Likewise, of a list that is overdue so long after the beginning of 1970.
+pub(crate) fn revoked_until(authority: &Authority, numbers: &[u64], end: Duration) -> String {
     let revoked = numbers.iter().map(|number| RevokedCertParams {
         serial_number: SerialNumber::from(*number),
         revocation_time: date_time_ymd(2024, 1, 1),
@@ -96,7 +102,7 @@ fn revoked(authority: &Authority, numbers: &[u64]) -> String {
     });
     let list = CertificateRevocationListParams {
         this_update: date_time_ymd(2024, 1, 1),
-        next_update: date_time_ymd(2044, 1, 1),
+        next_update: date_time_ymd(1970, 1, 1) + end,
         crl_number: SerialNumber::from(1),
         issuing_distribution_point: None,
         revoked_certs: revoked.collect(),
