@@ -109,21 +109,57 @@ pub(crate) enum Admission {
     Incomplete(Chunk),
 }
 
+/// What is no acceptable request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) failure: Failure,
+    /// As [`Request::is_grpc`].
+    pub(crate) is_grpc: bool,
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            is_grpc: false,
+        }
+    }
+}
+
 /// Takes the request at the start of `received`, which came from `peer` by `link`.
 pub(crate) fn admit(
     mut received: Chunk,
     link: &ClientLink,
     peer: &Peer,
     service: &HttpService,
-    (http, requests): (&HttpWorker, u32),
-) -> Result<Admission, Failure> {
+    of_worker: (&HttpWorker, u32),
+) -> Result<Admission, Refused> {
     received.advance(leading_blank(&received));
-    let Some(mut head) = parse_request(&received, &service.rules).map_err(Failure::Head)? else {
+    let parsed = parse_request(&received, &service.rules).map_err(|error| Refused {
+        failure: Failure::Head(error),
+        is_grpc: link.is_http2() && grpc::is_call(&received),
+    })?;
+    let Some(head) = parsed else {
         return Ok(Admission::Incomplete(received));
     };
-    if let Some(offer) = http2_offer(&head, &mut received, link, service, http) {
+    if let Some(offer) = http2_offer(&head, &mut received, link, service, of_worker.0) {
         return Ok(Admission::Http2(offer));
     }
+    let is_grpc = is_grpc(&head, &received);
+    let request = take((received, head, is_grpc), link, peer, service, of_worker);
+    request
+        .map(Admission::Admitted)
+        .map_err(|failure| Refused { failure, is_grpc })
+}
+
+/// Takes the request whose head was found to be acceptable.
+fn take(
+    (mut received, mut head, is_grpc): (Chunk, RequestHead, bool),
+    link: &ClientLink,
+    peer: &Peer,
+    service: &HttpService,
+    (http, requests): (&HttpWorker, u32),
+) -> Result<Request, Failure> {
     let mut body = expected_body(&mut head, link, service)?;
     let mut client = who(&head, link, peer);
     let request_id = fresh_id(&head, service, http);
@@ -139,7 +175,6 @@ pub(crate) fn admit(
     let target = routed.target.as_ref().map(Buffer::as_slice);
     rewrite_request(&received, &head, &service.rules, &client, target, &mut out)
         .map_err(Failure::Head)?;
-    let is_grpc = link.is_http2() && is_grpc(&head, &received);
     let deadline = is_grpc.then(|| grpc_timeout(&head, &received)).flatten();
     let keys = keys(&received, &head, routed.cluster, service);
     let early = Early {
@@ -160,7 +195,7 @@ pub(crate) fn admit(
         record.received_bytes = (head.len() + at_hand) as u64;
     }
     link.unread(received);
-    Ok(Admission::Admitted(Request {
+    Ok(Request {
         head: out.freeze(),
         #[expect(
             clippy::cast_possible_truncation,
@@ -183,7 +218,7 @@ pub(crate) fn admit(
         is_committed: false,
         secrets: link.take_secrets(),
         log,
-    }))
+    })
 }
 
 /// Where the request goes; nowhere if its connection is not for its host.

@@ -202,6 +202,15 @@ impl ClientLink {
         }
     }
 
+    /// Whether the client has ended the message that it sends, and all of it was taken. Nobody can
+    /// tell that of HTTP/1.
+    pub(crate) fn is_received(&self) -> bool {
+        match self {
+            Self::Http1(_) => false,
+            Self::Http2(stream) => stream.is_received(),
+        }
+    }
+
     /// The names of the request's fields that must stay out of tables.
     pub(crate) fn take_secrets(&self) -> Option<Chunk> {
         match self {

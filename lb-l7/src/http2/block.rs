@@ -23,6 +23,9 @@ const HEADS_MAX: usize = 8;
 
 /// The answer to a head that is too long, complete (RFC 6585 section 5).
 const TOO_LONG: &[u8] = b"HTTP/1.1 431 \r\ncontent-length: 0\r\n\r\n";
+/// The same for a call of gRPC: RESOURCE_EXHAUSTED.
+const CALL_TOO_LONG: &[u8] = b"HTTP/1.1 200 \r\ncontent-type: application/grpc\r\n\
+    grpc-status: 8\r\ngrpc-message: the head is longer than allowed\r\n\r\n";
 
 /// What a head says, its text, and the names of its fields that are secrets.
 type Decoded = (HeadFacts, Chunk, Option<Chunk>);
@@ -134,9 +137,11 @@ impl Core {
                 Ok(())
             }
             Err(bad) => {
-                if bad == BadHead::TooLong {
-                    self.send_head(key, TOO_LONG, true);
-                }
+                match bad {
+                    BadHead::TooLong => self.send_head(key, TOO_LONG, true),
+                    BadHead::CallTooLong => self.send_head(key, CALL_TOO_LONG, true),
+                    BadHead::Malformed => false,
+                };
                 self.reset(key, bad_head_code(bad));
                 self.streams.remove(key);
                 self.take_reset()
@@ -393,7 +398,7 @@ const fn bad_head_code(bad: BadHead) -> ErrorCode {
     match bad {
         BadHead::Malformed => ErrorCode::PROTOCOL_ERROR,
         // Behind a complete answer (RFC 9113 section 8.1).
-        BadHead::TooLong => ErrorCode::NO_ERROR,
+        BadHead::TooLong | BadHead::CallTooLong => ErrorCode::NO_ERROR,
     }
 }
 

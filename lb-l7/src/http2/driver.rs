@@ -75,6 +75,9 @@ pub(super) struct Driver<'s> {
     has_ended: bool,
     /// The client has finished sending, and may be waiting for answers.
     is_half_closed: bool,
+    gathers: u64,
+    turn: u64,
+    gathered: usize,
 }
 
 impl<'s> Driver<'s> {
@@ -90,6 +93,9 @@ impl<'s> Driver<'s> {
             closes_at: None,
             has_ended: false,
             is_half_closed: false,
+            gathers: 0,
+            turn: 0,
+            gathered: 0,
         }
     }
 
@@ -167,8 +173,26 @@ impl<'s> Driver<'s> {
         core.send_ping();
     }
 
-    fn poll_send(&self, cx: &mut Context<'_>) -> io::Result<()> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let mut core = self.shared.core.borrow_mut();
+        static MAX: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| std::env::var("GMAX").ok().and_then(|it| it.parse().ok()).unwrap_or(0));
+        static MODE: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| std::env::var("GMODE").ok().and_then(|it| it.parse().ok()).unwrap_or(0));
+        let bytes = core.out.bytes();
+        if bytes > 0 && bytes < 16384 && core.streams.len() > 0 && *MAX > 0 {
+            let turn = rt::turns();
+            if self.turn == turn { return Ok(()); }
+            let grew = bytes > self.gathered;
+            self.gathered = bytes;
+            self.turn = turn;
+            if self.gathers < *MAX && (grew || *MODE == 1) {
+                self.gathers += 1;
+                rt::wake_after_turn(cx);
+                return Ok(());
+            }
+        }
+        self.gathers = 0;
+        self.turn = 0;
+        self.gathered = 0;
         while core.out.bytes() > 0 {
             let mut parts = core.out.next();
             match self.stream.poll_send(cx, &mut parts) {
