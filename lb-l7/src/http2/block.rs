@@ -8,7 +8,7 @@ use lb_core::rt::{Buffer, Chunk};
 
 use super::core::{Core, Phase, Role};
 use super::frame::{ConnectionError, ErrorCode, FrameHead, PAYLOAD_BYTES_MAX, flag, kind};
-use super::head::{BadHead, HeadFacts, HeadKind, HeadText};
+use super::head::{BadHead, HeadFacts, HeadKind, HeadRoom, HeadText};
 use super::server::FirstStream;
 use super::settings::WINDOW_INITIAL;
 use super::streams::{Ended, StreamKey};
@@ -260,6 +260,10 @@ impl Core {
         block: &[u8],
         kind: HeadKind,
     ) -> Result<Result<Decoded, BadHead>, ConnectionError> {
+        let before = self.decoder.table_changes();
+        if let Some((facts, text)) = self.known_block.recall(block, kind, before) {
+            return Ok(Ok((facts, in_buffer(text), None)));
+        }
         let mut text = HeadText::new(&mut self.room, kind, self.local.head_bytes_max);
         let decoded = self.decoder.decode(block, |field| text.take(field));
         decoded.map_err(|_| broken_block())?;
@@ -267,12 +271,14 @@ impl Core {
             Ok(facts) => facts,
             Err(bad) => return Ok(Err(bad)),
         };
-        let mut out = Buffer::new();
-        let fits = out.push(&self.room.text);
-        debug_assert!(fits, "heads are limited to what a buffer holds");
-        let secrets = &self.room.secrets;
+        let HeadRoom { text, secrets, .. } = &self.room;
+        // A WebSocket's key is another one each time.
+        let is_plain = secrets.is_empty() && !facts.is_websocket;
+        if is_plain && self.decoder.table_changes() == before {
+            self.known_block.keep(block, text, (kind, facts), before);
+        }
         let secrets = (!secrets.is_empty()).then(|| Chunk::from_vec(secrets.clone()));
-        Ok(Ok((facts, out.freeze(), secrets)))
+        Ok(Ok((facts, in_buffer(text), secrets)))
     }
 
     fn discard_head(&mut self, block: &[u8]) -> Result<(), ConnectionError> {
@@ -303,7 +309,7 @@ impl Core {
         stream.is_websocket = kind.is_websocket;
         let mut block = std::mem::take(&mut self.block);
         block.clear();
-        write::request(text, kind, &mut self.encoder, &mut block);
+        write::request(text, kind, &mut self.pen(), &mut block);
         self.send_block(id, &block, ends);
         self.block = block;
         Some(key)
@@ -324,23 +330,34 @@ impl Core {
     pub(super) fn send_head(&mut self, key: StreamKey, text: &[u8], ends: bool) -> bool {
         let secrets = self.streams.get(key).and_then(|it| it.secrets.take());
         let secrets = secrets.as_deref().unwrap_or_default();
-        self.send_fields(key, ends, |encoder, block| {
-            write::response(text, secrets, encoder, block)
+        self.send_fields(key, ends, |core, block| {
+            write::response(text, secrets, &mut core.pen(), block)
         })
     }
 
     /// Sends trailers, and so ends our side.
     pub(super) fn send_trailers(&mut self, key: StreamKey, text: &[u8]) -> bool {
-        self.send_fields(key, true, |encoder, block| {
-            write::trailers(text, encoder, block)
+        self.send_fields(key, true, |core, block| {
+            let pen = &mut write::Pen {
+                encoder: &mut core.encoder,
+                known: &mut core.known_trailers,
+            };
+            write::trailers(text, pen, block)
         })
+    }
+
+    const fn pen(&mut self) -> write::Pen<'_> {
+        write::Pen {
+            encoder: &mut self.encoder,
+            known: &mut self.known_heads,
+        }
     }
 
     fn send_fields(
         &mut self,
         key: StreamKey,
         ends: bool,
-        encode: impl FnOnce(&mut super::hpack::Encoder, &mut Vec<u8>),
+        encode: impl FnOnce(&mut Self, &mut Vec<u8>),
     ) -> bool {
         let Some(stream) = self.streams.get(key) else {
             return false;
@@ -351,7 +368,7 @@ impl Core {
         stream.send_closed = ends;
         let mut block = std::mem::take(&mut self.block);
         block.clear();
-        encode(&mut self.encoder, &mut block);
+        encode(self, &mut block);
         self.send_block(key.id, &block, ends);
         self.block = block;
         true
@@ -385,6 +402,13 @@ impl Core {
             .get(key)
             .is_some_and(|it| it.ended == Some(Ended::Refused))
     }
+}
+
+fn in_buffer(text: &[u8]) -> Chunk {
+    let mut out = Buffer::new();
+    let fits = out.push(text);
+    debug_assert!(fits, "heads are limited to what a buffer holds");
+    out.freeze()
 }
 
 const fn broken_block() -> ConnectionError {

@@ -14,6 +14,7 @@ use super::budget::Budget;
 use super::frame::{ConnectionError, ErrorCode, PREFACE, kind};
 use super::head::HeadRoom;
 use super::hpack::{Decoder, Encoder};
+use super::known::{KnownBlock, KnownLines};
 use super::out::Out;
 use super::receive::Input;
 use super::settings::{LocalSettings, PeerSettings, WINDOW_INITIAL};
@@ -59,6 +60,9 @@ pub(super) struct Core {
     pub(super) input: Input,
     pub(super) decoder: Decoder,
     pub(super) encoder: Encoder,
+    pub(super) known_block: KnownBlock,
+    pub(super) known_heads: KnownLines,
+    pub(super) known_trailers: KnownLines,
     pub(super) room: HeadRoom,
     /// A block being encoded.
     pub(super) block: Vec<u8>,
@@ -140,6 +144,9 @@ impl Core {
             input: Input::new(is_server),
             decoder: Decoder::new(),
             encoder: Encoder::new(is_server),
+            known_block: KnownBlock::default(),
+            known_heads: KnownLines::default(),
+            known_trailers: KnownLines::default(),
             room: HeadRoom::default(),
             block: Vec::new(),
             streams: Streams::default(),

@@ -16,6 +16,7 @@ use lb_core::rt::{self, Chunk, Instant, Sleep};
 
 use super::core::{Core, Phase, Role};
 use super::frame::{ConnectionError, ErrorCode};
+use super::joining::Joining;
 use super::streams::Ended;
 use crate::stream::Stream;
 
@@ -75,9 +76,7 @@ pub(super) struct Driver<'s> {
     has_ended: bool,
     /// The client has finished sending, and may be waiting for answers.
     is_half_closed: bool,
-    gathers: u64,
-    turn: u64,
-    gathered: usize,
+    joining: Joining,
 }
 
 impl<'s> Driver<'s> {
@@ -93,9 +92,7 @@ impl<'s> Driver<'s> {
             closes_at: None,
             has_ended: false,
             is_half_closed: false,
-            gathers: 0,
-            turn: 0,
-            gathered: 0,
+            joining: Joining::default(),
         }
     }
 
@@ -109,7 +106,8 @@ impl<'s> Driver<'s> {
     fn poll(&mut self, cx: &mut Context<'_>, begin: &mut impl FnMut()) -> Poll<()> {
         self.shared.core.borrow_mut().now = rt::now();
         self.poll_receive(cx, begin);
-        if self.poll_send(cx).is_err() {
+        let waits = self.joining.waits(&self.shared.core.borrow(), cx);
+        if !waits && self.poll_send(cx).is_err() {
             return Poll::Ready(());
         }
         let mut core = self.shared.core.borrow_mut();
@@ -173,26 +171,8 @@ impl<'s> Driver<'s> {
         core.send_ping();
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    fn poll_send(&self, cx: &mut Context<'_>) -> io::Result<()> {
         let mut core = self.shared.core.borrow_mut();
-        static MAX: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| std::env::var("GMAX").ok().and_then(|it| it.parse().ok()).unwrap_or(0));
-        static MODE: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| std::env::var("GMODE").ok().and_then(|it| it.parse().ok()).unwrap_or(0));
-        let bytes = core.out.bytes();
-        if bytes > 0 && bytes < 16384 && core.streams.len() > 0 && *MAX > 0 {
-            let turn = rt::turns();
-            if self.turn == turn { return Ok(()); }
-            let grew = bytes > self.gathered;
-            self.gathered = bytes;
-            self.turn = turn;
-            if self.gathers < *MAX && (grew || *MODE == 1) {
-                self.gathers += 1;
-                rt::wake_after_turn(cx);
-                return Ok(());
-            }
-        }
-        self.gathers = 0;
-        self.turn = 0;
-        self.gathered = 0;
         while core.out.bytes() > 0 {
             let mut parts = core.out.next();
             match self.stream.poll_send(cx, &mut parts) {

@@ -15,6 +15,8 @@ pub(crate) mod grpc;
 pub(crate) mod h2c;
 mod head;
 pub mod hpack;
+mod joining;
+mod known;
 mod out;
 mod receive;
 mod replay;
