@@ -36,6 +36,8 @@ mod access_log;
 mod admin;
 /// Clients and keys that stay where they are.
 mod affinity;
+/// Autobahn's WebSocket test suite.
+mod autobahn;
 /// Workers share long-lived connections evenly.
 mod balance;
 /// `lb check`, and what is said about a bad configuration.
@@ -76,6 +78,10 @@ mod http2_floods;
 mod http2_pairs;
 /// Ingresses, as documented and as annotated.
 mod ingresses;
+/// Clients that give up while their request is being served.
+mod leaving;
+/// Workers give idle connections to each other.
+mod lending;
 /// Out of file descriptors.
 mod limits;
 /// A folder of Kubernetes objects.

@@ -10,14 +10,29 @@ use std::sync::OnceLock;
 /// Why there is none.
 pub(crate) fn python() -> Result<&'static Path, &'static str> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let python = PYTHON.get_or_init(make_python);
+    let packages = ["grpcio", "hypercorn", "websockets"];
+    let python =
+        PYTHON.get_or_init(|| make_python("python", &packages, "grpc, hypercorn, websockets"));
     python.as_deref().map_err(String::as_str)
 }
 
-fn make_python() -> Result<PathBuf, String> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
+/// A Python that has `autobahn` with what it needs of Twisted.
+///
+/// # Errors
+/// Why there is none.
+pub(crate) fn python_with_autobahn() -> Result<&'static Path, &'static str> {
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let packages = ["autobahn", "twisted", "pyopenssl", "service_identity"];
+    let modules = "autobahn.twisted.websocket, OpenSSL";
+    let python = PYTHON.get_or_init(|| make_python("python-autobahn", &packages, modules));
+    python.as_deref().map_err(String::as_str)
+}
+
+/// A Python called `name` that has `packages`, from which it can import `modules`.
+fn make_python(name: &str, packages: &[&str], modules: &str) -> Result<PathBuf, String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let python = folder.join("bin/python");
-    let has_all = || run(Command::new(&python).args(["-c", "import grpc, hypercorn, websockets"]));
+    let has_all = || run(Command::new(&python).args(["-c", &format!("import {modules}")]));
     if has_all().is_ok() {
         return Ok(python);
     }
@@ -25,11 +40,10 @@ fn make_python() -> Result<PathBuf, String> {
     run(Command::new("python3").args(venv).arg(&folder))
         .and_then(|()| {
             let pip = ["-m", "pip", "install", "--quiet", "--only-binary=:all:"];
-            let packages = ["grpcio", "hypercorn", "websockets"];
             run(Command::new(&python).args(pip).args(packages))
         })
         .and_then(|()| has_all())
-        .map_err(|reason| format!("no grpcio, hypercorn and websockets from PyPI: {reason}"))?;
+        .map_err(|reason| format!("no {} from PyPI: {reason}", packages.join(", ")))?;
     Ok(python)
 }
 

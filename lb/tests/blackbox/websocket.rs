@@ -1,9 +1,8 @@
 //! Every kind of WebSocket frame through `lb`, right and wrong ones, compared byte for byte with a
 //! direct connection to the same server of the package `websockets`.
 //!
-//! It stands for Autobahn's test suite, which needs Python 2, and which judges endpoints: a proxy is
-//! none, and has done its part if the endpoints see each other's bytes.
-//! Read next: `websocket_frames.py` (the cases), `upgrades.rs` (what else can happen to tunnels).
+//! Read next: `websocket_frames.py` (the cases), `autobahn.rs` (Autobahn's), `upgrades.rs` (what else can
+//! happen to tunnels).
 
 use std::process::Command;
 

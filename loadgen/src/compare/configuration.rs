@@ -76,6 +76,11 @@ fn nginx_http(site: &Site) -> String {
             proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection upgrade;"
         }
+        // Since 1.29.4.
+        Speech::Http2 if site.http2_to_origins => {
+            "proxy_pass http://origins;
+            proxy_http_version 2;"
+        }
         _ => {
             "proxy_pass http://origins;
             proxy_http_version 1.1;
@@ -224,6 +229,20 @@ pub(super) fn sample_site(mode: Mode) -> Site {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nginx_speaks_http2_to_origins_where_it_is_asked_to() {
+        let to_http1 = Site {
+            speech: Speech::Http2,
+            ..sample_site(Mode::Http)
+        };
+        let to_http2 = Site {
+            http2_to_origins: true,
+            ..to_http1
+        };
+        let asked = |site: &Site| nginx(site, None).contains("proxy_http_version 2;");
+        assert!(asked(&to_http2) && !asked(&to_http1));
+    }
 
     #[test]
     fn nginx_http_golden() {

@@ -179,8 +179,8 @@ impl Program {
     pub fn supports(&self, scenario: Scenario) -> Result<(), String> {
         let is_ours = matches!(self.peer, Peer::Lb | Peer::LbEpoll);
         match (self.peer, scenario.spec().mode, scenario.spec().subject) {
-            (Peer::Nginx | Peer::NginxNew, _, _) if scenario == Scenario::H2cToH2c => {
-                Err("it speaks HTTP/2 with backends only for gRPC".to_owned())
+            (Peer::Nginx, _, _) if scenario == Scenario::H2cToH2c => {
+                Err("this version speaks HTTP/2 with backends only for gRPC".to_owned())
             }
             (Peer::Caddy, Mode::Tcp | Mode::Udp, _) => Err("it proxies only HTTP".to_owned()),
             (Peer::Haproxy, Mode::Udp, _) => Err("it forwards no UDP".to_owned()),
@@ -400,6 +400,8 @@ mod tests {
         assert!(program(Peer::Nginx).supports(Scenario::UdpEcho).is_ok());
         assert!(program(Peer::Nginx).supports(Scenario::Workers).is_err());
         assert!(program(Peer::LbEpoll).supports(Scenario::Workers).is_ok());
+        assert!(program(Peer::Nginx).supports(Scenario::H2cToH2c).is_err());
+        assert!(program(Peer::NginxNew).supports(Scenario::H2cToH2c).is_ok());
     }
 
     #[test]

@@ -203,8 +203,8 @@ pub(super) fn caddy(site: &Site) -> String {
     } else {
         String::new()
     };
-    let transport = if site.http2_to_origins {
-        "\t\ttransport http {\n\t\t\tversions h2c 2\n\t\t}\n"
+    let versions = if site.http2_to_origins {
+        "\t\t\tversions h2c 2\n"
     } else {
         ""
     };
@@ -221,7 +221,11 @@ pub(super) fn caddy(site: &Site) -> String {
 \tbind {ip}
 {tls}{log}\treverse_proxy {first} {second} {{
 \t\tlb_policy round_robin
-{transport}\t}}
+\t\ttransport http {{
+\t\t\tkeepalive 10m
+\t\t\tkeepalive_idle_conns_per_host 128
+{versions}\t\t}}
+\t}}
 }}
 "
     )
@@ -243,6 +247,8 @@ mod tests {
         }
         let text = caddy(&sample_site(Mode::Http));
         assert!(text.contains("http://:8000 {") && text.contains("127.0.0.1:9001 127.0.0.1:9002"));
+        // As many as nginx is told to keep: the 32 that it keeps by itself are fewer than clients.
+        assert!(text.contains("keepalive_idle_conns_per_host 128"));
     }
 
     #[test]
