@@ -93,9 +93,13 @@ impl Core {
         }
         self.check_not_idle(id)?;
         self.discard_head(block)?;
-        // What a backend says behind its answer is not worth the other streams.
-        if self.was_reset(id) || self.role == Role::Client {
-            return Ok(());
+        // What a backend says behind its answer is not worth the other streams, unless it does not
+        // stop.
+        if self.role == Role::Client {
+            return self.take_earned();
+        }
+        if self.was_reset(id) {
+            return self.take_earned();
         }
         // RFC 9113 section 5.1.1: ids that were passed over are not for use.
         let code = match self.was_used(id) {

@@ -98,6 +98,8 @@ pub(super) struct Core {
     /// Who waits for the peer's settings.
     pub(super) settling: Option<Waker>,
     recent: VecDeque<u32>,
+    /// Why the connection was ended.
+    pub(super) failure: Option<ConnectionError>,
     pub(super) counts: Counts,
     pub(super) resets_counted: Resets,
     driver: Option<Waker>,
@@ -169,6 +171,7 @@ impl Core {
             is_https: false,
             settling: None,
             recent: VecDeque::new(),
+            failure: None,
             counts: Counts::default(),
             resets_counted: Resets::default(),
             driver: None,
@@ -181,8 +184,10 @@ impl Core {
             return;
         }
         self.phase = Phase::Failed;
+        self.failure = error;
         if let Some(ConnectionError { code, reason }) = error {
-            self.counts.offences += u64::from(code != ErrorCode::ENHANCE_YOUR_CALM);
+            let is_fault = ![ErrorCode::ENHANCE_YOUR_CALM, ErrorCode::NO_ERROR].contains(&code);
+            self.counts.offences += u64::from(is_fault);
             self.counts.floods += u64::from(code == ErrorCode::ENHANCE_YOUR_CALM);
             self.send_go_away(self.last_peer_id, code, reason);
         }

@@ -17,6 +17,7 @@ mod head;
 pub mod hpack;
 mod joining;
 mod known;
+mod offence;
 mod out;
 mod receive;
 mod replay;
@@ -28,5 +29,6 @@ pub(crate) mod websocket;
 mod write;
 
 pub use frame::{ErrorCode, PREFACE};
+pub use offence::{Offence, OffenceReport, OffendingPeer, report_offences};
 pub use replay::Replay;
 pub use websocket::{NoWebSocketReport, report_no_websockets};

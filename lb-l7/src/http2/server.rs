@@ -20,6 +20,7 @@ use lb_core::snapshot::Current;
 use super::core::{Core, Phase, Role};
 use super::driver::{Deadlines, Driver, Shared, broken};
 use super::frame::ErrorCode;
+use super::offence::{self, OffendingPeer};
 use super::settings::LocalSettings;
 use super::streams::StreamKey;
 use crate::connection::{Connection, First, Peer, Place, Served};
@@ -99,7 +100,13 @@ impl ServerConnection {
         self.begin(&shared);
         let driver = Driver::new(&shared, stream, deadlines);
         driver.run(|| self.begin(&shared)).await;
-        self.count(&mut shared.core.borrow_mut());
+        let mut core = shared.core.borrow_mut();
+        self.count(&mut core);
+        let client = OffendingPeer::Client {
+            local: shared.local,
+            address: self.peer.socket_address(),
+        };
+        offence::report(core.failure, client);
     }
 
     /// Has the requests served that have come.
