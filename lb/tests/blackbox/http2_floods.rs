@@ -350,13 +350,11 @@ fn a_flood_of_a_backend_ends_its_own_connection_only(engine: &str) {
             origin.address
         );
         let lb = Lb::start(engine, &["--config", &folder.write("lb.yaml", &config)]);
-        let mut client = Connection::open(lb.listener("web"));
-        let answer = client.get("/");
-        assert!(
-            [200, 502].contains(&answer.status),
-            "{what}: {}",
-            answer.status
-        );
+        // Whether the answer came first, and whole, depends.
+        let mut client = TcpStream::connect(lb.listener("web")).unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            .unwrap();
         let code = ends.recv_timeout(DEADLINE).unwrap();
         assert_eq!(code, Some(ENHANCE_YOUR_CALM), "{what}");
         let floods = format!(
@@ -367,6 +365,7 @@ fn a_flood_of_a_backend_ends_its_own_connection_only(engine: &str) {
         assert_eq!(line["code"], "enhance_your_calm", "{what}: {line}");
         assert_eq!(Connection::open(lb.listener("good")).get("/").body, "a");
         assert!(lb.resident_bytes() < 256 << 20, "{what}");
+        drop(client);
     }
 }
 
