@@ -17,7 +17,7 @@ use lb_core::connections::Registration;
 use lb_core::rt::{self, Chunk, Instant, Sleep};
 use lb_core::snapshot::{Current, Held};
 
-use crate::admit::{Admission, Request, admit};
+use crate::admit::{Admission, Refused, Request, admit};
 use crate::collect::HeadCollector;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
@@ -266,7 +266,7 @@ impl Connection {
         let request = match self.receive_request(first, &service).await {
             Ok(Ok(request)) => request,
             Ok(Err(offer)) => return Next::Http2(Http2::Offered(offer)),
-            Err(failure) => return Next::End(self.refuse(failure, &service).await),
+            Err(refused) => return Next::End(self.refuse(refused, &service).await),
         };
         self.exchanges = self.exchanges.saturating_add(1);
         Exchange::new(self, service, request).run().await
@@ -323,7 +323,7 @@ impl Connection {
         &mut self,
         first: Chunk,
         service: &Held<HttpService>,
-    ) -> Result<Result<Request, Box<Offer>>, Failure> {
+    ) -> Result<Result<Request, Box<Offer>>, Refused> {
         match self.admit(first, service)? {
             Admission::Admitted(request) => Ok(Ok(request)),
             Admission::Http2(offer) => Ok(Err(offer)),
@@ -336,7 +336,7 @@ impl Connection {
         &mut self,
         first: Chunk,
         service: &Held<HttpService>,
-    ) -> Result<Result<Request, Box<Offer>>, Failure> {
+    ) -> Result<Result<Request, Box<Offer>>, Refused> {
         let deadline = rt::now() + service.timeouts.request_head;
         let mut collector = HeadCollector::new(service.rules.head_bytes_max);
         let mut piece = first;
@@ -346,8 +346,8 @@ impl Connection {
             }
             piece = match self.receive_until(deadline).await {
                 Some(Ok(piece)) if !piece.is_empty() => piece,
-                Some(_) => return Err(Failure::ClientGone),
-                None => return Err(Failure::HeadTimeout),
+                Some(_) => return Err(Failure::ClientGone.into()),
+                None => return Err(Failure::HeadTimeout.into()),
             };
         };
         let head = collector.finish();
@@ -357,11 +357,11 @@ impl Connection {
             Admission::Http2(offer) => Ok(Err(offer)),
             // The parser wants more than a blank line at the end: an empty line before the head
             // was all there is.
-            Admission::Incomplete(_) => Err(Failure::HeadTimeout),
+            Admission::Incomplete(_) => Err(Failure::HeadTimeout.into()),
         }
     }
 
-    fn admit(&self, received: Chunk, service: &HttpService) -> Result<Admission, Failure> {
+    fn admit(&self, received: Chunk, service: &HttpService) -> Result<Admission, Refused> {
         self.registration
             .listener()
             .received_bytes
@@ -377,7 +377,8 @@ impl Connection {
     }
 
     /// Answers what was no acceptable request; nothing can follow it.
-    async fn refuse(&mut self, failure: Failure, service: &HttpService) -> End {
+    async fn refuse(&mut self, refused: Refused, service: &HttpService) -> End {
+        let Refused { failure, is_grpc } = refused;
         let status = failure.status();
         let listener = self.registration.listener();
         let Some(status) = status else {
@@ -392,7 +393,7 @@ impl Connection {
             without_body: false,
             location: &[],
         };
-        let mut answer = answer.outgoing(&self.http.date.text());
+        let mut answer = answer.outgoing_to(&self.client, is_grpc, &self.http.date.text());
         listener.sent_bytes.add(answer.len() as u64);
         let sizes = [answer.len() as u64, u64::from(answer.head_len)];
         self.log_refused(service, status, sizes);

@@ -295,6 +295,7 @@ impl<'c> Exchange<'c> {
                 let parts = self.download.next(&mut self.received);
                 self.outgoing.parts = parts.map_err(Failure::BackendBody)?;
                 self.end_with_download();
+                self.end_with_stream(link)?;
                 self.send(link).await?;
             }
             if self.download.is_done() {
@@ -330,6 +331,18 @@ impl<'c> Exchange<'c> {
         }
     }
 
+    /// The message ends with what is outgoing if the backend has ended its stream with that.
+    fn end_with_stream(&mut self, link: &BackendLink) -> Result<(), Failure> {
+        let is_last = self.received.is_empty() && link.is_received();
+        if is_last && self.download.may_end_with_data() {
+            self.outgoing.trailers = link.take_trailers();
+            let end = self.download.end(self.outgoing.trailers.as_ref());
+            end.map_err(Failure::BackendBody)?;
+            self.outgoing.ends = true;
+        }
+        Ok(())
+    }
+
     /// What follows a complete response.
     const fn next(&self) -> Next {
         if self.may_persist {
@@ -353,11 +366,8 @@ impl<'c> Exchange<'c> {
             location: &self.request.location,
         };
         let date = self.connection.http.date.text();
-        self.outgoing = if self.request.is_grpc {
-            answer.grpc_outgoing(&date)
-        } else {
-            answer.outgoing(&date)
-        };
+        let client = &self.connection.client;
+        self.outgoing = answer.outgoing_to(client, self.request.is_grpc, &date);
         if let Some(record) = &mut self.request.log {
             record.head_bytes = u64::from(self.outgoing.head_len);
         }

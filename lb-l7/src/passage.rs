@@ -13,6 +13,9 @@ use crate::http1::response::Transfer;
 /// What one send takes: nothing, one part or two, the first first.
 pub(crate) type Parts = [Option<Chunk>; 2];
 
+/// What follows the last data of a body in chunks.
+const LAST_CHUNK: &[u8] = b"\r\n0\r\n";
+
 /// The rest of a body.
 #[derive(Debug)]
 pub(crate) struct Passage {
@@ -97,14 +100,14 @@ impl Passage {
                 Ok([non_empty(received.split_to(taken)), None])
             }
             Transfer::Dechunk => {
-                let was_trailer = self.body.is_trailer();
-                let step = self.body.step(received)?;
-                let is_blank = matches!(received.first(), Some(b'\r' | b'\n'));
-                if was_trailer && !(is_blank && self.trailers.is_empty()) {
-                    self.trailers.extend_from_slice(&received[..step.framing]);
+                let data = self.take_off(received)?;
+                // Where the end is at hand, the last data says so.
+                if !data.is_empty() && received.starts_with(LAST_CHUNK) {
+                    while !received.is_empty() && !self.is_done() {
+                        self.take_off(received)?;
+                    }
                 }
-                received.advance(step.framing);
-                Ok([non_empty(received.split_to(step.data)), None])
+                Ok([non_empty(data), None])
             }
             Transfer::Chunk => {
                 let taken = self.body.take(received)?;
@@ -116,6 +119,23 @@ impl Passage {
                 Ok([Some(size), Some(received.split_to(taken))])
             }
         }
+    }
+
+    /// Takes framing off the start of `received`, and the run of data behind it, if there is one.
+    fn take_off(&mut self, received: &mut Chunk) -> Result<Chunk, ChunkError> {
+        let was_trailer = self.body.is_trailer();
+        let step = self.body.step(received)?;
+        let is_blank = matches!(received.first(), Some(b'\r' | b'\n'));
+        if was_trailer && !(is_blank && self.trailers.is_empty()) {
+            self.trailers.extend_from_slice(&received[..step.framing]);
+        }
+        received.advance(step.framing);
+        Ok(received.split_to(step.data))
+    }
+
+    /// Whether the end of a stream can be told along with its last data.
+    pub(crate) const fn may_end_with_data(&self) -> bool {
+        self.ends_by_close() && matches!(self.transfer, Transfer::AsIs)
     }
 
     /// What is to be sent when the body has ended by closing, with the trailers that came with
@@ -214,6 +234,26 @@ mod tests {
         assert!(passage.is_done());
         assert_eq!(passage.take_trailers().as_deref(), Some(&b"A: b\r\n"[..]));
         assert!(passage.take_trailers().is_none());
+    }
+
+    #[test]
+    fn the_last_data_takes_an_end_at_hand_along() {
+        let body = || Body::new(Framing::Chunked, u64::MAX);
+        for (received, is_done) in [
+            (&b"1\r\na\r\n0\r\n\r\n"[..], true),
+            (b"1\r\na\r\n0\r\nA: b\r\n\r\nHTTP", true),
+            (b"1\r\na\r\n0\r\nA: b\r\n", false),
+            (b"1\r\na\r\n0\r\n", false),
+            (b"1\r\na\r\n0", false),
+            (b"1\r\na", false),
+            (b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n", false),
+        ] {
+            let mut passage = Passage::new(body(), Transfer::Dechunk);
+            let mut chunk = Chunk::from_vec(received.to_vec());
+            let [data, _] = passage.next(&mut chunk).unwrap();
+            assert_eq!(data.as_deref(), Some(&b"a"[..]));
+            assert_eq!(passage.is_done(), is_done, "{received:?}");
+        }
     }
 
     #[test]

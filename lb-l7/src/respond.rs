@@ -11,7 +11,7 @@ use crate::http1::phrase::phrase;
 use crate::http1::response::ClientConnection;
 use crate::http1::text::DecimalText;
 use crate::http2::grpc;
-use crate::link::Outgoing;
+use crate::link::{ClientLink, Outgoing};
 
 /// An answer of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,18 +57,34 @@ impl Answer<'_> {
         }
         push(b"\r\nDate: ");
         push(date);
-        push(match self.connection {
-            ClientConnection::Close => b"\r\nConnection: close\r\n\r\n",
-            ClientConnection::Keep => b"\r\n\r\n",
-            ClientConnection::KeepHttp10 => b"\r\nConnection: keep-alive\r\n\r\n",
-        });
+        push(self.head_end());
         if !self.without_body && !is_empty {
             parts.iter().chain(&body).for_each(|part| push(part));
         }
         out.freeze()
     }
 
+    const fn head_end(&self) -> &'static [u8] {
+        match self.connection {
+            ClientConnection::Close => b"\r\nConnection: close\r\n\r\n",
+            ClientConnection::Keep => b"\r\n\r\n",
+            ClientConnection::KeepHttp10 => b"\r\nConnection: keep-alive\r\n\r\n",
+        }
+    }
+
     /// The same for a link.
+    pub(crate) fn outgoing_to(
+        &self,
+        client: &ClientLink,
+        is_grpc: bool,
+        date: &DateText,
+    ) -> Outgoing {
+        match is_grpc {
+            true => self.grpc_outgoing(date, client.is_http2()),
+            false => self.outgoing(date),
+        }
+    }
+
     pub(crate) fn outgoing(&self, date: &DateText) -> Outgoing {
         let text = self.write(date);
         let head_len = memchr::memmem::find(&text, b"\r\n\r\n").map_or(0, |end| end + 4);
@@ -83,8 +99,16 @@ impl Answer<'_> {
 
     /// The same for a call of gRPC: nothing but a head, whose HTTP status is 200 ("gRPC over
     /// HTTP2", Trailers-Only).
-    pub(crate) fn grpc_outgoing(&self, date: &DateText) -> Outgoing {
+    fn grpc_outgoing(&self, date: &DateText, is_http2: bool) -> Outgoing {
         let status = DecimalText::of(u64::from(grpc::status(self.status)));
+        let message = match self.reason {
+            "" => phrase(self.status),
+            reason => reason,
+        };
+        let length: &[u8] = match is_http2 {
+            true => b"", // the stream ends with the head
+            false => b"\r\nContent-Length: 0",
+        };
         let mut out = Buffer::new();
         for part in [
             b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nDate: ".as_slice(),
@@ -92,8 +116,9 @@ impl Answer<'_> {
             b"\r\ngrpc-status: ",
             status.as_slice(),
             b"\r\ngrpc-message: ",
-            self.reason.as_bytes(),
-            b"\r\n\r\n",
+            message.as_bytes(),
+            length,
+            self.head_end(),
         ] {
             let fits = out.push(part);
             debug_assert!(fits, "an answer is shorter than a buffer");

@@ -206,6 +206,11 @@ impl Upload {
         if self.passage.is_done() {
             self.pending.ends = true;
             self.pending.trailers = self.passage.take_trailers();
+        } else if self.passage.may_end_with_data() && client.is_received() {
+            self.pending.trailers = client.take_trailers();
+            let end = self.passage.end(self.pending.trailers.as_ref());
+            end.map_err(Failure::Body)?;
+            self.pending.ends = true;
         }
         Poll::Ready(Ok(taken))
     }

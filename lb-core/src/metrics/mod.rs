@@ -558,6 +558,10 @@ pub struct BackendCounters {
     pub exchanges: Counter,
     /// Exchanges under way.
     pub exchanges_active: Gauge,
+    /// Connections of HTTP/2 ended since the backend broke the protocol's rules, and for floods.
+    pub http2_offences: Counter,
+    /// See there.
+    pub http2_floods: Counter,
     /// Health checks that succeeded.
     pub checks_succeeded: Counter,
     /// Health checks that failed.

@@ -47,10 +47,10 @@ pub use options::{OptionError, set_free_bind, set_listen_options, try_backend_op
 pub use pipe::Pipe;
 pub use remote::Handle;
 pub use ring_flags::RingFlags;
-pub use runtime::{Config, Runtime, Stats, stats};
+pub use runtime::{Config, Runtime, Stats, stats, turns};
 pub use splice::Input;
 pub use sys::{ListenOptions, take_short_turns, use_small_pages};
-pub use task::{TaskId, abort, panics, spawn};
+pub use task::{TaskId, abort, panics, spawn, wake_after_turn};
 pub use timer::{PreciseSleep, Sleep, TICK, sleep, sleep_until, sleep_until_precise};
 pub use udp::{Datagrams, Received, UdpOptions, UdpSocket};
 pub use unix::{

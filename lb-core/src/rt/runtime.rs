@@ -92,6 +92,12 @@ pub fn stats() -> Stats {
     context::try_with(Core::stats).unwrap_or_default()
 }
 
+/// Turns of the calling thread's runtime so far; 0 outside of one.
+#[must_use]
+pub fn turns() -> u64 {
+    context::try_with(|core| core.turns.get()).unwrap_or_default()
+}
+
 /// The runtime of the calling thread. Dropping it drops its tasks and closes their sockets.
 pub struct Runtime {
     core: Box<Core>,
@@ -222,6 +228,7 @@ impl Core {
         if signalled {
             self.inbox.drain();
         }
+        self.tasks.wake_later();
     }
 
     /// How long the engine may wait: not at all with work to do, for ever without timers.

@@ -39,6 +39,15 @@ pub fn abort(task: TaskId) {
     drop(future); // may spawn, wake or abort: so not while the slab is borrowed
 }
 
+/// Has the calling task polled again behind what the next turn of the engine brings, for which that
+/// turn does not wait.
+///
+/// # Panics
+/// Outside of a runtime.
+pub fn wake_after_turn(cx: &Context<'_>) {
+    context::with(|core| core.tasks.later.borrow_mut().push(cx.waker().clone()));
+}
+
 /// Tasks that panicked on the calling thread's runtime. A panic ends its task and no other.
 #[must_use]
 pub fn panics() -> u64 {
@@ -62,6 +71,8 @@ pub(crate) struct Tasks {
     entries: RefCell<Pages<Entry>>,
     vacant: RefCell<Vec<u32>>,
     ready: RefCell<VecDeque<u32>>,
+    /// Who is ready behind the next turn of the engine.
+    later: RefCell<Vec<Waker>>,
     main_ready: Cell<bool>,
     live: Cell<usize>,
     panics: Cell<u64>,
@@ -74,6 +85,7 @@ impl Tasks {
             entries: RefCell::default(),
             vacant: RefCell::default(),
             ready: RefCell::default(),
+            later: RefCell::default(),
             main_ready: Cell::new(true),
             live: Cell::new(0),
             panics: Cell::new(0),
@@ -150,7 +162,14 @@ impl Tasks {
 
     /// True if there is something to poll without waiting for the engine.
     pub(crate) fn has_ready(&self) -> bool {
-        self.main_ready.get() || !self.ready.borrow().is_empty()
+        self.main_ready.get() || !self.ready.borrow().is_empty() || !self.later.borrow().is_empty()
+    }
+
+    /// The engine has turned, and has woken whom it woke.
+    pub(crate) fn wake_later(&self) {
+        let mut later = std::mem::take(&mut *self.later.borrow_mut());
+        later.drain(..).for_each(Waker::wake);
+        *self.later.borrow_mut() = later; // it keeps its memory
     }
 
     /// Polls ready tasks, `polls_max` at most, so that the engine is never starved.

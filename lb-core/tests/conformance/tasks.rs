@@ -23,6 +23,7 @@ on_every_engine!(
     a_task_aborts_itself,
     a_panic_ends_one_task_only,
     yield_now_lets_others_run,
+    who_waits_for_a_turn_comes_behind_it,
     a_task_that_always_yields_starves_nobody,
     join_waits_for_both,
     select_drops_the_loser,
@@ -243,6 +244,56 @@ fn yield_now_lets_others_run(engine: Engine) {
         turns(10).await;
         assert_eq!(*trace.borrow(), "abcabcabc");
     });
+}
+
+fn who_waits_for_a_turn_comes_behind_it(engine: Engine) {
+    engine.run(async {
+        let before = rt::turns();
+        let mut has_waited = false;
+        let turns = poll_fn(|cx| {
+            if !std::mem::replace(&mut has_waited, true) {
+                rt::wake_after_turn(cx);
+                rt::wake_after_turn(cx); // once is enough
+                return Poll::Pending;
+            }
+            Poll::Ready(rt::turns() - before)
+        });
+        assert_eq!(turns.await, 1, "nothing else has woken it");
+
+        // What the turn brings is looked at first.
+        let (client, server) = pair().await;
+        let trace = Rc::new(RefCell::new(String::new()));
+        let receiver = Rc::clone(&trace);
+        rt::spawn(async move {
+            receive(&server, 1).await;
+            receiver.borrow_mut().push('r');
+        });
+        turns_of_engine(3).await; // it waits
+        client.send(Chunk::from_static(b"x")).await.unwrap();
+        for _ in 0..100 {
+            turns_of_engine(1).await;
+            trace.borrow_mut().push('.');
+            if trace.borrow().contains('r') {
+                break;
+            }
+        }
+        eventually("it was received", || trace.borrow().contains('r')).await;
+        assert!(trace.borrow().ends_with("r.") || trace.borrow().ends_with('r'));
+    });
+}
+
+async fn turns_of_engine(count: usize) {
+    for _ in 0..count {
+        let mut has_waited = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut has_waited, true) {
+                return Poll::Ready(());
+            }
+            rt::wake_after_turn(cx);
+            Poll::Pending
+        })
+        .await;
+    }
 }
 
 fn a_task_that_always_yields_starves_nobody(engine: Engine) {

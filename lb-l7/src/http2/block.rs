@@ -8,7 +8,7 @@ use lb_core::rt::{Buffer, Chunk};
 
 use super::core::{Core, Phase, Role};
 use super::frame::{ConnectionError, ErrorCode, FrameHead, PAYLOAD_BYTES_MAX, flag, kind};
-use super::head::{BadHead, HeadFacts, HeadKind, HeadText};
+use super::head::{BadHead, HeadFacts, HeadKind, HeadRoom, HeadText};
 use super::server::FirstStream;
 use super::settings::WINDOW_INITIAL;
 use super::streams::{Ended, StreamKey};
@@ -23,6 +23,9 @@ const HEADS_MAX: usize = 8;
 
 /// The answer to a head that is too long, complete (RFC 6585 section 5).
 const TOO_LONG: &[u8] = b"HTTP/1.1 431 \r\ncontent-length: 0\r\n\r\n";
+/// The same for a call of gRPC: RESOURCE_EXHAUSTED.
+const CALL_TOO_LONG: &[u8] = b"HTTP/1.1 200 \r\ncontent-type: application/grpc\r\n\
+    grpc-status: 8\r\ngrpc-message: the head is longer than allowed\r\n\r\n";
 
 /// What a head says, its text, and the names of its fields that are secrets.
 type Decoded = (HeadFacts, Chunk, Option<Chunk>);
@@ -90,9 +93,13 @@ impl Core {
         }
         self.check_not_idle(id)?;
         self.discard_head(block)?;
-        // What a backend says behind its answer is not worth the other streams.
-        if self.was_reset(id) || self.role == Role::Client {
-            return Ok(());
+        // What a backend says behind its answer is not worth the other streams, unless it does not
+        // stop.
+        if self.role == Role::Client {
+            return self.take_earned();
+        }
+        if self.was_reset(id) {
+            return self.take_earned();
         }
         // RFC 9113 section 5.1.1: ids that were passed over are not for use.
         let code = match self.was_used(id) {
@@ -126,6 +133,7 @@ impl Core {
         match decoded {
             Ok((facts, text, secrets)) => {
                 stream.length_left = facts.content_length;
+                stream.known_head = self.known_block.recalled();
                 stream.secrets = secrets;
                 stream.has_head = true;
                 stream.is_websocket = facts.is_websocket;
@@ -134,9 +142,11 @@ impl Core {
                 Ok(())
             }
             Err(bad) => {
-                if bad == BadHead::TooLong {
-                    self.send_head(key, TOO_LONG, true);
-                }
+                match bad {
+                    BadHead::TooLong => self.send_head(key, TOO_LONG, true),
+                    BadHead::CallTooLong => self.send_head(key, CALL_TOO_LONG, true),
+                    BadHead::Malformed => false,
+                };
                 self.reset(key, bad_head_code(bad));
                 self.streams.remove(key);
                 self.take_reset()
@@ -255,6 +265,10 @@ impl Core {
         block: &[u8],
         kind: HeadKind,
     ) -> Result<Result<Decoded, BadHead>, ConnectionError> {
+        let before = self.decoder.table_changes();
+        if let Some((facts, text)) = self.known_block.recall(block, kind, before) {
+            return Ok(Ok((facts, in_buffer(text), None)));
+        }
         let mut text = HeadText::new(&mut self.room, kind, self.local.head_bytes_max);
         let decoded = self.decoder.decode(block, |field| text.take(field));
         decoded.map_err(|_| broken_block())?;
@@ -262,12 +276,14 @@ impl Core {
             Ok(facts) => facts,
             Err(bad) => return Ok(Err(bad)),
         };
-        let mut out = Buffer::new();
-        let fits = out.push(&self.room.text);
-        debug_assert!(fits, "heads are limited to what a buffer holds");
-        let secrets = &self.room.secrets;
+        let HeadRoom { text, secrets, .. } = &self.room;
+        // A WebSocket's key is another one each time.
+        let is_plain = secrets.is_empty() && !facts.is_websocket;
+        if is_plain && self.decoder.table_changes() == before {
+            self.known_block.keep(block, text, (kind, facts), before);
+        }
         let secrets = (!secrets.is_empty()).then(|| Chunk::from_vec(secrets.clone()));
-        Ok(Ok((facts, out.freeze(), secrets)))
+        Ok(Ok((facts, in_buffer(text), secrets)))
     }
 
     fn discard_head(&mut self, block: &[u8]) -> Result<(), ConnectionError> {
@@ -298,7 +314,7 @@ impl Core {
         stream.is_websocket = kind.is_websocket;
         let mut block = std::mem::take(&mut self.block);
         block.clear();
-        write::request(text, kind, &mut self.encoder, &mut block);
+        write::request(text, kind, &mut self.pen(), &mut block);
         self.send_block(id, &block, ends);
         self.block = block;
         Some(key)
@@ -319,23 +335,34 @@ impl Core {
     pub(super) fn send_head(&mut self, key: StreamKey, text: &[u8], ends: bool) -> bool {
         let secrets = self.streams.get(key).and_then(|it| it.secrets.take());
         let secrets = secrets.as_deref().unwrap_or_default();
-        self.send_fields(key, ends, |encoder, block| {
-            write::response(text, secrets, encoder, block)
+        self.send_fields(key, ends, |core, block| {
+            write::response(text, secrets, &mut core.pen(), block)
         })
     }
 
     /// Sends trailers, and so ends our side.
     pub(super) fn send_trailers(&mut self, key: StreamKey, text: &[u8]) -> bool {
-        self.send_fields(key, true, |encoder, block| {
-            write::trailers(text, encoder, block)
+        self.send_fields(key, true, |core, block| {
+            let pen = &mut write::Pen {
+                encoder: &mut core.encoder,
+                known: &mut core.known_trailers,
+            };
+            write::trailers(text, pen, block)
         })
+    }
+
+    const fn pen(&mut self) -> write::Pen<'_> {
+        write::Pen {
+            encoder: &mut self.encoder,
+            known: &mut self.known_heads,
+        }
     }
 
     fn send_fields(
         &mut self,
         key: StreamKey,
         ends: bool,
-        encode: impl FnOnce(&mut super::hpack::Encoder, &mut Vec<u8>),
+        encode: impl FnOnce(&mut Self, &mut Vec<u8>),
     ) -> bool {
         let Some(stream) = self.streams.get(key) else {
             return false;
@@ -346,7 +373,7 @@ impl Core {
         stream.send_closed = ends;
         let mut block = std::mem::take(&mut self.block);
         block.clear();
-        encode(&mut self.encoder, &mut block);
+        encode(self, &mut block);
         self.send_block(key.id, &block, ends);
         self.block = block;
         true
@@ -382,6 +409,13 @@ impl Core {
     }
 }
 
+fn in_buffer(text: &[u8]) -> Chunk {
+    let mut out = Buffer::new();
+    let fits = out.push(text);
+    debug_assert!(fits, "heads are limited to what a buffer holds");
+    out.freeze()
+}
+
 const fn broken_block() -> ConnectionError {
     ConnectionError::new(
         ErrorCode::COMPRESSION_ERROR,
@@ -393,7 +427,7 @@ const fn bad_head_code(bad: BadHead) -> ErrorCode {
     match bad {
         BadHead::Malformed => ErrorCode::PROTOCOL_ERROR,
         // Behind a complete answer (RFC 9113 section 8.1).
-        BadHead::TooLong => ErrorCode::NO_ERROR,
+        BadHead::TooLong | BadHead::CallTooLong => ErrorCode::NO_ERROR,
     }
 }
 

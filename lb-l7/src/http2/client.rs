@@ -23,6 +23,7 @@ use lb_core::rt::{self, Chunk, Notify};
 use super::core::{Core, Phase, Role};
 use super::driver::{Deadlines, Driver, Shared, broken};
 use super::frame::ErrorCode;
+use super::offence::{self, OffendingPeer};
 use super::settings::LocalSettings;
 use super::streams::{Ended, StreamKey};
 use super::websocket::{self, Accept};
@@ -155,6 +156,7 @@ impl Connecting<'_> {
             core: RefCell::new(core),
             local: stream.tcp().local_addr().ok(),
             alert: Cell::new(None),
+            known_request: RefCell::default(),
         });
         let deadlines = Deadlines {
             idle: cluster.pool_idle_timeout,
@@ -162,9 +164,10 @@ impl Connecting<'_> {
         };
         let counted = Counted::new(Arc::clone(backend), worker);
         let driven = Rc::clone(&shared);
+        let cluster = cluster.name.clone();
         rt::spawn(async move {
-            let _counted = counted;
             Driver::new(&driven, stream, deadlines).run(|| {}).await;
+            counted.end(&driven.core.borrow(), &cluster);
         });
         let begun = Begun(Some(shared));
         async move {
@@ -228,6 +231,20 @@ impl Counted {
         counters.connections.increment();
         counters.connections_active.increment();
         Self { backend, worker }
+    }
+}
+
+impl Counted {
+    /// Says why the connection has ended, where the backend is to blame.
+    fn end(self, core: &Core, cluster: &str) {
+        let counters = self.backend.counters(self.worker);
+        counters.http2_offences.add(core.counts.offences);
+        counters.http2_floods.add(core.counts.floods);
+        let backend = OffendingPeer::Backend {
+            cluster,
+            backend: &self.backend.name,
+        };
+        offence::report(core.failure, backend);
     }
 }
 

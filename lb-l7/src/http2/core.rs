@@ -14,6 +14,7 @@ use super::budget::Budget;
 use super::frame::{ConnectionError, ErrorCode, PREFACE, kind};
 use super::head::HeadRoom;
 use super::hpack::{Decoder, Encoder};
+use super::known::{KnownBlock, KnownLines};
 use super::out::Out;
 use super::receive::Input;
 use super::settings::{LocalSettings, PeerSettings, WINDOW_INITIAL};
@@ -59,6 +60,9 @@ pub(super) struct Core {
     pub(super) input: Input,
     pub(super) decoder: Decoder,
     pub(super) encoder: Encoder,
+    pub(super) known_block: KnownBlock,
+    pub(super) known_heads: KnownLines,
+    pub(super) known_trailers: KnownLines,
     pub(super) room: HeadRoom,
     /// A block being encoded.
     pub(super) block: Vec<u8>,
@@ -94,6 +98,8 @@ pub(super) struct Core {
     /// Who waits for the peer's settings.
     pub(super) settling: Option<Waker>,
     recent: VecDeque<u32>,
+    /// Why the connection was ended.
+    pub(super) failure: Option<ConnectionError>,
     pub(super) counts: Counts,
     pub(super) resets_counted: Resets,
     driver: Option<Waker>,
@@ -140,6 +146,9 @@ impl Core {
             input: Input::new(is_server),
             decoder: Decoder::new(),
             encoder: Encoder::new(is_server),
+            known_block: KnownBlock::default(),
+            known_heads: KnownLines::default(),
+            known_trailers: KnownLines::default(),
             room: HeadRoom::default(),
             block: Vec::new(),
             streams: Streams::default(),
@@ -162,6 +171,7 @@ impl Core {
             is_https: false,
             settling: None,
             recent: VecDeque::new(),
+            failure: None,
             counts: Counts::default(),
             resets_counted: Resets::default(),
             driver: None,
@@ -174,8 +184,10 @@ impl Core {
             return;
         }
         self.phase = Phase::Failed;
+        self.failure = error;
         if let Some(ConnectionError { code, reason }) = error {
-            self.counts.offences += u64::from(code != ErrorCode::ENHANCE_YOUR_CALM);
+            let is_fault = ![ErrorCode::ENHANCE_YOUR_CALM, ErrorCode::NO_ERROR].contains(&code);
+            self.counts.offences += u64::from(is_fault);
             self.counts.floods += u64::from(code == ErrorCode::ENHANCE_YOUR_CALM);
             self.send_go_away(self.last_peer_id, code, reason);
         }

@@ -16,7 +16,9 @@ use lb_core::rt::{self, Chunk, Instant, Sleep};
 
 use super::core::{Core, Phase, Role};
 use super::frame::{ConnectionError, ErrorCode};
+use super::joining::Joining;
 use super::streams::Ended;
+use crate::admit::KnownRequest;
 use crate::stream::Stream;
 
 /// Receives that are taken before other tasks have their turn.
@@ -33,6 +35,8 @@ pub(super) struct Shared {
     pub(super) local: Option<SocketAddr>,
     /// The alert by which the peer has ended TLS.
     pub(super) alert: Cell<Option<u8>>,
+    /// Of a client's: a request that comes again and again.
+    pub(super) known_request: RefCell<Option<KnownRequest>>,
 }
 
 impl Shared {
@@ -75,6 +79,7 @@ pub(super) struct Driver<'s> {
     has_ended: bool,
     /// The client has finished sending, and may be waiting for answers.
     is_half_closed: bool,
+    joining: Joining,
 }
 
 impl<'s> Driver<'s> {
@@ -90,6 +95,7 @@ impl<'s> Driver<'s> {
             closes_at: None,
             has_ended: false,
             is_half_closed: false,
+            joining: Joining::default(),
         }
     }
 
@@ -103,7 +109,8 @@ impl<'s> Driver<'s> {
     fn poll(&mut self, cx: &mut Context<'_>, begin: &mut impl FnMut()) -> Poll<()> {
         self.shared.core.borrow_mut().now = rt::now();
         self.poll_receive(cx, begin);
-        if self.poll_send(cx).is_err() {
+        let waits = self.joining.waits(&self.shared.core.borrow(), cx);
+        if !waits && self.poll_send(cx).is_err() {
             return Poll::Ready(());
         }
         let mut core = self.shared.core.borrow_mut();

@@ -15,6 +15,14 @@ pub(crate) fn is_grpc(content_type: &[u8]) -> bool {
     name.eq_ignore_ascii_case(NAME) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
 }
 
+/// Whether the text of a head that came by HTTP/2, acceptable or not, begins a call.
+pub(crate) fn is_call(text: &[u8]) -> bool {
+    const NAME: &[u8] = b"\ncontent-type: ";
+    let value = memchr::memmem::find(text, NAME).map(|at| &text[at + NAME.len()..]);
+    let value = value.and_then(|rest| rest.split(|&byte| byte == b'\r').next());
+    value.is_some_and(is_grpc)
+}
+
 /// How long a call may take, by its `grpc-timeout`: at most eight digits and a unit.
 pub(crate) fn timeout(value: &[u8]) -> Option<Duration> {
     let (&unit, digits) = value.split_last()?;
@@ -36,17 +44,18 @@ pub(crate) fn timeout(value: &[u8]) -> Option<Duration> {
 }
 
 /// The gRPC status of an answer of ours. The mapping is the one by which clients read HTTP statuses,
-/// but for what we know better than they could: a deadline that passed, and a message too long.
+/// but for what we know better than they could: a deadline that passed, and what is too long.
 pub(crate) const fn status(http: u16) -> u8 {
+    const RESOURCE_EXHAUSTED: u8 = 8;
     const INTERNAL: u8 = 13;
     const UNAVAILABLE: u8 = 14;
     match http {
-        400 | 431 | 414 => INTERNAL,
+        400 => INTERNAL,
         401 => 16,       // UNAUTHENTICATED
         403 => 7,        // PERMISSION_DENIED
         404 | 501 => 12, // UNIMPLEMENTED
         408 | 504 => 4,  // DEADLINE_EXCEEDED
-        413 => 8,        // RESOURCE_EXHAUSTED
+        413 | 414 | 431 => RESOURCE_EXHAUSTED,
         429 | 502 | 503 => UNAVAILABLE,
         _ => 2, // UNKNOWN
     }
@@ -102,7 +111,9 @@ mod tests {
             (401, 16),
             (403, 7),
             (404, 12),
+            (413, 8),
             (429, 14),
+            (431, 8),
             (502, 14),
             (503, 14),
             (504, 4),

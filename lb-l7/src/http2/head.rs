@@ -7,6 +7,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use super::grpc;
 use super::hpack::Field;
 
 /// Why a head is not acceptable.
@@ -16,6 +17,8 @@ pub(super) enum BadHead {
     Malformed,
     /// Longer than the limit: 431.
     TooLong,
+    /// The same of a request that is a call of gRPC.
+    CallTooLong,
 }
 
 /// What a head says of what follows it.
@@ -104,7 +107,7 @@ impl<'r> HeadText<'r> {
     #[inline]
     pub(super) fn take(&mut self, field: Field<'_>) {
         if self.bad.is_some() {
-            return; // the table is kept in step, nothing else
+            return self.take_behind(field);
         }
         if !field.is_valid {
             self.bad = Some(BadHead::Malformed);
@@ -115,8 +118,24 @@ impl<'r> HeadText<'r> {
         }
     }
 
+    /// What comes behind something bad is of no interest but for how that is answered.
+    #[cold]
+    fn take_behind(&mut self, Field { name, value, .. }: Field<'_>) {
+        let is_grpc = || name == b"content-type" && grpc::is_grpc(value);
+        if self.bad == Some(BadHead::TooLong) && is_grpc() {
+            self.bad = Some(BadHead::CallTooLong);
+        }
+    }
+
     /// Ends the head.
     pub(super) fn finish(mut self) -> Result<HeadFacts, BadHead> {
+        match self.finish_text() {
+            Err(BadHead::TooLong) if grpc::is_call(&self.room.text) => Err(BadHead::CallTooLong),
+            finished => finished,
+        }
+    }
+
+    fn finish_text(&mut self) -> Result<HeadFacts, BadHead> {
         if let Some(bad) = self.bad {
             return Err(bad);
         }

@@ -15,6 +15,9 @@ pub(crate) mod grpc;
 pub(crate) mod h2c;
 mod head;
 pub mod hpack;
+mod joining;
+mod known;
+mod offence;
 mod out;
 mod receive;
 mod replay;
@@ -26,5 +29,6 @@ pub(crate) mod websocket;
 mod write;
 
 pub use frame::{ErrorCode, PREFACE};
+pub use offence::{Offence, OffenceReport, OffendingPeer, report_offences};
 pub use replay::Replay;
 pub use websocket::{NoWebSocketReport, report_no_websockets};

@@ -252,7 +252,7 @@ impl Core {
             // A backend may end every stream so behind its answer, whether or not that came first.
             return match self.role {
                 Role::Server => self.take_control(),
-                Role::Client => Ok(()),
+                Role::Client => self.take_earned(),
             };
         };
         let code = ErrorCode(number(payload));

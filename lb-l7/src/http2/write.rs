@@ -5,6 +5,7 @@
 //! Read next: `head.rs` (the other direction), `hpack/encode.rs`.
 
 use super::hpack::Encoder;
+use super::known::{Known, KnownLines};
 
 /// Places in the static table.
 const METHOD: usize = 2;
@@ -14,24 +15,40 @@ const SCHEME_HTTP: usize = 6;
 const SCHEME_HTTPS: usize = 7;
 const CONTENT_LENGTH: usize = 28;
 
+/// What heads are encoded with.
+pub(super) struct Pen<'c> {
+    pub(super) encoder: &'c mut Encoder,
+    /// Of the head before.
+    pub(super) known: &'c mut KnownLines,
+}
+
 /// Encodes the response head `text`.
 /// Fields named in `secrets`, in lower case and each with a line feed behind it, are marked as such.
-pub(super) fn response(text: &[u8], secrets: &[u8], encoder: &mut Encoder, out: &mut Vec<u8>) {
+pub(super) fn response(text: &[u8], secrets: &[u8], pen: &mut Pen<'_>, out: &mut Vec<u8>) {
+    let encoder = &mut *pen.encoder;
     encoder.begin(out);
     let status = text.get(9..12).unwrap_or(b"500");
     // A switch of protocols is a CONNECT that succeeded (RFC 8441 section 5).
     let switches = status == b"101";
     encoder.status(if switches { b"200" } else { status }, out);
-    fields(after_line(text), secrets, encoder, out, |name, _| {
-        switches && name.eq_ignore_ascii_case(b"sec-websocket-accept")
-    });
+    let is_left_out = |name: &[u8]| switches && name.eq_ignore_ascii_case(b"sec-websocket-accept");
+    let remembers = secrets.is_empty() && !switches;
+    fields(
+        after_line(text),
+        (secrets, remembers),
+        pen,
+        out,
+        |name, _| Fate::of(is_left_out(name)),
+    );
 }
 
 /// Encodes the trailer lines `text`.
-pub(super) fn trailers(text: &[u8], encoder: &mut Encoder, out: &mut Vec<u8>) {
-    encoder.begin(out);
-    fields(text, &[], encoder, out, |name, _| {
-        name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"trailer")
+pub(super) fn trailers(text: &[u8], pen: &mut Pen<'_>, out: &mut Vec<u8>) {
+    pen.encoder.begin(out);
+    fields(text, (&[], true), pen, out, |name, _| {
+        let is_left_out =
+            name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"trailer");
+        Fate::of(is_left_out)
     });
 }
 
@@ -46,12 +63,8 @@ pub(super) struct RequestKind<'s> {
 }
 
 /// Encodes the request head `text`.
-pub(super) fn request(
-    text: &[u8],
-    kind: RequestKind<'_>,
-    encoder: &mut Encoder,
-    out: &mut Vec<u8>,
-) {
+pub(super) fn request(text: &[u8], kind: RequestKind<'_>, pen: &mut Pen<'_>, out: &mut Vec<u8>) {
+    let encoder = &mut *pen.encoder;
     encoder.begin(out);
     let line = &text[..text.len() - after_line(text).len()];
     let mut words = line.trim_ascii_end().splitn(3, |&byte| byte == b' ');
@@ -63,7 +76,9 @@ pub(super) fn request(
         }
         b"GET" => Encoder::indexed(METHOD, out),
         b"POST" => Encoder::indexed(METHOD_POST, out),
-        _ => encoder.field(b":method", method, out),
+        _ => {
+            encoder.field(b":method", method, out);
+        }
     }
     Encoder::indexed(
         if kind.is_https {
@@ -81,37 +96,98 @@ pub(super) fn request(
     if let Some((_, host)) = lines(rest).find(|(name, _)| name.eq_ignore_ascii_case(b"host")) {
         encoder.field(b":authority", host, out);
     }
-    let mut is_grpc = false;
-    fields(rest, kind.secrets, encoder, out, |name, value| {
-        is_grpc |= name.eq_ignore_ascii_case(b"content-type") && super::grpc::is_grpc(value);
-        (name.eq_ignore_ascii_case(b"host"))
-            || (kind.is_websocket && name.eq_ignore_ascii_case(b"sec-websocket-key"))
+    let remembers = kind.secrets.is_empty() && !kind.is_websocket;
+    let is_grpc = fields(rest, (kind.secrets, remembers), pen, out, |name, value| {
+        if name.eq_ignore_ascii_case(b"content-type") && super::grpc::is_grpc(value) {
+            return Fate::SentAndMarked;
+        }
+        let is_left_out = name.eq_ignore_ascii_case(b"host")
+            || (kind.is_websocket && name.eq_ignore_ascii_case(b"sec-websocket-key"));
+        Fate::of(is_left_out)
     });
     // The field belongs to a connection, so the client's was taken away, but servers insist on it
     // ("gRPC over HTTP2", section Requests); we pass trailers on.
     if is_grpc {
-        encoder.field(b"te", b"trailers", out);
+        pen.encoder.field(b"te", b"trailers", out);
     }
 }
 
+/// What becomes of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    LeftOut,
+    Sent,
+    SentAndMarked,
+}
+
+impl Fate {
+    const fn of(is_left_out: bool) -> Self {
+        if is_left_out {
+            Self::LeftOut
+        } else {
+            Self::Sent
+        }
+    }
+}
+
+/// Encodes the lines of `text`; true if one of them was marked. With `remembers`, lines that are
+/// where they were in the head before, and that the peer knows, are not looked at again.
 fn fields(
     text: &[u8],
-    secrets: &[u8],
-    encoder: &mut Encoder,
+    (secrets, remembers): (&[u8], bool),
+    pen: &mut Pen<'_>,
     out: &mut Vec<u8>,
-    mut is_left_out: impl FnMut(&[u8], &[u8]) -> bool,
-) {
-    for (name, value) in lines(text) {
-        if is_connection_specific(name) || is_left_out(name, value) {
+    fate: impl Fn(&[u8], &[u8]) -> Fate,
+) -> bool {
+    let mut is_marked = false;
+    let mut rest = text;
+    for nth in 0.. {
+        let changes = pen.encoder.table_changes();
+        let known = pen.known.recall(nth, rest, changes);
+        if let Some(known) = known.filter(|_| remembers) {
+            out.extend_from_slice(known.code);
+            is_marked |= known.mark;
+            rest = &rest[known.len..];
             continue;
         }
-        if !secrets.is_empty() && is_named(secrets, name) {
-            encoder.secret(name, value, out);
-        } else if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") {
-            encoder.unindexed(CONTENT_LENGTH, value, out);
-        } else {
-            encoder.field(name, value, out);
+        let Some((name, value, len)) = line(rest) else {
+            break;
+        };
+        let start = out.len();
+        let fate = fate(name, value);
+        let is_secret = !secrets.is_empty() && is_named(secrets, name);
+        let is_lasting = fate == Fate::LeftOut || field((name, value), is_secret, pen.encoder, out);
+        if is_lasting && remembers {
+            let known = Known {
+                len,
+                code: &out[start..],
+                mark: fate == Fate::SentAndMarked,
+            };
+            pen.known.keep(nth, &rest[..len], &known, changes);
         }
+        is_marked |= fate == Fate::SentAndMarked;
+        rest = &rest[len..];
+    }
+    is_marked
+}
+
+/// Encodes one field; true if it would be encoded so again.
+fn field(
+    (name, value): (&[u8], &[u8]),
+    is_secret: bool,
+    encoder: &mut Encoder,
+    out: &mut Vec<u8>,
+) -> bool {
+    if is_connection_specific(name) {
+        true
+    } else if is_secret {
+        encoder.secret(name, value, out);
+        false
+    } else if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") {
+        encoder.unindexed(CONTENT_LENGTH, value, out);
+        true
+    } else {
+        encoder.field(name, value, out)
     }
 }
 
@@ -137,12 +213,18 @@ fn is_connection_specific(name: &[u8]) -> bool {
 fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let end = memchr::memchr(b'\n', rest)?;
-        let line = &rest[..end];
-        rest = &rest[end + 1..];
-        let colon = memchr::memchr(b':', line)?;
-        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        let (name, value, len) = line(rest)?;
+        rest = &rest[len..];
+        Some((name, value))
     })
+}
+
+/// Name and value of the first line, and the bytes that it takes; `None` if it is blank.
+fn line(text: &[u8]) -> Option<(&[u8], &[u8], usize)> {
+    let end = memchr::memchr(b'\n', text)?;
+    let line = &text[..end];
+    let colon = memchr::memchr(b':', line)?;
+    Some((&line[..colon], line[colon + 1..].trim_ascii(), end + 1))
 }
 
 /// What follows the first line.
@@ -152,8 +234,19 @@ fn after_line(text: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+
     use super::super::hpack::Decoder;
     use super::*;
+
+    macro_rules! pen {
+        ($encoder:expr) => {
+            Pen {
+                encoder: &mut $encoder,
+                known: &mut KnownLines::default(),
+            }
+        };
+    }
 
     fn decoded(block: &[u8]) -> Vec<String> {
         let mut fields = Vec::new();
@@ -170,7 +263,7 @@ mod tests {
         let text = b"HTTP/1.1 404 Not Found\r\nServer:  s \r\nConnection: close\r\n\
             Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n";
         let mut out = Vec::new();
-        response(text, b"", &mut Encoder::new(true), &mut out);
+        response(text, b"", &mut pen!(Encoder::new(true)), &mut out);
         assert_eq!(
             decoded(&out),
             [":status=404", "server=s", "content-length=5"]
@@ -187,7 +280,7 @@ mod tests {
             is_websocket: false,
             secrets: b"",
         };
-        request(text, kind, &mut Encoder::new(false), &mut out);
+        request(text, kind, &mut pen!(Encoder::new(false)), &mut out);
         let expected = [
             ":method=PUT",
             ":scheme=https",
@@ -205,9 +298,47 @@ mod tests {
         let mut out = Vec::new();
         trailers(
             b"Grpc-Status: 0\r\ncontent-length: 5\r\n",
-            &mut Encoder::new(true),
+            &mut pen!(Encoder::new(true)),
             &mut out,
         );
         assert_eq!(decoded(&out), ["grpc-status=0"]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_known_means_what_is_written(
+            heads in vec(vec((0..8_usize, 0..4_usize), 0..8), 0..40),
+            sizes in vec(0..400_u32, 0..14),
+        ) {
+            const NAMES: [&str; 8] = ["Date", "X-A", "Set-Cookie", "Connection", "ETag",
+                "Content-Type", "Content-Length", "x-longer-name"];
+            let (mut encoder, mut known) = (Encoder::new(true), KnownLines::default());
+            let mut decoder = Decoder::new();
+            for (nth, head) in heads.iter().enumerate() {
+                if let Some(&size) = sizes.get(nth / 3) && nth % 3 == 0 {
+                    encoder.set_table_size(size);
+                }
+                let mut text = String::from("HTTP/1.1 200 OK\r\n");
+                let mut expected = vec![String::from(":status=200")];
+                for &(name, value) in head {
+                    let (name, value) = (NAMES[name], ["a", "b", "0", "ccc"][value]);
+                    text += &format!("{name}: {value}\r\n");
+                    if name != "Connection" {
+                        expected.push(format!("{}={value}", name.to_lowercase()));
+                    }
+                }
+                text += "\r\n";
+                let mut out = Vec::new();
+                let pen = &mut Pen { encoder: &mut encoder, known: &mut known };
+                response(text.as_bytes(), b"", pen, &mut out);
+                let mut fields = Vec::new();
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let decoded = decoder.decode(&out, |it| {
+                    fields.push(format!("{}={}", text(it.name), text(it.value)));
+                });
+                decoded.unwrap();
+                proptest::prop_assert_eq!(fields, expected);
+            }
+        }
     }
 }

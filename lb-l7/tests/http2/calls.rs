@@ -8,6 +8,10 @@ use lb_core::plan::{self, BackendProtocol};
 use crate::peers::{Http2Backend, Whole, ask, connect, post, proxy_to_http2, run, send, trailers};
 use crate::support::{Backend, PATIENCE, Proxy, cluster_plan, http_plan, on_each_engine, refusing};
 
+const LONG: &str = match str::from_utf8(&[b'x'; 2000]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
 const MESSAGE: &[u8] = b"\0\0\0\0\x05hello";
 
 fn call(fields: &[(&str, &str)]) -> Request<()> {
@@ -138,6 +142,26 @@ fn failures_of_ours_are_statuses() {
         };
         let proxy = Proxy::start(engine, http, &[cluster]);
         assert_eq!(ask_one(&proxy, &[]), 8);
+        assert_eq!(ask_one(&proxy, &[("content-length", "10")]), 8);
+        // Too long a head, for HTTP/2 and for what the listener takes.
+        let mut http = http_plan();
+        http.limits.head_bytes_max = 1024;
+        http.limits.headers_max = 12;
+        let cluster = cluster_plan("main", &[backend.address]);
+        let proxy = Proxy::start(engine, http, &[cluster]);
+        assert_eq!(ask_one(&proxy, &[("x-long", LONG)]), 8);
+        assert_eq!(ask_one(&proxy, &[("x-many", "1"); 12]), 8);
+        // A route that answers by itself.
+        let mut http = http_plan();
+        let answer = |status| plan::RouteAction::Answer { status };
+        http.routes = [(403, "/a.B"), (429, "/a.B/D")]
+            .map(|(status, path)| plan::Route {
+                action: answer(status),
+                ..plan::Route::to(None, path, "main")
+            })
+            .to_vec();
+        let cluster = cluster_plan("main", &[backend.address]);
+        assert_eq!(ask_one(&Proxy::start(engine, http, &[cluster]), &[]), 7);
         // No route.
         let mut http = http_plan();
         http.default_cluster = None;

@@ -12,7 +12,7 @@ use lb_core::connections::Registration;
 use lb_core::metrics::{BackendTlsFailure, TlsFailure};
 use lb_core::rt::TcpStream;
 use lb_core::snapshot::Current;
-use lb_l7::http2::report_no_websockets;
+use lb_l7::http2::{Offence, OffendingPeer, report_no_websockets, report_offences};
 use lb_l7::tls::{TlsAcceptor, TlsRefusal, report_backend_failures};
 use lb_l7::{HttpService, HttpWorker, Peer};
 
@@ -84,6 +84,34 @@ pub(crate) fn log_missing_websockets() {
                 reason =
                     "it speaks HTTP/2, and its SETTINGS do not allow extended CONNECT (RFC 8441)"
             );
+        }
+    });
+}
+
+/// Says which peers break the rules of HTTP/2, and how: of clients and of backends one a minute.
+pub(crate) fn log_offences() {
+    static OFFENCES: [Limiter; 2] = [const { Limiter::new() }; 2];
+    report_offences(|offence| {
+        let Offence { peer, code, reason } = offence;
+        let code = code.name();
+        match *peer {
+            OffendingPeer::Client { local, address } if OFFENCES[0].allows() => log!(
+                Warn,
+                "a client's connection of HTTP/2 was ended",
+                address = local.map_or_else(String::new, |it| it.to_string()),
+                client = address,
+                code = code,
+                reason = reason
+            ),
+            OffendingPeer::Backend { cluster, backend } if OFFENCES[1].allows() => log!(
+                Warn,
+                "a backend's connection of HTTP/2 was ended",
+                cluster = cluster,
+                backend = backend,
+                code = code,
+                reason = reason
+            ),
+            OffendingPeer::Client { .. } | OffendingPeer::Backend { .. } => {}
         }
     });
 }

@@ -25,6 +25,9 @@ fn calls_of_every_kind_pass(engine: &str) {
         "listeners:\n\
          - {{name: calls, address: '127.0.0.1:0', http: {{cluster: grpc}}}}\n\
          - {{name: dead, address: '127.0.0.1:0', http: {{cluster: gone}}}}\n\
+         - {{name: strict, address: '127.0.0.1:0', http: {{limits: {{head: 2KiB, body: 1KiB}}, \
+           routes: [{{path: /t.T/Unary, cluster: grpc}}, {{path: /t.T/Denied, answer: 403}}, \
+           {{path: /t.T/Away, redirect: {{host: other.example}}}}]}}}}\n\
          clusters:\n  \
            grpc: {{protocol: http2, backends: ['127.0.0.1:{}']}}\n  \
            gone: {{protocol: http2, backends: ['{gone}']}}\n",
@@ -37,6 +40,7 @@ fn calls_of_every_kind_pass(engine: &str) {
         .args([PEER, "client"])
         .arg(lb.listener("calls").to_string())
         .arg(lb.listener("dead").to_string())
+        .arg(lb.listener("strict").to_string())
         .output()
         .unwrap();
     assert!(client.status.success(), "{}", said(&client));

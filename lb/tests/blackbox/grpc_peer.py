@@ -1,6 +1,8 @@
-"""gRPC by grpcio, without generated code: `server` prints its port; `client ADDRESS DEAD` calls it
-through a balancer at ADDRESS, and DEAD, a balancer whose backends are gone."""
+"""gRPC by grpcio, without generated code: `server` prints its port; `client ADDRESS DEAD STRICT` calls
+it through a balancer at ADDRESS, and DEAD, a balancer whose backends are gone, and STRICT, one that
+takes heads of 2 KiB, bodies of 1 KiB, and answers some methods by itself."""
 
+import http.client
 import sys
 import threading
 import time
@@ -66,7 +68,7 @@ def fails(call, code):
     raise AssertionError(f"no {code}")
 
 
-def call(address, dead):
+def call(address, dead, strict):
     channel = grpc.insecure_channel(address, options=OPTIONS)
     unary = channel.unary_unary("/t.T/Unary")
     answer, done = unary.with_call(b"hello", timeout=20)
@@ -109,7 +111,39 @@ def call(address, dead):
     gone = grpc.insecure_channel(dead).unary_unary("/t.T/Unary")
     error = fails(lambda: gone(b"x", timeout=20), grpc.StatusCode.UNAVAILABLE)
     assert "no backend" in error.details(), error.details()
+    refuses(strict)
     print("done", flush=True)
+
+
+def refuses(address):
+    code = grpc.StatusCode
+    channel = grpc.insecure_channel(address, options=OPTIONS)
+    unary = channel.unary_unary("/t.T/Unary")
+    assert unary(b"short", timeout=20) == b"trohs"
+    error = fails(lambda: unary(b"x" * 5000, timeout=20), code.RESOURCE_EXHAUSTED)
+    assert "body is longer" in error.details(), error.details()
+    long = (("x-long", "x" * 3000),)
+    error = fails(lambda: unary(b"x", timeout=20, metadata=long), code.RESOURCE_EXHAUSTED)
+    assert "head is longer" in error.details(), error.details()
+    for method, expected in [
+        ("Denied", code.PERMISSION_DENIED),
+        ("Away", code.UNKNOWN),
+        ("Unrouted", code.UNIMPLEMENTED),
+    ]:
+        other = channel.unary_unary(f"/t.T/{method}")
+        error = fails(lambda: other(b"x", timeout=20), expected)
+        assert error.details(), method
+    assert unary(b"still", timeout=20) == b"llits", "the connection goes on"
+
+    # A call by HTTP/1.1 is answered so, too, and its connection goes on.
+    plain = http.client.HTTPConnection(address)
+    for method, expected in [("Denied", "7"), ("Unrouted", "12")]:
+        kind = {"content-type": "application/grpc+proto"}
+        plain.request("POST", f"/t.T/{method}", b"\0\0\0\0\0", kind)
+        answer = plain.getresponse()
+        assert (answer.status, answer.read()) == (200, b""), answer.status
+        assert answer.headers["grpc-status"] == expected, answer.headers
+        assert answer.headers["content-type"] == "application/grpc", answer.headers
 
 
 if sys.argv[1] == "server":

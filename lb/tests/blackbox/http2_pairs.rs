@@ -45,10 +45,23 @@ fn old_one(mut stream: BufReader<TcpStream>, seen: &Seen) -> Option<()> {
         let head = head.to_ascii_lowercase();
         let path = head.split(' ').nth(1)?.to_owned();
         let answer: Vec<u8> = match &*path {
-            "/echo" => {
+            "/echo" | "/asked" => {
+                if path == "/asked" {
+                    assert!(head.contains("expect: 100-continue"), "{head}");
+                    let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+                    stream.get_mut().write_all(go_on).ok()?;
+                }
                 let body = old_body(&mut stream, &head)?;
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
                 [head.as_bytes(), &body].concat()
+            }
+            "/same" => {
+                b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 5\r\n\r\n".to_vec()
+            }
+            "/big" => {
+                let big = head.split("\r\nx-big: ").nth(1)?.lines().next()?;
+                let head = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Big: ";
+                format!("{head}{big}\r\n\r\nhello").into_bytes()
             }
             "/none" => b"HTTP/1.1 204 No Content\r\nX-Kind: none\r\n\r\n".to_vec(),
             "/trailers" => {
@@ -140,7 +153,11 @@ async fn new_one(
     let response = |status: u16| http::Response::builder().status(status);
     let empty = |it: http::response::Builder| it.body(()).unwrap();
     match head.uri.path() {
-        "/echo" => {
+        "/echo" | "/asked" => {
+            if head.uri.path() == "/asked" {
+                assert_eq!(head.headers["expect"], "100-continue");
+                respond.send_informational(empty(response(100))).ok()?;
+            }
             let mut whole = Vec::new();
             while let Some(data) = body.data().await {
                 let data = data.ok()?;
@@ -150,6 +167,15 @@ async fn new_one(
             let answer = response(200).header("content-length", whole.len());
             let mut stream = respond.send_response(empty(answer), false).ok()?;
             stream.send_data(whole.into(), true).ok()?;
+        }
+        "/same" => {
+            let answer = response(304).header("etag", "\"x\"");
+            respond.send_response(empty(answer), true).ok()?;
+        }
+        "/big" => {
+            let answer = response(200).header("x-big", head.headers["x-big"].clone());
+            let mut stream = respond.send_response(empty(answer), false).ok()?;
+            stream.send_data("hello".into(), true).ok()?;
         }
         "/none" => {
             let answer = response(204).header("x-kind", "none");
@@ -279,6 +305,23 @@ impl Pairing<'_> {
             none.contains("x-kind: none") && none.ends_with("\r\n\r\n"),
             "{what}: {none}"
         );
+        let same = self.ask("/same", &["-H", "If-None-Match: \"x\""]);
+        is(&same, 304);
+        assert!(
+            same.contains("etag: \"x\"\r\n") && same.ends_with("\r\n\r\n"),
+            "{what}: {same}"
+        );
+        let field = format!("X-Big: {}", "b".repeat(14_500));
+        let big = self.ask("/big", &["-H", &field]);
+        is(&big, 200);
+        let field = field.to_lowercase() + "\r\n";
+        assert!(big.contains(&field) && big.ends_with("hello"), "{what}");
+        let over = format!("X-Big: {}", "b".repeat(16_000));
+        is(&self.ask("/big", &["-H", &over]), 431);
+        let asked = ["-H", "Expect: 100-continue", "--data-binary", "abc"];
+        let asked = self.ask("/asked", &asked);
+        is(&asked, 100);
+        assert!(asked.ends_with("\r\n\r\nabc"), "{what}: {asked}");
         let file = format!("@{}", self.body);
         for more in [&[][..], &["-H", "Transfer-Encoding: chunked"]] {
             let is_old = self.version == "--http1.1";

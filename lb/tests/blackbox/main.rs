@@ -73,6 +73,7 @@ mod http2;
 /// Connections of HTTP/2 to backends.
 mod http2_backends;
 /// Attacks by HTTP/2.
+mod http2_ends;
 mod http2_floods;
 /// What is spoken at either end.
 mod http2_pairs;

@@ -187,6 +187,20 @@ impl Report<'_> {
             "HTTP exchanges under way.",
             |backend| backend.sum(|shard| shard.exchanges_active.get()),
         );
+        self.per_backend(
+            text,
+            "lb_backend_http2_offences_total",
+            Kind::Counter,
+            "Connections of HTTP/2 ended since the backend broke the rules.",
+            |backend| backend.sum(|shard| shard.http2_offences.get()),
+        );
+        self.per_backend(
+            text,
+            "lb_backend_http2_floods_total",
+            Kind::Counter,
+            "Connections of HTTP/2 ended since the backend did what costs us more than it.",
+            |backend| backend.sum(|shard| shard.http2_floods.get()),
+        );
     }
 
     /// One of the states is 1, so that a change is no gap in a series.

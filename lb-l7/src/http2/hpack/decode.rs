@@ -75,6 +75,13 @@ impl Decoder {
         }
     }
 
+    /// How often the table was changed: a block that does not change it means the same as before
+    /// while this is the same.
+    #[must_use]
+    pub const fn table_changes(&self) -> u64 {
+        self.table.changes()
+    }
+
     /// Hands each field of `block` to `take`, in order.
     ///
     /// # Errors

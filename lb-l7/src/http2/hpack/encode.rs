@@ -79,7 +79,9 @@ impl Encoder {
         let mut known = known.map(|(_, value)| value.as_bytes());
         match known.position(|value| value == status) {
             Some(at) => out.push(0x88 + at as u8),
-            None => self.field(b":status", status, out),
+            None => {
+                self.field(b":status", status, out);
+            }
         }
     }
 
@@ -90,12 +92,26 @@ impl Encoder {
         self.text(value, out);
     }
 
-    /// Appends a field, whose name may have capitals. It has been checked.
-    pub fn field(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    /// How often the table was changed: what was appended as an entry of it means the same as long
+    /// as this is the same.
+    #[must_use]
+    pub const fn table_changes(&self) -> u64 {
+        self.table.changes()
+    }
+
+    /// Appends a field, whose name may have capitals. It has been checked. True if it was appended
+    /// as an entry of the table.
+    pub fn field(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) -> bool {
         let hash = hash(name, value);
         if let Some(age) = self.find(hash, name, value) {
-            return Self::indexed(STATIC.len() + 1 + age, out);
+            Self::indexed(STATIC.len() + 1 + age, out);
+            return true;
         }
+        self.new_field(hash, name, value, out);
+        false
+    }
+
+    fn new_field(&mut self, hash: u32, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
         let mut room = [0; NAME_BYTES_MAX];
         let Some(lower) = room.get_mut(..name.len()) else {
             out.push(0);

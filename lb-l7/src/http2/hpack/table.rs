@@ -85,6 +85,8 @@ pub(super) struct DynamicTable {
     places: VecDeque<Place>,
     size: usize,
     size_max: usize,
+    /// How often entries came or went.
+    changes: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +110,7 @@ impl DynamicTable {
             places: VecDeque::new(),
             size: 0,
             size_max,
+            changes: 0,
         }
     }
 
@@ -118,6 +121,11 @@ impl DynamicTable {
 
     pub(super) const fn size_max(&self) -> usize {
         self.size_max
+    }
+
+    /// How often it was changed: an index means the same entry as long as this is the same.
+    pub(super) const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// The entry that is so many newer ones behind the newest.
@@ -137,12 +145,14 @@ impl DynamicTable {
     /// Drops what does not fit the new limit.
     pub(super) fn set_size_max(&mut self, size_max: usize) {
         self.size_max = size_max;
+        self.changes += 1;
         self.evict(0);
     }
 
     /// Inserts an entry; what does not fit empties the table (RFC 7541 section 4.4). False then.
     pub(super) fn insert(&mut self, name: &[u8], value: &[u8], is_valid: bool) -> bool {
         let len = name.len() + value.len();
+        self.changes += 1;
         self.evict(len + ENTRY_OVERHEAD);
         if len + ENTRY_OVERHEAD > self.size_max {
             return false;
