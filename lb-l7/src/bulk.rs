@@ -6,10 +6,11 @@
 
 use lb_core::rt::{self, Chunk, Input, Pipe, TcpStream};
 
-use crate::exchange::{Exchange, Waiting};
+use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::link::{BackendLink, ClientLink};
 use crate::stream::Stream;
+use crate::waiting::Waiting;
 
 /// What is left of a body must be as much for that: a splice moves any number of bytes for the
 /// price of a few calls, a chunk few bytes for less.

@@ -2,21 +2,18 @@
 //!
 //! Invariant: a request that a backend may have processed is not sent again unless it is
 //! idempotent; the client gets either one complete response or a connection that breaks.
-//! Read next: `reach.rs` (finding a backend), `response.rs` (its head), `passage.rs` (bodies).
+//! Read next: `reach.rs` (finding a backend), `response.rs` (its head), `passage.rs` (bodies),
+//! `waiting.rs` (what is watched meanwhile).
 
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use lb_core::balance::{Fault, Lease};
 use lb_core::rt::{self, Chunk, Instant};
 use lb_core::snapshot::Held;
 
 use crate::admit::Request;
-use crate::bulk::SPLICE_MAX;
 use crate::collect::HeadCollector;
 use crate::connection::{Connection, End, Next};
 use crate::failure::Failure;
@@ -32,9 +29,10 @@ use crate::response::Response;
 use crate::service::{HEAD_BYTES_MAX, HttpService};
 use crate::slow::Patience;
 use crate::upgrade::Switched;
+use crate::waiting::Waiting;
 
 /// Pieces of a body that are passed on before other tasks have their turn.
-const PIECES_PER_TURN: u32 = 16;
+pub(crate) const PIECES_PER_TURN: u32 = 16;
 
 /// A request and its response under way. What is on its way is held here rather than in the
 /// futures below, which so stay small.
@@ -51,7 +49,7 @@ pub(crate) struct Exchange<'c> {
     pub(crate) download: Passage,
     started: Instant,
     /// When the response head must be there; known once the request has been sent.
-    head_due: Option<Instant>,
+    pub(crate) head_due: Option<Instant>,
     /// When the next backend is tried.
     pub(crate) try_due: Option<Instant>,
     /// When no backend is tried any more.
@@ -64,7 +62,7 @@ pub(crate) struct Exchange<'c> {
     /// Whether another exchange may follow on the connection.
     pub(crate) may_persist: bool,
     /// With a client that takes the response.
-    patience: Patience,
+    pub(crate) patience: Patience,
     /// Of the request's body.
     pub(crate) gathered: Gathered,
     /// The backend's connection, which goes on in another protocol.
@@ -80,27 +78,7 @@ pub(crate) enum After {
     Switch,
 }
 
-/// What an exchange waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waiting {
-    /// That the client takes what is sent.
-    Client,
-    /// That a backend accepts a connection.
-    Connect,
-    /// That a connection becomes free.
-    Queue,
-    /// More of the request's body, before a backend is asked.
-    RequestBody,
-    /// More of the response's body.
-    ResponseBody,
-    /// The response's head.
-    ResponseHead,
-}
-
 impl<'c> Exchange<'c> {
-    /// How often who waits in the queue looks for room without being called.
-    const QUEUE_LOOK: Duration = Duration::from_millis(100);
-
     pub(crate) fn new(
         connection: &'c mut Connection,
         service: Held<HttpService>,
@@ -148,6 +126,10 @@ impl<'c> Exchange<'c> {
             Ok(()) => self.proxy().await,
             Err(failure) => Err(failure),
         };
+        if asked == Err(Failure::ClientGone) {
+            let listener = self.connection.registration.listener();
+            listener.exchanges_aborted.increment();
+        }
         match asked {
             Ok(()) => match (self.switched.take(), self.request.cluster) {
                 (Some(backend), Ok(cluster)) => Next::Switch(Switched {
@@ -422,144 +404,6 @@ impl<'c> Exchange<'c> {
             // A body that ends by closing must not end by a reset.
             Err(_) if waiting == Waiting::ResponseBody => Err(Failure::BackendClosed),
             Err(_) => Ok(false),
-        }
-    }
-
-    /// Polls `main` until it is ready. Beside it, the body is uploaded to `backend`, the client
-    /// is watched and the time.
-    pub(crate) fn wait<T>(
-        &mut self,
-        waiting: Waiting,
-        backend: Option<&BackendLink>,
-        mut main: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<T>,
-    ) -> impl Future<Output = Result<T, Failure>> {
-        let mut is_armed = false;
-        poll_fn(move |cx| {
-            if let Poll::Ready(output) = main(self, cx) {
-                return Poll::Ready(Ok(output));
-            }
-            if !is_armed {
-                self.set_deadline(waiting);
-                is_armed = true;
-            }
-            self.poll_beside(waiting, backend, cx).map(Err)
-        })
-    }
-
-    fn poll_beside(
-        &mut self,
-        waiting: Waiting,
-        backend: Option<&BackendLink>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Failure> {
-        if let Some(backend) = backend.filter(|_| self.request.upload.is_active()) {
-            if let Poll::Ready(failure) = self.poll_upload(waiting, backend, cx) {
-                return Poll::Ready(failure);
-            }
-        } else if self.connection.client.poll_broken(cx).is_ready() {
-            return Poll::Ready(Failure::ClientGone);
-        }
-        Pin::new(&mut self.connection.sleep)
-            .poll(cx)
-            .map(|()| self.overdue(waiting))
-    }
-
-    fn poll_upload(
-        &mut self,
-        waiting: Waiting,
-        backend: &BackendLink,
-        cx: &mut Context<'_>,
-    ) -> Poll<Failure> {
-        let mut taken = 0;
-        for _ in 0..PIECES_PER_TURN {
-            if !self.request.upload.is_active() {
-                return Poll::Pending;
-            }
-            if taken >= SPLICE_MAX {
-                break;
-            }
-            match self
-                .request
-                .upload
-                .poll(&self.connection.client, backend, cx)
-            {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(failure)) => return Poll::Ready(failure),
-                Poll::Ready(Ok(bytes)) => {
-                    if let Some(record) = &mut self.request.log {
-                        record.received_bytes += bytes as u64;
-                    }
-                    if bytes > 0 {
-                        self.request.forget(); // its body cannot be had again
-                    }
-                    let listener = self.connection.registration.listener();
-                    listener.received_bytes.add(bytes as u64);
-                    taken += bytes as u64;
-                    self.set_deadline(waiting);
-                }
-            }
-        }
-        cx.waker().wake_by_ref(); // others have their turn, then this goes on
-        Poll::Pending
-    }
-
-    fn set_deadline(&mut self, waiting: Waiting) {
-        let (now, timeouts) = (rt::now(), &self.service.timeouts);
-        let deadline = match waiting {
-            Waiting::Connect => {
-                let served = self.request.cluster.ok().map(|it| self.service.served(it));
-                now + served.map_or(timeouts.response_head, |it| it.cluster.connect_timeout)
-            }
-            Waiting::ResponseHead if !self.request.upload.is_active() => {
-                *self.head_due.get_or_insert(now + timeouts.response_head)
-            }
-            Waiting::Queue => {
-                let again = now + Self::QUEUE_LOOK;
-                self.queue_due.map_or(again, |due| due.min(again))
-            }
-            Waiting::Client
-            | Waiting::RequestBody
-            | Waiting::ResponseBody
-            | Waiting::ResponseHead => now + timeouts.body_idle,
-        };
-        let bounds = match waiting {
-            Waiting::Connect | Waiting::ResponseHead => [self.try_due, self.total_due],
-            Waiting::Queue => [None, self.total_due],
-            Waiting::Client | Waiting::RequestBody | Waiting::ResponseBody => [None, None],
-        };
-        let slow = match waiting {
-            Waiting::Client => self.patience.wait(now),
-            _ => self.request.upload.due(),
-        };
-        let bounds = bounds.into_iter().chain([slow]);
-        let deadline = bounds.flatten().fold(deadline, Instant::min);
-        self.connection.sleep.set_deadline(deadline);
-    }
-
-    /// Who has let the deadline pass.
-    fn overdue(&self, waiting: Waiting) -> Failure {
-        let upload = &self.request.upload;
-        let is_over = |due: Option<Instant>| due.is_some_and(|due| due <= rt::now());
-        let is_bounded = matches!(
-            waiting,
-            Waiting::Connect | Waiting::Queue | Waiting::ResponseHead
-        );
-        if is_bounded && is_over(self.total_due) {
-            return Failure::TotalTimeout;
-        }
-        if is_bounded && waiting != Waiting::Queue && is_over(self.try_due) {
-            return Failure::TryTimeout;
-        }
-        match waiting {
-            Waiting::Client => Failure::ClientStuck,
-            Waiting::Queue => Failure::Busy,
-            Waiting::RequestBody => Failure::BodyTimeout,
-            Waiting::ResponseHead if upload.waits_for_client() => Failure::BodyTimeout,
-            // The response has begun, and the client does not send what it is for.
-            Waiting::ResponseBody if upload.waits_for_client() => Failure::ClientStuck,
-            Waiting::Connect | Waiting::ResponseBody | Waiting::ResponseHead => {
-                Failure::BackendTimeout
-            }
         }
     }
 

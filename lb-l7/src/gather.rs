@@ -10,8 +10,9 @@ use std::cell::Cell;
 use lb_core::rt::Chunk;
 
 use crate::connection::Connection;
-use crate::exchange::{Exchange, Waiting};
+use crate::exchange::Exchange;
 use crate::failure::Failure;
+use crate::waiting::Waiting;
 
 /// Bytes that the exchanges of one worker hold so.
 const HELD_MAX: usize = 256 << 20;

@@ -229,7 +229,16 @@ impl ClientLink {
         }
     }
 
-    /// Waits until the client is gone.
+    /// Waits until the client is gone: the connection has failed, or the client has ended its side
+    /// and sent nothing before that is not taken. A stream must be reset for that.
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Http1(stream) => stream.poll_gone(cx),
+            Self::Http2(stream) => stream.poll_broken(cx).map(drop),
+        }
+    }
+
+    /// Waits until the client takes nothing any more.
     pub(crate) fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match self {
             Self::Http1(stream) => stream.tcp().poll_broken(cx),

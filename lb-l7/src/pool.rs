@@ -2,7 +2,7 @@
 //!
 //! Invariant: a connection in here had a complete response behind it when it came, and one that
 //! leaves was neither ended nor written to by its backend as far as the runtime knows.
-//! Read next: `exchange.rs` (who takes and puts).
+//! Read next: `reach.rs` (who takes and puts), `lending.rs` (connections of other workers).
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -11,11 +11,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_core::balance::{Backend, BackendId, Cluster};
+use lb_core::balance::{Backend, BackendId, Cluster, Room};
 use lb_core::rt::{self, Instant};
 
 use crate::link::BackendLink;
 use crate::queue::Queue;
+use crate::stream::Stream;
 
 /// What an exchange has of a backend: a connection, counted as long as it lives, in the pool or out
 /// of it; or a stream of a connection, which counts itself.
@@ -23,49 +24,106 @@ use crate::queue::Queue;
 pub(crate) struct BackendConnection {
     pub(crate) link: BackendLink,
     pub(crate) backend: Arc<Backend>,
-    worker: usize,
+    history: History,
+    place: Place,
+}
+
+/// What a connection has behind it, whichever workers have had it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct History {
     made_at: Instant,
     /// Exchanges begun on it.
     exchanges: u32,
+}
+
+/// What its worker counts of it.
+#[derive(Debug)]
+struct Place {
+    /// `None` of a stream.
+    counted: Option<Arc<Backend>>,
+    worker: usize,
     is_idle: bool,
     /// Who is to be told that there is room when it is gone.
     queue: Option<Rc<Queue>>,
+    /// Where it has come from another worker.
+    room: Option<Room>,
 }
 
 impl BackendConnection {
     /// Takes over a connection just established by `worker`, or a stream of one.
     pub(crate) fn new(link: BackendLink, backend: Arc<Backend>, worker: usize) -> Self {
         if !link.is_http2() {
-            let counters = backend.counters(worker);
-            counters.connections.increment();
-            counters.connections_active.increment();
+            backend.counters(worker).connections.increment();
+        }
+        let history = History {
+            made_at: rt::now(),
+            exchanges: 0,
+        };
+        Self::at(link, backend, worker, history)
+    }
+
+    fn at(link: BackendLink, backend: Arc<Backend>, worker: usize, history: History) -> Self {
+        let counted = (!link.is_http2()).then(|| Arc::clone(&backend));
+        if let Some(backend) = &counted {
+            backend.counters(worker).connections_active.increment();
         }
         Self {
             link,
             backend,
-            worker,
-            made_at: rt::now(),
-            exchanges: 0,
-            is_idle: false,
-            queue: None,
+            history,
+            place: Place {
+                counted,
+                worker,
+                is_idle: false,
+                queue: None,
+                room: None,
+            },
         }
+    }
+
+    /// Takes over a connection that another worker has given up, with the room that it takes.
+    pub(crate) fn taken(stream: Stream, room: Room, worker: usize, history: History) -> Self {
+        let backend = Arc::clone(room.backend());
+        let mut taken = Self::at(BackendLink::Http1(stream), backend, worker, history);
+        taken.place.room = room.held_by(worker);
+        taken
+    }
+
+    /// Gives up an idle connection of this worker; `None` of what is not one.
+    pub(crate) fn give_up(mut self) -> Option<(Stream, Room, History)> {
+        let BackendLink::Http1(stream) = self.link else {
+            return None;
+        };
+        let room = match self.place.room.take() {
+            Some(mut room) => {
+                room.leave();
+                room
+            }
+            None => Room::lend(&self.backend, self.place.worker),
+        };
+        Some((stream, room, self.history))
     }
 
     /// The connection is one of a limited number: who waits in `queue` is called when it is gone.
     pub(crate) fn of_few(mut self, queue: &Rc<Queue>) -> Self {
-        self.queue = Some(Rc::clone(queue));
+        self.place.queue = Some(Rc::clone(queue));
         self
+    }
+
+    /// Whether it is one of a limited number.
+    pub(crate) const fn is_of_few(&self) -> bool {
+        self.place.queue.is_some()
     }
 
     /// Counts an exchange that begins on it.
     pub(crate) const fn begin(&mut self) {
-        self.exchanges = self.exchanges.saturating_add(1);
+        self.history.exchanges = self.history.exchanges.saturating_add(1);
     }
 
     /// It enters the pool, or leaves it.
     fn set_idle(&mut self, is_idle: bool) {
-        self.is_idle = is_idle;
-        let idle = &self.backend.counters(self.worker).connections_idle;
+        self.place.is_idle = is_idle;
+        let idle = &self.backend.counters(self.place.worker).connections_idle;
         if is_idle {
             idle.increment();
         } else {
@@ -77,26 +135,27 @@ impl BackendConnection {
     fn is_good(&self, cluster: &Cluster, now: Instant) -> bool {
         let settings = &cluster.exchanges;
         self.link.is_for(cluster)
+            && !self.backend.is_gone()
             && settings
                 .connection_exchanges_max
-                .is_none_or(|max| self.exchanges < max)
+                .is_none_or(|max| self.history.exchanges < max)
             && settings
                 .connection_age_max
-                .is_none_or(|age| now < self.made_at + age)
+                .is_none_or(|age| now < self.history.made_at + age)
     }
 }
 
-impl Drop for BackendConnection {
+impl Drop for Place {
     fn drop(&mut self) {
+        let Some(backend) = &self.counted else { return };
+        let counters = backend.counters(self.worker);
         if self.is_idle {
-            self.set_idle(false);
+            counters.connections_idle.decrement();
         }
-        if !self.link.is_http2() {
-            let counters = self.backend.counters(self.worker);
-            counters.connections_active.decrement();
-        }
-        if let Some(queue) = self.queue.take() {
-            queue.call(self.backend.id());
+        counters.connections_active.decrement();
+        self.room = None;
+        if let Some(queue) = &self.queue {
+            queue.call(backend.id());
         }
     }
 }
@@ -140,6 +199,29 @@ impl Pool {
         None
     }
 
+    /// The connection to `backend` that was used longest ago, and how long it may be kept: for
+    /// whoever can use it better.
+    pub(crate) fn take_oldest(
+        &self,
+        backend: BackendId,
+        cluster: &Cluster,
+    ) -> Option<(BackendConnection, Instant)> {
+        let now = rt::now();
+        let mut stacks = self.stacks.borrow_mut();
+        let idle = &mut stacks.get_mut(&backend)?.idle;
+        while let Some(Idle {
+            mut connection,
+            until,
+        }) = idle.pop_front()
+        {
+            connection.set_idle(false);
+            if !connection.link.is_stale() && connection.is_good(cluster, now) {
+                return Some((connection, until));
+            }
+        }
+        None
+    }
+
     /// Number of connections to `backend`.
     pub(crate) fn idle(&self, backend: BackendId) -> usize {
         let stacks = self.stacks.borrow();
@@ -147,11 +229,22 @@ impl Pool {
     }
 
     /// Keeps a connection of a backend of `cluster`; the oldest goes when there are too many.
-    pub(crate) fn put(&self, mut connection: BackendConnection, cluster: &Cluster, now: Instant) {
+    pub(crate) fn put(&self, connection: BackendConnection, cluster: &Cluster, now: Instant) {
+        self.put_until(connection, cluster, now, now + cluster.pool_idle_timeout);
+    }
+
+    /// As [`put`](Self::put), for one that has been idle before.
+    pub(crate) fn put_until(
+        &self,
+        mut connection: BackendConnection,
+        cluster: &Cluster,
+        now: Instant,
+        until: Instant,
+    ) {
         if cluster.pool_idle_max == 0 || !connection.is_good(cluster, now) {
             return;
         }
-        if let Some(queue) = &connection.queue {
+        if let Some(queue) = &connection.place.queue {
             queue.call(connection.backend.id());
         }
         connection.set_idle(true);
@@ -161,10 +254,7 @@ impl Pool {
             stack.idle.pop_front();
         }
         stack.used_at = now;
-        stack.idle.push_back(Idle {
-            connection,
-            until: now + cluster.pool_idle_timeout,
-        });
+        stack.idle.push_back(Idle { connection, until });
     }
 
     /// Closes what has been idle for too long, or was ended by its backend.

@@ -57,6 +57,13 @@ impl Queue {
         waiting.iter().any(|it| it.backends.contains(&backend))
     }
 
+    /// How many wait for `backend`, and have not been called.
+    pub(crate) fn waiting(&self, backend: BackendId) -> u32 {
+        let waiting = self.waiting.borrow();
+        let wants = |it: &&Waiter| it.called_by.is_none() && it.backends.contains(&backend);
+        u32::try_from(waiting.iter().filter(wants).count()).unwrap_or(u32::MAX)
+    }
+
     /// There is room for one more connection to `backend`, or an idle one.
     pub(crate) fn call(&self, backend: BackendId) {
         let mut waiting = self.waiting.borrow_mut();

@@ -12,11 +12,11 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use lb_core::balance::{Backend, BackendId, Choice, Cluster, Fault, Lease, Tried};
+use lb_core::balance::{Backend, Choice, Cluster, Fault, Lease, Tried};
 use lb_core::plan::{BackendProtocol, TRIES_LIMIT};
 use lb_core::rt::{self, TcpStream};
 
-use crate::exchange::{After, Exchange, Waiting};
+use crate::exchange::{After, Exchange};
 use crate::failure::Failure;
 use crate::http2::client::{Connecting, Turn, poll_connected};
 use crate::http2::websocket;
@@ -25,6 +25,7 @@ use crate::pool::BackendConnection;
 use crate::queue::Place;
 use crate::stream::Stream;
 use crate::tls::{self, HandshakeEnd, TlsClient};
+use crate::waiting::Waiting;
 use crate::worker::HttpWorker;
 
 /// Streams of shared connections that may refuse a request before it gets a connection of its own.
@@ -34,7 +35,7 @@ const REFUSALS_MAX: u32 = 4;
 enum Room<'a> {
     In(Lease<'a>),
     /// All connections to these are busy.
-    Full(Vec<BackendId>),
+    Full(Vec<Arc<Backend>>),
     /// There is no backend left to try.
     Nowhere,
 }
@@ -125,7 +126,7 @@ impl Exchange<'_> {
             if is_next && self.has_room(cluster, &lease) {
                 return Room::In(lease);
             }
-            full.push(id);
+            full.push(Arc::clone(lease.backend()));
             if passed.len() == TRIES_LIMIT {
                 break;
             }
@@ -136,22 +137,16 @@ impl Exchange<'_> {
     }
 
     fn has_room(&self, cluster: &Cluster, lease: &Lease<'_>) -> bool {
-        let HttpWorker { worker, pool, .. } = &*self.connection.http;
-        let counters = lease.backend().counters(worker.index);
-        let max = cluster
-            .exchanges
-            .connections_max
-            .map_or(u64::MAX, u64::from);
-        counters.connections_active.get() + counters.connecting.get() < max
-            || pool.idle(lease.backend().id()) > 0
+        let http = &self.connection.http;
+        http.room(cluster, lease.backend()) > 0 || http.pool.idle(lease.backend().id()) > 0
     }
 
     /// Waits until one of the backends that are `full` has room.
     async fn queue<'a>(
         &mut self,
-        cluster: &'a Cluster,
+        cluster: &'a Arc<Cluster>,
         tried: &Tried,
-        full: Vec<BackendId>,
+        full: Vec<Arc<Backend>>,
     ) -> Result<Lease<'a>, Failure> {
         let http = Rc::clone(&self.connection.http);
         let counters = cluster.counters().of(http.worker.index);
@@ -161,10 +156,12 @@ impl Exchange<'_> {
         }
         counters.queue_entered.increment();
         let _queued = counters.queued.hold();
-        let place = http.queue.join(full);
+        let wish = http.wish(cluster, full); // dropped after the place
+        let place = http.queue.join(wish.backends());
         let due = rt::now() + cluster.exchanges.queue_timeout;
         self.queue_due = Some(due);
         loop {
+            wish.ask();
             // Room may come without a call, as when a backend is added, or healthy again.
             let waited = self
                 .wait(Waiting::Queue, None, |_, cx| place.poll_called(cx))
@@ -206,7 +203,7 @@ impl Exchange<'_> {
     }
 
     /// Asks one backend, by a pooled connection if there is one.
-    async fn ask(&mut self, cluster: &Cluster, lease: &Lease<'_>) -> Result<(), Failure> {
+    async fn ask(&mut self, cluster: &Arc<Cluster>, lease: &Lease<'_>) -> Result<(), Failure> {
         let (mut connection, mut is_pooled) = match self.pooled(cluster, lease) {
             Some(connection) => (connection, true),
             None => self.connect(cluster, lease, true).await?,
@@ -241,8 +238,7 @@ impl Exchange<'_> {
         };
         match after {
             After::Reuse if !connection.link.is_http2() => {
-                let pool = &self.connection.http.pool;
-                pool.put(connection, cluster, rt::now());
+                self.connection.http.keep(connection, cluster);
             }
             After::Switch => self.switched = Some(connection),
             After::Close | After::Reuse => {}

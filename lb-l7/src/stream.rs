@@ -9,10 +9,10 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use lb_core::rt::{Buffer, Chunk, TcpStream};
+use lb_core::rt::{Buffer, Chunk, Detached, TcpStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::tls::TlsStream;
+use crate::tls::{DetachedTls, TlsStream};
 
 /// A connection, in the clear or over TLS; used as a `TcpStream` is.
 #[derive(Debug)]
@@ -23,7 +23,36 @@ pub enum Stream {
     Tls(TlsStream),
 }
 
+/// An idle connection on its way to another thread.
+pub(crate) enum DetachedStream {
+    /// In the clear.
+    Plain(Detached),
+    /// Over TLS.
+    Tls(Box<DetachedTls>),
+}
+
+impl DetachedStream {
+    /// As [`Detached::attach`].
+    pub(crate) fn attach(self) -> Option<Stream> {
+        match self {
+            Self::Plain(stream) => stream.attach().map(Stream::Plain),
+            Self::Tls(stream) => stream.attach().map(Stream::Tls),
+        }
+    }
+}
+
 impl Stream {
+    /// As [`TcpStream::detach`].
+    pub(crate) async fn detach(self) -> Option<DetachedStream> {
+        match self {
+            Self::Plain(stream) => stream.detach().await.map(DetachedStream::Plain),
+            Self::Tls(stream) => {
+                let detached = stream.detach().await?;
+                Some(DetachedStream::Tls(Box::new(detached)))
+            }
+        }
+    }
+
     /// The connection below.
     #[must_use]
     pub const fn tcp(&self) -> &TcpStream {
@@ -95,6 +124,15 @@ impl Stream {
         match self {
             Self::Plain(stream) => pin!(stream.flush()).poll(cx),
             Self::Tls(stream) => stream.poll_flush(cx),
+        }
+    }
+
+    /// Waits until the connection fails, or the peer has ended its side and nothing of what it sent
+    /// before waits to be taken.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Plain(stream) => stream.poll_gone(cx),
+            Self::Tls(stream) => stream.poll_gone(cx),
         }
     }
 

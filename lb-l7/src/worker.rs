@@ -3,7 +3,7 @@
 //! Invariant: it never leaves its thread, so nothing in it is locked.
 //! Read next: `connection.rs` (its user), `pool.rs`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use crate::budget::Budget;
 use crate::date::DateCache;
 use crate::http2::client::Backends;
 use crate::http2::server::Clients;
+use crate::lending::Workers;
 use crate::link::BackendLink;
 use crate::log::Records;
 use crate::pool::{BackendConnection, Pool};
@@ -43,6 +44,8 @@ pub struct HttpWorker {
     pub(crate) gathered: Cell<usize>,
     /// Clusters whose backends are to have connections ready.
     warm: RefCell<Vec<Arc<Cluster>>>,
+    /// All workers, if there are others.
+    pub(crate) workers: OnceCell<Arc<dyn Workers>>,
 }
 
 impl HttpWorker {
@@ -65,6 +68,7 @@ impl HttpWorker {
             backends: Backends::default(),
             gathered: Cell::default(),
             warm: RefCell::default(),
+            workers: OnceCell::new(),
         });
         let weak = Rc::downgrade(&http);
         rt::spawn(async move {
@@ -76,6 +80,12 @@ impl HttpWorker {
             }
         });
         http
+    }
+
+    /// Says by what the other workers are reached, once; without, connections are not shared.
+    pub fn meet(&self, workers: Arc<dyn Workers>) {
+        let is_first = self.workers.set(workers).is_ok();
+        debug_assert!(is_first, "they stay");
     }
 
     /// Closes idle connections to backends that are `gone` from the plan.
@@ -99,6 +109,7 @@ impl HttpWorker {
                 let counters = backend.counters(self.worker.index);
                 let coming = usize::try_from(counters.connecting.get()).unwrap_or(usize::MAX);
                 let lacking = ready.saturating_sub(self.pool.idle(backend.id()) + coming);
+                let lacking = lacking.min(self.room(cluster, backend));
                 if backend.is_healthy() && !backend.is_ejected() {
                     for _ in 0..lacking {
                         rt::spawn(make_ready(
@@ -110,6 +121,18 @@ impl HttpWorker {
                 }
             }
         }
+    }
+
+    /// How many connections to `backend` may be opened beside those that there are.
+    pub(crate) fn room(&self, cluster: &Cluster, backend: &Backend) -> usize {
+        let Some(max) = cluster.exchanges.connections_max else {
+            return usize::MAX;
+        };
+        let own = self.worker.index;
+        let counters = backend.counters(own);
+        let open = counters.connections_active.get() + counters.connecting.get();
+        let most = u64::try_from(i64::from(max) + backend.allowance(own)).unwrap_or(0);
+        usize::try_from(most.saturating_sub(open)).unwrap_or(usize::MAX)
     }
 
     /// Number of idle connections to backends.
@@ -165,5 +188,5 @@ async fn make_ready(http: Rc<HttpWorker>, cluster: Arc<Cluster>, backend: Arc<Ba
         Some(_) => connection.of_few(&http.queue),
         None => connection,
     };
-    http.pool.put(connection, &cluster, rt::now());
+    http.keep(connection, &cluster);
 }

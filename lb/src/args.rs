@@ -86,7 +86,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "[NAME@]LISTEN=BACKENDS", help_heading = "Sources")]
     #[arg(value_parser = ListenFlag::udp)]
     udp: Vec<ListenFlag>,
-    /// Proxy HTTP/1.1; the backends take what no route matches: 8080=10.0.0.1:80
+    /// Proxy HTTP; the backends take what no route matches: 8080=10.0.0.1:80
     #[arg(
         long,
         value_name = "[NAME@]LISTEN[=BACKENDS]",

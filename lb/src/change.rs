@@ -75,6 +75,17 @@ impl Change {
     }
 }
 
+impl Change {
+    /// Has no connection kept to the backends that are gone, wherever one is used or on its way.
+    pub(crate) fn retire(&self) {
+        let clusters = self.clusters.iter().filter_map(|it| it.before.as_ref());
+        let backends = clusters.flat_map(|it| it.backends());
+        for backend in backends.filter(|it| self.gone.contains(&it.id())) {
+            backend.set_gone();
+        }
+    }
+}
+
 /// The listeners that are closed, and those that are new or serve otherwise.
 fn listeners(
     before: Option<&Snapshot>,

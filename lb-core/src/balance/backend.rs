@@ -3,7 +3,7 @@
 //! Invariant: what passes on to the next snapshot is in [`BackendState`], all of it atomic; the
 //! rest is as the plan says.
 //! Read next: `health.rs` and `outlier.rs` (what sets the health), `lease.rs` (what counts the
-//! load), `slow_start.rs`.
+//! load), `slow_start.rs`, `sharing.rs`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 use super::outlier::Record;
+use super::sharing::Sharing;
 use super::slow_start::SHARE_FULL;
 use super::state::ClusterState;
 use crate::metrics::{BackendCounters, PerWorker};
@@ -91,6 +92,21 @@ impl Backend {
     #[inline]
     pub fn counters(&self, worker: usize) -> &BackendCounters {
         self.state.counters.of(worker)
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.state.counters.workers()
+    }
+
+    /// Whether it has left the plan for good.
+    pub fn is_gone(&self) -> bool {
+        self.state.hot.status() & GONE != 0
+    }
+
+    /// Says that it has left the plan: connections to it are not kept any more.
+    pub fn set_gone(&self) {
+        self.state.hot.set(GONE);
     }
 
     /// Sessions and exchanges under way, of all workers.
@@ -172,6 +188,7 @@ pub(super) struct BackendState {
     /// [`WARMING`].
     pub(super) warming_since: AtomicU64,
     pub(super) record: Record,
+    pub(super) sharing: Sharing,
     counters: PerWorker<BackendCounters>,
 }
 
@@ -184,6 +201,7 @@ impl BackendState {
             hot: CachePadded::default(),
             warming_since: AtomicU64::new(0),
             record: Record::default(),
+            sharing: Sharing::default(),
             counters: PerWorker::new(workers),
         }
     }
@@ -206,6 +224,8 @@ pub(super) const UNHEALTHY: u32 = 1;
 pub(super) const EJECTED: u32 = 2;
 /// A bit of [`Hot::status`]: starts slowly.
 pub(super) const WARMING: u32 = 4;
+/// A bit of [`Hot::status`]: in no cluster any more.
+const GONE: u32 = 8;
 
 /// All that a choice reads of a backend, on a cache line of its own. Most of it hardly changes;
 /// but whoever is about to choose a backend is also about to write its load, and so takes the line

@@ -1,7 +1,7 @@
 //! What is counted of UDP flows beside what they share with TCP sessions.
 //!
 //! Invariant: as of every counter, one writing thread.
-//! Read next: `mod.rs` (the counters of a listener), `report.rs`.
+//! Read next: `mod.rs` (the counters of a listener), `report/`.
 
 use super::Counter;
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every counter has one writing thread, so an increment is a relaxed load and a
 //! relaxed store on a cache line that no other worker writes; readers add up the workers' shards.
-//! Read next: `report.rs` (which series are exported), `text.rs` (the Prometheus text format).
+//! Read next: `report/` (which series are exported), `text.rs` (the Prometheus text format).
 
 mod flows;
 mod http2;
@@ -233,6 +233,8 @@ pub struct ListenerCounters {
     pub sent_bytes: Counter,
     /// HTTP exchanges under way.
     pub exchanges_active: Gauge,
+    /// HTTP exchanges whose client was gone before it had its response.
+    pub exchanges_aborted: Counter,
     /// From the last byte of a request's head to the last byte of its response.
     pub exchange_time: Histogram,
     /// HTTP connections that went on in another protocol.
@@ -548,6 +550,8 @@ pub struct BackendCounters {
     pub connecting: Gauge,
     /// Of the open ones, idle ones in the pool of HTTP.
     pub connections_idle: Gauge,
+    /// Idle ones that another worker gave to this one.
+    pub connections_taken: Counter,
     /// Connection attempts that failed or timed out.
     pub connect_failures: Counter,
     /// Exchanges begun.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a family's `# HELP` and `# TYPE` stand once, before all of its samples: the borrow
 //! of [`Family`] ends before the next family begins.
-//! Read next: `report.rs` (the families).
+//! Read next: `report/` (the families).
 
 use std::fmt::{Display, Write};
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: each handshake that begins with a client is counted once, as done or by why it
 //! failed; of those with backends the failures are.
-//! Read next: `report.rs` (the series).
+//! Read next: `report/` (the series).
 
 use super::Counter;
 use crate::plan::TlsVersion;

@@ -20,6 +20,9 @@ pub struct Exchanges {
     /// can be asked when it fails; 0 passes every body on as it comes. At most
     /// [`Self::BUFFER_LIMIT`].
     pub request_buffer: u32,
+    /// Whether an exchange goes on when its client of HTTP/1 has ended its side, or its
+    /// connection: for clients that end their side and then read. By default it is cancelled.
+    pub ignore_client_abort: bool,
 }
 
 impl Exchanges {
@@ -38,6 +41,7 @@ impl Default for Exchanges {
             upgrade_idle: Self::UPGRADE_IDLE_DEFAULT,
             body_rate_min: None,
             request_buffer: 0,
+            ignore_client_abort: false,
         }
     }
 }

@@ -402,6 +402,17 @@ impl Chunk {
         first
     }
 
+    /// The bytes to write to, where they are in a buffer of the pool that nobody else holds.
+    pub fn own_mut(&mut self) -> Option<&mut [u8]> {
+        // Set in the owners of all other memory.
+        if self.owner & HEAP != 0 || pool().slots[self.owner as usize].refs.get() != 1 {
+            return None;
+        }
+        // SAFETY: `len` initialised bytes of a buffer that only this chunk holds, and this chunk is
+        // borrowed for as long as the slice lives: no other holder can come to be meanwhile.
+        Some(unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len as usize) })
+    }
+
     /// A second holder of the same bytes; nothing is copied.
     #[must_use]
     pub fn share(&self) -> Self {
@@ -590,6 +601,20 @@ impl fmt::Debug for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_buffer_with_one_holder_is_written_to() {
+        let mut buffer = Buffer::new();
+        assert!(buffer.push(b"received"));
+        let mut chunk = buffer.freeze();
+        chunk.own_mut().unwrap()[0] = b'R';
+        let second = chunk.share();
+        assert_eq!(chunk.own_mut(), None);
+        drop(second);
+        assert_eq!(chunk.own_mut().unwrap(), b"Received");
+        assert_eq!(Chunk::from_static(b"for ever").own_mut(), None);
+        assert_eq!(Chunk::from_vec(vec![1, 2]).own_mut(), None);
+    }
 
     #[test]
     fn a_chunk_is_sixteen_bytes() {

@@ -222,6 +222,19 @@ impl Engine {
         }
     }
 
+    /// Ends whatever is under way of a connection that is to leave the runtime open; true once
+    /// nothing is, and its descriptor may go.
+    pub(crate) fn let_go(&mut self, slots: &mut Slots, key: Key) -> io::Result<bool> {
+        match self {
+            Self::Epoll(epoll) => {
+                sys::epoll_remove(epoll.fd, slots.get(key).fd)?;
+                Ok(true)
+            }
+            Self::Sim(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::Uring(uring) => Ok(uring.let_go(slots, key)),
+        }
+    }
+
     /// The owner is gone: ends what is under way, closes, and vacates the slot in the end.
     pub(crate) fn close(&mut self, slots: &mut Slots, key: Key) {
         slots.abandon(key);

@@ -9,6 +9,7 @@ mod buffer;
 mod clock;
 mod combine;
 mod context;
+mod detach;
 mod engine;
 mod epoll;
 mod net;
@@ -38,6 +39,7 @@ pub use clock::{Instant, now, now_precise, wall_clock};
 pub use combine::{
     Either, Elapsed, Join, Select, Timeout, join, poll_once, select, timeout, timeout_at, yield_now,
 };
+pub use detach::Detached;
 pub use engine::EngineKind;
 pub use net::{Accepted, TcpListener, TcpStream, is_own_shortage};
 pub use notify::{Notified, Notify};

@@ -201,7 +201,7 @@ pub struct TcpStream {
 }
 
 impl TcpStream {
-    fn attach(io: &mut Io, fd: RawFd) -> io::Result<Self> {
+    pub(super) fn attach(io: &mut Io, fd: RawFd) -> io::Result<Self> {
         let Io { slots, engine, .. } = io;
         let key = slots.insert(fd, Kind::Stream);
         if let Err(error) = engine.attach(slots, key) {
@@ -459,12 +459,24 @@ impl TcpStream {
 
     /// [`broken`](Self::broken) as a poll, for hand-written futures.
     pub fn poll_broken(&self, cx: &Context<'_>) -> Poll<io::Error> {
+        self.poll_watched(cx, Slot::send_failure)
+    }
+
+    /// As [`poll_broken`](Self::poll_broken), or until the peer has ended its side and nothing of
+    /// what it sent before waits to be taken. Costs no more: a receive is under way in either.
+    pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        self.poll_watched(cx, |slot| {
+            (slot.is_at_end() || slot.send_failure().is_some()).then_some(())
+        })
+    }
+
+    fn poll_watched<T>(&self, cx: &Context<'_>, find: impl FnOnce(&Slot) -> Option<T>) -> Poll<T> {
         with_io(|io| {
             let Io { slots, engine, .. } = io;
             engine.watch(slots, self.socket.key);
             let slot = slots.get(self.socket.key);
-            if let Some(error) = slot.send_failure() {
-                return Poll::Ready(error);
+            if let Some(found) = find(slot) {
+                return Poll::Ready(found);
             }
             store(&mut slot.recv_waker, cx);
             Poll::Pending

@@ -166,11 +166,16 @@ impl Slot {
 
     /// True if a receive would give something without waiting.
     pub(crate) const fn has_input(&self) -> bool {
-        self.unread.is_some()
-            || self.queue.len() > 0
-            || self.has_spare()
-            || self.ended
-            || self.error != 0
+        self.has_bytes() || self.ended || self.error != 0
+    }
+
+    /// True if the peer has ended its side, and a receive would say so.
+    pub(crate) const fn is_at_end(&self) -> bool {
+        self.ended && !self.has_bytes()
+    }
+
+    const fn has_bytes(&self) -> bool {
+        self.unread.is_some() || self.queue.len() > 0 || self.has_spare()
     }
 
     /// Where the next bytes are, as far as that is known.

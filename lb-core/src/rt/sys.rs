@@ -499,6 +499,13 @@ pub(crate) fn epoll_add(epoll: RawFd, fd: RawFd, events: i32, data: u64) -> io::
     check(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) }).map(drop)
 }
 
+/// Takes a descriptor out of an epoll set.
+pub(crate) fn epoll_remove(epoll: RawFd, fd: RawFd) -> io::Result<()> {
+    let nothing = std::ptr::null_mut();
+    // SAFETY: no argument is passed.
+    check(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, nothing) }).map(drop)
+}
+
 /// Waits for events, for ever without `timeout_ns`. Nanosecond deadlines from Linux 5.11 on,
 /// rounded up to milliseconds before.
 pub(crate) fn epoll_wait(

@@ -39,6 +39,19 @@ impl Uring {
         self.push(&entry.user_data(Operation::Writable.name(key)));
     }
 
+    /// Ends the receive and the polls; true when nothing is under way any more.
+    pub(crate) fn let_go(&mut self, slots: &mut Slots, key: Key) -> bool {
+        let slot = slots.get(key);
+        self.stop(slot, Operation::Receive, key);
+        if slot.polled_in {
+            self.cancel(Operation::Readable, key);
+        }
+        if slot.polled_out {
+            self.cancel(Operation::Writable, key);
+        }
+        slot.operations == 0
+    }
+
     /// A receive ended without input while someone waits for it: goes on as that one wishes.
     pub(super) fn input_stopped(&mut self, slots: &mut Slots, key: Key) {
         let slot = slots.get(key);

@@ -19,6 +19,8 @@ on_every_engine!(
     a_reset_is_seen_by_broken,
     a_reset_behind_unread_bytes_is_seen_by_broken,
     broken_does_not_take_an_end_for_a_break,
+    an_end_is_seen_by_gone_once_everything_before_it_is_taken,
+    a_reset_is_seen_by_gone,
     bytes_before_a_reset_are_never_wrong,
     a_reset_connection_stays_broken,
     sending_after_the_peer_closed_is_an_error,
@@ -150,6 +152,47 @@ fn broken_does_not_take_an_end_for_a_break(engine: Engine) {
         assert!(early.is_err(), "{early:?}");
         client.reset();
         assert_broken(&server.broken().await);
+    });
+}
+
+fn an_end_is_seen_by_gone_once_everything_before_it_is_taken(engine: Engine) {
+    engine.run(async {
+        let (client, server) = pair().await;
+        let gone = || std::future::poll_fn(|cx| server.poll_gone(cx));
+        let early = rt::timeout(Duration::from_millis(50), gone()).await;
+        assert!(early.is_err(), "nobody has ended anything");
+        let last_words = Chunk::from_static(b"last words");
+        client.send(last_words).await.expect("send");
+        client.shutdown().await.expect("shutdown");
+        let early = rt::timeout(Duration::from_millis(100), gone()).await;
+        assert!(early.is_err(), "bytes wait to be taken");
+        let received = server.recv().await.expect("receive");
+        server.unread(received);
+        let early = rt::timeout(Duration::from_millis(50), gone()).await;
+        assert!(early.is_err(), "they were given back");
+        assert_eq!(&*server.recv().await.expect("receive"), b"last words");
+        gone().await;
+        gone().await;
+        server.send(Chunk::from_static(b"so")).await.expect("send");
+        assert_eq!(&*client.recv().await.expect("our side goes on"), b"so");
+
+        let (client, server) = pair().await;
+        let end = async {
+            rt::sleep(Duration::from_millis(20)).await;
+            client.shutdown().await.expect("shutdown");
+        };
+        rt::join(std::future::poll_fn(|cx| server.poll_gone(cx)), end).await;
+    });
+}
+
+fn a_reset_is_seen_by_gone(engine: Engine) {
+    engine.run(async {
+        let (client, server) = pair().await;
+        let reset = async {
+            rt::sleep(Duration::from_millis(20)).await;
+            client.reset();
+        };
+        rt::join(std::future::poll_fn(|cx| server.poll_gone(cx)), reset).await;
     });
 }
 

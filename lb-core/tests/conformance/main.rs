@@ -13,6 +13,9 @@ mod streams;
 // The end of a connection: resets, errors after close, staleness, what a drop loses or keeps.
 mod endings;
 
+// Idle connections that go to other threads.
+mod moves;
+
 // Futures dropped half way: receive, send, connect, accept, whole tasks, whole runtimes.
 mod cancel;
 

@@ -77,7 +77,58 @@ pub(super) struct Duplex {
     pacing: Pacing,
 }
 
+/// What there is of both directions while nothing is under way, for another thread.
+pub(super) struct Resting {
+    sealer: Sealer,
+    opener: Opener,
+    kernel: Kernel,
+    version: ProtocolVersion,
+    quiet: u8,
+    has_answered: bool,
+    pacing: Pacing,
+}
+
+impl Resting {
+    /// Goes on, on whatever thread.
+    pub(super) fn resume(self) -> Duplex {
+        Duplex {
+            sealer: self.sealer,
+            opener: self.opener,
+            kernel: self.kernel,
+            version: self.version,
+            input: Chunk::empty(),
+            partial: Vec::new(),
+            message: Vec::new(),
+            control: Vec::new(),
+            quiet: self.quiet,
+            is_ended: false,
+            failure: None,
+            has_said_end: false,
+            has_answered: self.has_answered,
+            pacing: self.pacing,
+        }
+    }
+}
+
 impl Duplex {
+    /// All that another thread needs to go on; `None` in the middle of anything, or at the end.
+    pub(super) fn rest_elsewhere(self) -> Option<Resting> {
+        let is_ended = self.is_ended || self.has_said_end || self.failure.is_some();
+        let has_bytes = !self.partial.is_empty() || !self.message.is_empty();
+        if is_ended || has_bytes || !self.input.is_empty() || !self.control.is_empty() {
+            return None;
+        }
+        Some(Resting {
+            sealer: self.sealer,
+            opener: self.opener,
+            kernel: self.kernel,
+            version: self.version,
+            quiet: self.quiet,
+            has_answered: self.has_answered,
+            pacing: self.pacing,
+        })
+    }
+
     /// `None` of a suite that is not ours.
     pub(super) fn new(
         tx: (u64, ConnectionTrafficSecrets),
@@ -122,6 +173,11 @@ impl Duplex {
         }
     }
 
+    /// Whether there is something to open or to be told: bytes, the peer's end, a failure.
+    pub(super) fn has_input(&self) -> bool {
+        !self.input.is_empty() || self.is_ended || self.failure.is_some()
+    }
+
     /// Whether the peer is in the middle of a record.
     pub(super) const fn is_within(&self) -> bool {
         !self.partial.is_empty()
@@ -141,15 +197,21 @@ impl Duplex {
             return Ok(None);
         }
         if let Some(failure) = self.failure {
-            return Err(failed(failure));
+            return Err(failure.into());
         }
         self.open_records().map_err(|error| {
             self.fail(error);
-            failed(error)
+            error.into()
         })
     }
 
     fn open_records(&mut self) -> Result<Option<Chunk>, RecordError> {
+        if self.input.is_empty() {
+            return Ok(None);
+        }
+        if self.is_one_record()? {
+            return self.open_in_place();
+        }
         loop {
             if let Some(plain) = self.open_partial()? {
                 return Ok(Some(plain));
@@ -184,6 +246,24 @@ impl Duplex {
                 }
             }
         }
+    }
+
+    /// Whether the input is a record, and no more, in a buffer that can be written to.
+    fn is_one_record(&mut self) -> Result<bool, RecordError> {
+        Ok(self.partial.is_empty()
+            && Opener::record_len(&self.input)? == Some(self.input.len())
+            && self.input.own_mut().is_some())
+    }
+
+    /// Opens such a record: short requests come so, and take no second buffer.
+    fn open_in_place(&mut self) -> Result<Option<Chunk>, RecordError> {
+        let mut record = std::mem::replace(&mut self.input, Chunk::empty());
+        let bytes = record.own_mut().ok_or(RecordError::Internal)?;
+        let (kind, content) = self.opener.open_in_place(bytes)?;
+        let taken = self.take(kind, &bytes[content.clone()])?;
+        record.advance(content.start);
+        record.truncate(taken);
+        Ok((taken > 0).then_some(record))
     }
 
     /// Opens whole records of the input as long as they fit. What came before a bad one is true,
@@ -472,12 +552,4 @@ impl Duplex {
         debug_assert!(source.is_empty(), "there was room for all of it");
         Ok([Some(first), Some(Chunk::from_vec(out))])
     }
-}
-
-fn failed(error: RecordError) -> io::Error {
-    let text = match error {
-        RecordError::Alerted(alert) => format!("TLS: the peer has ended it by the alert {alert}"),
-        error => format!("TLS: a bad record from the peer ({error:?})"),
-    };
-    io::Error::new(io::ErrorKind::InvalidData, text)
 }

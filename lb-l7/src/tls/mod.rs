@@ -37,6 +37,7 @@ pub use pem::{Found, PemError, chain_from_pem, key_from_pem, revoked_from_pem};
 pub use replay::TlsReplay;
 pub use roots::{RootsError, roots_from_pem, system_roots};
 pub use server::{TlsAcceptor, TlsContext};
+pub(crate) use stream::DetachedTls;
 pub use stream::TlsStream;
 pub use tickets::TicketSecrets;
 pub use x509::X509Error;

@@ -5,6 +5,9 @@
 //! Invariant: a number is used once with a key: it is counted before anything else is done with it.
 //! Read next: `duplex.rs` (both directions, and what is not data).
 
+use std::io;
+use std::ops::Range;
+
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
 };
@@ -72,6 +75,18 @@ impl RecordError {
             Self::Internal => Some(80),
             Self::Alerted(_) => None,
         }
+    }
+}
+
+impl From<RecordError> for io::Error {
+    fn from(error: RecordError) -> Self {
+        let text = match error {
+            RecordError::Alerted(alert) => {
+                format!("TLS: the peer has ended it by the alert {alert}")
+            }
+            error => format!("TLS: a bad record from the peer ({error:?})"),
+        };
+        Self::new(io::ErrorKind::InvalidData, text)
     }
 }
 
@@ -273,44 +288,85 @@ impl Opener {
         let (header, content) = record
             .split_first_chunk::<HEADER_LEN>()
             .ok_or(RecordError::Decode)?;
-        let number = self.0.number;
-        self.0.number = number.checked_add(1).ok_or(RecordError::Internal)?;
-        let mut nonce = self.0.nonce(number);
-        let content = match self.0.scheme {
-            Scheme::Tls13 if header[0] != Kind::Data as u8 => return Err(RecordError::Unexpected),
-            Scheme::Tls13 if content.len() > CONTENT_MAX_13 => return Err(RecordError::Overflow),
-            Scheme::Tls13 | Scheme::Implicit => content,
-            Scheme::Explicit => {
-                let parts = content.split_first_chunk::<EXPLICIT_LEN>();
-                let (explicit, content) = parts.ok_or(RecordError::BadMac)?;
-                nonce[..4].copy_from_slice(&self.0.iv[..4]);
-                nonce[4..].copy_from_slice(explicit);
-                content
-            }
-        };
-        let length = content.len().checked_sub(TAG_LEN);
-        let (sealed, tag) = content.split_at(length.ok_or(RecordError::BadMac)?);
+        let Next { number, nonce, at } = self.next(*header, content)?;
+        let (sealed, tag) = content[at..].split_at(content.len() - at - TAG_LEN);
         let room = room.get_mut(..sealed.len()).ok_or(RecordError::Internal)?;
-        let [kind, major, minor, ..] = *header;
-        let aad12 = Cipher::aad12(number, [kind, major, minor], sealed.len());
-        let aad: &[u8] = match self.0.scheme {
-            Scheme::Tls13 => header,
-            Scheme::Explicit | Scheme::Implicit => &aad12,
-        };
-        let (nonce, aad) = (Nonce::assume_unique_for_key(nonce), Aad::from(aad));
+        let aad12 = Cipher::aad12(number, [header[0], header[1], header[2]], sealed.len());
+        let aad = Aad::from(self.aad(header, &aad12));
         self.0
             .key
             .open_separate_gather(nonce, aad, sealed, tag, room)
             .map_err(|_| RecordError::BadMac)?;
+        self.content_of(header[0], room)
+    }
+
+    /// Opens a whole record where it is; returns what it carries, and which part of it that is.
+    pub(super) fn open_in_place(
+        &mut self,
+        record: &mut [u8],
+    ) -> Result<(Kind, Range<usize>), RecordError> {
+        let (header, content) = record
+            .split_first_chunk_mut::<HEADER_LEN>()
+            .ok_or(RecordError::Decode)?;
+        let Next { number, nonce, at } = self.next(*header, content)?;
+        let end = content.len() - TAG_LEN;
+        let (sealed, tag) = content.split_at_mut(end);
+        let sealed = &mut sealed[at..];
+        let aad12 = Cipher::aad12(number, [header[0], header[1], header[2]], sealed.len());
+        let aad = Aad::from(self.aad(header, &aad12));
+        let plain = self
+            .0
+            .key
+            .open_in_place_separate_tag(nonce, aad, tag, sealed)
+            .map_err(|_| RecordError::BadMac)?;
+        let (kind, length) = self.content_of(header[0], plain)?;
+        let start = HEADER_LEN + at;
+        Ok((kind, start..start + length))
+    }
+
+    /// What the next record is opened by, which has these bytes; a tag is there.
+    #[inline]
+    fn next(&mut self, header: [u8; HEADER_LEN], content: &[u8]) -> Result<Next, RecordError> {
+        let number = self.0.number;
+        self.0.number = number.checked_add(1).ok_or(RecordError::Internal)?;
+        let mut nonce = self.0.nonce(number);
+        let at = match self.0.scheme {
+            Scheme::Tls13 if header[0] != Kind::Data as u8 => return Err(RecordError::Unexpected),
+            Scheme::Tls13 if content.len() > CONTENT_MAX_13 => return Err(RecordError::Overflow),
+            Scheme::Tls13 | Scheme::Implicit => 0,
+            Scheme::Explicit => {
+                let explicit = content.first_chunk::<EXPLICIT_LEN>();
+                nonce[..4].copy_from_slice(&self.0.iv[..4]);
+                nonce[4..].copy_from_slice(explicit.ok_or(RecordError::BadMac)?);
+                EXPLICIT_LEN
+            }
+        };
+        if content.len() < at + TAG_LEN {
+            return Err(RecordError::BadMac);
+        }
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        Ok(Next { number, nonce, at })
+    }
+
+    const fn aad<'a>(&self, header: &'a [u8; HEADER_LEN], aad12: &'a [u8; 13]) -> &'a [u8] {
+        match self.0.scheme {
+            Scheme::Tls13 => header,
+            Scheme::Explicit | Scheme::Implicit => aad12,
+        }
+    }
+
+    /// What an opened record carries, and how much of `plain` that is.
+    #[inline]
+    fn content_of(&self, outer: u8, plain: &[u8]) -> Result<(Kind, usize), RecordError> {
         let (kind, length) = match self.0.scheme {
             // With its kind and its padding (RFC 8446 section 5.4).
-            Scheme::Tls13 if room.len() > PLAIN_MAX + 1 => return Err(RecordError::Overflow),
+            Scheme::Tls13 if plain.len() > PLAIN_MAX + 1 => return Err(RecordError::Overflow),
             Scheme::Tls13 => {
-                let last = room.iter().rposition(|byte| *byte != 0); // before it is padding
+                let last = plain.iter().rposition(|byte| *byte != 0); // before it is padding
                 let last = last.ok_or(RecordError::Unexpected)?;
-                (room[last], last)
+                (plain[last], last)
             }
-            Scheme::Explicit | Scheme::Implicit => (header[0], room.len()),
+            Scheme::Explicit | Scheme::Implicit => (outer, plain.len()),
         };
         if length > PLAIN_MAX {
             return Err(RecordError::Overflow);
@@ -318,6 +374,14 @@ impl Opener {
         let kind = Kind::of(kind).ok_or(RecordError::Unexpected)?;
         Ok((kind, length))
     }
+}
+
+/// What a record is opened by.
+struct Next {
+    number: u64,
+    nonce: Nonce,
+    /// Where behind the header the sealed bytes begin.
+    at: usize,
 }
 
 #[cfg(test)]
@@ -348,7 +412,7 @@ mod tests {
 
     #[test]
     fn what_is_sealed_opens_in_order() {
-        for (mut sealer, mut opener) in pairs() {
+        for ((mut sealer, mut opener), (_, mut second)) in pairs().into_iter().zip(pairs()) {
             let (mut sealed, mut opened) = (vec![0; 20_000], vec![0; 20_000]);
             let long = vec![5; PLAIN_MAX];
             let cases: [[&[u8]; 2]; 4] =
@@ -357,8 +421,11 @@ mod tests {
                 let length = sealer.seal(Kind::Data, parts, &mut sealed).unwrap();
                 assert_eq!(Opener::record_len(&sealed), Ok(Some(length)));
                 assert!(opener.room_for(length) <= PLAIN_MAX + 1);
-                let opened_as = opener.open(&sealed[..length], &mut opened);
                 let plain = parts.concat();
+                let mut own = sealed[..length].to_vec();
+                let (kind, range) = second.open_in_place(&mut own).unwrap();
+                assert_eq!((kind, &own[range]), (Kind::Data, &plain[..]));
+                let opened_as = opener.open(&sealed[..length], &mut opened);
                 assert_eq!(opened_as, Ok((Kind::Data, plain.len())));
                 assert_eq!(opened[..plain.len()], plain);
             }
@@ -389,6 +456,12 @@ mod tests {
                     changed[at] ^= 1;
                     assert!(opener.open(&changed, &mut [0; 100]).is_err(), "{at}");
                     assert!(opener.open(&changed[..at], &mut [0; 100]).is_err(), "{at}");
+                }
+                for (_, mut opener) in pairs() {
+                    let mut changed = sealed[..length].to_vec();
+                    changed[at] ^= 1;
+                    assert!(opener.open_in_place(&mut changed.clone()).is_err(), "{at}");
+                    assert!(opener.open_in_place(&mut changed[..at]).is_err(), "{at}");
                 }
             }
         }

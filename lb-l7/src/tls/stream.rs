@@ -16,13 +16,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use lb_core::plan::BackendTls;
-use lb_core::rt::{Chunk, TcpStream};
+use lb_core::rt::{Chunk, Detached, TcpStream};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, ServerConfig};
 
-use super::duplex::Duplex;
+use super::duplex::{Duplex, Resting};
 use super::facts::TlsFacts;
 use super::handshake::{Finished, Handshaking};
 
@@ -44,7 +44,48 @@ struct Inner {
     plan: Option<Arc<BackendTls>>,
 }
 
+/// A connection that belongs to no runtime, as [`Detached`] is one.
+pub(crate) struct DetachedTls {
+    stream: Detached,
+    resting: Resting,
+    facts: TlsFacts,
+    alpn: Option<Box<[u8]>>,
+    plan: Option<Arc<BackendTls>>,
+}
+
+impl DetachedTls {
+    /// As [`Detached::attach`].
+    pub(crate) fn attach(self) -> Option<TlsStream> {
+        let inner = Inner {
+            duplex: RefCell::new(self.resting.resume()),
+            unread: RefCell::default(),
+            facts: Rc::new(self.facts),
+            alpn: self.alpn,
+            plan: self.plan,
+        };
+        Some(TlsStream {
+            stream: self.stream.attach()?,
+            inner: Box::new(inner),
+        })
+    }
+}
+
 impl TlsStream {
+    /// As [`TcpStream::detach`]; `None` also in the middle of a record, or of anything else.
+    pub(crate) async fn detach(self) -> Option<DetachedTls> {
+        let Self { stream, inner } = self;
+        if inner.unread.borrow().is_some() {
+            return None;
+        }
+        Some(DetachedTls {
+            resting: inner.duplex.into_inner().rest_elsewhere()?,
+            facts: Rc::try_unwrap(inner.facts).ok()?,
+            alpn: inner.alpn,
+            plan: inner.plan,
+            stream: stream.detach().await?,
+        })
+    }
+
     /// Makes the handshake of either side; `name` takes the server name that a client asks for,
     /// also where that comes to nothing.
     pub(super) async fn handshake(
@@ -224,6 +265,20 @@ impl TlsStream {
     /// of a waiting receive.
     pub fn poll_broken(&self, cx: &Context<'_>) -> Poll<io::Error> {
         self.stream.poll_broken(cx)
+    }
+
+    /// As [`poll_broken`](Self::poll_broken), or until the peer has ended its side and nothing of
+    /// what it sent before waits to be taken.
+    pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        let has_sealed = self.inner.duplex.borrow().has_input() || self.stream.has_received();
+        if has_sealed && self.inner.unread.borrow().is_none() {
+            match self.poll_recv(cx) {
+                Poll::Ready(Ok(plain)) if !plain.is_empty() => self.unread(plain),
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+        }
+        self.stream.poll_broken(cx).map(drop)
     }
 
     /// True if an idle connection must not be used again: the peer has ended it, or sent what

@@ -367,22 +367,6 @@ fn a_client_that_goes_takes_the_backend_connection_along() {
 }
 
 #[test]
-fn a_client_that_has_ended_its_side_still_gets_its_response() {
-    on_each_engine(|engine| {
-        let backend = Backend::responding(|_| {
-            std::thread::sleep(Duration::from_millis(50));
-            ok(b"late")
-        });
-        let proxy = Proxy::to(engine, &[backend.address]);
-        let mut client = proxy.connect();
-        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        client.stream.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(client.response().text(), "late");
-        assert!(client.is_closed());
-    });
-}
-
-#[test]
 fn a_client_that_takes_nothing_is_cut_off() {
     on_each_engine(|engine| {
         let (sent, is_sent) = std::sync::mpsc::channel();

@@ -15,6 +15,8 @@ mod exchange;
 mod faults;
 /// What no client may send, and what it is answered.
 mod hostile;
+/// Clients that leave before they have their response.
+mod leaving;
 /// Connections to backends, and who waits for one.
 mod pool;
 /// Requests, right and wrong.

@@ -21,10 +21,11 @@ pub(crate) struct ListenerExchanges {
     pub(crate) upgrades: Option<bool>,
     pub(crate) body_rate: Option<Located<Option<u64>>>,
     pub(crate) request_buffer: Option<Located<Option<u64>>>,
+    pub(crate) ignore_client_abort: Option<bool>,
 }
 
 impl ListenerExchanges {
-    /// `upgrades`, `body_rate` and `request_buffer` of an HTTP listener.
+    /// `upgrades`, `body_rate`, `request_buffer` and `ignore_client_abort` of an HTTP listener.
     pub(super) fn read(fields: &mut Fields<'_, '_>) -> Self {
         let rate = decode::limit(|text| within(text, 1, 1 << 30, "1 and 1GiB"));
         let most = u64::from(Exchanges::BUFFER_LIMIT);
@@ -33,6 +34,7 @@ impl ListenerExchanges {
             upgrades: fields.optional("upgrades", decode::boolean),
             body_rate: fields.optional("body_rate", rate),
             request_buffer: fields.optional("request_buffer", buffer),
+            ignore_client_abort: fields.optional("ignore_client_abort", decode::boolean),
         }
     }
 
@@ -48,6 +50,9 @@ impl ListenerExchanges {
             upgrade_idle: upgrade_idle.map_or(default.upgrade_idle, |it| it.value),
             body_rate_min: number(&self.body_rate),
             request_buffer: number(&self.request_buffer).unwrap_or(0),
+            ignore_client_abort: self
+                .ignore_client_abort
+                .unwrap_or(default.ignore_client_abort),
         }
     }
 }

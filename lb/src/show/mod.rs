@@ -85,6 +85,7 @@ fn http_json(http: &Http) -> Value {
         "upgrades": http.exchanges.upgrades,
         "body_rate": http.exchanges.body_rate_min,
         "request_buffer": http.exchanges.request_buffer,
+        "ignore_client_abort": http.exchanges.ignore_client_abort,
         "forwarded": match http.forwarded {
             Forwarded::Append => "append",
             Forwarded::Off => "off",

@@ -240,6 +240,8 @@ impl<F: FnOnce()> Thread<F> {
                 peer_turn: Cell::default(),
                 end: Notify::new(),
             });
+            let peers = Arc::clone(&local.peers);
+            local.http.meet(peers);
             LOCAL.with(|place| drop(place.set(Rc::clone(&local))));
             rt::spawn(beat(
                 Arc::clone(&self.heartbeat_nanos),
@@ -263,6 +265,7 @@ impl Local {
             chores.apply(change);
         }
         if !change.gone.is_empty() {
+            change.retire();
             self.http
                 .close_pools(|backend| change.gone.contains(&backend));
             self.end_sessions(change.gone.clone(), drain_timeout);

@@ -1,5 +1,5 @@
-//! The workers as they see each other: how many connections each has, and how one that was
-//! accepted reaches another. The kernel chooses the accepting worker by a hash, which is uneven
+//! The workers as they see each other: how many connections each has, how one that was accepted
+//! reaches another, and how they help out with connections to backends. The kernel chooses the accepting worker by a hash, which is uneven
 //! for connections that stay.
 //!
 //! Invariant: while the workers are about even, an accepted connection costs one look at one other
@@ -7,11 +7,13 @@
 //! Read next: `listeners.rs` (who asks).
 
 use std::cell::Cell;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use lb_core::metrics::WorkerMetrics;
 use lb_core::rt::{Accepted, Handle};
+use lb_l7::{Message, Workers};
 
 use super::LOCAL;
 use crate::snapshot::Listener;
@@ -62,6 +64,24 @@ impl Peers {
             return None;
         }
         all.iter().min_by_key(|peer| peer.metrics.load())
+    }
+}
+
+impl Workers for Peers {
+    fn tell(&self, worker: usize, message: Message) {
+        if let Some(peer) = self.all.get().and_then(|all| all.get(worker)) {
+            peer.runtime.spawn(|| {
+                LOCAL.with(|local| local.get().map(|local| message(&local.http)));
+                std::future::ready(())
+            });
+        }
+    }
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.all.get().map_or(0, |all| all.len());
+        f.debug_tuple("Peers").field(&count).finish()
     }
 }
 

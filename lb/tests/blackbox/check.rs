@@ -22,7 +22,7 @@ const BAD_LINES: [&str; 7] = [
     "4:16: listeners[0].http.cluster: there is no cluster \"wbe\"; did you mean \"web\"?",
     "5:7: listeners[0].http.limitz: there is no key \"limitz\" here; there are cluster, routes, \
      matching, limits, timeouts, forwarded, http2, tls, request_id, upgrades, body_rate, \
-     request_buffer; did you mean \"limits\"?",
+     request_buffer, ignore_client_abort; did you mean \"limits\"?",
     "8:30: clusters.web.backends[1]: \"nonsense\" has no port; a backend is HOST:PORT[/WEIGHT], \
      as 10.0.0.7:8080 or web.internal:80/3",
     "9:14: clusters.web.balance: \"wllc\" is not one of dh, ewma, fo, lblc, lblcr, lc, mh, nq, ovf, \

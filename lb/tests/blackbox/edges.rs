@@ -10,7 +10,7 @@ use std::thread;
 use socket2::{Domain, Socket, Type};
 
 use crate::ends::{Backend, Client};
-use crate::harness::{DEADLINE, Lb, on_both_engines};
+use crate::harness::{DEADLINE, Folder, Lb, on_both_engines};
 use crate::others::Other;
 use crate::requests::{ACCEPTED, FIELDS, REFUSED, RESPONSES};
 use crate::tricky::{BROKEN, ROWS};
@@ -62,7 +62,16 @@ const STRICTER: &[(&str, &str)] = &[
 
 fn nothing_passes_that_both_peers_refuse(engine: &str) {
     let backend = origin();
-    let lb = Lb::start(engine, &["--http", &format!("web@127.0.0.1:0={backend}")]);
+    let folder = Folder::new();
+    let path = folder.write(
+        "lb.yaml",
+        &format!(
+            "listeners:\n- name: web\n  address: '127.0.0.1:0'\n  \
+             http: {{cluster: c, ignore_client_abort: true}}\n\
+             clusters:\n  c: {{backends: ['{backend}']}}\n"
+        ),
+    );
+    let lb = Lb::start(engine, &["--config", &path]);
     let Some([nginx, haproxy]) = peers(backend) else {
         return;
     };

@@ -78,6 +78,10 @@ mod http2_floods;
 mod http2_pairs;
 /// Ingresses, as documented and as annotated.
 mod ingresses;
+/// Clients that give up while their request is being served.
+mod leaving;
+/// Workers give idle connections to each other.
+mod lending;
 /// Out of file descriptors.
 mod limits;
 /// A folder of Kubernetes objects.

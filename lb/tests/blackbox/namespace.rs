@@ -19,6 +19,7 @@ on_both_engines!(
     source_ports_run_out,
     the_kernel_shows_what_was_set,
     bytes_come_with_the_first_packet,
+    who_acknowledges_nothing_is_given_up,
     cluster_addresses_are_local_while_they_are_served,
 );
 
@@ -309,4 +310,40 @@ fn bytes_come_with_the_first_packet(engine: &str) {
     let mut pairs = names.split(' ').zip(values.split(' '));
     let passive = pairs.find(|(name, _)| *name == "TCPFastOpenPassive");
     assert_eq!(passive.map(|(_, count)| count), Some("2"));
+}
+
+fn who_acknowledges_nothing_is_given_up(engine: &str) {
+    if !is_inside(engine, "namespace", "who_acknowledges_nothing_is_given_up") {
+        return;
+    }
+    ip("link set lo up");
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = Folder::new();
+    let edge = "  socket: {user_timeout: 1s}\n";
+    let text = configuration(backend.local_addr().unwrap(), edge, "{}");
+    let lb = start(engine, &folder, &text);
+    let address = lb.listener("db");
+    let mut client = TcpStream::connect(address).unwrap();
+    let (mut server, _) = backend.accept().unwrap();
+    server.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.write_all(b"x").unwrap();
+    server.read_exact(&mut [0]).unwrap();
+    // From here on, nothing that lb says to the client leaves.
+    ip("rule add pref 200 lookup local");
+    ip("rule del pref 0");
+    ip(&format!(
+        "rule add pref 100 ipproto tcp sport {} blackhole",
+        address.port()
+    ));
+    server.write_all(b"lost").unwrap();
+    // Without the setting, the kernel goes on for a quarter of an hour.
+    let end = server.read(&mut [0]);
+    assert!(matches!(end, Ok(0)) || is_reset(&end), "{end:?}");
+    let series = "lb_sessions_total{listener=\"db\",end=\"reset\"}";
+    crate::harness::wait_until("its end", || lb.metric(series) == 1.0);
+}
+
+fn is_reset(end: &std::io::Result<usize>) -> bool {
+    let kind = end.as_ref().map_err(std::io::Error::kind);
+    kind == Err(std::io::ErrorKind::ConnectionReset)
 }

@@ -238,7 +238,7 @@ mod tests {
         };
         let to_http2 = Site {
             http2_to_origins: true,
-            ..to_http1.clone()
+            ..to_http1
         };
         let asked = |site: &Site| nginx(site, None).contains("proxy_http_version 2;");
         assert!(asked(&to_http2) && !asked(&to_http1));

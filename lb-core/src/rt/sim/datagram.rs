@@ -2,7 +2,7 @@
 //!
 //! Invariant: a datagram arrives whole or not at all, at a socket that its addresses fit; one that
 //! no socket takes comes back to a connected sender as ECONNREFUSED.
-//! Read next: `network.rs` (TCP), `mod.rs` (the engine around both).
+//! Read next: `network/` (TCP), `mod.rs` (the engine around both).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,7 +1,7 @@
 //! What the simulated network does to those who use it, and the one source of its choices.
 //!
 //! Invariant: every choice comes from `Random`, so a seed and a program give one history.
-//! Read next: `network.rs`, which makes the choices.
+//! Read next: `network/`, which makes the choices.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

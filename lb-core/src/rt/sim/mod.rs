@@ -2,7 +2,7 @@
 //! can.
 //!
 //! Invariant: with no other thread at play, a program's history follows from its seed alone.
-//! Read next: `faults.rs` (what can go wrong), `network.rs` (TCP), `stream.rs`,
+//! Read next: `faults.rs` (what can go wrong), `network/` (TCP), `stream.rs`,
 //! `splice.rs`.
 
 mod datagram;

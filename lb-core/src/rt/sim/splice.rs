@@ -3,7 +3,7 @@
 //!
 //! Invariant: as on a kernel, what a splice into a pipe took is in the pipe, and what it did not
 //! take is still in the socket.
-//! Read next: `network.rs`.
+//! Read next: `network/`.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,7 +1,7 @@
 //! One end of a simulated connection: what has arrived, what is under way to it, what is over.
 //!
 //! Invariant: both ends exist until both are closed, so that a late segment finds its end.
-//! Read next: `network.rs`, which moves the segments.
+//! Read next: `network/`, which moves the segments.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

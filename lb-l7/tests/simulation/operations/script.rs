@@ -179,6 +179,7 @@ fn http([first, second]: [u8; 2]) -> plan::Http {
         upgrade_idle: Duration::from_secs(60),
         body_rate_min: has(first, 1).then_some(1000),
         request_buffer: [0, 100, 20_000, 200_000][usize::from(first >> 2 & 3)],
+        ignore_client_abort: has(second, 2),
     };
     plan::Http {
         default_cluster: Some("c".to_owned()),
