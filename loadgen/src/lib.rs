@@ -13,6 +13,7 @@ pub mod faults;
 pub mod gate;
 mod http1;
 mod http2;
+pub mod mixed;
 pub mod origin;
 mod pin;
 pub mod report;

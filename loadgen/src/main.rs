@@ -18,7 +18,7 @@ use loadgen::gate::Gate;
 use loadgen::origin::{self, Origin};
 use loadgen::run::{self, Progress, Summary};
 use loadgen::run_report::RunReport;
-use loadgen::{compare, descriptors, faults, report, strategies, truth};
+use loadgen::{compare, descriptors, faults, mixed, report, strategies, truth};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare(&args),
         Command::Strategies(args) => strategies(&args),
         Command::Faults(args) => faults(&args),
+        Command::Mixed(args) => mixed(&args),
         Command::Report(args) => report(&args),
         Command::Truth(args) => truth(&args),
     };
@@ -140,6 +141,18 @@ fn compare(args: &compare::Args) -> Result<ExitCode, Failure> {
     let folder = compare::compare(args, &stop).map_err(Failure::other)?;
     println!("{}", folder.join("summary.md").display());
     Ok(ExitCode::SUCCESS)
+}
+
+fn mixed(args: &mixed::Args) -> Result<ExitCode, Failure> {
+    let stop = stop_on_signal().map_err(Failure::other)?;
+    descriptors::raise_limit();
+    let (folder, is_good) = mixed::mixed(args, &stop).map_err(Failure::other)?;
+    println!("{}", folder.join("summary.md").display());
+    Ok(if is_good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn strategies(args: &strategies::Args) -> Result<ExitCode, Failure> {

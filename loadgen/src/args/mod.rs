@@ -19,6 +19,7 @@ use lb_l7::tls::roots_from_pem;
 
 use crate::compare;
 use crate::faults;
+use crate::mixed;
 use crate::origin::{self, Delay, Impairment, Service, SlowStart};
 use crate::report;
 use crate::run::{
@@ -52,6 +53,8 @@ pub enum Command {
     Strategies(strategies::Args),
     /// Break things behind and beside lb under load and write a report on what clients felt.
     Faults(faults::Args),
+    /// Load lb with traffic of every kind while origins restart, and count what fails.
+    Mixed(mixed::Args),
     /// Draw the texts and charts of a report again.
     Report(report::Args),
     /// Check the generator against a server of known latencies.

@@ -4,7 +4,7 @@
 //! bad, is in the record. Read `comparison` (the course of it), `scenario` (what is done),
 //! `peers` and `configuration` (to whom), `round` (one round), `accounting` (what it cost).
 
-mod accounting;
+pub(crate) mod accounting;
 mod comparison;
 mod configuration;
 pub(crate) mod load;

@@ -10,12 +10,14 @@ use std::path::Path;
 
 use super::Error;
 use super::faults::record::Faults;
+use super::mixed::Mixed;
 use super::numbers;
 use super::record::{Kind, Machine, Outcome, Record};
 use super::run::Run;
 use super::strategies::record::Strategies;
 use super::trend::{self, Line};
 use super::verdict::{self, Unit, Verdict};
+use crate::units::group_digits;
 
 const HEAD: &str = "\
 # Results
@@ -48,6 +50,13 @@ Faults under load; the figures are of the first run in each report.
 
 | report | machine | events | answered | failed | delayed |
 | --- | --- | ---: | ---: | ---: | ---: |
+";
+
+const MIXED_HEAD: &str = "
+Traffic of every kind at once while origins restart, all engines of a report together.
+
+| report | machine | restarts | answered | failed |
+| --- | --- | ---: | ---: | ---: |
 ";
 
 const RUNS_HEAD: &str = "
@@ -92,13 +101,14 @@ pub fn update(folder: &Path) -> Result<(), Error> {
     names.sort_unstable_by_key(|name| Reverse(age(folder, name)));
     let mut page = HEAD.to_owned();
     page += &comparison_heads();
-    let [mut schedulers, mut faults, mut runs] = [const { String::new() }; 3];
+    let [mut schedulers, mut faults, mut mixed, mut runs] = [const { String::new() }; 4];
     let mut comparisons = Vec::new();
     for name in names {
         let path = folder.join(&name);
         match Kind::of(&path) {
             Ok(Kind::Strategies) => schedulers += &strategies_row(&name, Strategies::read(&path)),
             Ok(Kind::Faults) => faults += &faults_row(&name, Faults::read(&path)),
+            Ok(Kind::Mixed) => mixed += &mixed_row(&name, Mixed::read(&path)),
             Ok(Kind::Run) => runs += &run_row(&name, Run::read(&path)),
             Ok(Kind::Comparison) | Err(_) => match Record::read(&path) {
                 Ok(record) => {
@@ -114,6 +124,7 @@ pub fn update(folder: &Path) -> Result<(), Error> {
     for (head, rows) in [
         (STRATEGIES_HEAD, schedulers),
         (FAULTS_HEAD, faults),
+        (MIXED_HEAD, mixed),
         (RUNS_HEAD, runs),
     ] {
         if !rows.is_empty() {
@@ -200,12 +211,23 @@ fn faults_row(name: &str, record: Result<Faults, Error>) -> String {
         Some(Outcome::Measured(figures)) => {
             let delayed: u64 = figures.timeline.iter().map(|second| second.delayed).sum();
             let counts = [figures.completed, figures.failed(), delayed];
-            counts.map(|count| numbers::plain(count as f64)).join(" | ")
+            counts.map(group_digits).join(" | ")
         }
         _ => "– | – | –".to_owned(),
     };
     let begun = beginning(name, record.is_partial, &record.machine);
     format!("{begun} {} | {figures} |\n", record.events.len())
+}
+
+fn mixed_row(name: &str, record: Result<Mixed, Error>) -> String {
+    match record {
+        Ok(record) => {
+            let [answered, failed, restarts] = record.totals().map(group_digits);
+            let begun = beginning(name, record.is_partial, &record.machine);
+            format!("{begun} {restarts} | {answered} | {failed} |\n")
+        }
+        Err(error) => unreadable(name, &error),
+    }
 }
 
 fn run_row(name: &str, run: Result<Run, Error>) -> String {

@@ -12,6 +12,7 @@ pub mod faults;
 pub mod forwarders;
 pub mod html;
 pub mod index;
+pub mod mixed;
 pub(crate) mod numbers;
 mod panels;
 mod percentiles;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 use faults::record::Faults;
 use forwarders::Forwarders;
+use mixed::Mixed;
 use record::{Kind, Record};
 use repeat::Before;
 use run::Run;
@@ -116,6 +118,7 @@ pub fn report(args: &Args) -> Result<(), Error> {
     match Kind::of(&args.folder)? {
         Kind::Comparison => report_comparison(args),
         Kind::Run => run::draw(&Run::read(&args.folder)?, &args.folder),
+        Kind::Mixed => mixed::draw(&Mixed::read(&args.folder)?, &args.folder),
         Kind::Faults => faults::draw(&Faults::read(&args.folder)?, &args.folder),
         Kind::Strategies => strategies::draw(&Strategies::read(&args.folder)?, &args.folder),
     }

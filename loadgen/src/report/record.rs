@@ -368,6 +368,8 @@ pub enum Kind {
     Strategies,
     /// Faults under load, one after the other.
     Faults,
+    /// Traffic of every kind while origins restart.
+    Mixed,
     /// One load on one server.
     Run,
 }

@@ -89,9 +89,17 @@ impl Testbed<'_> {
     /// # Errors
     /// When it cannot be written.
     pub(crate) fn write(&self, file: &ClusterFile) -> io::Result<()> {
+        self.write_text(&file.text())
+    }
+
+    /// The same for a file with other things in it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn write_text(&self, text: &str) -> io::Result<()> {
         let path = self.path();
         let next = path.with_extension("next");
-        fs::write(&next, file.text())?;
+        fs::write(&next, text)?;
         fs::rename(next, path)
     }
 
@@ -119,9 +127,17 @@ impl Testbed<'_> {
     /// # Errors
     /// When it does not become so.
     pub(crate) fn start_balancer(&self, file: &ClusterFile) -> Result<Process, String> {
+        self.start_with(file.admin, file.workers)
+    }
+
+    /// The same with whatever stands in the file: where its admin API and how many its workers are.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub(crate) fn start_with(&self, admin: SocketAddr, workers: usize) -> Result<Process, String> {
         let words = [&self.lb.display().to_string(), "--config", FILE_NAME].map(str::to_owned);
-        let works = || probe::get(file.admin, "/readyz").map(drop);
-        let cpus = self.cores.of_workers(file.workers);
+        let works = || probe::get(admin, "/readyz").map(drop);
+        let cpus = self.cores.of_workers(workers);
         self.bench().start_until(&words, &cpus, "lb", works)
     }
 
@@ -155,7 +171,10 @@ impl Testbed<'_> {
     }
 
     /// Changes what `lb` reads, and waits until all workers have it.
-    fn change(
+    ///
+    /// # Errors
+    /// When the change fails or is refused, or takes too long.
+    pub(crate) fn change(
         &self,
         admin: SocketAddr,
         change: impl FnOnce() -> Result<(), String>,
