@@ -175,7 +175,7 @@ mod tests {
             required: true,
             roots: Arc::default(),
             revoked: Arc::default(),
-            overdue: OverdueCrl::default(),
+            overdue: super::super::OverdueCrl::default(),
             depth: 7,
         });
         assert_eq!(errors(tls).len(), 7);

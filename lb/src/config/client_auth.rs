@@ -81,7 +81,7 @@ fn client_auth_fields(fields: &mut Fields<'_, '_>, required: bool) -> Option<Cli
         required,
         roots: roots?.value.into(),
         revoked: revoked.map(|it| it.value.into()).unwrap_or_default(),
-        overdue: overdue.map_or(OverdueCrl::default(), |it| it.value),
+        overdue: overdue.map_or_else(OverdueCrl::default, |it| it.value),
         depth: depth.map_or(ClientAuth::DEPTH_DEFAULT, |it| it.value as u8),
     })
 }

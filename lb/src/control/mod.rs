@@ -113,6 +113,7 @@ impl Control {
     async fn run(&mut self) -> ExitCode {
         step_back();
         self.resolve_later();
+        overdue::watch(Rc::clone(&self.status));
         while let Some(event) = self.events.recv().await {
             self.event_at = rt::now_precise();
             match event {

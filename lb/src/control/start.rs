@@ -24,7 +24,7 @@ use super::bind::{Bound, OwnPorts, SocketFiles, advise, bind_new, ports};
 use super::objects::{LeftOut, Objects, leave_out};
 use super::status::Running;
 use super::watch::Watch;
-use super::{Control, Event, LoadNumber, Status, cpus, events, overdue, signals};
+use super::{Control, Event, LoadNumber, Status, cpus, events, signals};
 use crate::access_log::{AccessLogs, DefaultLogs};
 use crate::admin;
 use crate::args::EXIT_USAGE;
@@ -135,7 +135,6 @@ impl Control {
             task::spawn_local(admin::serve(listener, Rc::clone(&status)));
         }
         forward_changes(watch, sender.clone());
-        overdue::watch(Rc::clone(&status));
         log!(
             Info,
             "ready",

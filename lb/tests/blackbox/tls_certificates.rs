@@ -219,7 +219,9 @@ fn ten_thousand_certificates_are_loaded_and_found() {
             assert_eq!(shown(&stream), der(&made[at].certificate), "{name}");
         }
     }
-    // One of them is renewed.
+    // One of them is renewed; a connection that had the old one goes on.
+    let mut before = connect(&client(&authority, None, &[&TLS13]), address, "7.example");
+    assert_eq!(get(&mut before).unwrap().0, 200);
     let new = authority.server(&["7.example"]);
     let start = lb_core::rt::now();
     folder.replace("7.pem", &(new.certificate.clone() + &new.key));
@@ -229,6 +231,11 @@ fn ten_thousand_certificates_are_loaded_and_found() {
         shown(&stream) == der(&new.certificate)
     });
     let took = lb_core::rt::now().saturating_duration_since(start);
+    assert_eq!(get(&mut before).unwrap().0, 200);
+    assert_eq!(shown(&before), der(&made[7].certificate));
+    let mut stream = connect(&client(&authority, None, &[&TLS13]), address, "8.example");
+    assert_eq!(get(&mut stream).unwrap().0, 200);
+    assert_eq!(shown(&stream), der(&made[8].certificate));
     eprintln!(
         "one renewed: shown after {took:?}, {} KiB resident",
         lb.resident_kib()

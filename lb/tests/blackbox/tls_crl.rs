@@ -15,7 +15,7 @@ on_both_engines!(
 
 /// From the beginning of 1970 until so long after now.
 fn until(after: Duration) -> Duration {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = lb_core::rt::wall_clock().duration_since(SystemTime::UNIX_EPOCH);
     now.unwrap() + after
 }
 
