@@ -34,10 +34,7 @@ use crate::log::{self, log};
 use crate::resolve::{Schedule, resolve};
 use crate::snapshot::{Ground, Snapshot, Transport};
 use crate::terminal;
-use crate::worker::{
-    Peers, Sockets, Start, Starting, WorkerHandle, log_backend_failures, log_missing_websockets,
-    log_offences,
-};
+use crate::worker::{Peers, Sockets, Start, Starting, WorkerHandle, log_reports};
 
 /// Why the process does not start.
 pub(crate) struct StartError {
@@ -112,9 +109,7 @@ impl Control {
             open_files_max = raise_open_files()
         );
         draft.log_warnings();
-        log_backend_failures();
-        log_missing_websockets();
-        log_offences();
+        log_reports();
         let hosts = draft.host_names().into_iter().map(str::to_owned);
         let names = resolve(hosts.collect(), Names::new()).await.logged();
         let plan = draft.plan(&names);

@@ -9,6 +9,7 @@ mod checks;
 mod chores;
 mod listeners;
 mod peers;
+mod reports;
 mod tls;
 
 use std::cell::{Cell, OnceCell};
@@ -33,7 +34,7 @@ use self::chores::Chores;
 use self::listeners::Listeners;
 use self::peers::Peer;
 pub(crate) use self::peers::Peers;
-pub(crate) use self::tls::{log_backend_failures, log_missing_websockets, log_offences};
+pub(crate) use self::reports::log_reports;
 use crate::change::Change;
 use crate::log::log;
 use crate::snapshot::ListenerKey;
