@@ -269,7 +269,8 @@ fn who_waits_for_a_turn_comes_behind_it(engine: Engine) {
             receiver.borrow_mut().push('r');
         });
         turns_of_engine(3).await; // it waits
-        client.send(Chunk::from_static(b"x")).await.unwrap();
+        let sent = client.send(Chunk::from_static(b"x")).await;
+        sent.expect("the peer receives");
         for _ in 0..100 {
             turns_of_engine(1).await;
             trace.borrow_mut().push('.');
