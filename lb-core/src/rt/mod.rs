@@ -31,6 +31,8 @@ mod timer;
 mod udp;
 mod unix;
 mod uring;
+mod uring_input;
+mod uring_output;
 mod uring_poll;
 pub(crate) mod words;
 

@@ -1,36 +1,29 @@
-//! The io_uring engine: multishot receive and accept into lent buffers, one submission a turn.
+//! The io_uring engine: the ring, its operations and their names, one submission a turn.
 //!
 //! Invariant: every operation carries its slot's name and kind in `user_data`, and the slot counts
 //! it until its last completion, so memory that the kernel may use is never given up before.
 //! Never IORING_OP_SPLICE or _SHUTDOWN (they always go to a kernel worker thread); no SQPOLL.
-//! Read next: `buffer.rs`, `ring.rs` (the ring of lent buffers).
+//! Read next: `uring_input.rs`, `uring_output.rs`, `ring.rs` (the ring of lent buffers).
 #![allow(unsafe_code, reason = "submission entries point to memory")]
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
 
-use super::buffer::{self, pool};
-use super::epoll;
-use super::options::ConnectFrom;
-use super::ring::{BufferRing, GROUP};
+use super::ring::BufferRing;
 use super::ring_flags::RingFlags;
-use super::socket::{ACCEPTED_MAX, Key, Kind, QUEUE_MAX, SMALL, Slot, Slots};
-use super::sys::{self, RawAddr};
+use super::socket::{Key, Kind, Slot, Slots};
+use super::sys;
 use super::udp;
-use super::unix::is_unix;
+use super::uring_output::Message;
 
 /// Entries of the submission queue; a fuller one is submitted early.
 const ENTRIES: u32 = 1024;
 /// Turns of a millisecond that the end of a runtime waits for what it has cancelled.
 const FINISH_TURNS: u32 = 5000;
-/// Most bytes that a multishot receive takes, so that a reader who is slow holds few: else the kernel
-/// goes on for 32 buffers before we learn of the first. Kernels before 6.17 refuse to be told.
-const RECEIVE_BYTES: u32 = 7 * buffer::CAPACITY as u32;
 /// IORING_ENTER_GETEVENTS, which the io-uring crate keeps to itself.
 const ENTER_GETEVENTS: u32 = 1;
 
@@ -88,30 +81,23 @@ pub(crate) const NOBODY: Key = Key {
     generation: 0,
 };
 
-/// Addresses that the kernel reads while an operation is under way; boxed, so that they stay put.
-struct Message {
-    header: libc::msghdr,
-    parts: [libc::iovec; 2],
-    address: RawAddr,
-}
-
 pub(crate) struct Uring {
     // These borrow from `ring`, and write to it when they are dropped: see `drop`.
     pub(crate) submitter: Submitter<'static>,
-    submission: ManuallyDrop<SubmissionQueue<'static>>,
-    completion: ManuallyDrop<CompletionQueue<'static>>,
+    pub(super) submission: ManuallyDrop<SubmissionQueue<'static>>,
+    pub(super) completion: ManuallyDrop<CompletionQueue<'static>>,
     ring: *mut IoUring,
-    buffers: BufferRing,
+    pub(super) buffers: BufferRing,
     /// Receives of datagrams, from the first on.
     pub(crate) datagrams: Option<udp::Receiver>,
     #[expect(clippy::vec_box, reason = "the kernel reads them where they are")]
-    messages: Vec<Box<Message>>,
-    messages_vacant: Vec<u32>,
+    pub(super) messages: Vec<Box<Message>>,
+    pub(super) messages_vacant: Vec<u32>,
     mailbox: RawFd,
     mailbox_armed: bool,
     signalled: bool,
     /// Whether a receive can be told how many bytes it is to take.
-    takes_limits: bool,
+    pub(super) takes_limits: bool,
 }
 
 impl Uring {
@@ -174,20 +160,6 @@ impl Uring {
         Ok((uring, flags))
     }
 
-    /// Begins a receive of no file with a limit: a kernel that knows none refuses that before it
-    /// looks for the file.
-    fn probe_limits(&mut self) -> io::Result<bool> {
-        let entry = limited(opcode::RecvMulti::new(Fd(-1), GROUP).build());
-        self.push(&entry.user_data(Operation::Forget.name(NOBODY)));
-        self.submission.sync();
-        self.submitter.submit_and_wait(1)?;
-        self.submission.sync();
-        self.completion.sync();
-        let result = self.completion.next().map(|entry| entry.result());
-        self.completion.sync();
-        Ok(result == Some(-libc::EBADF))
-    }
-
     /// Buffers that the kernel has to receive into.
     pub(crate) fn lent(&self) -> usize {
         self.buffers.lent()
@@ -203,106 +175,6 @@ impl Uring {
         }
     }
 
-    pub(crate) fn connect(
-        &mut self,
-        slots: &mut Slots,
-        from: ConnectFrom<'_>,
-        address: SocketAddr,
-    ) -> io::Result<Key> {
-        let fd = from.open(address)?;
-        if is_unix(address.ip()) {
-            // Done at once or refused; the ring would try again and again while a queue is full.
-            sys::connect(fd, address).inspect_err(|_| sys::close(fd))?;
-            return Ok(slots.insert(fd, Kind::Stream));
-        }
-        let key = slots.insert(fd, Kind::Connecting);
-        let slot = slots.get(key);
-        slot.message = self.take_message();
-        slot.operations += 1;
-        let message = &mut self.messages[slot.message as usize];
-        message.address = RawAddr::new(address);
-        let entry = opcode::Connect::new(Fd(fd), message.address.as_ptr(), message.address.len);
-        self.push(&entry.build().user_data(Operation::Connect.name(key)));
-        Ok(key)
-    }
-
-    fn take_message(&mut self) -> u32 {
-        self.messages_vacant.pop().unwrap_or_else(|| {
-            let parts = [sys::io_slice(&[]), sys::io_slice(&[])];
-            let address = RawAddr::new(SocketAddr::from(([0, 0, 0, 0], 0)));
-            let header = sys::message_of(&mut [parts[0], parts[1]]);
-            self.messages.push(Box::new(Message {
-                header,
-                parts,
-                address,
-            }));
-            self.messages.len() as u32 - 1
-        })
-    }
-
-    pub(crate) fn want_input(&mut self, slots: &mut Slots, key: Key) {
-        let slot = slots.get(key);
-        if slot.armed || slot.closing || slot.direct || slot.has_spare() {
-            return;
-        }
-        let (entry, operation) = match slot.kind {
-            Kind::Listener => {
-                let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-                (
-                    opcode::AcceptMulti::new(Fd(slot.fd)).flags(flags).build(),
-                    Operation::Accept,
-                )
-            }
-            Kind::Stream if slot.starved => (small_receive_entry(slot), Operation::Receive),
-            Kind::Stream => {
-                let entry = receive_entry(slot, self.takes_limits);
-                (entry, Operation::Receive)
-            }
-            Kind::Connecting | Kind::Vacant => return,
-        };
-        slot.armed = true;
-        slot.operations += 1;
-        self.push(&entry.user_data(operation.name(key)));
-    }
-
-    /// Sees to it that an error of the connection is noticed: by the receive that is under way, or
-    /// where none may be, since input waits, by a poll for errors alone.
-    pub(crate) fn watch(&mut self, slots: &mut Slots, key: Key) {
-        if !slots.get(key).has_input() {
-            return self.want_input(slots, key);
-        }
-        let slot = slots.get(key);
-        if slot.armed || slot.watched || slot.error != 0 || slot.kind != Kind::Stream {
-            return;
-        }
-        slot.watched = true;
-        slot.operations += 1;
-        // Multishot: the end of the peer's side is always reported too, and is no error.
-        let errors = (libc::POLLERR | libc::POLLHUP) as u32;
-        let entry = opcode::PollAdd::new(Fd(slot.fd), errors)
-            .multi(true)
-            .build();
-        self.push(&entry.user_data(Operation::Watch.name(key)));
-    }
-
-    fn on_watch(slots: &mut Slots, key: Key, result: i32, flags: u32) {
-        let slot = slots.get(key);
-        if !cqueue::more(flags) {
-            slot.operations -= 1;
-            slot.watched = false;
-        }
-        if slot.closing {
-            return slots.vacate_if_done(key);
-        }
-        // A receive that was armed since is told of the error itself.
-        if result > 0
-            && !slot.armed
-            && let errno @ 1.. = sys::take_error(slot.fd)
-        {
-            epoll::receive_before_error(slots, key, errno);
-        }
-    }
-
     /// Tells a multishot operation to stop; its last completion says that it has.
     pub(super) fn stop(&mut self, slot: &mut Slot, operation: Operation, key: Key) {
         if slot.armed && !slot.stopping {
@@ -315,35 +187,6 @@ impl Uring {
         let entry = opcode::AsyncCancel::new(operation.name(key)).build();
         let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
         self.push(&entry.user_data(Operation::Forget.name(NOBODY)));
-    }
-
-    pub(crate) fn start_send(&mut self, slots: &mut Slots, key: Key) {
-        let slot = slots.get(key);
-        slot.operations += 1;
-        // WAITALL: the kernel goes on by itself after a short send.
-        let mut flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-        if slot.holds_last {
-            flags |= libc::MSG_MORE;
-        }
-        let (first, second) = slot.unsent();
-        let entry = if second.is_empty() {
-            opcode::Send::new(Fd(slot.fd), first.as_ptr(), first.len() as u32)
-                .flags(flags)
-                .build()
-        } else {
-            let parts = [sys::io_slice(first), sys::io_slice(second)];
-            if slot.message == u32::MAX {
-                slot.message = self.take_message();
-            }
-            let message = &mut self.messages[slot.message as usize];
-            message.parts = parts;
-            message.header = sys::message_of(&mut message.parts);
-            let header = &raw const message.header;
-            opcode::SendMsg::new(Fd(slot.fd), header)
-                .flags(flags as u32)
-                .build()
-        };
-        self.push(&entry.user_data(Operation::Send.name(key)));
     }
 
     pub(crate) fn close(&mut self, slots: &mut Slots, key: Key) {
@@ -468,139 +311,6 @@ impl Uring {
         self.completion.sync();
     }
 
-    fn on_receive(&mut self, slots: &mut Slots, key: Key, result: i32, flags: u32) {
-        let slot = slots.get(key);
-        let last = !cqueue::more(flags);
-        let stopped = last && end_input(slot);
-        // It may have come to its limit, with a reader that keeps up.
-        let goes_on = last && !stopped && result > 0 && !slot.one_at_a_time && !slot.closing;
-        let lent = cqueue::buffer_select(flags);
-        if lent.is_some() {
-            self.buffers.on_taken();
-        }
-        match (result, lent) {
-            (1.., Some(buffer)) => {
-                let len = result as usize;
-                // A reader that keeps up is given many at once again.
-                slot.one_at_a_time &= len == buffer::CAPACITY;
-                slot.on_received(buffer, len);
-                if slot.queue.len() >= QUEUE_MAX {
-                    slot.one_at_a_time = true;
-                    self.stop(slot, Operation::Receive, key);
-                }
-            }
-            (1.., None) => {
-                let room = slot
-                    .rare()
-                    .room
-                    .take()
-                    .expect("a receive without a buffer has room");
-                slot.on_received_small(&room[..result as usize]);
-            }
-            (_, Some(buffer)) => pool().release(buffer),
-            (_, None) => drop(slot.rare.as_mut().map(|rare| rare.room.take())),
-        }
-        match -result {
-            0 => slot.on_end(),
-            libc::ENOBUFS if !slot.closing => {
-                self.buffers.grow();
-                if self.buffers.refill() == 0 {
-                    slots.starve(key);
-                }
-            }
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
-            errno @ 1.. => slot.on_error(errno),
-            _ => {}
-        }
-        let slot = slots.get(key);
-        if goes_on && !slot.one_at_a_time {
-            return self.want_input(slots, key);
-        }
-        // A reader that came while the operation was stopping waits for a new one.
-        if (stopped || result < 0) && slot.recv_waker.is_some() && !slot.has_input() {
-            self.input_stopped(slots, key);
-        }
-        if last {
-            slots.vacate_if_done(key);
-        }
-    }
-
-    fn on_send(&mut self, slots: &mut Slots, key: Key, result: i32) {
-        let slot = slots.get(key);
-        slot.operations -= 1;
-        self.end_message(slot);
-        if slot.closing {
-            slot.sending = [None, None];
-            return slots.vacate_if_done(key);
-        }
-        match result {
-            count @ 0.. => {
-                if !slot.on_sent(count as usize) {
-                    self.start_send(slots, key);
-                }
-            }
-            error if [-libc::EINTR, -libc::EAGAIN].contains(&error) => self.start_send(slots, key),
-            error => slot.on_send_error(-error),
-        }
-    }
-
-    fn on_accept(&mut self, slots: &mut Slots, key: Key, result: i32, flags: u32) {
-        let slot = slots.get(key);
-        let last = !cqueue::more(flags);
-        let stopped = last && end_input(slot);
-        if result >= 0 {
-            if !slot.on_accepted(result) {
-                sys::close(result);
-            }
-            if !last && slot.accepted() >= ACCEPTED_MAX {
-                self.stop(slot, Operation::Accept, key);
-            }
-        } else if !is_accept_transient(-result) {
-            slot.on_accept_error(-result);
-        }
-        let slot = slots.get(key);
-        if last && (stopped || result < 0) && slot.recv_waker.is_some() {
-            self.want_input(slots, key);
-        }
-        if last {
-            slots.vacate_if_done(key);
-        }
-    }
-
-    fn on_connect(&mut self, slots: &mut Slots, key: Key, result: i32) {
-        let slot = slots.get(key);
-        slot.operations -= 1;
-        self.end_message(slot);
-        if slot.closing {
-            return slots.vacate_if_done(key);
-        }
-        match result {
-            0 => slot.on_connected(),
-            error => slot.on_error(-error),
-        }
-    }
-
-    fn end_message(&mut self, slot: &mut Slot) {
-        if slot.message != u32::MAX {
-            self.messages_vacant
-                .push(std::mem::replace(&mut slot.message, u32::MAX));
-        }
-    }
-
-    /// Receives again where there was no buffer, for as many as there are buffers now.
-    fn feed_starved(&mut self, slots: &mut Slots) {
-        if slots.starved.is_empty() {
-            return;
-        }
-        let fed = self.buffers.refill().min(slots.starved.len());
-        for key in slots.starved.drain(..fed).collect::<Vec<_>>() {
-            if let Some(slot) = slots.find(key) {
-                slot.starved = false;
-                self.want_input(slots, key);
-            }
-        }
-    }
-
     /// Cancels everything and waits for it, so that the kernel writes nowhere any more.
     pub(crate) fn finish(&mut self, slots: &mut Slots) {
         for key in slots.keys() {
@@ -636,53 +346,4 @@ impl Drop for Uring {
         // submitter is left, which has nothing to do when it is dropped.
         drop(unsafe { Box::from_raw(self.ring) });
     }
-}
-
-/// Without a buffer of the pool: chunks that nobody drops must not stop the others. The slot holds
-/// the memory until the operation's completion.
-#[cold]
-fn small_receive_entry(slot: &mut Slot) -> squeue::Entry {
-    let fd = Fd(slot.fd);
-    let room = slot.rare().room.get_or_insert_with(|| Box::new([0; SMALL]));
-    opcode::Recv::new(fd, room.as_mut_ptr(), SMALL as u32).build()
-}
-
-fn receive_entry(slot: &Slot, takes_limits: bool) -> squeue::Entry {
-    if slot.one_at_a_time {
-        let entry = opcode::Recv::new(Fd(slot.fd), std::ptr::null_mut(), 0)
-            .buf_group(GROUP)
-            .build();
-        return entry.flags(squeue::Flags::BUFFER_SELECT);
-    }
-    let entry = opcode::RecvMulti::new(Fd(slot.fd), GROUP).build();
-    if takes_limits { limited(entry) } else { entry }
-}
-
-/// Has a multishot receive end after so many bytes.
-fn limited(mut entry: squeue::Entry) -> squeue::Entry {
-    const { assert!(size_of::<squeue::Entry>() == 64, "an io_uring_sqe") };
-    // SAFETY: an entry is an io_uring_sqe, in which `optlen` is the four bytes at 44, aligned.
-    unsafe { (&raw mut entry).cast::<u32>().add(11).write(RECEIVE_BYTES) };
-    entry
-}
-
-/// An input operation's last completion; true if it had been told to stop.
-const fn end_input(slot: &mut Slot) -> bool {
-    slot.operations -= 1;
-    slot.armed = false;
-    std::mem::replace(&mut slot.stopping, false)
-}
-
-/// Errors of a connection that ended while it waited to be accepted, not of the listener, and
-/// the end of an accept that was told to stop.
-const fn is_accept_transient(errno: i32) -> bool {
-    matches!(
-        errno,
-        libc::ECANCELED
-            | libc::ECONNABORTED
-            | libc::ECONNRESET
-            | libc::EINTR
-            | libc::EAGAIN
-            | libc::EPROTO
-    )
 }

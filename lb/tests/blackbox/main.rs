@@ -48,6 +48,8 @@ mod compared;
 mod datagram_edge;
 /// UDP.
 mod datagrams;
+/// How long is waited for whom.
+mod deadlines;
 /// `lb demo`.
 mod demo;
 /// The end of the process.
