@@ -19,6 +19,7 @@ impl Cuts {
     const MAX: usize = 12;
 
     /// Removes `line`, which lies behind all earlier cuts.
+    #[inline]
     pub(crate) fn remove(&mut self, line: Span) -> Result<(), HeadError> {
         let len = usize::from(self.len);
         if let Some(last) = self.spans[..len].last_mut()
@@ -37,6 +38,7 @@ impl Cuts {
     }
 
     /// Marks `at` as the place for an insertion, which must not lie within a cut.
+    #[inline]
     pub(crate) fn insert_at(&mut self, at: usize) -> Result<(), HeadError> {
         let len = usize::from(self.len);
         if len == Self::MAX {

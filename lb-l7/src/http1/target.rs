@@ -21,6 +21,7 @@ pub(super) struct Target<'a> {
 impl<'a> Target<'a> {
     /// `httparse` lets no white space or control character through; a fragment has no business
     /// here, and bytes beyond ASCII must be percent-encoded (RFC 3986 section 2).
+    #[inline]
     pub(super) fn parse(head: &[u8], target: &'a [u8], method: Method) -> Result<Self, HeadError> {
         if !target.is_ascii() || memchr::memchr(b'#', target).is_some() {
             return Err(HeadError::Target);
@@ -74,6 +75,7 @@ fn starts_with_ignore_case(bytes: &[u8], start: &[u8]) -> bool {
 
 /// Whether an element of the path is `.` or `..`. Clients resolve them before they send (RFC 3986
 /// section 5.2.4); one that arrives would be routed by one path and served by another.
+#[inline]
 pub(crate) fn has_dot_segment(path: &[u8]) -> bool {
     memchr::memchr2(b'.', b'%', path).is_some()
         && path
