@@ -11,7 +11,7 @@ use regex_automata::util::primitives::NonMaxUsize;
 use regex_automata::{Anchored, Input};
 
 use crate::http1::head::HeadError;
-use crate::http1::request::has_dot_segment;
+use crate::http1::target::has_dot_segment;
 
 /// A rewrite of a route.
 #[derive(Debug)]

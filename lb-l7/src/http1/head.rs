@@ -1,11 +1,12 @@
-//! What request and response heads share: spans, framing, the fields that matter to a proxy,
-//! and the list of cuts by which a head is forwarded without taking it apart.
+//! What request and response heads share: spans, framing, what is wrong with a head, and its lines.
 //!
-//! Invariant: every line that is kept ends in CRLF and is forwarded byte for byte; `Cuts` are in
-//! ascending order and do not overlap. Read next: `request.rs` (parse and rewrite a request).
+//! Invariant: every line that is kept ends in CRLF and is forwarded byte for byte.
+//! Read next: `fields.rs` (what lines say), `cuts.rs` (which are left out), `request.rs`.
 
 use httparse::Header;
-use lb_core::rt::Buffer;
+
+use super::cuts::Cuts;
+use super::fields::Field;
 
 /// Most header fields that a head may have, whatever the plan says: the array of parsed fields
 /// lives on the stack of one synchronous function.
@@ -14,8 +15,8 @@ pub const HEADERS_MAX: usize = 256;
 /// A run of bytes in a head. Heads are shorter than 64 KiB, so two `u16` do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
-    start: u16,
-    end: u16,
+    pub(super) start: u16,
+    pub(super) end: u16,
 }
 
 impl Span {
@@ -182,74 +183,6 @@ impl HeadError {
     }
 }
 
-/// The fields that a proxy reads, removes or adds to. All others are forwarded unseen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Field {
-    Connection,
-    ContentLength,
-    Date,
-    Expect,
-    Forwarded,
-    Host,
-    /// Keep-Alive, Proxy-Connection, TE: end at this connection (RFC 9110 section 7.6.1).
-    HopByHop,
-    /// HTTP2-Settings: what `Upgrade: h2c` comes with (RFC 7540 section 3.2.1).
-    Http2Settings,
-    Other,
-    /// ssl-client-*, with `_` or `-`: what backends are told of a client's certificate.
-    SslClient,
-    TransferEncoding,
-    Upgrade,
-    XForwardedFor,
-    XForwardedHost,
-    XForwardedProto,
-    XRequestId,
-}
-
-impl Field {
-    /// Looks at the length first: most names need no comparison at all.
-    #[inline]
-    pub(crate) fn of(name: &str) -> Self {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        match name.len() {
-            2 if is("te") => Self::HopByHop,
-            4 if is("host") => Self::Host,
-            4 if is("date") => Self::Date,
-            6 if is("expect") => Self::Expect,
-            7 if is("upgrade") => Self::Upgrade,
-            9 if is("forwarded") => Self::Forwarded,
-            10 if is("connection") => Self::Connection,
-            10 if is("keep-alive") => Self::HopByHop,
-            12 if is("x-request-id") => Self::XRequestId,
-            14 if is("content-length") => Self::ContentLength,
-            14 if is("http2-settings") => Self::Http2Settings,
-            15 | 17 | 20 | 21 | 22 if is_ssl_client(name) => Self::SslClient,
-            15 if is("x-forwarded-for") => Self::XForwardedFor,
-            16 if is("x-forwarded-host") => Self::XForwardedHost,
-            16 if is("proxy-connection") => Self::HopByHop,
-            17 if is("transfer-encoding") => Self::TransferEncoding,
-            17 if is("x-forwarded-proto") => Self::XForwardedProto,
-            _ => Self::Other,
-        }
-    }
-
-    /// Whether a message that is passed on is framed or routed by it, or waits for what it asks.
-    pub(crate) const fn decides(self) -> bool {
-        matches!(self, Self::ContentLength | Self::Expect | Self::Host)
-    }
-
-    /// Whether a Connection field may have this field removed. What decides framing, routing or
-    /// who the client is must not vanish because the client said so.
-    fn may_be_named(self, name: &str) -> bool {
-        self == Self::Other
-            && !name
-                .get(..8)
-                .is_some_and(|start| start.eq_ignore_ascii_case("content-"))
-            && !name.eq_ignore_ascii_case("authorization")
-            && !name.eq_ignore_ascii_case("cookie")
-    }
-}
-
 /// Name and value of each of the lines of a checked head, in order.
 pub(crate) fn field_lines(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = lines;
@@ -261,25 +194,6 @@ pub(crate) fn field_lines(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> 
         let colon = memchr::memchr(b':', line)?;
         Some((&line[..colon], line[colon + 1..].trim_ascii()))
     })
-}
-
-/// Many backends take `_` for `-` in names.
-fn is_ssl_client(name: &str) -> bool {
-    const KNOWN: [&str; 6] = [
-        "ssl-client-cert",
-        "ssl-client-verify",
-        "ssl-client-serial",
-        "ssl-client-issuer-dn",
-        "ssl-client-subject-dn",
-        "ssl-client-fingerprint",
-    ];
-    let same = |known: &&str| {
-        let pairs = name.bytes().zip(known.bytes());
-        let mut pairs = pairs.map(|(byte, known)| (byte.to_ascii_lowercase(), known));
-        name.len() == known.len()
-            && pairs.all(|(byte, known)| byte == known || (byte, known) == (b'_', b'-'))
-    };
-    name.as_bytes()[0].eq_ignore_ascii_case(&b's') && KNOWN.iter().any(same)
 }
 
 /// The fields of a parsed head with the spans of their lines, each checked to end in CRLF.
@@ -396,252 +310,6 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// What the Connection fields of a head say.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Connection {
-    close: bool,
-    keep_alive: bool,
-    upgrade: bool,
-    http2_settings: bool,
-    /// Fields named, known hop-by-hop ones among them.
-    named: u8,
-}
-
-impl Connection {
-    /// Looking for the fields that are named takes time for each name and each field.
-    const NAMED_MAX: u8 = 32;
-
-    /// Takes in one Connection field.
-    pub(crate) fn read(&mut self, value: &[u8]) -> Result<(), HeadError> {
-        for token in tokens(value) {
-            if token.eq_ignore_ascii_case(b"close") {
-                self.close = true;
-            } else if token.eq_ignore_ascii_case(b"keep-alive") {
-                self.keep_alive = true;
-            } else if token.eq_ignore_ascii_case(b"upgrade") {
-                self.upgrade = true; // the field that it names is removed anyway
-            } else if token.eq_ignore_ascii_case(b"http2-settings") {
-                self.http2_settings = true; // likewise
-            } else if self.named == Self::NAMED_MAX {
-                return Err(HeadError::TooManyHopByHopFields);
-            } else {
-                self.named += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether fields are named that may not be removed anyway.
-    pub(crate) const fn names_fields(self) -> bool {
-        self.named > 0
-    }
-
-    /// Whether HTTP2-Settings is meant for this connection (RFC 7540 section 3.2.1).
-    pub(crate) const fn names_http2_settings(self) -> bool {
-        self.http2_settings
-    }
-
-    /// Whether another protocol is meant to follow on the connection (RFC 9110 section 7.8).
-    pub(crate) const fn upgrades(self) -> bool {
-        self.upgrade
-    }
-
-    /// Whether the sender keeps the connection after this message (RFC 9112 section 9.3).
-    pub(crate) const fn persists(self, version: Version) -> bool {
-        !self.close && (self.keep_alive || matches!(version, Version::Http11))
-    }
-}
-
-/// What the Upgrade fields of a head say.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Upgrade {
-    value: Span,
-    is_repeated: bool,
-    is_refused: bool,
-    offers_h2c: bool,
-}
-
-impl Upgrade {
-    /// Takes in an Upgrade field: a list of protocols. One with HTTP/2 in it is ours to accept, not
-    /// a backend's: nobody would look at the requests that follow.
-    pub(crate) fn read(&mut self, head: &[u8], value: &[u8]) {
-        let is_protocol = |byte: u8| is_token(byte) || byte == b'/';
-        let is_good = |protocol: &[u8]| {
-            !protocol.is_empty()
-                && protocol.iter().all(|byte| is_protocol(*byte))
-                && !protocol
-                    .get(..2)
-                    .is_some_and(|it| it.eq_ignore_ascii_case(b"h2"))
-                && !protocol
-                    .get(..4)
-                    .is_some_and(|it| it.eq_ignore_ascii_case(b"http"))
-                && !protocol
-                    .get(..3)
-                    .is_some_and(|it| it.eq_ignore_ascii_case(b"tls"))
-        };
-        self.is_repeated |= !self.value.is_empty();
-        self.is_refused |= !value
-            .split(|byte| *byte == b',')
-            .all(|it| is_good(it.trim_ascii()));
-        let mut protocols = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        self.offers_h2c |= protocols.any(|it| it.eq_ignore_ascii_case(b"h2c"));
-        self.value = Span::of(head, value);
-    }
-
-    /// Whether HTTP/2 in the clear is among the protocols, which are named in one field.
-    pub(crate) const fn offers_h2c(self) -> bool {
-        self.offers_h2c && !self.is_repeated
-    }
-
-    /// The protocols, if they were named in one field and may be spoken.
-    pub(crate) fn protocols(self) -> Option<Span> {
-        let is_good = !self.is_repeated && !self.is_refused && !self.value.is_empty();
-        is_good.then_some(self.value)
-    }
-}
-
-/// The length of the body as the fields have it, before the kind of message is looked at.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct DeclaredLength {
-    content_length: Option<u64>,
-    chunked: bool,
-}
-
-impl DeclaredLength {
-    /// Takes in a Content-Length field: digits only, once only.
-    pub(crate) fn content_length(&mut self, value: &[u8]) -> Result<(), HeadError> {
-        let length = decimal(value).ok_or(HeadError::ContentLength)?;
-        match self.content_length.replace(length) {
-            None => Ok(()),
-            Some(_) => Err(HeadError::DuplicateContentLength),
-        }
-    }
-
-    /// Takes in a Transfer-Encoding field: `chunked` alone, once only.
-    pub(crate) fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), HeadError> {
-        if self.chunked {
-            return Err(HeadError::TransferEncoding);
-        }
-        if value.eq_ignore_ascii_case(b"chunked") {
-            self.chunked = true;
-            return Ok(());
-        }
-        let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        let unknown = |coding: &[u8]| {
-            !coding.is_empty() && coding.iter().all(|byte| is_token(*byte)) && !is_chunked(coding)
-        };
-        let last = codings.next_back().unwrap_or_default();
-        if codings.all(unknown) && (unknown(last) || is_chunked(last)) {
-            Err(HeadError::UnknownTransferCoding)
-        } else {
-            Err(HeadError::TransferEncoding)
-        }
-    }
-
-    /// The framing that the fields declare; `None` when they say nothing.
-    pub(crate) const fn framing(self, version: Version) -> Result<Option<Framing>, HeadError> {
-        match (self.content_length, self.chunked, version) {
-            (Some(_), true, _) => Err(HeadError::ContentLengthWithTransferEncoding),
-            (None, true, Version::Http10) => Err(HeadError::TransferEncoding),
-            (None, true, Version::Http11) => Ok(Some(Framing::Chunked)),
-            (Some(0), false, _) => Ok(Some(Framing::None)),
-            (Some(length), false, _) => Ok(Some(Framing::Length(length))),
-            (None, false, _) => Ok(None),
-        }
-    }
-}
-
-/// The parts of a head that are not forwarded, and at most one place where text is put in.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Cuts {
-    spans: [Span; Self::MAX],
-    len: u8,
-}
-
-impl Cuts {
-    /// Neighbouring lines share one cut, so real heads need one or two.
-    const MAX: usize = 12;
-
-    /// Removes `line`, which lies behind all earlier cuts.
-    pub(crate) fn remove(&mut self, line: Span) -> Result<(), HeadError> {
-        let len = usize::from(self.len);
-        if let Some(last) = self.spans[..len].last_mut()
-            && last.end == line.start
-            && !last.is_empty()
-        {
-            last.end = line.end;
-            return Ok(());
-        }
-        *self
-            .spans
-            .get_mut(len)
-            .ok_or(HeadError::TooManyHopByHopFields)? = line;
-        self.len += 1;
-        Ok(())
-    }
-
-    /// Marks `at` as the place for an insertion, which must not lie within a cut.
-    pub(crate) fn insert_at(&mut self, at: usize) -> Result<(), HeadError> {
-        let len = usize::from(self.len);
-        if len == Self::MAX {
-            return Err(HeadError::TooManyHopByHopFields);
-        }
-        let index = self.spans[..len].partition_point(|cut| cut.end() <= at);
-        self.spans.copy_within(index..len, index + 1);
-        self.spans[index] = Span::new(at, at);
-        self.len += 1;
-        Ok(())
-    }
-
-    /// Appends `head[from..to]` without the cuts to `out`, and `insertion` at its place.
-    #[inline]
-    pub(crate) fn copy(
-        &self,
-        head: &[u8],
-        from: usize,
-        to: usize,
-        insertion: &[u8],
-        out: &mut HeadWriter<'_>,
-    ) {
-        let mut at = from;
-        for cut in &self.spans[..usize::from(self.len)] {
-            out.push(&head[at..cut.start()]);
-            if cut.is_empty() {
-                out.push(insertion);
-            }
-            at = cut.end();
-        }
-        out.push(&head[at..to]);
-    }
-}
-
-/// Appends to a buffer and remembers whether everything did fit.
-pub(crate) struct HeadWriter<'a> {
-    buffer: &'a mut Buffer,
-    fits: bool,
-}
-
-impl<'a> HeadWriter<'a> {
-    pub(crate) const fn new(buffer: &'a mut Buffer) -> Self {
-        Self { buffer, fits: true }
-    }
-
-    #[inline]
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.fits &= self.buffer.push(bytes);
-    }
-
-    /// Ends the head with the blank line.
-    pub(crate) fn finish(mut self) -> Result<(), HeadError> {
-        self.push(b"\r\n");
-        if self.fits {
-            Ok(())
-        } else {
-            Err(HeadError::HeadTooLong)
-        }
-    }
-}
-
 /// Whether `byte` may be part of a token (RFC 9110 section 5.6.2).
 pub(crate) const fn is_token(byte: u8) -> bool {
     TOKEN[byte as usize]
@@ -680,8 +348,4 @@ pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .split(|byte| *byte == b',')
         .map(<[u8]>::trim_ascii)
         .filter(|token| !token.is_empty())
-}
-
-fn is_chunked(coding: &[u8]) -> bool {
-    coding.eq_ignore_ascii_case(b"chunked")
 }

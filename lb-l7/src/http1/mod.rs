@@ -7,8 +7,12 @@
 pub mod authority;
 pub mod body;
 pub mod chunked;
+pub(crate) mod cuts;
+pub(crate) mod fields;
+pub mod forward;
 pub mod head;
 pub(crate) mod phrase;
 pub mod request;
 pub mod response;
+pub(crate) mod target;
 pub(crate) mod text;

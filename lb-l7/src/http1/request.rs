@@ -1,23 +1,21 @@
-//! Request heads: parsed once, checked strictly, forwarded by copying the runs between cuts.
+//! Request heads: parsed once and checked strictly.
 //!
 //! Invariant: what is routed is what is forwarded: the path and the authority that
 //! [`RequestHead`] names are the very bytes that the backend gets.
-//! Read next: `response.rs` (the other direction), `../route.rs` (what the path decides).
+//! Read next: `forward.rs` (what the backend gets), `response.rs` (the other direction).
 
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
 
 use lb_core::plan::{Forwarded, RequestId};
-use lb_core::rt::{Buffer, is_unix};
 
 use super::authority::Authority;
-use super::head::{
-    Connection, Cuts, DeclaredLength, Field, Framing, HEADERS_MAX, HeadError, HeadWriter, Lines,
-    Span, Upgrade, Version, field_lines,
-};
+use super::cuts::Cuts;
+use super::fields::{Connection, DeclaredLength, Field, Upgrade};
+use super::head::{Framing, HEADERS_MAX, HeadError, Lines, Span, Version, field_lines};
+use super::target::Target;
 use crate::request_id::is_acceptable;
 
-use super::text::{AddressText, DecimalText};
+pub use super::forward::{Client, rewrite_request};
 
 /// What a request head may be and what is done with it on the way.
 #[derive(Debug, Clone, Copy)]
@@ -88,30 +86,30 @@ pub struct RequestHead {
     /// The request target as it came.
     pub target: Span,
     len: u16,
-    form: Form,
+    pub(super) form: Form,
     /// Path and query: what the backend sees as target. May lack the path in absolute-form.
-    resource: Span,
-    path: Span,
+    pub(super) resource: Span,
+    pub(super) path: Span,
     /// Host and port; empty only in HTTP/1.0 without Host.
-    authority: Span,
+    pub(super) authority: Span,
     host: Span,
-    has_host_field: bool,
-    has_forwarded_for: bool,
-    has_forwarded_host: bool,
-    has_forwarded_proto: bool,
+    pub(super) has_host_field: bool,
+    pub(super) has_forwarded_for: bool,
+    pub(super) has_forwarded_host: bool,
+    pub(super) has_forwarded_proto: bool,
     has_request_id: bool,
     expects: bool,
-    fields: Span,
+    pub(super) fields: Span,
     /// Other protocols that may follow; only where there is no body.
-    upgrade: Option<Span>,
+    pub(super) upgrade: Option<Span>,
     /// Of HTTP2-Settings, where HTTP/2 in the clear is offered with it.
     http2_settings: Option<Span>,
-    cuts: Cuts,
+    pub(super) cuts: Cuts,
 }
 
 /// The forms of a request target (RFC 9112 section 3.2); authority-form belongs to CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     Absolute,
     Asterisk,
     Origin,
@@ -203,29 +201,13 @@ impl RequestHead {
     }
 
     /// What an absolute-form target without path stands for (RFC 9112 section 3.2.4).
-    fn implied_path(&self) -> &'static [u8] {
+    pub(super) fn implied_path(&self) -> &'static [u8] {
         if self.method == Method::Options && self.resource.is_empty() {
             b"*"
         } else {
             b"/"
         }
     }
-}
-
-/// Who sent a request, for the X-Forwarded-* fields.
-#[derive(Debug, Clone, Copy)]
-pub struct Client<'a> {
-    /// The client's address.
-    pub address: IpAddr,
-    /// `http` or `https`.
-    pub scheme: &'static str,
-    /// The address that the client connected to: Host for a request that has none. Only looked
-    /// at when [`RequestHead::lacks_authority`].
-    pub local: Option<SocketAddr>,
-    /// Added as X-Request-ID, if there is one.
-    pub request_id: Option<[u8; 32]>,
-    /// Field lines about the client's certificate, each with its CRLF.
-    pub certificate: &'a [u8],
 }
 
 /// The number of bytes to skip before a request: one empty line is let pass (RFC 9112 section
@@ -250,58 +232,6 @@ pub fn parse_request(bytes: &[u8], rules: &RequestRules) -> Result<Option<Reques
         Ok(httparse::Status::Partial) => Err(too_long(window)),
         Err(error) => Err(refusal(window, error)),
     }
-}
-
-/// Writes the head that the backend gets for the request `head`, of which `request` tells; with
-/// `target` instead of its path and query, if there is one.
-///
-/// # Errors
-/// `HeadTooLong` when it does not fit into `out`.
-pub fn rewrite_request(
-    head: &[u8],
-    request: &RequestHead,
-    rules: &RequestRules,
-    client: &Client<'_>,
-    target: Option<&[u8]>,
-    out: &mut Buffer,
-) -> Result<(), HeadError> {
-    let address = AddressText::of(client.address);
-    let mut out = HeadWriter::new(out);
-    let is_kept = request.form == Form::Origin && request.version == Version::Http11;
-    let from = if is_kept && target.is_none() {
-        0
-    } else {
-        write_request_line(head, request, target, &mut out);
-        request.fields.start()
-    };
-    request.cuts.copy(
-        head,
-        from,
-        request.fields.end(),
-        address.appended(),
-        &mut out,
-    );
-    if !request.has_host_field {
-        write_host(head, request, client, &mut out);
-    }
-    if let Some(protocols) = request.upgrade {
-        out.push(b"Connection: upgrade\r\nUpgrade: ");
-        out.push(protocols.of_head(head));
-        out.push(b"\r\n");
-    }
-    if request.framing == Framing::Chunked {
-        out.push(b"Transfer-Encoding: chunked\r\n");
-    }
-    if let Some(id) = &client.request_id {
-        out.push(b"X-Request-ID: ");
-        out.push(id);
-        out.push(b"\r\n");
-    }
-    if rules.forwarded != Forwarded::Off {
-        write_forwarded(head, request, client, &address, &mut out);
-    }
-    out.push(client.certificate);
-    out.finish()
 }
 
 fn check(
@@ -363,96 +293,6 @@ fn check(
         http2_settings: fields.http2_settings(),
         cuts: fields.cuts,
     })
-}
-
-/// A request target taken apart.
-struct Target<'a> {
-    form: Form,
-    whole: Span,
-    /// Path and query.
-    resource: Span,
-    path: Span,
-    /// Of an absolute-form target, with the port that its scheme implies.
-    authority: Option<(Authority<'a>, Span, u16)>,
-}
-
-impl<'a> Target<'a> {
-    /// `httparse` lets no white space or control character through; a fragment has no business
-    /// here, and bytes beyond ASCII must be percent-encoded (RFC 3986 section 2).
-    fn parse(head: &[u8], target: &'a [u8], method: Method) -> Result<Self, HeadError> {
-        if !target.is_ascii() || memchr::memchr(b'#', target).is_some() {
-            return Err(HeadError::Target);
-        }
-        let whole = Span::of(head, target);
-        let (form, resource, authority) = match target {
-            [b'/', ..] => (Form::Origin, target, None),
-            b"*" if method == Method::Options => (Form::Asterisk, target, None),
-            _ => {
-                let (authority, resource, port) = absolute(target).ok_or(HeadError::Target)?;
-                let span = Span::of(head, authority);
-                let authority = Authority::parse(authority).ok_or(HeadError::Target)?;
-                (Form::Absolute, resource, Some((authority, span, port)))
-            }
-        };
-        let path_len = memchr::memchr(b'?', resource).unwrap_or(resource.len());
-        let path = &resource[..path_len];
-        if has_dot_segment(path) {
-            return Err(HeadError::DotSegment);
-        }
-        let (resource, path) = (Span::of(head, resource), Span::of(head, path));
-        Ok(Self {
-            form,
-            whole,
-            resource,
-            path,
-            authority,
-        })
-    }
-}
-
-/// Splits an absolute-form target into authority, path with query, and the scheme's port.
-fn absolute(target: &[u8]) -> Option<(&[u8], &[u8], u16)> {
-    let (rest, port) = if starts_with_ignore_case(target, b"http://") {
-        (&target[b"http://".len()..], 80)
-    } else if starts_with_ignore_case(target, b"https://") {
-        (&target[b"https://".len()..], 443)
-    } else {
-        return None;
-    };
-    let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
-    let (authority, resource) = rest.split_at(end);
-    Some((authority, resource, port))
-}
-
-fn starts_with_ignore_case(bytes: &[u8], start: &[u8]) -> bool {
-    bytes
-        .get(..start.len())
-        .is_some_and(|bytes| bytes.eq_ignore_ascii_case(start))
-}
-
-/// Whether an element of the path is `.` or `..`. Clients resolve them before they send (RFC 3986
-/// section 5.2.4); one that arrives would be routed by one path and served by another.
-pub(crate) fn has_dot_segment(path: &[u8]) -> bool {
-    memchr::memchr2(b'.', b'%', path).is_some()
-        && path
-            .split(|byte| matches!(byte, b'/' | b'\\'))
-            .any(is_dot_segment)
-}
-
-/// `.` or `..`, each dot plain or as `%2e`; parameters behind `;` do not count.
-fn is_dot_segment(segment: &[u8]) -> bool {
-    let mut rest = segment;
-    let mut dots = 0;
-    while let Some((first, others)) = rest.split_first() {
-        rest = match (first, others) {
-            (b'.', _) => others,
-            (b'%', [b'2', b'e' | b'E', behind @ ..]) => behind,
-            (b';', _) => break,
-            _ => return false,
-        };
-        dots += 1;
-    }
-    dots == 1 || dots == 2
 }
 
 /// What the fields of a request say.
@@ -578,69 +418,6 @@ fn is_removed(field: Field, value: &[u8], version: Version, rules: &RequestRules
     }
 }
 
-fn write_request_line(
-    head: &[u8],
-    request: &RequestHead,
-    target: Option<&[u8]>,
-    out: &mut HeadWriter<'_>,
-) {
-    out.push(request.method_name.of_head(head));
-    out.push(b" ");
-    if let Some(target) = target {
-        out.push(target);
-    } else {
-        if request.path.is_empty() {
-            out.push(request.implied_path());
-        }
-        out.push(request.resource.of_head(head));
-    }
-    out.push(b" HTTP/1.1\r\n");
-}
-
-fn write_host(head: &[u8], request: &RequestHead, client: &Client<'_>, out: &mut HeadWriter<'_>) {
-    out.push(b"Host: ");
-    match client.local {
-        Some(local) if request.lacks_authority() && is_unix(local.ip()) => out.push(b"localhost"),
-        Some(local) if request.lacks_authority() => {
-            let (open, close): (&[u8], &[u8]) = if local.ip().to_canonical().is_ipv6() {
-                (b"[", b"]:")
-            } else {
-                (b"", b":")
-            };
-            out.push(open);
-            out.push(AddressText::of(local.ip()).bare());
-            out.push(close);
-            out.push(DecimalText::of(u64::from(local.port())).as_slice());
-        }
-        _ => out.push(request.authority.of_head(head)),
-    }
-    out.push(b"\r\n");
-}
-
-fn write_forwarded(
-    head: &[u8],
-    request: &RequestHead,
-    client: &Client<'_>,
-    address: &AddressText,
-    out: &mut HeadWriter<'_>,
-) {
-    if !request.has_forwarded_for {
-        out.push(b"X-Forwarded-For: ");
-        out.push(address.bare());
-        out.push(b"\r\n");
-    }
-    if !request.has_forwarded_proto {
-        out.push(b"X-Forwarded-Proto: ");
-        out.push(client.scheme.as_bytes());
-        out.push(b"\r\n");
-    }
-    if !request.has_forwarded_host && !request.lacks_authority() {
-        out.push(b"X-Forwarded-Host: ");
-        out.push(request.authority.of_head(head));
-        out.push(b"\r\n");
-    }
-}
-
 #[cold]
 fn too_long(window: &[u8]) -> HeadError {
     if memchr::memchr(b'\n', window).is_some() {
@@ -677,6 +454,7 @@ fn names_other_version(window: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use lb_core::rt::Buffer;
     use proptest::prelude::*;
 
     use super::*;

@@ -8,10 +8,9 @@ use std::mem::MaybeUninit;
 
 use lb_core::rt::Buffer;
 
-use super::head::{
-    Connection, Cuts, DeclaredLength, Field, Framing, HEADERS_MAX, HeadError, HeadWriter, Lines,
-    Span, Upgrade, Version,
-};
+use super::cuts::{Cuts, HeadWriter};
+use super::fields::{Connection, DeclaredLength, Field, Upgrade};
+use super::head::{Framing, HEADERS_MAX, HeadError, Lines, Span, Version};
 use super::phrase::phrase;
 
 /// What a response head may be.

@@ -9,6 +9,7 @@ use crate::client::{self, Connection};
 use crate::ends::Backend;
 use crate::harness::{Folder, Lb, on_both_engines, output, wait_until};
 use crate::origin;
+use crate::others::Other;
 use crate::tls::{self, Authority};
 
 on_both_engines!(
@@ -18,6 +19,8 @@ on_both_engines!(
     every_documented_variable_says_what_it_is_said_to,
     listeners_have_logs_of_their_own_that_follow_the_file,
     a_request_has_an_id,
+    common_and_combined_are_those_of_nginx,
+    a_log_that_nobody_takes_holds_nobody_up,
 );
 
 /// The lines of a log, when there are `count`.
@@ -410,4 +413,103 @@ fn a_bad_format_is_told() {
     let error = String::from_utf8(check.stderr).unwrap();
     let said = "there is no variable \"$remote_adr\"; did you mean \"$remote_addr\"?";
     assert!(error.contains(said), "{error}");
+}
+
+/// A line without what is between brackets: the time.
+fn untimed(line: &str) -> String {
+    let start = line.find('[').expect("a time");
+    let end = line.find(']').expect("its end");
+    assert!(line[start..end].ends_with(" +0000"), "{line}");
+    [&line[..start], &line[end + 1..]].concat()
+}
+
+fn common_and_combined_are_those_of_nginx(engine: &str) {
+    let origin = origin::echo();
+    let folder = Folder::new();
+    let formats = ["common", "combined"];
+    let ours = formats.map(|format| folder.path(&format!("{format}.lb")));
+    let theirs = formats.map(|format| folder.path(&format!("{format}.nginx")));
+    let listeners = [0, 1].map(|at| {
+        format!(
+            "- {{name: {}, address: '127.0.0.1:0', access_log: {{to: {}, format: {}}}, \
+             http: {{cluster: a}}}}\n",
+            formats[at], ours[at], formats[at]
+        )
+    });
+    let file = format!(
+        "listeners:\n{}clusters:\n  a: {{backends: ['{origin}']}}\n",
+        listeners.concat()
+    );
+    let path = folder.write("lb.yaml", &file);
+    let lb = Lb::start(engine, &["--config", &path]);
+    let nginx = Other::nginx(2, |_, ports| {
+        let server = |at: usize| {
+            format!(
+                "server {{ listen 127.0.0.1:{}; access_log {} {}; location / {{ \
+                 proxy_pass http://{origin}; proxy_http_version 1.1; \
+                 proxy_set_header Host $host; proxy_set_header Connection ''; }} }}",
+                ports[at], theirs[at], formats[at]
+            )
+        };
+        let common = "log_format common '$remote_addr - $remote_user [$time_local] \
+            \"$request\" $status $body_bytes_sent';";
+        [common, &server(0), &server(1)].concat()
+    });
+    let Some(nginx) = nginx else { return };
+    let requests: &[(&str, &[&str])] = &[
+        ("/", &[]),
+        (
+            "/x?a=1&b=%20",
+            &["Referer: http://r/", "User-Agent: t/1 (x)"],
+        ),
+        (
+            "/",
+            &["Authorization: Basic dXNlcjpwYXNz", "User-Agent: \"q\" \\"],
+        ),
+    ];
+    for at in [0, 1] {
+        for edge in [lb.listener(formats[at]), nginx.addresses[at]] {
+            let mut connection = Connection::open(edge);
+            for (path, fields) in requests {
+                assert_eq!(connection.get_with(path, fields).status, 200);
+            }
+        }
+        let [ours, theirs] = [&ours[at], &theirs[at]].map(|path| {
+            let lines = lines(path, requests.len());
+            lines
+                .iter()
+                .map(|it| without_size(&untimed(it)))
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(ours, theirs);
+    }
+}
+
+/// A line without the size of the body: the origin echoes a head, which each proxy words its way.
+fn without_size(line: &str) -> String {
+    let (before, after) = line.split_once("\" 200 ").expect("a status");
+    let after = after.trim_start_matches(|it: char| it.is_ascii_digit());
+    format!("{before}\" 200{after}")
+}
+
+/// A pipe that is full.
+fn a_log_that_nobody_takes_holds_nobody_up(engine: &str) {
+    let origin = origin::echo();
+    let folder = Folder::new();
+    let pipe = folder.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    let reader = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&pipe);
+    let reader = reader.expect("a reader that does not read");
+    let http = format!("web@127.0.0.1:0={origin}");
+    let lb = Lb::start(engine, &["--http", &http, "--access-log", &pipe]);
+    let mut connection = Connection::open(lb.listener("web"));
+    // Some 300 bytes each: several times what a pipe takes.
+    for _ in 0..1_500 {
+        assert_eq!(connection.get("/").status, 200);
+    }
+    drop(reader);
 }
