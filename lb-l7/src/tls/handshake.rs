@@ -1,7 +1,7 @@
 //! A handshake of either side: the library says what comes next, and hands over its keys at the end.
 //!
 //! Invariant: the memory of a handshake is gone when it ends; what the peer sent behind it is not
-//! lost. Read next: `duplex.rs` (what follows), `server.rs`, `client.rs` (who begins one).
+//! lost. Read next: `duplex/` (what follows), `server.rs`, `client.rs` (who begins one).
 
 use std::io;
 

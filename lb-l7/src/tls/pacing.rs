@@ -2,7 +2,7 @@
 //! that has just begun, or was idle, sends few packets at first and then waits for the client.
 //!
 //! Invariant: what is short goes in one record, and long bodies in records of full length but for
-//! their first kilobytes after a pause. Read next: `duplex.rs` (who makes the records).
+//! their first kilobytes after a pause. Read next: `duplex/` (who makes the records).
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 //!
 //! The library makes the handshake and hands over its keys; here it would copy each record twice.
 //! Invariant: a number is used once with a key: it is counted before anything else is done with it.
-//! Read next: `duplex.rs` (both directions, and what is not data).
+//! Read next: `duplex/` (both directions, and what is not data).
 
 use std::io;
 use std::ops::Range;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is received goes the way that it goes in `stream.rs`; the peer says whatever it
 //! is told to, under keys that our end knows.
-//! Read next: `duplex.rs`, `fuzz/targets/tls_records.rs`.
+//! Read next: `duplex/`, `fuzz/targets/tls_records.rs`.
 
 use std::io;
 use std::sync::Arc;

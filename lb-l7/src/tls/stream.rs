@@ -3,7 +3,7 @@
 //! Invariant: plaintext is opened only when the reader asks for it, so that back-pressure reaches
 //! the peer; what `send` took is sealed and on its way when it returns. An idle connection holds
 //! two keys and no buffer.
-//! Read next: `duplex.rs` (the bytes), `../stream.rs` (plain or TLS, as one type).
+//! Read next: `duplex/` (the bytes), `../stream.rs` (plain or TLS, as one type).
 
 use std::cell::RefCell;
 use std::fmt;

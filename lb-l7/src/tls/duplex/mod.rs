@@ -5,14 +5,16 @@
 //! before it. Whatever a peer sends that is no data is bounded.
 //! Read next: `record.rs` (one record), `stream.rs` (who moves the bytes).
 
+mod kernel;
+mod resting;
+
 use std::io;
 
 use lb_core::rt::{Buffer, Chunk};
-use rustls::client::ClientConnectionData;
-use rustls::kernel::KernelConnection;
-use rustls::server::ServerConnectionData;
-use rustls::{ConnectionTrafficSecrets, Error, ProtocolVersion};
+use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
 
+pub(super) use self::kernel::Kernel;
+pub(super) use self::resting::Resting;
 use super::pacing::{GATHERED_BYTES_MAX, Pacing, RECORD_SHORT, Source, seal_into};
 use super::record::{HEADER_LEN, Kind, OVERHEAD_MAX, Opener, PLAIN_MAX, RecordError, Sealer};
 
@@ -30,28 +32,6 @@ const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 const CLOSE_NOTIFY: u8 = 0;
 const USER_CANCELED: u8 = 90;
-
-/// What is left of the library's connection: it makes new keys and keeps tickets.
-pub(super) enum Kernel {
-    Client(KernelConnection<ClientConnectionData>),
-    Server(KernelConnection<ServerConnectionData>),
-}
-
-impl Kernel {
-    fn next_sending(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
-        match self {
-            Self::Client(kernel) => kernel.update_tx_secret(),
-            Self::Server(kernel) => kernel.update_tx_secret(),
-        }
-    }
-
-    fn next_receiving(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
-        match self {
-            Self::Client(kernel) => kernel.update_rx_secret(),
-            Self::Server(kernel) => kernel.update_rx_secret(),
-        }
-    }
-}
 
 /// Both directions of a connection.
 pub(super) struct Duplex {
@@ -77,58 +57,7 @@ pub(super) struct Duplex {
     pacing: Pacing,
 }
 
-/// What there is of both directions while nothing is under way, for another thread.
-pub(super) struct Resting {
-    sealer: Sealer,
-    opener: Opener,
-    kernel: Kernel,
-    version: ProtocolVersion,
-    quiet: u8,
-    has_answered: bool,
-    pacing: Pacing,
-}
-
-impl Resting {
-    /// Goes on, on whatever thread.
-    pub(super) fn resume(self) -> Duplex {
-        Duplex {
-            sealer: self.sealer,
-            opener: self.opener,
-            kernel: self.kernel,
-            version: self.version,
-            input: Chunk::empty(),
-            partial: Vec::new(),
-            message: Vec::new(),
-            control: Vec::new(),
-            quiet: self.quiet,
-            is_ended: false,
-            failure: None,
-            has_said_end: false,
-            has_answered: self.has_answered,
-            pacing: self.pacing,
-        }
-    }
-}
-
 impl Duplex {
-    /// All that another thread needs to go on; `None` in the middle of anything, or at the end.
-    pub(super) fn rest_elsewhere(self) -> Option<Resting> {
-        let is_ended = self.is_ended || self.has_said_end || self.failure.is_some();
-        let has_bytes = !self.partial.is_empty() || !self.message.is_empty();
-        if is_ended || has_bytes || !self.input.is_empty() || !self.control.is_empty() {
-            return None;
-        }
-        Some(Resting {
-            sealer: self.sealer,
-            opener: self.opener,
-            kernel: self.kernel,
-            version: self.version,
-            quiet: self.quiet,
-            has_answered: self.has_answered,
-            pacing: self.pacing,
-        })
-    }
-
     /// `None` of a suite that is not ours.
     pub(super) fn new(
         tx: (u64, ConnectionTrafficSecrets),
