@@ -35,8 +35,7 @@ use crate::resolve::{Schedule, resolve};
 use crate::snapshot::{Ground, Snapshot, Transport};
 use crate::terminal;
 use crate::worker::{
-    Peers, Sockets, Start, Starting, WorkerHandle, log_backend_failures, log_missing_websockets,
-    log_offences,
+    Peers, Sockets, Start, Starting, WorkerHandle, log_backend_failures, log_http2,
 };
 
 /// Why the process does not start.
@@ -113,8 +112,7 @@ impl Control {
         );
         draft.log_warnings();
         log_backend_failures();
-        log_missing_websockets();
-        log_offences();
+        log_http2();
         let hosts = draft.host_names().into_iter().map(str::to_owned);
         let names = resolve(hosts.collect(), Names::new()).await.logged();
         let plan = draft.plan(&names);

@@ -33,7 +33,7 @@ use self::chores::Chores;
 use self::listeners::Listeners;
 use self::peers::Peer;
 pub(crate) use self::peers::Peers;
-pub(crate) use self::tls::{log_backend_failures, log_missing_websockets, log_offences};
+pub(crate) use self::tls::{log_backend_failures, log_http2};
 use crate::change::Change;
 use crate::log::log;
 use crate::snapshot::ListenerKey;

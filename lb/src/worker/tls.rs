@@ -71,8 +71,14 @@ pub(crate) fn log_backend_failures() {
     });
 }
 
+/// Says what becomes known of peers that speak HTTP/2.
+pub(crate) fn log_http2() {
+    log_missing_websockets();
+    log_offences();
+}
+
 /// Says which backends take no WebSockets over HTTP/2, once a minute: a client sees but a 502.
-pub(crate) fn log_missing_websockets() {
+fn log_missing_websockets() {
     static MISSING: Limiter = Limiter::new();
     report_no_websockets(|cluster, backend| {
         if MISSING.allows() {
@@ -89,7 +95,7 @@ pub(crate) fn log_missing_websockets() {
 }
 
 /// Says which peers break the rules of HTTP/2, and how: of clients and of backends one a minute.
-pub(crate) fn log_offences() {
+fn log_offences() {
     static OFFENCES: [Limiter; 2] = [const { Limiter::new() }; 2];
     report_offences(|offence| {
         let Offence { peer, code, reason } = offence;
