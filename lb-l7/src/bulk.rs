@@ -21,6 +21,9 @@ pub(crate) const SPLICE_MAX: u64 = 1024 * 1024;
 /// fit a large buffer, and so leave by one send.
 const SEALED_MAX: usize = 128 * 1024 - 8 * 32;
 
+/// Bytes of one piece that goes into frames of HTTP/2.
+const FRAMED_MAX: usize = 64 * 1024;
+
 impl Exchange<'_> {
     /// Passes a body on as long as it is long and nothing has been received of it that is not
     /// passed on. What is left goes the usual way; so does the end or an error of the backend.
@@ -28,15 +31,11 @@ impl Exchange<'_> {
         let BackendLink::Http1(Stream::Plain(backend)) = link else {
             return Ok(());
         };
-        let is_plain = match &self.connection.client {
-            ClientLink::Http1(Stream::Plain(_)) => true,
-            ClientLink::Http1(Stream::Tls(_)) => false,
-            ClientLink::Http2(_) => return Ok(()),
-        };
+        let is_plain = matches!(&self.connection.client, ClientLink::Http1(Stream::Plain(_)));
         let mut least = BULK_BYTES;
         while self.received.is_empty() {
             let left = self.download.plain_left();
-            if left < least {
+            if left < least || !self.takes_large() {
                 return Ok(());
             }
             let input = self
@@ -47,10 +46,12 @@ impl Exchange<'_> {
             if input == Input::Received {
                 return Ok(());
             }
-            let taken = if is_plain {
-                splice(backend, left)
-            } else {
-                copy(backend, SEALED_MAX)
+            let taken = match &self.connection.client {
+                _ if is_plain => splice(backend, left),
+                // Another stream may have been first meanwhile.
+                ClientLink::Http2(_) if !self.takes_large() => Taken::Again,
+                ClientLink::Http2(_) => copy(backend, FRAMED_MAX),
+                ClientLink::Http1(_) => copy(backend, SEALED_MAX),
             };
             least = 1; // what has begun so ends so: a receive of its own would cost more
             match taken {
@@ -65,6 +66,14 @@ impl Exchange<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the client takes a large piece at once; of HTTP/2, where its windows allow it.
+    fn takes_large(&self) -> bool {
+        match &self.connection.client {
+            ClientLink::Http1(_) => true,
+            ClientLink::Http2(stream) => stream.room() >= FRAMED_MAX,
+        }
     }
 
     /// Moves what is in the pipe to the client.

@@ -103,6 +103,11 @@ pub(crate) trait Http2Stream: fmt::Debug {
         ends: bool,
     ) -> Poll<io::Result<()>>;
 
+    /// How many bytes of data would be taken at once now, as far as one stream alone decides.
+    fn room(&self) -> usize {
+        0
+    }
+
     /// Ends our side with trailers: field lines, each with its CRLF.
     ///
     /// # Errors

@@ -292,6 +292,15 @@ impl Core {
         Poll::Pending
     }
 
+    /// How many bytes the windows allow the stream now, unless others wait for the connection's.
+    pub(super) fn room(&mut self, key: StreamKey) -> usize {
+        if !self.waiting.is_empty() {
+            return 0;
+        }
+        let window = self.streams.get(key).map_or(0, |it| it.send_window);
+        usize::try_from(window.min(self.send_window)).unwrap_or(0)
+    }
+
     /// Puts the stream in the queue of those that wait for the connection.
     pub(super) fn wait_for_turn(&mut self, key: StreamKey, cx: &Context<'_>) {
         let Some(stream) = self.streams.get(key) else {

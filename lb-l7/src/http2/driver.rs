@@ -177,6 +177,12 @@ impl<'s> Driver<'s> {
     fn poll_send(&self, cx: &mut Context<'_>) -> io::Result<()> {
         let mut core = self.shared.core.borrow_mut();
         while core.out.bytes() > 0 {
+            // More is joined while one send is under way. TLS takes some meanwhile.
+            if let Stream::Plain(stream) = &self.stream
+                && stream.poll_flush(cx)?.is_pending()
+            {
+                break;
+            }
             let mut parts = core.out.next();
             match self.stream.poll_send(cx, &mut parts) {
                 Poll::Ready(sent) => sent?,

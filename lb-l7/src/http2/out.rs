@@ -4,6 +4,7 @@
 //! Read next: `driver.rs` (who sends).
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 
 use lb_core::rt::{Buffer, Chunk};
 
@@ -11,6 +12,9 @@ use super::frame::{FrameHead, flag, kind};
 
 /// Payloads up to this are copied behind their frame's head: cheaper than a piece of its own.
 const COPIED_BYTES_MAX: usize = 4096;
+
+/// From so many bytes on, pieces are copied into one: a send costs more than that.
+const JOINED_BYTES_MIN: usize = 24 * 1024;
 
 /// Frames that wait to be sent.
 #[derive(Default)]
@@ -62,10 +66,39 @@ impl Out {
         if self.pieces.len() < 2 {
             self.end_piece();
         }
+        if let Some(joined) = self.join() {
+            self.bytes -= joined.len();
+            return [Some(joined), None];
+        }
         let parts = [self.pieces.pop_front(), self.pieces.pop_front()];
         let taken: usize = parts.iter().flatten().map(|it| it.len()).sum();
         self.bytes -= taken;
         parts
+    }
+
+    /// Copies pieces into one, if they are many.
+    fn join(&mut self) -> Option<Chunk> {
+        let is_joined = |it: &Chunk| it.len() >= JOINED_BYTES_MIN; // it was put back
+        if self.pieces.len() < 3 || self.bytes < JOINED_BYTES_MIN {
+            return None;
+        }
+        if self.pieces.front().is_some_and(is_joined) {
+            return self.pieces.pop_front();
+        }
+        self.end_piece();
+        let pieces = &mut self.pieces;
+        let joined = Chunk::large(|room| {
+            let mut len = 0;
+            while let Some(piece) = pieces.front()
+                && let Some(place) = room.get_mut(len..len + piece.len())
+            {
+                place.copy_from_slice(piece);
+                len += piece.len();
+                pieces.pop_front();
+            }
+            Ok::<_, Infallible>(len)
+        });
+        joined.and_then(Result::ok)
     }
 
     /// Puts back what [`next`](Self::next) gave out and was not sent.
@@ -136,6 +169,26 @@ mod tests {
         ));
         assert!(sent.ends_with(b"xx\0\0\x04\x03\0\0\0\0\x051234"));
         assert!(out.next()[0].is_none());
+    }
+
+    #[test]
+    fn many_pieces_leave_as_one() {
+        let mut out = Out::default();
+        for id in [1, 3, 5] {
+            out.data(id, Chunk::from_vec(vec![id as u8; 10_000]), true);
+        }
+        out.frame(kind::PING, 0, 0, b"12345678");
+        let total = 3 * (9 + 10_000) + 9 + 8;
+        let parts = out.next();
+        assert_eq!(parts[0].as_ref().map(|it| it.len()), Some(total));
+        assert!(parts[1].is_none() && out.bytes() == 0);
+        out.put_back(parts);
+        out.data(7, Chunk::from_vec(vec![7; 10_000]), true);
+        let parts = out.next();
+        let bytes = parts[0].as_deref().unwrap();
+        assert_eq!(&bytes[9..10_009], [1; 10_000]);
+        assert!(bytes.ends_with(b"12345678"));
+        assert_eq!(out.next()[1].as_deref(), Some(&[7; 10_000][..]));
     }
 
     #[test]

@@ -280,6 +280,10 @@ impl Http2Stream for ServerStream {
         core.poll_send(self.key, data, ends, cx).map_err(broken)
     }
 
+    fn room(&self) -> usize {
+        self.shared.core.borrow_mut().room(self.key)
+    }
+
     fn poll_send_trailers(
         &self,
         _: &mut Context<'_>,
