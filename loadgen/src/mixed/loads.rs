@@ -180,9 +180,7 @@ pub(super) fn configuration(
         }
         last = cluster;
     }
-    format!(
-        "{listeners}{clusters}workers: 2\nengine: {engine}\nadmin: {admin}\n"
-    )
+    format!("{listeners}{clusters}workers: 2\nengine: {engine}\nadmin: {admin}\n")
 }
 
 #[cfg(test)]
