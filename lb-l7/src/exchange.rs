@@ -65,8 +65,8 @@ pub(crate) struct Exchange<'c> {
     pub(crate) patience: Patience,
     /// Of the request's body.
     pub(crate) gathered: Gathered,
-    /// The backend's connection, which goes on in another protocol.
-    pub(crate) switched: Option<BackendConnection>,
+    /// The backend's connection, which goes on in another protocol, and the backend's place in the cluster.
+    pub(crate) switched: Option<(BackendConnection, u16)>,
 }
 
 /// What becomes of a backend's connection after an exchange.
@@ -132,8 +132,9 @@ impl<'c> Exchange<'c> {
         }
         match asked {
             Ok(()) => match (self.switched.take(), self.request.cluster) {
-                (Some(backend), Ok(cluster)) => Next::Switch(Switched {
+                (Some((backend, place)), Ok(cluster)) => Next::Switch(Switched {
                     backend,
+                    place,
                     service: self.service.clone(),
                     cluster,
                 }),

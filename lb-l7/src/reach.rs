@@ -240,7 +240,7 @@ impl Exchange<'_> {
             After::Reuse if !connection.link.is_http2() => {
                 self.connection.http.keep(connection, cluster);
             }
-            After::Switch => self.switched = Some(connection),
+            After::Switch => self.switched = Some((connection, lease.backend().index)),
             After::Close | After::Reuse => {}
         }
         Ok(())

@@ -26,6 +26,9 @@ use crate::stream::Stream;
 #[derive(Debug)]
 pub(crate) struct Switched {
     pub(crate) backend: BackendConnection,
+    /// Of the backend in `cluster`: the connection may be older than the cluster, and its backend have
+    /// been at another place then.
+    pub(crate) place: u16,
     pub(crate) service: Held<HttpService>,
     pub(crate) cluster: ClusterIndex,
 }
@@ -46,12 +49,13 @@ impl Upgrade {
         } = self;
         let Switched {
             backend,
+            place,
             service,
             cluster,
         } = &switched;
         let worker = connection.http.worker.index;
         let cluster = &service.served(*cluster).cluster;
-        let lease = cluster.hold(backend.backend.index, worker);
+        let lease = cluster.hold(*place, worker);
         if !connection.client.is_http2() {
             // Else it would end with the backend, and other streams with it.
             connection.registration.set_backend(lease.backend().id());

@@ -29,7 +29,7 @@ fn client_of_others(program: &str, arguments: &[&str]) -> Option<Output> {
 }
 
 /// Answers with the request as it came, head and body.
-fn mirror() -> SocketAddr {
+pub(crate) fn mirror() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {

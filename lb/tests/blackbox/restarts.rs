@@ -22,7 +22,10 @@ use rustls::{RootCertStore, StreamOwned};
 
 use crate::harness::{DEADLINE, Folder, Lb, on_both_engines, skip, wait_until};
 
-on_both_engines!(no_request_fails_while_backends_restart);
+on_both_engines!(
+    no_request_fails_while_backends_restart,
+    a_tunnel_takes_a_connection_of_before_a_change,
+);
 
 /// What a body is made of; long enough for several receives.
 const BODY_BYTES: usize = 20_000;
@@ -75,6 +78,36 @@ fn no_request_fails_while_backends_restart(engine: &str) {
     done.sort_unstable();
     println!("{engine}: {restarts} restarts, requests that succeeded: {done:?}, that failed: 0");
     assert!(restarts >= 3, "each was restarted");
+}
+
+/// The connection is older than the cluster as it is now, in which its backend has another place.
+fn a_tunnel_takes_a_connection_of_before_a_change(engine: &str) {
+    let backends = ["a", "b"].map(Backend::start);
+    let [first, second] = [0, 1].map(|place: usize| backends[place].address);
+    let config = |list: &str| {
+        format!(
+            "listeners: [{{name: plain, address: '127.0.0.1:0', http: {{cluster: c}}}}]\n\
+             clusters: {{c: {{backends: [{list}]}}}}\nworkers: 1\n"
+        )
+    };
+    let folder = Folder::new();
+    let path = folder.write("lb.yaml", &config(&format!("'{first}', '{second}'")));
+    let lb = Lb::start(engine, &["--config", &path]);
+    let plain = lb.listener("plain");
+    let mut stream = open(plain);
+    let answers = [(); 2].map(|()| ask(&mut stream, GET, b""));
+    assert_ne!(answers[0], answers[1], "there is a connection to each");
+    folder.write("lb.yaml", &config(&format!("'{second}'")));
+    lb.wait_for_generation(2);
+
+    let mut stream = open_tunnel(plain);
+    stream.get_mut().write_all(b"there").unwrap();
+    let mut back = [0; 5];
+    stream.read_exact(&mut back).expect("all of it back");
+    assert_eq!(&back, b"there");
+    assert_eq!(lb.metric("lb_upgrades_active{listener=\"plain\"}"), 1.0);
+    let own = lb.backend("c", second);
+    assert_eq!(own["in_flight"], 1, "{own}");
 }
 
 /// The tests' own clock: it measures nothing that is asserted.
@@ -216,14 +249,8 @@ fn over_tls(front: &Front) {
 
 /// WebSockets, as far as `lb` can tell: a switch of protocols, and then bytes both ways.
 fn tunnels(front: &Front) {
-    let head = "GET /tunnel HTTP/1.1\r\nHost: test.example\r\nConnection: Upgrade\r\n\
-                Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
     while front.goes_on("WebSocket", 1) {
-        let mut stream = open(front.plain);
-        stream.get_mut().write_all(head.as_bytes()).unwrap();
-        let answer = read_head(&mut stream).expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        let mut stream = open_tunnel(front.plain);
         for len in [1, 100, 70_000] {
             let message = vec![len as u8; len];
             let mut back = vec![0; len];
@@ -234,6 +261,17 @@ fn tunnels(front: &Front) {
         stream.get_ref().shutdown(Shutdown::Write).unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 0, "an end in order");
     }
+}
+
+fn open_tunnel(address: SocketAddr) -> BufReader<TcpStream> {
+    let head = "GET /tunnel HTTP/1.1\r\nHost: test.example\r\nConnection: Upgrade\r\n\
+                Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    let mut stream = open(address);
+    stream.get_mut().write_all(head.as_bytes()).unwrap();
+    let answer = read_head(&mut stream).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    stream
 }
 
 fn over_http2(front: &Front) {

@@ -1,7 +1,7 @@
 //! Flags of `loadgen run` that do not go together, each refused by name.
 //!
 //! Invariant: what is not refused here makes a valid `run::Config`.
-//! Read next: `mod.rs`.
+//! Read next: `run.rs`.
 
 use super::RunArgs;
 use crate::run::{Scheme, UdpRequest};

@@ -15,7 +15,7 @@ use crate::compare::process::{Process, wait_until};
 use crate::testbed::{Mode, Testbed};
 
 /// How long one that ends goes on with what it has under way.
-const DRAIN: Duration = Duration::from_secs(30);
+const DRAIN: Duration = Duration::from_mins(2);
 /// How long one that was killed stays away.
 const AWAY: Duration = Duration::from_secs(1);
 /// Origins of each group.
@@ -32,7 +32,7 @@ pub(super) enum Group {
     Killed,
 }
 
-const GROUPS: [Group; 3] = [Group::Small, Group::Killed, Group::Large];
+const GROUPS: [Group; 3] = [Group::Killed, Group::Small, Group::Large];
 
 /// All origins, and `lb` before them.
 pub(super) struct Fleet<'a> {

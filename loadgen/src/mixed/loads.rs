@@ -11,7 +11,7 @@ use super::fleet::Group;
 use crate::compare::load::{LoadCommand, written};
 
 /// Time limit of a request.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One kind of traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,8 +107,8 @@ pub(super) const KINDS: [Kind; 21] = [
     kind("the same, uploads of 64 KiB", "https", Door::SmallTls, "--verify --method POST --body 64KiB -c 4", 10),
     kind("HTTP/2", "h2c", Door::Small, "--verify -c 4 -m 8", 150),
     kind("HTTP/2 over TLS", "https", Door::SmallTls, "--http2 --verify -c 4 -m 8 --requests-per-connection 100", 100),
-    kind("WebSocket messages", "ws", Door::Small, "--message 128 -c 8 --requests-per-connection 100", 150),
-    kind("WebSocket messages over TLS", "wss", Door::SmallTls, "--message 16KiB -c 4 --requests-per-connection 50", 50),
+    kind("WebSocket messages", "ws", Door::Small, "--message 128 -c 8 --requests-per-connection 40", 150),
+    kind("WebSocket messages over TLS", "wss", Door::SmallTls, "--message 16KiB -c 4 --requests-per-connection 20", 50),
     kind("HTTP/2 to HTTP/2", "h2c", Door::Streams, "--verify -c 4 -m 8", 100),
     kind("the same, uploads of 64 KiB", "h2c", Door::Streams, "--verify --method POST --body 64KiB -c 2 -m 4", 20),
     kind("HTTP/1.1 to HTTP/2", "http", Door::Streams, "--verify -c 4", 50),

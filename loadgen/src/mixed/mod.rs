@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(value_parser = parse_word)]
     pub engines: Vec<String>,
     /// Part of the usual rates, which are some 1,500 requests a second, for machines that are busy
-    /// with something else
+    /// with something else; at least 0.1, or WebSockets outlive the time that lb leaves to them
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = parse_pace)]
     pub pace: f64,
     /// Where to write the report [default: results/DATE-MACHINE-mixed]
@@ -57,10 +57,10 @@ pub struct Args {
 
 fn parse_pace(text: &str) -> Result<f64, String> {
     let pace: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
-    if pace > 0.0 && pace <= 10.0 {
+    if (0.1..=10.0).contains(&pace) {
         Ok(pace)
     } else {
-        Err(format!("`{text}` is not above 0 and at most 10"))
+        Err(format!("`{text}` is not between 0.1 and 10"))
     }
 }
 
@@ -69,9 +69,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pace_is_above_zero() {
+    fn a_pace_is_neither_too_slow_nor_too_fast() {
         assert_eq!(parse_pace("0.5"), Ok(0.5));
-        for bad in ["0", "-1", "11", "x", "NaN"] {
+        for bad in ["0", "0.05", "-1", "11", "x", "NaN"] {
             assert!(parse_pace(bad).unwrap_err().contains(bad));
         }
     }

@@ -335,4 +335,21 @@ mod tests {
             "{page}"
         );
     }
+
+    #[test]
+    fn counts_are_whole_numbers() {
+        let sample = crate::report::sample::record();
+        let (command, settings) = ("loadgen mixed".to_owned(), sample.settings);
+        let mut mixed = Mixed::new(sample.started, command, sample.machine, settings);
+        let load = |completed| crate::report::mixed::Load {
+            completed,
+            ..Default::default()
+        };
+        mixed.runs.push(crate::report::mixed::Run {
+            loads: vec![load(1200), load(34)],
+            ..Default::default()
+        });
+        let row = mixed_row("one", Ok(mixed));
+        assert!(row.ends_with("| 0 | 1,234 | 0 |\n"), "{row}");
+    }
 }

@@ -372,7 +372,9 @@ mod tests {
         assert!(run().is_good());
         let failing: [fn(&mut Run); 5] = [
             |run| run.loads[1].unanswered = 1,
-            |run| run.loads[0].errors.extend([("reset".to_owned(), 1)]),
+            |run| {
+                run.loads[0].errors.insert("reset".to_owned(), 1);
+            },
             |run| run.loads[0].completed = 0,
             |run| run.failure = Some("it ended".to_owned()),
             |run| run.loads.clear(),
