@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn counts_are_whole_numbers() {
-        let sample = crate::report::sample::record();
+        let sample = sample::record();
         let (command, settings) = ("loadgen mixed".to_owned(), sample.settings);
         let mut mixed = Mixed::new(sample.started, command, sample.machine, settings);
         let load = |completed| crate::report::mixed::Load {
