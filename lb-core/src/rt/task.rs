@@ -162,9 +162,7 @@ impl Tasks {
 
     /// True if there is something to poll without waiting for the engine.
     pub(crate) fn has_ready(&self) -> bool {
-        self.main_ready.get()
-            || !self.ready.borrow().is_empty()
-            || !self.later.borrow().is_empty()
+        self.main_ready.get() || !self.ready.borrow().is_empty() || !self.later.borrow().is_empty()
     }
 
     /// The engine has turned, and has woken whom it woke.

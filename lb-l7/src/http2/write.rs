@@ -33,9 +33,13 @@ pub(super) fn response(text: &[u8], secrets: &[u8], pen: &mut Pen<'_>, out: &mut
     encoder.status(if switches { b"200" } else { status }, out);
     let is_left_out = |name: &[u8]| switches && name.eq_ignore_ascii_case(b"sec-websocket-accept");
     let remembers = secrets.is_empty() && !switches;
-    fields(after_line(text), (secrets, remembers), pen, out, |name, _| {
-        Fate::of(is_left_out(name))
-    });
+    fields(
+        after_line(text),
+        (secrets, remembers),
+        pen,
+        out,
+        |name, _| Fate::of(is_left_out(name)),
+    );
 }
 
 /// Encodes the trailer lines `text`.
@@ -59,12 +63,7 @@ pub(super) struct RequestKind<'s> {
 }
 
 /// Encodes the request head `text`.
-pub(super) fn request(
-    text: &[u8],
-    kind: RequestKind<'_>,
-    pen: &mut Pen<'_>,
-    out: &mut Vec<u8>,
-) {
+pub(super) fn request(text: &[u8], kind: RequestKind<'_>, pen: &mut Pen<'_>, out: &mut Vec<u8>) {
     let encoder = &mut *pen.encoder;
     encoder.begin(out);
     let line = &text[..text.len() - after_line(text).len()];
@@ -157,8 +156,7 @@ fn fields(
         let start = out.len();
         let fate = fate(name, value);
         let is_secret = !secrets.is_empty() && is_named(secrets, name);
-        let is_lasting =
-            fate == Fate::LeftOut || field((name, value), is_secret, pen.encoder, out);
+        let is_lasting = fate == Fate::LeftOut || field((name, value), is_secret, pen.encoder, out);
         if is_lasting && remembers {
             let known = Known {
                 len,
