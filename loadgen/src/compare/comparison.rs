@@ -108,7 +108,7 @@ pub fn compare(args: &Args, stop: &Gate) -> Result<PathBuf, Error> {
             Err(Error::Interrupted) if !record.scenarios.is_empty() => {
                 record.write(&out)?;
                 report::draw(&record, &out)?;
-                return Err(Error::Partial(out));
+                return Err(Error::Resumable(out));
             }
             Err(error) => return Err(error),
         }

@@ -115,8 +115,11 @@ pub enum Error {
     #[error("interrupted")]
     Interrupted,
     /// The same, and a report of what was complete is in this folder.
-    #[error("interrupted; what was measured until then is in {folder}; go on with --resume {folder}", folder = .0.display())]
+    #[error("interrupted; what was measured until then is in {}", .0.display())]
     Partial(PathBuf),
+    /// The same of a comparison, which can go on from there.
+    #[error("interrupted; what was measured until then is in {folder}; go on with --resume {folder}", folder = .0.display())]
+    Resumable(PathBuf),
     /// The origins did not start.
     #[error("{0}")]
     Origins(String),
