@@ -7,6 +7,7 @@ mod abort;
 mod backends;
 mod calls;
 mod conformance;
+mod downloads;
 mod gather;
 mod pairs;
 mod peers;
