@@ -5,6 +5,7 @@
 
 mod abort;
 mod backends;
+mod bodiless;
 mod calls;
 mod conformance;
 mod downloads;
