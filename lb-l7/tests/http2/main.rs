@@ -10,6 +10,7 @@ mod calls;
 mod conformance;
 mod downloads;
 mod gather;
+mod known;
 mod pairs;
 mod peers;
 #[path = "../proxy/support.rs"]
