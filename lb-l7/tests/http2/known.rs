@@ -79,20 +79,22 @@ enum Step {
     Ask(Head, Vec<Body>, bool),
     /// The table of HPACK is emptied, and may be as large as before.
     EmptyTable,
-    /// Other routes from now on.
-    Reload,
+    /// Other routes from now on, between these requests and one that is the same.
+    Reload(Head, Vec<Body>),
 }
 
 fn head() -> impl Strategy<Value = Head> {
     let places = (0..3_usize, 0..3_usize, 0..2_usize, 0..5_usize, 0..4_usize);
-    (places, any::<bool>()).prop_map(|((method, path, host, extra, length), indexes)| Head {
-        method,
-        path,
-        host,
-        extra,
-        length,
-        indexes,
-    })
+    (places, prop::bool::weighted(0.7)).prop_map(
+        |((method, path, host, extra, length), indexes)| Head {
+            method,
+            path,
+            host,
+            extra,
+            length,
+            indexes,
+        },
+    )
 }
 
 fn body() -> impl Strategy<Value = Body> {
@@ -107,17 +109,36 @@ fn body() -> impl Strategy<Value = Body> {
     })
 }
 
+/// Heads that are alike: with the table emptied between them, the same bytes mean another one.
+fn heads() -> impl Strategy<Value = Vec<Head>> {
+    let likeness = prop::bool::weighted(0.7);
+    let others = prop::collection::vec((head(), likeness), 1..3);
+    (head(), others).prop_map(|(first, others)| {
+        let others = others.into_iter().map(|(other, is_alike)| match is_alike {
+            true => Head {
+                path: other.path,
+                host: other.host,
+                ..first.clone()
+            },
+            false => other,
+        });
+        others.chain([first.clone()]).collect()
+    })
+}
+
 /// Steps with few heads: they come again behind anything else.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec(head(), 1..4).prop_flat_map(|heads| {
-        let bodies = prop::collection::vec(body(), 1..6);
-        let ask = (prop::sample::select(heads), bodies, any::<bool>());
+    heads().prop_flat_map(|heads| {
+        let bodies = || prop::collection::vec(body(), 1..6);
+        let heads = prop::sample::select(heads);
+        let reload = (heads.clone(), bodies());
         let step = prop_oneof![
-            6 => ask.prop_map(|(head, bodies, together)| Step::Ask(head, bodies, together)),
-            1 => Just(Step::EmptyTable),
-            2 => Just(Step::Reload),
+            6 => (heads, bodies(), any::<bool>())
+                .prop_map(|(head, bodies, together)| Step::Ask(head, bodies, together)),
+            2 => Just(Step::EmptyTable),
+            1 => reload.prop_map(|(head, bodies)| Step::Reload(head, bodies)),
         ];
-        prop::collection::vec(step, 1..16)
+        prop::collection::vec(step, 1..24)
     })
 }
 
@@ -326,23 +347,36 @@ fn check(proxy: &Proxy, steps: &[Step]) -> Result<(), TestCaseError> {
     for step in steps {
         match step {
             Step::EmptyTable => shared.empties_table = true,
-            Step::Reload => {
-                generation += 1;
-                proxy.reload(&plans[generation % 2]);
-            }
             Step::Ask(head, bodies, together) => {
                 let at_once = if *together { bodies.len() } else { 1 };
                 for bodies in bodies.chunks(at_once) {
-                    let got = shared.ask(head, bodies);
-                    let alone = bodies.iter().flat_map(|body| {
-                        let body = std::slice::from_ref(body);
-                        Connection::to(proxy).ask(head, body)
-                    });
-                    prop_assert_eq!(got, alone.collect::<Vec<_>>());
+                    compare(proxy, &mut shared, head, bodies)?;
                 }
+            }
+            Step::Reload(head, bodies) => {
+                compare(proxy, &mut shared, head, bodies)?;
+                generation += 1;
+                proxy.reload(&plans[generation % 2]);
+                compare(proxy, &mut shared, head, &bodies[bodies.len() - 1..])?;
             }
         }
     }
+    Ok(())
+}
+
+/// Whether requests on the `shared` connection become what they become on their own.
+fn compare(
+    proxy: &Proxy,
+    shared: &mut Connection,
+    head: &Head,
+    bodies: &[Body],
+) -> Result<(), TestCaseError> {
+    let got = shared.ask(head, bodies);
+    let alone = bodies.iter().flat_map(|body| {
+        let body = std::slice::from_ref(body);
+        Connection::to(proxy).ask(head, body)
+    });
+    prop_assert_eq!(got, alone.collect::<Vec<_>>());
     Ok(())
 }
 
@@ -352,7 +386,7 @@ fn what_is_remembered_changes_no_request() {
         let (main, other) = (backend("main"), backend("other"));
         let proxy = start(engine, main.address, other.address);
         let mut runner = TestRunner::new(Config {
-            cases: 24,
+            cases: 32,
             failure_persistence: None,
             ..Config::default()
         });
