@@ -20,10 +20,10 @@ use crate::http1::request::{
 use crate::http2::grpc;
 use crate::http2::h2c::Offer;
 use crate::keys::Keys;
-use crate::link::{BackendLink, ClientLink, KnownHead, Outgoing};
+use crate::link::{BackendLink, ClientLink, Outgoing};
 use crate::log::{Early, Record};
 use crate::request_id::RequestIdText;
-use crate::route::{ClusterIndex, RouteIndex};
+use crate::route::ClusterIndex;
 use crate::service::{HttpService, Served};
 use crate::stream::Stream;
 use crate::upload::Upload;
@@ -134,13 +134,6 @@ pub(crate) fn admit(
     service: &HttpService,
     of_worker: (&HttpWorker, u32),
 ) -> Result<Admission, Refused> {
-    let known = link.known_request();
-    if let Some(taken) = known.and_then(|it| KnownRequest::take(it, link, service)) {
-        let is_grpc = taken.is_grpc;
-        return request(received, taken, link, peer, service, of_worker)
-            .map(Admission::Admitted)
-            .map_err(|failure| Refused { failure, is_grpc });
-    }
     received.advance(leading_blank(&received));
     let parsed = parse_request(&received, &service.rules).map_err(|error| Refused {
         failure: Failure::Head(error),
@@ -153,103 +146,26 @@ pub(crate) fn admit(
         return Ok(Admission::Http2(offer));
     }
     let is_grpc = is_grpc(&head, &received);
-    let refused = |failure| Refused { failure, is_grpc };
-    let taken = take(&received, (head, is_grpc), link, peer, service, of_worker.0);
-    let taken = taken.map_err(refused)?;
-    if let Some(known) = known {
-        KnownRequest::keep(known, &taken, service);
-    }
-    request(received, taken, link, peer, service, of_worker)
+    let request = take((received, head, is_grpc), link, peer, service, of_worker);
+    request
         .map(Admission::Admitted)
-        .map_err(refused)
-}
-
-/// A request of HTTP/2 that was sent on: if it comes again on the same connection, it is known what
-/// becomes of it. Calls of gRPC, and clients that poll, are alike to the last byte.
-#[derive(Debug)]
-pub(crate) struct KnownRequest {
-    /// Of its head, and of the service that has routed it.
-    serial: u32,
-    service: u64,
-    head: RequestHead,
-    is_grpc: bool,
-    route: Option<RouteIndex>,
-    cluster: ClusterIndex,
-    /// The head for the backend.
-    out: Box<[u8]>,
-}
-
-impl KnownRequest {
-    /// Remembers what was `taken`, if it would be the same without an id of its own.
-    fn keep(known: KnownHead<'_>, taken: &Taken, service: &HttpService) {
-        let (Ok(cluster), None) = (taken.routed.cluster, taken.request_id) else {
-            return;
-        };
-        *known.place.borrow_mut() = Some(Self {
-            serial: known.serial,
-            service: service.serial,
-            head: taken.head,
-            is_grpc: taken.is_grpc,
-            route: taken.routed.route,
-            cluster,
-            out: Box::from(taken.out.as_slice()),
-        });
-    }
-
-    /// The same again, unless its body is another one.
-    fn take(known: KnownHead<'_>, link: &ClientLink, service: &HttpService) -> Option<Taken> {
-        let place = known.place.borrow();
-        let is_same = |it: &&Self| it.serial == known.serial && it.service == service.serial;
-        let it = place.as_ref().filter(is_same)?;
-        let body = match (it.head.framing, link.is_received()) {
-            (Framing::None, true) => Body::Done,
-            (Framing::Chunked, false) => Body::of_stream(None, data_bytes_max(service)),
-            (Framing::Length(length), false) => Body::of_stream(Some(length), u64::MAX),
-            _ => return None,
-        };
-        let mut out = Buffer::new();
-        let fits = out.push(&it.out);
-        debug_assert!(fits, "as it did before");
-        Some(Taken {
-            head: it.head,
-            is_grpc: it.is_grpc,
-            body,
-            request_id: None,
-            routed: Routed {
-                route: it.route,
-                ..Routed::default_of(Some(it.cluster))
-            },
-            out,
-        })
-    }
-}
-
-/// What becomes of a request.
-struct Taken {
-    head: RequestHead,
-    is_grpc: bool,
-    body: Body,
-    request_id: Option<RequestIdText>,
-    routed: Routed,
-    /// The head for the backend.
-    out: Buffer,
+        .map_err(|failure| Refused { failure, is_grpc })
 }
 
 /// Takes the request whose head was found to be acceptable.
 fn take(
-    received: &Chunk,
-    (mut head, is_grpc): (RequestHead, bool),
+    (mut received, mut head, is_grpc): (Chunk, RequestHead, bool),
     link: &ClientLink,
     peer: &Peer,
     service: &HttpService,
-    http: &HttpWorker,
-) -> Result<Taken, Failure> {
-    let body = expected_body(&mut head, link, service)?;
+    (http, requests): (&HttpWorker, u32),
+) -> Result<Request, Failure> {
+    let mut body = expected_body(&mut head, link, service)?;
     let mut client = who(&head, link, peer);
     let request_id = fresh_id(&head, service, http);
     client.request_id = request_id.filter(|_| service.rules.request_id != RequestId::Off);
     let asked = Asked {
-        bytes: received,
+        bytes: &received,
         head: &head,
         scheme: client.scheme,
         local: client.local,
@@ -257,35 +173,8 @@ fn take(
     let routed = routed(&asked, peer, service)?;
     let mut out = Buffer::new();
     let target = routed.target.as_ref().map(Buffer::as_slice);
-    rewrite_request(received, &head, &service.rules, &client, target, &mut out)
+    rewrite_request(&received, &head, &service.rules, &client, target, &mut out)
         .map_err(Failure::Head)?;
-    Ok(Taken {
-        head,
-        is_grpc,
-        body,
-        request_id,
-        routed,
-        out,
-    })
-}
-
-/// Makes a request of what was `taken`, and of the bytes behind its head.
-fn request(
-    mut received: Chunk,
-    taken: Taken,
-    link: &ClientLink,
-    peer: &Peer,
-    service: &HttpService,
-    (http, requests): (&HttpWorker, u32),
-) -> Result<Request, Failure> {
-    let Taken {
-        head,
-        is_grpc,
-        mut body,
-        request_id,
-        routed,
-        mut out,
-    } = taken;
     let deadline = is_grpc.then(|| grpc_timeout(&head, &received)).flatten();
     let keys = keys(&received, &head, routed.cluster, service);
     let early = Early {
@@ -374,17 +263,13 @@ fn http2_offer(
     }))
 }
 
-fn data_bytes_max(service: &HttpService) -> u64 {
-    service.limits.body_bytes_max.unwrap_or(u64::MAX)
-}
-
 /// The body that `head` announces.
 fn expected_body(
     head: &mut RequestHead,
     link: &ClientLink,
     service: &HttpService,
 ) -> Result<Body, Failure> {
-    let data_bytes_max = data_bytes_max(service);
+    let data_bytes_max = service.limits.body_bytes_max.unwrap_or(u64::MAX);
     if matches!(head.framing, Framing::Length(length) if length > data_bytes_max) {
         return Err(Failure::BodyTooLong);
     }

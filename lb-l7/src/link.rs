@@ -5,7 +5,6 @@
 //! one branch more than without this file.
 //! Read next: `exchange.rs` (who uses them), `passage.rs` (bodies from link to link).
 
-use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +13,6 @@ use std::task::{Context, Poll, ready};
 use lb_core::balance::Cluster;
 use lb_core::rt::Chunk;
 
-use crate::admit::KnownRequest;
 use crate::http2::websocket::Accept;
 use crate::passage::Parts;
 use crate::stream::Stream;
@@ -37,15 +35,6 @@ pub(crate) enum BackendLink {
     Http2(Box<dyn BackendStream>),
 }
 
-/// The head of a request that was the same as that of one before on the connection.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct KnownHead<'s> {
-    /// Where what is found out about it is kept.
-    pub(crate) place: &'s RefCell<Option<KnownRequest>>,
-    /// Which head it is.
-    pub(crate) serial: u32,
-}
-
 /// One stream of an HTTP/2 connection, of either side. Dropping it before both sides are done
 /// resets it with CANCEL.
 pub(crate) trait Http2Stream: fmt::Debug {
@@ -61,11 +50,6 @@ pub(crate) trait Http2Stream: fmt::Debug {
     /// Whether a WebSocket is asked for (RFC 8441): what follows the head is no body.
     fn is_websocket(&self) -> bool {
         false
-    }
-
-    /// What was found out about the request before, if that had the same head, byte by byte.
-    fn known_request(&self) -> Option<KnownHead<'_>> {
-        None
     }
 
     /// The names of the fields of the received head that must not be put into any table on their
@@ -229,14 +213,6 @@ impl ClientLink {
         match self {
             Self::Http1(_) => false,
             Self::Http2(stream) => stream.is_received(),
-        }
-    }
-
-    /// As [`Http2Stream::known_request`].
-    pub(crate) fn known_request(&self) -> Option<KnownHead<'_>> {
-        match self {
-            Self::Http1(_) => None,
-            Self::Http2(stream) => stream.known_request(),
         }
     }
 

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use lb_core::balance::Cluster;
 use lb_core::plan::{self, Affinity, Http2, HttpLimits, HttpTimeouts, PathForm};
@@ -29,8 +28,6 @@ pub const HEAD_BYTES_MAX: usize = Buffer::CAPACITY - HEAD_ROOM_BYTES;
 /// What an HTTP listener serves.
 #[derive(Debug, Clone)]
 pub struct HttpService {
-    /// No other one has the same.
-    pub(crate) serial: u64,
     /// Deadlines.
     pub timeouts: HttpTimeouts,
     pub(crate) limits: HttpLimits,
@@ -102,11 +99,6 @@ pub enum BuildError {
     UnknownCluster(String),
 }
 
-fn next_serial() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
 impl HttpService {
     /// Compiles the settings of a listener; `cluster_by_name` finds the clusters that it names.
     ///
@@ -144,7 +136,6 @@ impl HttpService {
             .map(|name| clusters.index(name))
             .transpose()?;
         Ok(Self {
-            serial: next_serial(),
             timeouts: plan.timeouts,
             limits,
             exchanges: plan.exchanges,
@@ -184,7 +175,6 @@ impl HttpService {
             }
         }
         Some(Self {
-            serial: next_serial(),
             clusters: list.into(),
             ..self.clone()
         })

@@ -133,7 +133,6 @@ impl Core {
         match decoded {
             Ok((facts, text, secrets)) => {
                 stream.length_left = facts.content_length;
-                stream.known_head = self.known_block.recalled();
                 stream.secrets = secrets;
                 stream.has_head = true;
                 stream.is_websocket = facts.is_websocket;

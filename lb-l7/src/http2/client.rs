@@ -156,7 +156,6 @@ impl Connecting<'_> {
             core: RefCell::new(core),
             local: stream.tcp().local_addr().ok(),
             alert: Cell::new(None),
-            known_request: RefCell::default(),
         });
         let deadlines = Deadlines {
             idle: cluster.pool_idle_timeout,

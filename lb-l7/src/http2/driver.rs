@@ -18,7 +18,6 @@ use super::core::{Core, Phase, Role};
 use super::frame::{ConnectionError, ErrorCode};
 use super::joining::Joining;
 use super::streams::Ended;
-use crate::admit::KnownRequest;
 use crate::stream::Stream;
 
 /// Receives that are taken before other tasks have their turn.
@@ -35,8 +34,6 @@ pub(super) struct Shared {
     pub(super) local: Option<SocketAddr>,
     /// The alert by which the peer has ended TLS.
     pub(super) alert: Cell<Option<u8>>,
-    /// Of a client's: a request that comes again and again.
-    pub(super) known_request: RefCell<Option<KnownRequest>>,
 }
 
 impl Shared {

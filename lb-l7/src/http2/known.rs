@@ -95,27 +95,19 @@ pub(super) struct KnownBlock {
     means: Option<(HeadKind, HeadFacts)>,
     /// Of the decoder's table.
     changes: u64,
-    /// Which block it is, and whether the last one that was asked for was it.
-    serial: u32,
-    is_recalled: bool,
 }
 
 impl KnownBlock {
-    /// Which block the last one was, if it was known.
-    pub(super) fn recalled(&self) -> Option<u32> {
-        self.is_recalled.then_some(self.serial)
-    }
-
     /// What `block` means, if it is the last one again.
     pub(super) fn recall(
-        &mut self,
+        &self,
         block: &[u8],
         kind: HeadKind,
         changes: u64,
     ) -> Option<(HeadFacts, &[u8])> {
         let (known, facts) = self.means?;
-        self.is_recalled = known == kind && self.changes == changes && self.block == block;
-        self.is_recalled.then_some((facts, &self.text))
+        let is_same = known == kind && self.changes == changes && self.block == block;
+        is_same.then_some((facts, &self.text))
     }
 
     /// Remembers `block`, which has changed nothing, if it is not too long.
@@ -134,7 +126,6 @@ impl KnownBlock {
         self.text.clear();
         self.text.extend_from_slice(text);
         self.means = Some(means);
-        self.serial = self.serial.wrapping_add(1);
         self.changes = changes;
     }
 }

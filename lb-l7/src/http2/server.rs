@@ -24,7 +24,7 @@ use super::offence::{self, OffendingPeer};
 use super::settings::LocalSettings;
 use super::streams::StreamKey;
 use crate::connection::{Connection, First, Peer, Place, Served};
-use crate::link::{ClientLink, Http2Stream, KnownHead};
+use crate::link::{ClientLink, Http2Stream};
 use crate::rooms::Rooms;
 use crate::service::HttpService;
 use crate::stream::Stream;
@@ -84,7 +84,6 @@ impl ServerConnection {
             )),
             local: stream.tcp().local_addr().ok(),
             alert: Cell::new(None),
-            known_request: RefCell::default(),
         });
         self.http.clients.add(&shared);
         let counters = &self.registration.listener().http2;
@@ -116,14 +115,11 @@ impl ServerConnection {
             let Some(key) = core.begun.pop_front() else {
                 return self.count(&mut core);
             };
-            let stream = core.streams.get(key);
-            let known_head = stream.as_ref().and_then(|it| it.known_head);
-            let head = stream.and_then(|it| it.heads.pop_front());
+            let head = core.streams.get(key).and_then(|it| it.heads.pop_front());
             drop(core);
             let stream = ServerStream {
                 shared: Rc::clone(shared),
                 key,
-                known_head,
             };
             if let Some(head) = head {
                 let connection = Connection::new(
@@ -204,8 +200,6 @@ impl Clients {
 struct ServerStream {
     shared: Rc<Shared>,
     key: StreamKey,
-    /// Of a head that is known: which one.
-    known_head: Option<u32>,
 }
 
 impl Drop for ServerStream {
@@ -222,12 +216,6 @@ impl Http2Stream for ServerStream {
 
     fn is_received(&self) -> bool {
         self.shared.core.borrow_mut().is_received(self.key)
-    }
-
-    fn known_request(&self) -> Option<KnownHead<'_>> {
-        let serial = self.known_head?;
-        let place = &self.shared.known_request;
-        Some(KnownHead { place, serial })
     }
 
     fn is_websocket(&self) -> bool {

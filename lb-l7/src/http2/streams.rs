@@ -46,8 +46,6 @@ pub(super) struct Stream {
     /// Bytes in `data` and `last`.
     unread: usize,
     pub(super) trailers: Option<Chunk>,
-    /// Which one of the known heads the received one is.
-    pub(super) known_head: Option<u32>,
     /// Names of fields that are secrets: of the head that was received, then of the one that is
     /// sent.
     pub(super) secrets: Option<Chunk>,

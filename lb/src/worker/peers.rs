@@ -1,6 +1,6 @@
 //! The workers as they see each other: how many connections each has, how one that was accepted
-//! reaches another, and how they help out with connections to backends. The kernel chooses the accepting worker by a hash, which is uneven
-//! for connections that stay.
+//! reaches another, and how they help out with connections to backends. The kernel chooses the
+//! accepting worker by a hash, which is uneven for connections that stay.
 //!
 //! Invariant: while the workers are about even, an accepted connection costs one look at one other
 //! worker. One that is handed over is counted at once, so that not all hand to the same worker.
