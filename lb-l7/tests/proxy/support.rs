@@ -197,12 +197,14 @@ fn service(http: &plan::Http, clusters: &[Arc<Cluster>]) -> HttpService {
 }
 
 async fn follow(next: Arc<Mutex<Option<Arc<HttpService>>>>, current: Rc<Current<HttpService>>) {
-    loop {
+    let switch = || {
         let mut next = next.lock().unwrap();
         if let Some(service) = next.take() {
-            current.set(service);
+            current.set(service); // before it is seen to be taken
         }
-        drop(next);
+    };
+    loop {
+        switch();
         rt::sleep(Duration::from_millis(10)).await;
     }
 }
