@@ -5,9 +5,12 @@
 
 mod abort;
 mod backends;
+mod bodiless;
 mod calls;
 mod conformance;
+mod downloads;
 mod gather;
+mod known;
 mod pairs;
 mod peers;
 #[path = "../proxy/support.rs"]

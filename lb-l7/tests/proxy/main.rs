@@ -28,6 +28,7 @@ mod slow;
 /// More of the same, by pieces; what backends must not answer; what reaches a backend.
 mod smuggling;
 /// A proxy, scripted backends and a plain client.
+#[allow(dead_code, reason = "shared with the tests of HTTP/2")]
 mod support;
 /// Connections that go on in another protocol.
 mod upgrade;

@@ -74,6 +74,8 @@ pub(crate) struct Proxy {
     pub(crate) stats: Arc<ListenerStats>,
     pub(crate) draining: Arc<AtomicBool>,
     pub(crate) log: Arc<Mutex<Vec<u8>>>,
+    /// What is to be served from now on, until it is.
+    next: Arc<Mutex<Option<Arc<HttpService>>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -100,14 +102,8 @@ impl Proxy {
             .iter()
             .map(|plan| Arc::new(Cluster::build(plan, &Context::new(1, 1), None)))
             .collect();
-        let by_name = |name: &str| {
-            clusters
-                .iter()
-                .find(|cluster| cluster.name == name)
-                .map(Arc::clone)
-        };
         let log = Arc::new(Mutex::new(Vec::with_capacity(1 << 20)));
-        let mut service = HttpService::build(&http, &by_name).unwrap();
+        let mut service = service(&http, &clusters);
         if logs {
             let sink = Arc::new(Sink(Arc::clone(&log)));
             let format = plan::LogFormat::Json;
@@ -127,10 +123,11 @@ impl Proxy {
         };
         let stats = Arc::new(ListenerStats::build(&listener, 1, None));
         let (stop, draining) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let next = Arc::<Mutex<Option<Arc<HttpService>>>>::default();
         let (send_address, address) = mpsc::channel();
         let thread = {
             let (stop, draining) = (Arc::clone(&stop), Arc::clone(&draining));
-            let stats = Arc::clone(&stats);
+            let (stats, next) = (Arc::clone(&stats), Arc::clone(&next));
             thread::spawn(move || {
                 on_thread();
                 let config = rt::Config {
@@ -139,7 +136,9 @@ impl Proxy {
                 };
                 let mut runtime = Runtime::new(&config).unwrap();
                 runtime.block_on(async {
-                    let proxy = accept(service, tls, stats, send_address, draining);
+                    let current = Rc::new(Current::new(service));
+                    rt::spawn(follow(next, Rc::clone(&current)));
+                    let proxy = accept(current, tls, stats, send_address, draining);
                     rt::select(proxy, until(&stop)).await
                 });
             })
@@ -151,8 +150,18 @@ impl Proxy {
             stats,
             draining,
             log,
+            next,
             stop,
             thread: Some(thread),
+        }
+    }
+
+    /// Serves what begins from now on by `http`.
+    pub(crate) fn reload(&self, http: &plan::Http) {
+        let service = Arc::new(service(http, &self.clusters));
+        *self.next.lock().unwrap() = Some(service);
+        while self.next.lock().unwrap().is_some() {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -179,8 +188,29 @@ impl Drop for Proxy {
     }
 }
 
+fn service(http: &plan::Http, clusters: &[Arc<Cluster>]) -> HttpService {
+    let by_name = |name: &str| {
+        let mut clusters = clusters.iter();
+        clusters.find(|it| it.name == name).map(Arc::clone)
+    };
+    HttpService::build(http, &by_name).unwrap()
+}
+
+async fn follow(next: Arc<Mutex<Option<Arc<HttpService>>>>, current: Rc<Current<HttpService>>) {
+    let switch = || {
+        let mut next = next.lock().unwrap();
+        if let Some(service) = next.take() {
+            current.set(service); // before it is seen to be taken
+        }
+    };
+    loop {
+        switch();
+        rt::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 async fn accept(
-    service: Arc<HttpService>,
+    current: Rc<Current<HttpService>>,
     tls: Option<Arc<TlsAcceptor>>,
     stats: Arc<ListenerStats>,
     send_address: mpsc::Sender<SocketAddr>,
@@ -194,7 +224,6 @@ async fn accept(
     let listener = rt::TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
     let worker = Rc::new(Worker::new(0, Arc::default()));
     let http = HttpWorker::new(Rc::clone(&worker));
-    let current = Rc::new(Current::new(service));
     send_address.send(listener.local_addr().unwrap()).unwrap();
     rt::spawn({
         let worker = Rc::clone(&worker);

@@ -79,6 +79,8 @@ mod http2_ends;
 mod http2_floods;
 /// What is spoken at either end.
 mod http2_pairs;
+/// What comes behind the bodies of requests, over HTTP/1.1 and HTTP/2.
+mod http2_trailers;
 /// Ingresses, as documented and as annotated.
 mod ingresses;
 /// Clients that give up while their request is being served.
