@@ -11,6 +11,7 @@ use std::str::FromStr;
 use super::epoll::Epoll;
 use super::options::ConnectFrom;
 use super::pipe::{self, Pipe};
+use super::raw_addr::canonical;
 use super::sim::Sim;
 use super::socket::{Key, Slots};
 use super::sys::{self, ListenOptions};
@@ -268,18 +269,14 @@ impl Engine {
 
     pub(crate) fn peer_addr(&self, slots: &mut Slots, key: Key) -> io::Result<SocketAddr> {
         match self {
-            Self::Epoll(_) | Self::Uring(_) => {
-                sys::peer_addr(slots.get(key).fd).map(sys::canonical)
-            }
+            Self::Epoll(_) | Self::Uring(_) => sys::peer_addr(slots.get(key).fd).map(canonical),
             Self::Sim(sim) => sim.peer_addr(slots, key),
         }
     }
 
     pub(crate) fn local_addr(&self, slots: &mut Slots, key: Key) -> io::Result<SocketAddr> {
         match self {
-            Self::Epoll(_) | Self::Uring(_) => {
-                sys::local_addr(slots.get(key).fd).map(sys::canonical)
-            }
+            Self::Epoll(_) | Self::Uring(_) => sys::local_addr(slots.get(key).fd).map(canonical),
             Self::Sim(sim) => Ok(sim.local_addr(slots, key)),
         }
     }

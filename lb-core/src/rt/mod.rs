@@ -18,6 +18,7 @@ mod options;
 mod pages;
 mod pipe;
 pub mod probe;
+mod raw_addr;
 mod remote;
 mod ring;
 mod ring_flags;

@@ -12,8 +12,9 @@ use io_uring::opcode;
 use io_uring::types::Fd;
 
 use super::options::ConnectFrom;
+use super::raw_addr::RawAddr;
 use super::socket::{Key, Kind, Slot, Slots};
-use super::sys::{self, RawAddr};
+use super::sys;
 use super::unix::is_unix;
 use super::uring::{Operation, Uring};
 

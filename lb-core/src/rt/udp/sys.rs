@@ -14,7 +14,8 @@ use super::UdpOptions;
 use super::buffer::{self, Arrival, CAPACITY, HEADROOM, pool};
 use super::socket::Slot;
 use super::wire::{self, CONTROL_MAX, Control, NAME_MAX, Name};
-use crate::rt::sys::{self as system, RawAddr, set_option};
+use crate::rt::raw_addr::RawAddr;
+use crate::rt::sys::{self as system, set_option};
 
 /// Messages of one receive.
 pub(super) const BATCH: usize = 32;
